@@ -1,0 +1,14 @@
+"""The loading script of CTSpine1K, for `datasets` 3.x. The builder is in the package `ctspine1k`.
+
+`datasets` 4 and later run no scripts: call `ctspine1k.load_dataset` there (and here, too).
+"""
+
+try:
+    from ctspine1k.builder import CTSpine1K
+except ImportError as error:
+    raise ImportError(
+        f"this script needs the package ctspine1k ({error}). Install it with `pip install ctspine1k`, "
+        "or from a checkout of its repository with `pip install .`"
+    ) from error
+
+__all__ = ["CTSpine1K"]

@@ -1,0 +1,247 @@
+"""The 1,005 cases: which there are, in which split, from which source. Works offline.
+
+The facts are text files: ``data_split.txt`` (the official assignment) and ``special_cases/`` stand at the
+top of the repository and travel inside the wheel; ``cases.csv`` beside this module says where each scan
+came from. This module reads them and nothing else.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import functools
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctspine1k.errors import SplitFileError, UnknownCaseError
+
+__all__ = ["SOURCES", "SPECIAL_CASES", "SPLITS", "Case", "Catalog", "load_catalog"]
+
+#: Names of the splits, in the order of the split file.
+SPLITS = ("train", "validation", "test")
+
+_PACKAGE = Path(__file__).resolve().parent
+
+#: The split file's name of each section, and ours.
+_SECTIONS = dict(zip(("trainset", "test_public", "test_private"), SPLITS, strict=True))
+
+#: Folder names of the four sources, as on the Hub.
+SOURCES = ("COLONOG", "COVID-19", "HNSCC-3DCT-RT", "MSD-T10")
+
+#: Anatomical variants that the data set lists.
+SPECIAL_CASES = ("sacral_lumbarization", "lumbar_sacralization")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One CT scan and its label map."""
+
+    case_id: str  #: the volume's file name without ``.nii.gz``; ``patient_id`` in rows
+    split: str  #: "train", "validation" or "test"
+    index: int  #: position in its split, from 0
+    source: str | None  #: folder name on the Hub, such as "COLONOG"; None for a case of your own
+    special_case: str | None  #: "sacral_lumbarization", "lumbar_sacralization", or None
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Cases in the order of the split file."""
+
+    cases: tuple[Case, ...]
+
+    def __iter__(self) -> Iterator[Case]:
+        return iter(self.cases)
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __contains__(self, case_id: object) -> bool:
+        return case_id in self._by_id
+
+    def __getitem__(self, case_id: str) -> Case:
+        """Look a case up by its id.
+
+        Raises:
+            UnknownCaseError: there is none of that id; the message names similar ones.
+        """
+        try:
+            return self._by_id[case_id]
+        except KeyError:
+            similar = difflib.get_close_matches(str(case_id), self._by_id, n=3)
+            raise UnknownCaseError(str(case_id), similar) from None
+
+    def where(
+        self, *, split: str | None = None, source: str | None = None, special_case: str | None = None
+    ) -> Catalog:
+        """Keep the cases that match all that is given, in the same order.
+
+        Args:
+            split: "train", "validation" or "test".
+            source: one of `SOURCES`.
+            special_case: one of `SPECIAL_CASES`.
+
+        Raises:
+            ValueError: a value that cannot match; the message names those that can.
+        """
+        wanted = {
+            "split": check_choice("split", split, SPLITS),
+            "source": check_choice("source", source, SOURCES),
+            "special_case": check_choice("special_case", special_case, SPECIAL_CASES),
+        }
+        asked = {name: value for name, value in wanted.items() if value is not None}
+        return Catalog(
+            tuple(case for case in self if all(getattr(case, name) == asked[name] for name in asked))
+        )
+
+    def select(self, cases: str | Case | Iterable[str | Case]) -> Catalog:
+        """Keep the cases named, in the catalog's order.
+
+        Raises:
+            UnknownCaseError: a name that is not here.
+        """
+        if isinstance(cases, (str, Case)):
+            cases = [cases]
+        wanted = {self[case.case_id if isinstance(case, Case) else case] for case in cases}
+        return Catalog(tuple(case for case in self if case in wanted))
+
+    @functools.cached_property
+    def _by_id(self) -> dict[str, Case]:
+        return {case.case_id: case for case in self.cases}
+
+
+def check_choice(name: str, value: str | None, allowed: Sequence[str]) -> str | None:
+    """Return ``value`` if it is None or allowed.
+
+    Raises:
+        ValueError: it is neither; the message names what is allowed.
+    """
+    if value is not None and value not in allowed:
+        raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, allowed))}")
+    return value
+
+
+def load_catalog(split_file: str | os.PathLike[str] | None = None) -> Catalog:
+    """Load the cases, in the order of ``data_split.txt``.
+
+    Args:
+        split_file: another assignment in the same format. Cases of CTSpine1K keep their source and
+            special case there; any other name is a case of your own, whose source is None.
+
+    Raises:
+        SplitFileError: the file is not of that format; the message says line and text.
+        FileNotFoundError: there is no file at ``split_file``.
+    """
+    return _official_catalog() if split_file is None else _read_catalog(Path(split_file).expanduser())
+
+
+@functools.cache
+def _official_catalog() -> Catalog:
+    return _read_catalog(_facts() / "data_split.txt")
+
+
+def _read_catalog(path: Path) -> Catalog:
+    sources, special_cases = _sources(), _special_cases()
+    assignment = parse_split(path.read_bytes(), str(path), known=sources)
+    return Catalog(
+        tuple(
+            Case(case_id, split, index, sources.get(case_id), special_cases.get(case_id))
+            for split, case_ids in assignment.items()
+            for index, case_id in enumerate(case_ids)
+        )
+    )
+
+
+def parse_split(data: bytes, path: str, known: Mapping[str, object]) -> dict[str, list[str]]:
+    """Read a split file: for each of `SPLITS` the case ids, in order.
+
+    Any line ends, blank lines, a byte order mark and ids without ``.nii.gz`` are fine.
+
+    Args:
+        data: the file's bytes, UTF-8.
+        path: what to call the file in messages.
+        known: ids of CTSpine1K, by which two glued names are told even without ``.nii.gz``.
+
+    Raises:
+        SplitFileError: an unknown or repeated section, a name outside of any, a name given twice,
+            two names on one line, a name that is a path, or no name at all.
+    """
+    sections = _parse_sections(data, path, tuple(_SECTIONS), known)
+    if not any(sections.values()):
+        raise SplitFileError(path, 0, "", "no cases in it")
+    return {split: sections.get(section, []) for section, split in _SECTIONS.items()}
+
+
+def _parse_sections(
+    data: bytes, path: str, allowed: Sequence[str], known: Mapping[str, object]
+) -> dict[str, list[str]]:
+    """Read lines ``NAME:`` and, below each, case ids. A line that starts with # is a comment."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SplitFileError(path, 0, "", f"not UTF-8 text ({error.reason})") from None
+    sections: dict[str, list[str]] = {}
+    first_seen: dict[str, str] = {}
+    section = None
+    for number, raw_line in enumerate(text.splitlines(), start=1):
+        line = raw_line.strip()
+        fail = functools.partial(SplitFileError, path, number, line)
+        if not line or line.startswith("#"):
+            continue
+        if line.endswith(":"):
+            section = line[:-1].rstrip()
+            if section not in allowed:
+                raise fail(f"unknown section {section!r}")
+            if section in sections:
+                raise fail(f"section {section!r} is given twice")
+            sections[section] = []
+            continue
+        if section is None:
+            raise fail("a name before the first section")
+        case_id = _parse_case_id(line, fail, known)
+        if case_id in first_seen:
+            raise fail(f"{case_id!r} is already in {first_seen[case_id]}")
+        first_seen[case_id] = f"{section}, line {number}"
+        sections[section].append(case_id)
+    return sections
+
+
+def _parse_case_id(line: str, fail: functools.partial[SplitFileError], known: Mapping[str, object]) -> str:
+    case_id = line.removesuffix(".nii.gz")
+    if "/" in case_id or "\\" in case_id:
+        raise fail("a name holds a path separator")
+    if ".." in case_id:
+        raise fail("a name holds '..'")
+    if not case_id or not case_id.isprintable():
+        raise fail("not a file name")
+    parts = len(case_id.replace(".nii.gz", " ").split())
+    if parts > 1 or ".nii.gz" in case_id:
+        raise fail("two names on one line")
+    if case_id not in known and any(
+        case_id[:at] in known and case_id[at:] in known for at in range(1, len(case_id))
+    ):
+        raise fail("two names glued together")
+    return case_id
+
+
+@functools.cache
+def _sources() -> dict[str, str]:
+    with (_PACKAGE / "cases.csv").open(encoding="utf-8", newline="") as file:
+        return {row["case_id"]: row["source"] for row in csv.DictReader(file)}
+
+
+@functools.cache
+def _special_cases() -> dict[str, str]:
+    special_cases = {}
+    for kind in SPECIAL_CASES:
+        path = _facts() / "special_cases" / f"{kind}.txt"
+        # The section "verse" names scans of another data set: read to be checked, and left there.
+        sections = _parse_sections(path.read_bytes(), str(path), ("ctspine1k", "verse"), known={})
+        special_cases.update(dict.fromkeys(sections["ctspine1k"], kind))
+    return special_cases
+
+
+def _facts() -> Path:
+    """Where ``data_split.txt`` and ``special_cases/`` are: in the wheel, or at the top of a checkout."""
+    return _PACKAGE if (_PACKAGE / "data_split.txt").is_file() else _PACKAGE.parent

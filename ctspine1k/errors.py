@@ -1,0 +1,204 @@
+"""What can go wrong, as one family.
+
+::
+
+    CTSpine1KError
+    ├── SplitFileError         a split file that cannot be read          (ValueError)
+    ├── UnknownCaseError       an id that is not in the catalog          (KeyError)
+    ├── MissingFilesError      cases without raw files                   (FileNotFoundError)
+    ├── AmbiguousFilesError    several files for one image or mask       (ValueError)
+    ├── ChecksumError          a file that differs from the Hub's record (ValueError)
+    ├── NothingLeftError       a split of which every case was skipped       (ValueError)
+    ├── HubError               the Hub, or a repo or revision on it, cannot be reached (ConnectionError)
+    └── CaseError              a case whose files cannot be used         (ValueError)
+        ├── FileFormatError    not NIfTI, or a kind of it that holds no scan
+        ├── TruncatedFileError the file ends before its header says
+        ├── CorruptFileError   damaged bytes, or bytes that do not belong there
+        ├── VoxelValueError    voxels that cannot be right
+        ├── PairMismatchError  image and mask do not fit each other
+        └── ImageSizeError     a volume of another size than the features promise
+
+``on_error="skip"`` passes over a `CaseError` and over nothing else. Each error carries what its message
+says as attributes, and can be pickled, since it may come from another process. A bad argument is a plain
+`ValueError` that names the allowed values.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+__all__ = [
+    "AmbiguousFilesError",
+    "CTSpine1KError",
+    "CTSpine1KWarning",
+    "CaseError",
+    "ChecksumError",
+    "CorruptFileError",
+    "FileFormatError",
+    "GeometryWarning",
+    "HubError",
+    "ImageSizeError",
+    "MissingFilesError",
+    "NothingLeftError",
+    "PairMismatchError",
+    "SkippedCasesWarning",
+    "SplitFileError",
+    "TruncatedFileError",
+    "UnknownCaseError",
+    "VoxelValueError",
+]
+
+
+class CTSpine1KError(Exception):
+    """Any error of this library that is about data, files or the Hub."""
+
+
+class CTSpine1KWarning(UserWarning):
+    """Any warning of this library."""
+
+
+class GeometryWarning(CTSpine1KWarning):
+    """Image and mask place the same voxel at different points (``on_geometry="warn"``)."""
+
+
+class SkippedCasesWarning(CTSpine1KWarning):
+    """Cases are left out because that was asked for (``on_missing="skip"``, ``on_error="skip"``)."""
+
+
+class SplitFileError(CTSpine1KError, ValueError):
+    """A split file that cannot be read. ``line`` counts from 1; 0 is the file as a whole."""
+
+    def __init__(self, path: str, line: int, text: str, problem: str) -> None:
+        super().__init__(path, line, text, problem)
+        self.path, self.line, self.text, self.problem = path, line, text, problem
+
+    def __str__(self) -> str:
+        where = f"{self.path}, line {self.line}: {self.text!r}" if self.line else self.path
+        return (
+            f"{where}: {self.problem}. Expected sections trainset:, test_public: and test_private:, each "
+            "followed by one <case_id>.nii.gz a line."
+        )
+
+
+class UnknownCaseError(CTSpine1KError, KeyError):
+    """A case id that is not in the catalog."""
+
+    def __init__(self, case_id: str, similar: Sequence[str]) -> None:
+        super().__init__(case_id, similar)
+        self.case_id, self.similar = case_id, similar
+
+    def __str__(self) -> str:
+        hint = f" Did you mean {' or '.join(self.similar)}?" if self.similar else ""
+        rule = "A case id is a volume's file name without .nii.gz."
+        return f"no case {self.case_id!r} in the catalog.{hint} {rule}"
+
+
+class MissingFilesError(CTSpine1KError, FileNotFoundError):
+    """Cases whose image or mask is not where the raw files are.
+
+    Attributes:
+        missing: for each case that lacks something, what: "image", "mask" or "image and mask".
+        selected: how many cases were asked for.
+    """
+
+    def __init__(self, missing: Mapping[str, str], selected: int, where: str, advice: str) -> None:
+        # FileNotFoundError reads several arguments as errno and names: hand it the message only.
+        super().__init__(f"{len(missing):,} of {selected:,} cases lack raw files in {where}")
+        self.missing, self.selected, self.where, self.advice = dict(missing), selected, where, advice
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.missing, self.selected, self.where, self.advice)
+
+    def __str__(self) -> str:
+        named = shortened(f"{case_id} ({what})" for case_id, what in self.missing.items())
+        return f"{self.args[0]}: {named}. {self.advice}"
+
+
+class AmbiguousFilesError(CTSpine1KError, ValueError):
+    """Several files that could be the image, or the mask, of one case."""
+
+    def __init__(self, case_id: str, kind: str, paths: Sequence[str]) -> None:
+        super().__init__(case_id, kind, paths)
+        self.case_id, self.kind, self.paths = case_id, kind, paths
+
+    def __str__(self) -> str:
+        return (
+            f"{self.case_id}: expected one {self.kind}, found {len(self.paths)}: {shortened(self.paths)}. "
+            "Keep the one you trust and move the others out of the folder."
+        )
+
+
+class ChecksumError(CTSpine1KError, ValueError):
+    """A downloaded file differs from what the Hub records. ``measure`` is "size" or "sha256"."""
+
+    def __init__(self, path: str, measure: str, expected: str, found: str) -> None:
+        super().__init__(path, measure, expected, found)
+        self.path, self.measure, self.expected, self.found = path, measure, expected, found
+
+    def __str__(self) -> str:
+        # The blob is what has to go: while it is there, the cache hands it out again.
+        blob = os.path.realpath(self.path)
+        return (
+            f"{self.path}: {self.measure} is {self.found}, the Hub says {self.expected}. "
+            f"Delete {blob} and download again."
+        )
+
+
+class NothingLeftError(CTSpine1KError, ValueError):
+    """A split of which every case was skipped; ``reasons`` tells why, by case id."""
+
+    def __init__(self, split: str, reasons: Mapping[str, str]) -> None:
+        super().__init__(split, reasons)
+        self.split, self.reasons = split, reasons
+
+    def __str__(self) -> str:
+        listed = shortened(f"{case_id} ({reason})" for case_id, reason in self.reasons.items())
+        return f"{self.split}: expected at least one case, found every one of them skipped: {listed}"
+
+
+class HubError(CTSpine1KError, ConnectionError):
+    """The Hub cannot be reached, or has no such repo or revision."""
+
+
+class CaseError(CTSpine1KError, ValueError):
+    """A case whose files cannot be used: which file, what was expected, what was found, what to do."""
+
+    def __init__(self, file: str, expected: str, found: str, advice: str) -> None:
+        super().__init__(file, expected, found, advice)
+        self.file, self.expected, self.found, self.advice = file, expected, found, advice
+
+    def __str__(self) -> str:
+        return f"{self.file}: expected {self.expected}, found {self.found}. {self.advice}"
+
+
+class FileFormatError(CaseError):
+    """Not a NIfTI file, or one that holds no three-dimensional scan of real numbers."""
+
+
+class TruncatedFileError(CaseError):
+    """The file ends before all the voxels that its header promises."""
+
+
+class CorruptFileError(CaseError):
+    """Damaged bytes, or bytes after the end."""
+
+
+class VoxelValueError(CaseError):
+    """NaN or infinite intensities, or labels that are not whole numbers from 0 to 25."""
+
+
+class PairMismatchError(CaseError):
+    """Image and mask have different shapes, or lie at different places."""
+
+
+class ImageSizeError(CaseError):
+    """A volume whose slices are not of the size that the features promise."""
+
+
+def shortened(names: Iterable[object], limit: int = 10) -> str:
+    """Join names for a message: the first ``limit``, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(map(str, names[:limit])) + more

@@ -1,0 +1,189 @@
+"""`load_dataset`: the same call on every version of `datasets`.
+
+Each split has a builder, and so a cache, of its own: asking for one never touches another, and asking for all
+of them later converts only what is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import datasets
+
+from ctspine1k.builder import CTSpine1K, Policy
+from ctspine1k.catalog import SPLITS, Case, load_catalog
+from ctspine1k.errors import MissingFilesError, SkippedCasesWarning
+from ctspine1k.sources import DEFAULT_REPO
+
+__all__ = ["load_dataset"]
+
+
+def load_dataset(
+    name: str = "3d",
+    *,
+    split: Any = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    repo_id: str = DEFAULT_REPO,
+    data_revision: str | None = None,
+    split_file: str | os.PathLike[str] | None = None,
+    cases: Sequence[str | Case] | None = None,
+    splits: Sequence[str] | None = None,
+    image_size: tuple[int, int] = (512, 512),
+    geometry: bool = False,
+    on_missing: Policy = "raise",
+    on_error: Policy = "raise",
+    on_geometry: Literal["raise", "warn"] = "warn",
+    streaming: bool = False,
+    num_proc: int | None = None,
+    writer_batch_size: int | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    keep_in_memory: bool | None = None,
+    download_mode: datasets.DownloadMode | str | None = None,
+    verification_mode: datasets.VerificationMode | str | None = None,
+    token: str | bool | None = None,
+) -> Any:
+    """Load CTSpine1K as `datasets.load_dataset` would, converting only the splits asked for.
+
+    Args:
+        name: "3d", one row a case, or "2d", one row an axial slice.
+        split: as in `datasets.load_dataset`: "train", "validation", "test", "train[:10%]",
+            "train+validation", a `datasets.ReadInstruction`, or a list of these; None for all splits.
+        data_dir: a folder with raw files in any layout, instead of the Hub.
+        repo_id: the Hub repo (dataset) with the raw files.
+        data_revision: its branch, tag or commit; None for "main".
+        split_file: another assignment in the format of ``data_split.txt``.
+        cases: only these cases, by id or as `Case`; ``index`` stays their position in the split.
+        splits: only these splits, where ``split`` is None.
+        image_size: voxels along the first and second axis of each slice, which the features promise.
+        geometry: add columns source, spacing, affine and orientation.
+        on_missing: "raise" if a case has no raw files, or "skip" it with a warning.
+        on_error: "raise" if a case's files cannot be used, or "skip" it with a warning.
+        on_geometry: "warn" if a mask lies elsewhere than its image, or "raise".
+        streaming: read from the Hub or the folder as rows are asked for, without converting anything.
+        num_proc: processes that convert; each needs the memory of one.
+        writer_batch_size: rows that are written at once; None for 1 (3d) or 16 (2d).
+        cache_dir: where converted splits are kept; None for that of `datasets`.
+        keep_in_memory: read a converted split into memory.
+        download_mode: as in `datasets.load_dataset`; "force_redownload" converts again.
+        verification_mode: as in `datasets.load_dataset`.
+        token: for a private repo; None for the token you are logged in with.
+
+    Returns:
+        A `datasets.Dataset`; for ``split=None`` a `datasets.DatasetDict`; for a list of splits a list. With
+        ``streaming=True`` their iterable kin. Columns are told in `ctspine1k.builder`.
+
+    Raises:
+        ValueError: an argument that is not allowed.
+        MissingFilesError: cases have no raw files, and ``on_missing`` is "raise" or none has.
+        CaseError: a case's files cannot be used, and ``on_error`` is "raise".
+        HubError: the Hub cannot be reached, or has no such repo or revision.
+    """
+    if streaming and num_proc is not None:
+        raise ValueError("num_proc is for conversion: with streaming=True use the DataLoader's num_workers")
+    available = _splits_with_cases(split_file, cases, splits)
+    specs = _specs(split, available, streaming)
+    builders = {
+        name_of_split: CTSpine1K(
+            cache_dir=_path(cache_dir),
+            config_name=name,
+            splits=[name_of_split],
+            data_dir=_path(data_dir),
+            repo_id=repo_id,
+            data_revision=data_revision,
+            split_file=_path(split_file),
+            cases=cases,
+            image_size=image_size,
+            geometry=geometry,
+            on_missing=on_missing,
+            on_error=on_error,
+            on_geometry=on_geometry,
+            token=token,
+            writer_batch_size=writer_batch_size,
+        )
+        for name_of_split in dict.fromkeys(_split_name(part) for spec in specs for part in spec)
+    }
+    absent = _check_files(builders, may_drop=split is None)
+
+    def load(spec: list[str]) -> Any:
+        parts = []
+        for part in spec:
+            builder = builders[_split_name(part)]
+            if streaming:
+                parts.append(builder.as_streaming_dataset(split=part))
+                continue
+            builder.download_and_prepare(
+                download_mode=download_mode, verification_mode=verification_mode, num_proc=num_proc
+            )
+            parts.append(builder.as_dataset(split=part, in_memory=bool(keep_in_memory)))
+        if len(parts) == 1:
+            return parts[0]
+        return datasets.concatenate_datasets(parts, split=datasets.NamedSplit("+".join(spec)))
+
+    if split is None:
+        whole = {spec[0]: load(spec) for spec in specs if spec[0] not in absent}
+        return datasets.IterableDatasetDict(whole) if streaming else datasets.DatasetDict(whole)
+    return [load(spec) for spec in specs] if isinstance(split, (list, tuple)) else load(specs[0])
+
+
+def _splits_with_cases(
+    split_file: str | os.PathLike[str] | None,
+    cases: Sequence[str | Case] | None,
+    splits: Sequence[str] | None,
+) -> list[str]:
+    catalog = load_catalog(split_file)
+    chosen = {case.split for case in (catalog if cases is None else catalog.select(cases))}
+    return [split for split in splits or SPLITS if split in chosen]
+
+
+def _specs(split: Any, available: Sequence[str], streaming: bool) -> list[list[str]]:
+    """Read ``split`` as a list of data sets, each a list of parts such as "train[:10%]"."""
+    if split is None:
+        return [[name] for name in available]
+    specs = []
+    for spec in split if isinstance(split, (list, tuple)) else [split]:
+        text = spec.to_spec() if isinstance(spec, datasets.ReadInstruction) else str(spec)
+        parts = re.split(r"\s*\+\s*", "+".join(available) if text == "all" else text.strip())
+        for part in parts:
+            if _split_name(part) not in available:
+                raise ValueError(
+                    f"split={text!r}: expected {', '.join(map(repr, available))} or slices of these"
+                )
+            if streaming and part != _split_name(part):
+                raise ValueError(
+                    f"split={text!r}: a stream has no slices; use .skip(n) and .take(n), or cases=[...]"
+                )
+        specs.append(parts)
+    return specs
+
+
+def _split_name(part: str) -> str:
+    return part.partition("[")[0].strip()
+
+
+def _check_files(builders: dict[str, CTSpine1K], *, may_drop: bool) -> set[str]:
+    """See that all cases have their files before anything is fetched or converted.
+
+    Returns:
+        Splits of which nothing is there and which may be dropped, as ``on_missing="skip"`` says.
+    """
+    absent: dict[str, MissingFilesError] = {}
+    for name, builder in builders.items():
+        if os.path.exists(builder.cache_dir):  # noqa: PTH110 (converted already)
+            continue
+        try:
+            builder.config.pairs  # noqa: B018 (read for its errors)
+        except MissingFilesError as error:
+            if not may_drop or builder.config.on_missing == "raise" or len(absent) == len(builders) - 1:
+                raise
+            absent[name] = error
+    for missing in absent.values():
+        warnings.warn(str(missing), SkippedCasesWarning, stacklevel=3)
+    return set(absent)
+
+
+def _path(path: str | os.PathLike[str] | None) -> str | None:
+    return None if path is None else os.fspath(path)

@@ -1,0 +1,40 @@
+"""What was left out of a data set that is on disk, and why: one small file a case, beside its shards.
+
+Several processes write at once, so each case has a file of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import warnings
+from typing import Any
+
+from ctspine1k.errors import SkippedCasesWarning, shortened
+
+__all__ = ["read_skipped", "record_skipped", "warn_skipped"]
+
+
+def record_skipped(filesystem: Any, folder: str, case_id: str, reason: str) -> None:
+    """Note that a case was left out of the data set in ``folder`` (of an fsspec file system)."""
+    filesystem.makedirs(posixpath.join(folder, "skipped"), exist_ok=True)
+    with filesystem.open(posixpath.join(folder, "skipped", f"{case_id}.json"), "w") as file:
+        json.dump({"case_id": case_id, "reason": reason}, file)
+
+
+def read_skipped(filesystem: Any, folder: str) -> dict[str, str]:
+    """Tell the reason for each case that was left out of the data set in ``folder``."""
+    reasons = {}
+    for path in sorted(filesystem.glob(posixpath.join(folder, "skipped", "*.json"))):
+        with filesystem.open(path, "r") as file:
+            record = json.load(file)
+        reasons[record["case_id"]] = record["reason"]
+    return reasons
+
+
+def warn_skipped(reasons: dict[str, str], where: str) -> None:
+    """Warn about all of them at once, with their count, names and reasons."""
+    listed = shortened([f"{case_id} ({reason})" for case_id, reason in reasons.items()])
+    warnings.warn(
+        f"{len(reasons)} cases are left out of {where}: {listed}", SkippedCasesWarning, stacklevel=3
+    )
