@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ import numpy as np
 from isal import igzip, isal_zlib
 from nibabel.affines import voxel_sizes
 from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
 from ctspine1k.catalog import check_choice
@@ -54,6 +56,13 @@ _FIRST_ALLOCATION = 1 << 26
 
 _AGAIN = "Delete the file and get it again."
 _GZIP_MAGIC = b"\x1f\x8b"
+
+#: The kind of header by its first four bytes, which are its own length in either byte order.
+_HEADERS: dict[bytes, type[nib.Nifti1Header]] = {
+    kind.sizeof_hdr.to_bytes(4, order): kind
+    for kind in (nib.Nifti1Header, nib.Nifti2Header)
+    for order in ("little", "big")
+}
 
 
 @dataclass(frozen=True)
@@ -265,11 +274,8 @@ class _VolumeReader:
         """Apply slope and intercept, one slice at a time in float64, as nibabel does for a volume."""
         if not self._is_scaled:
             # 64-bit integers round twice on nibabel's way to float32, over float64; all else is exact.
-            return (
-                stored.astype(np.float64)
-                if stored.dtype.kind in "iu" and stored.dtype.itemsize == 8
-                else stored
-            )
+            is_wide = self.dtype.kind in "iu" and self.dtype.itemsize == 8
+            return stored.astype(np.float64) if is_wide else stored
         scaled = stored.astype(np.float64)
         if self._slope != 1.0:
             scaled *= self._slope
@@ -278,24 +284,17 @@ class _VolumeReader:
         return scaled
 
     def _read_header(self) -> nib.Nifti1Header:
-        self._fill_buffer(348, "a NIfTI header", "the end of the file in it")
-        size = bytes(self._buffer[:4])
-        if size in (b"\x5c\x01\0\0", b"\0\0\x01\x5c"):
-            header_class, length = nib.Nifti1Header, 348
-        elif size in (b"\x1c\x02\0\0", b"\0\0\x02\x1c"):
-            header_class, length = nib.Nifti2Header, 540
-        else:
+        start = self._read(4)
+        if start not in _HEADERS:
             raise FileFormatError(
-                self.name, "a NIfTI header", f"bytes {size.hex(' ')} where its length stands", _AGAIN
+                self.name, "a NIfTI header", f"bytes {start.hex(' ')} where its length stands", _AGAIN
             )
-        block = bytes(self._buffer[:348])
-        self._fill_buffer(length - 348, "a NIfTI header", "the end of the file in it")
-        block += bytes(self._buffer[: length - 348])
+        kind = _HEADERS[start]
         try:
-            header = header_class(block, check=True)
+            header = kind(start + self._read(kind.sizeof_hdr - 4), check=True)
             single = bytes(header["magic"]).startswith(b"n+")
             header.get_slope_inter()
-        except (HeaderDataError, nib.wrapstruct.WrapStructError) as error:
+        except (HeaderDataError, WrapStructError) as error:
             raise FileFormatError(self.name, "a valid NIfTI header", str(error), _AGAIN) from error
         if not single:
             raise FileFormatError(
@@ -304,7 +303,7 @@ class _VolumeReader:
                 "the header of a .hdr/.img pair",
                 "Convert it to .nii.gz.",
             )
-        self._skip(header.get_data_offset() - length)
+        self._skip(header.get_data_offset() - kind.sizeof_hdr)
         return header
 
     def _checked_shape(self, header: nib.Nifti1Header) -> tuple[int, int, int]:
@@ -333,11 +332,16 @@ class _VolumeReader:
         filled = 0
         while filled < size:
             if len(self._buffer) == filled:
+                # A new buffer: NumPy may still hold the old one, which then cannot be resized.
                 self._buffer = self._buffer + bytes(min(size - filled, max(filled, 1 << 20)))
             count = self._stream.readinto(memoryview(self._buffer)[filled:size])
             if not count:
                 raise TruncatedFileError(self.name, expected, found, _AGAIN)
             filled += count
+
+    def _read(self, size: int) -> bytes:
+        self._fill_buffer(size, "a NIfTI header", "the end of the file in it")
+        return bytes(self._buffer[:size])
 
     def _skip(self, size: int) -> None:
         while size > 0:
@@ -357,17 +361,16 @@ class _GrowingVolume:
     """An array of slices that takes memory as the slices arrive, not on a header's word."""
 
     def __init__(self, shape: tuple[int, int, int], dtype: str) -> None:
-        self._count = shape[0]
+        self._count, *self._slice_shape = shape
         self._filled = 0
-        slice_bytes = shape[1] * shape[2] * np.dtype(dtype).itemsize
-        first = min(self._count, max(1, _FIRST_ALLOCATION // slice_bytes))
-        self.voxels: NDArray[Any] = np.empty((first, *shape[1:]), dtype)
+        self.voxels: NDArray[Any] = np.empty((0, *self._slice_shape), dtype)
 
     def next_slice(self) -> NDArray[Any]:
+        """Give the next slice to be written to; the one before must have been let go."""
         if self._filled == len(self.voxels):
-            size = min(self._count, 2 * self._filled)
-            # No view of the array is left: the last slice was written to and let go.
-            self.voxels.resize((size, *self.voxels.shape[1:]), refcheck=False)
+            at_first = _FIRST_ALLOCATION // (math.prod(self._slice_shape) * self.voxels.itemsize)
+            size = min(self._count, max(at_first, 2 * self._filled, 1))
+            self.voxels.resize((size, *self._slice_shape), refcheck=False)
         self._filled += 1
         return self.voxels[self._filled - 1]  # type: ignore[no-any-return]
 
@@ -418,8 +421,7 @@ def _check_kind(head: bytes, name: str) -> None:
         )
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         raise FileFormatError(name, "a NIfTI file", "a web page", f"The download failed. {_AGAIN}")
-    is_header = head[:4] in (b"\x5c\x01\0\0", b"\0\0\x01\x5c", b"\x1c\x02\0\0", b"\0\0\x02\x1c")
-    if not head.startswith(_GZIP_MAGIC) and not is_header:
+    if not head.startswith(_GZIP_MAGIC) and head[:4] not in _HEADERS:
         raise FileFormatError(
             name, "gzip or NIfTI data", f"a file that begins with bytes {head[:4].hex(' ')}", _AGAIN
         )
@@ -433,7 +435,8 @@ def _explained(name: str) -> Iterator[None]:
     except CaseError:
         raise
     except EOFError as error:
-        raise TruncatedFileError(name, "a whole gzip stream", "the end of the file in it", _AGAIN) from error
+        found = "the end of the file in it, or stray bytes after it"
+        raise TruncatedFileError(name, "a whole gzip stream", found, _AGAIN) from error
     except gzip.BadGzipFile as error:
         trailing = "Not a gzipped file" in str(error)  # the first member was gzip: this is what follows it
         found = "other bytes after its end" if trailing else str(error)

@@ -1,0 +1,7 @@
+"""``python -m ctspine1k``."""
+
+import sys
+
+from ctspine1k.cli import main
+
+sys.exit(main())

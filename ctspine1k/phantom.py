@@ -1,0 +1,68 @@
+"""A small made-up data set in the published layout, to try the library without any download.
+
+Bodies of soft tissue in air, with a column of vertebrae that carry labels: enough for shapes, labels and
+intensities to look like the real thing to a program, and of no other use.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from ctspine1k.catalog import Case, load_catalog
+
+__all__ = ["PHANTOM_CASES", "make_phantom"]
+
+#: Real ids, at least one of each split and source.
+PHANTOM_CASES = ("liver_106", "volume-covid19-A-0011_ct", "HN_P023", "1.3.6.1.4.1.9328.50.4.0650")
+
+#: Slices and labels of the lowest vertebra of each, in the order of `PHANTOM_CASES`.
+_SLICES = (24, 30, 36, 42)
+_LOWEST = (24, 19, 10, 22)
+
+_SIZE = 512
+_SLICES_PER_VERTEBRA = 9
+_SPACING_MM = (0.8, 0.7, 3.0)
+
+
+def make_phantom(root: Path) -> Path:
+    """Write images and masks of `PHANTOM_CASES` below ``root``, as on the Hub.
+
+    Returns:
+        ``root``, to be used as ``data_dir``.
+    """
+    catalog = load_catalog()
+    for case_id, slices, lowest in zip(PHANTOM_CASES, _SLICES, _LOWEST, strict=True):
+        _write_case(root, catalog[case_id], slices, lowest)
+    return root
+
+
+def _write_case(root: Path, case: Case, slices: int, lowest: int) -> None:
+    image, mask = _body(slices, lowest, np.random.default_rng(case.index))
+    affine = np.diag([-_SPACING_MM[0], *_SPACING_MM[1:], 1.0])  # to the left, the front, upwards
+    for folder, suffix, voxels in (("volumes", "", image), ("labels", "_seg", mask)):
+        path = root / "raw_data" / folder / str(case.source) / f"{case.case_id}{suffix}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(voxels, affine), path)
+
+
+def _body(
+    slices: int, lowest: int, random: np.random.Generator
+) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
+    """Draw image (HU) and labels, both of shape (i, j, k): left, front, up."""
+    i, j = np.ogrid[:_SIZE, :_SIZE]
+    outline = ((i - 256) / 200) ** 2 + ((j - 256) / 140) ** 2 < 1
+    vertebra = ((i - 256) / 32) ** 2 + ((j - 170) / 24) ** 2 < 1
+    image = np.full((_SIZE, _SIZE, slices), -1000, np.int16)
+    mask = np.zeros(image.shape, np.uint8)
+    for k in range(slices):
+        image[..., k][outline] = 40
+        number, height = divmod(k, _SLICES_PER_VERTEBRA)
+        if height:  # the slice between two vertebrae is disc
+            image[..., k][vertebra] = 250
+            mask[..., k][vertebra] = lowest - number
+    image += random.integers(-15, 16, image.shape, np.int16)
+    return image, mask

@@ -1,0 +1,232 @@
+"""A Hub on loopback: the endpoints that `huggingface_hub` and `datasets` call, byte counts, faults on demand."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import threading
+import urllib.parse
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+#: A tree is listed in pages, as the Hub does: small, so that tests see several.
+PAGE = 3
+
+#: Bytes sent at a time, so that a client that stops reading leaves the rest unsent.
+CHUNK = 1 << 14
+
+
+@dataclass
+class Repo:
+    """A dataset repo: its commits, oldest first, each with the bytes of its files."""
+
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    refs: dict[str, str] = field(default_factory=dict)
+    token: str | None = None
+
+    def commit(self, files: dict[str, bytes]) -> str:
+        """Add a commit and let "main" stand for it."""
+        sha = hashlib.sha1(repr((len(self.commits), sorted(files))).encode()).hexdigest()  # noqa: S324
+        self.commits[sha] = files
+        self.refs["main"] = sha
+        return sha
+
+
+@dataclass
+class Request:
+    """What a client asked for, and how many bytes of a body it was sent."""
+
+    method: str
+    path: str
+    range: str | None
+    sent: int = 0
+
+
+class Hub:
+    """The server and what it saw."""
+
+    def __init__(self) -> None:
+        self.repos: dict[str, Repo] = {}
+        self.requests: list[Request] = []
+        #: By file name: what happens to the next requests for its bytes, one fault a request.
+        self.faults: dict[str, list[Any]] = {}
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def downloads(self) -> dict[str, int]:
+        """Bytes sent of each raw file, by its name."""
+        sent: dict[str, int] = {}
+        for request in self.requests:
+            if request.method == "GET" and "/resolve/" in request.path:
+                name = request.path.rpartition("/")[2]
+                sent[name] = sent.get(name, 0) + request.sent
+        return sent
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[list[Request]]:
+        """Collect the requests made meanwhile."""
+        start = len(self.requests)
+        seen: list[Request] = []
+        yield seen
+        seen.extend(self.requests[start:])
+
+
+def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+        def do_HEAD(self) -> None:
+            self._answer()
+
+        def do_GET(self) -> None:
+            self._answer()
+
+        def do_POST(self) -> None:
+            self._answer()
+
+        def _answer(self) -> None:
+            url = urllib.parse.urlsplit(self.path)
+            path = urllib.parse.unquote(url.path)
+            self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.request_seen = Request(self.command, path, self.headers.get("Range"))
+            hub.requests.append(self.request_seen)
+            if found := re.fullmatch(
+                r"/api/datasets/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(.*))?", path
+            ):
+                repo_id, verb, revision, rest = found.groups()
+                if (files := self._files(repo_id, revision or "main")) is not None:
+                    getattr(self, f"_{verb or 'revision'}")(repo_id, *files, rest or "", url.query)
+            elif found := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+                repo_id, revision, name = found.groups()
+                if (files := self._files(repo_id, revision)) is not None:
+                    self._resolve(*files, name)
+            else:
+                self._error(404, "EntryNotFound")
+
+        def _files(self, repo_id: str, revision: str) -> tuple[str, dict[str, bytes]] | None:
+            repo = hub.repos.get(repo_id)
+            if repo is None or (repo.token and self.headers.get("Authorization") != f"Bearer {repo.token}"):
+                return self._error(401 if repo else 404, "RepoNotFound")
+            sha = repo.refs.get(revision, revision)
+            if sha not in repo.commits:
+                return self._error(404, "RevisionNotFound")
+            return sha, repo.commits[sha]
+
+        def _revision(self, repo_id: str, sha: str, files: dict[str, bytes], rest: str, query: str) -> None:
+            siblings = [{"rfilename": name} for name in files]
+            self._json(
+                {
+                    "id": repo_id,
+                    "sha": sha,
+                    "siblings": siblings,
+                    "private": False,
+                    "gated": False,
+                    "disabled": False,
+                    "downloads": 0,
+                    "likes": 0,
+                    "tags": [],
+                }
+            )
+
+        def _tree(self, repo_id: str, sha: str, files: dict[str, bytes], rest: str, query: str) -> None:
+            under = rest.strip("/")
+            names = [name for name in files if name.startswith(under)]
+            start = int(urllib.parse.parse_qs(query).get("cursor", ["0"])[0])
+            headers = {}
+            if start + PAGE < len(names):
+                link = (
+                    f"{hub.url}/api/datasets/{repo_id}/tree/{sha}{rest}?recursive=true&cursor={start + PAGE}"
+                )
+                headers["Link"] = f'<{link}>; rel="next"'
+            self._json([_entry(name, files[name]) for name in names[start : start + PAGE]], headers)
+
+        def _json(self, value: object, headers: dict[str, str] | None = None) -> None:
+            body = json.dumps(value).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            for name, header in (headers or {}).items():
+                self.send_header(name, header)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def _paths_info(self, *args: Any) -> None:
+            _, _, files, _, _ = args
+            asked = json.loads(self.body)["paths"]
+            self._json([_entry(name, files[name]) for name in asked if name in files])
+
+        def _resolve(self, sha: str, files: dict[str, bytes], name: str) -> None:
+            if name not in files:
+                self._error(404, "EntryNotFound", sha)
+                return
+            data = files[name]
+            waiting = hub.faults.get(name.rpartition("/")[2], [])
+            fault = waiting.pop(0) if waiting and self.command == "GET" else None
+            if isinstance(fault, int) and fault in (429, 500, 503):
+                self._error(fault, "Fault")
+                return
+            start = 0
+            if (asked := self.headers.get("Range")) and (found := re.match(r"bytes=(\d+)-(\d*)", asked)):
+                start = int(found[1])
+                data = data[: int(found[2]) + 1] if found[2] else data
+                if start >= len(data):
+                    self._error(416, "RangeNotSatisfiable")
+                    return
+            self.send_response(206 if asked else 200)
+            self.send_header("X-Repo-Commit", sha)
+            self.send_header("ETag", f'"{hashlib.sha256(files[name]).hexdigest()}"')
+            self.send_header("X-Linked-ETag", f'"{hashlib.sha256(files[name]).hexdigest()}"')
+            self.send_header("X-Linked-Size", str(len(files[name])))
+            self.send_header("Accept-Ranges", "bytes")
+            if asked:
+                self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(files[name])}")
+            self.send_header("Content-Length", str(len(data) - start))
+            self.end_headers()
+            if self.command == "HEAD":
+                return
+            if isinstance(fault, bytes):  # other bytes of the same length
+                data = (fault * len(data))[: len(data)]
+            stop = start + fault["cut_after"] if isinstance(fault, dict) else len(data)
+            self._send(data[start:stop])
+            if stop < len(data):
+                self.close_connection = True
+
+        def _send(self, data: bytes) -> None:
+            with contextlib.suppress(ConnectionError):
+                for at in range(0, len(data), CHUNK):
+                    self.wfile.write(data[at : at + CHUNK])
+                    self.request_seen.sent += len(data[at : at + CHUNK])
+
+        def _error(self, status: int, code: str, sha: str | None = None) -> None:
+            self.send_response(status)
+            self.send_header("X-Error-Code", code)
+            if sha:
+                self.send_header("X-Repo-Commit", sha)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    setattr(Handler, "_paths-info", Handler._paths_info)
+    return Handler
+
+
+def _entry(name: str, data: bytes) -> dict[str, Any]:
+    return {
+        "type": "file",
+        "path": name,
+        "oid": hashlib.sha1(data).hexdigest(),  # noqa: S324 (git's)
+        "size": len(data),
+        "lfs": {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130},
+    }
