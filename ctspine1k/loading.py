@@ -15,7 +15,7 @@ from typing import Any, Literal
 import datasets
 
 from ctspine1k.builder import CTSpine1K, Policy
-from ctspine1k.catalog import SPLITS, Case, load_catalog
+from ctspine1k.catalog import SPLITS, Case, check_choice, load_catalog
 from ctspine1k.errors import MissingFilesError, SkippedCasesWarning
 from ctspine1k.sources import DEFAULT_REPO
 
@@ -134,6 +134,8 @@ def _splits_with_cases(
     cases: Sequence[str | Case] | None,
     splits: Sequence[str] | None,
 ) -> list[str]:
+    for split in splits or ():
+        check_choice("splits", split, SPLITS)
     catalog = load_catalog(split_file)
     chosen = {case.split for case in (catalog if cases is None else catalog.select(cases))}
     return [split for split in splits or SPLITS if split in chosen]

@@ -234,9 +234,7 @@ class HubSource:
             paths = []
             with (
                 ThreadPoolExecutor(max_workers=8) as pool,
-                tqdm(
-                    desc=f"Fetching from {self.repo_id}", total=total, unit="B", unit_scale=True
-                ) as progress,
+                tqdm(desc=f"Fetching {self.repo_id}", total=total, unit="B", unit_scale=True) as progress,
             ):
                 for path, file in zip(pool.map(self._fetch_one, files), files, strict=True):
                     paths.append(path)
@@ -314,6 +312,7 @@ class HubSource:
             revision=self.revision,
             token=self.token,
             allow_patterns=[glob.escape(file.path)],
+            tqdm_class=_NoProgress,
         )
         if Path(snapshot).name != self.commit:
             raise HubError(
@@ -355,6 +354,13 @@ class HubSource:
                 "token (for a private repo) and the network. What is downloaded stays; run again to go on "
                 "from there. HF_HUB_OFFLINE=1 serves what is in the local cache."
             ) from error
+
+
+class _NoProgress(tqdm):
+    """No bar for one file that is only fetched to record its revision; a class, as the client wants one."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "disable": True})  # type: ignore[no-untyped-call]
 
 
 def _is_offline() -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from hub import Hub, Repo
-from volumes import save_case
+from volumes import ALL_IDS, IDS, files_of, save_case
 
 # Before anything imports huggingface_hub or datasets: both read these once.
 HUB = Hub()
@@ -37,14 +37,6 @@ def _stay_on_loopback(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 sys.addaudithook(_stay_on_loopback)
-
-#: Two cases of train, one of validation, one of test, under real ids.
-IDS = {
-    "train": ["1.3.6.1.4.1.9328.50.4.0001", "liver_106"],
-    "validation": ["HN_P023"],
-    "test": ["1.3.6.1.4.1.9328.50.4.0650"],
-}
-ALL_IDS = [case_id for ids in IDS.values() for case_id in ids]
 
 
 @pytest.fixture
@@ -73,17 +65,22 @@ def hub() -> Iterator[Hub]:
 
 
 @pytest.fixture
-def repo_id(hub: Hub, tree: Path, request: pytest.FixtureRequest) -> str:
-    """A Hub repo of its own for each test, with the files of `tree`."""
-    name = f"tests/{request.node.originalname.replace('_', '-')[:60]}-{len(hub.repos)}"
-    hub.repos[name] = Repo()
-    hub.repos[name].commit(files_of(tree))
-    return name
+def publish(hub: Hub, request: pytest.FixtureRequest) -> Callable[[Path], str]:
+    """Make a Hub repo of its own from a folder's files, and give its id."""
+
+    def make(root: Path) -> str:
+        repo_id = f"tests/{request.node.originalname.replace('_', '-')[:60]}-{len(hub.repos)}"
+        hub.repos[repo_id] = Repo()
+        hub.repos[repo_id].commit(files_of(root))
+        return repo_id
+
+    return make
 
 
-def files_of(root: Path) -> dict[str, bytes]:
-    """The files below a folder, as a repo's commit has them."""
-    return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+@pytest.fixture
+def repo_id(publish: Callable[[Path], str], tree: Path) -> str:
+    """A Hub repo with the files of `tree`."""
+    return publish(tree)
 
 
 @pytest.fixture

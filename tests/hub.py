@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import re
+import socket
 import threading
 import urllib.parse
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ class Repo:
 
     def commit(self, files: dict[str, bytes]) -> str:
         """Add a commit and let "main" stand for it."""
-        sha = hashlib.sha1(repr((len(self.commits), sorted(files))).encode()).hexdigest()  # noqa: S324
+        sha = hashlib.sha1(repr((len(self.commits), sorted(files.items()))).encode()).hexdigest()  # noqa: S324
         self.commits[sha] = files
         self.refs["main"] = sha
         return sha
@@ -46,6 +47,13 @@ class Request:
     sent: int = 0
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing when a client hangs up: some of them are meant to."""
+
+
 class Hub:
     """The server and what it saw."""
 
@@ -54,8 +62,7 @@ class Hub:
         self.requests: list[Request] = []
         #: By file name: what happens to the next requests for its bytes, one fault a request.
         self.faults: dict[str, list[Any]] = {}
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     @property
@@ -83,6 +90,11 @@ class Hub:
 def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            super().setup()
+            # What the kernel takes beyond what the client reads counts as sent: let it be little.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
 
         def log_message(self, *args: object) -> None:
             pass

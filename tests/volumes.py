@@ -18,6 +18,15 @@ AFFINE = np.array(
 )
 
 
+#: Two cases of train, one of validation, one of test, under real ids.
+IDS = {
+    "train": ["1.3.6.1.4.1.9328.50.4.0001", "liver_106"],
+    "validation": ["HN_P023"],
+    "test": ["1.3.6.1.4.1.9328.50.4.0650"],
+}
+ALL_IDS = [case_id for ids in IDS.values() for case_id in ids]
+
+
 def intensities(seed: int = 0, shape: tuple[int, ...] = SHAPE, dtype: str = "<i2") -> np.ndarray:
     random = np.random.default_rng(seed)
     kind = np.dtype(dtype)
@@ -80,3 +89,8 @@ def expected(path: Path, dtype: str) -> np.ndarray:
     """What a row must hold, by another path: plain nibabel."""
     with np.errstate(over="ignore"):
         return np.transpose(nib.load(path).get_fdata(), (2, 0, 1)).astype(dtype)
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    """The files below a folder, as a repo's commit has them."""
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
