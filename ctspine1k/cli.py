@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ctspine1k", description="CTSpine1K, from the command line.")
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--debug", action="store_true", help="show where an error comes from")
-    verbs = parser.add_subparsers(title="verbs", required=True)
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     demo = verbs.add_parser("demo", help="make a small phantom and load it as 3d and as 2d; needs no network")
     demo.add_argument("--out", type=Path, metavar="DIR", help="keep the phantom's files in DIR")
     demo.set_defaults(run=_demo)

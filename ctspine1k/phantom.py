@@ -6,6 +6,7 @@ intensities to look like the real thing to a program, and of no other use.
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import nibabel as nib
@@ -29,14 +30,25 @@ _SPACING_MM = (0.8, 0.7, 3.0)
 
 
 def make_phantom(root: Path) -> Path:
-    """Write images and masks of `PHANTOM_CASES` below ``root``, as on the Hub.
+    """Write images and masks of `PHANTOM_CASES` below ``root``, as on the Hub: all of them or none.
 
     Returns:
         ``root``, to be used as ``data_dir``.
+
+    Raises:
+        FileExistsError: there is something at ``root``: a phantom never replaces a file.
     """
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise FileExistsError(f"{root}: expected a new or an empty folder, found something in it")
     catalog = load_catalog()
-    for case_id, slices, lowest in zip(PHANTOM_CASES, _SLICES, _LOWEST, strict=True):
-        _write_case(root, catalog[case_id], slices, lowest)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as scratch:
+        made = Path(scratch) / "phantom"
+        for case_id, slices, lowest in zip(PHANTOM_CASES, _SLICES, _LOWEST, strict=True):
+            _write_case(made, catalog[case_id], slices, lowest)
+        if root.exists():
+            root.rmdir()
+        made.rename(root)
     return root
 
 

@@ -481,7 +481,7 @@ def list_files(
     return [file for file in place.find(cases) if file.kind in kinds]
 
 
-def download_files(
+def download_files(  # noqa: D417 (the selection's arguments are those of list_files)
     *,
     split: str | None = None,
     source: str | None = None,
@@ -500,12 +500,15 @@ def download_files(
     call at the latest. Size and sha256 of each file are compared with the Hub's record, also where it was
     in the cache before.
 
+    Args:
+        split: with all that follows as in `list_files`.
+        on_missing: "raise" if a selected file is not there, or "skip" it with a warning.
+
     Returns:
         Local paths, in the order of `list_files`. Do not write to them: they are the cache's own.
 
     Raises:
-        MissingFilesError: a selected file is not there, and ``on_missing`` is "raise". With "skip" it is
-            left out; `list_files` tells which are there.
+        MissingFilesError: a selected file is not there, and ``on_missing`` is "raise".
         ChecksumError: a file differs from the Hub's record.
         HubError: the Hub cannot be reached, or has no such repo or revision.
     """
