@@ -7,8 +7,8 @@ try:
     from ctspine1k.builder import CTSpine1K
 except ImportError as error:
     raise ImportError(
-        f"this script needs the package ctspine1k ({error}). Install it with `pip install ctspine1k`, "
-        "or from a checkout of its repository with `pip install .`"
+        f"this script needs the package ctspine1k ({error}): run `pip install .` in a checkout of "
+        "the repository that holds both."
     ) from error
 
 __all__ = ["CTSpine1K"]

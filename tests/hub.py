@@ -14,9 +14,6 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-#: A tree is listed in pages, as the Hub does: small, so that tests see several.
-PAGE = 3
-
 #: Bytes sent at a time, so that a client that stops reading leaves the rest unsent.
 CHUNK = 1 << 14
 
@@ -28,6 +25,7 @@ class Repo:
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
     token: str | None = None
+    page: int = 3  #: files a page of a listing: few, so that tests see several pages
 
     def commit(self, files: dict[str, bytes]) -> str:
         """Add a commit and let "main" stand for it."""
@@ -155,14 +153,15 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def _tree(self, repo_id: str, sha: str, files: dict[str, bytes], rest: str, query: str) -> None:
             under = rest.strip("/")
             names = [name for name in files if name.startswith(under)]
+            page = hub.repos[repo_id].page
             start = int(urllib.parse.parse_qs(query).get("cursor", ["0"])[0])
             headers = {}
-            if start + PAGE < len(names):
+            if start + page < len(names):
                 link = (
-                    f"{hub.url}/api/datasets/{repo_id}/tree/{sha}{rest}?recursive=true&cursor={start + PAGE}"
+                    f"{hub.url}/api/datasets/{repo_id}/tree/{sha}{rest}?recursive=true&cursor={start + page}"
                 )
                 headers["Link"] = f'<{link}>; rel="next"'
-            self._json([_entry(name, files[name]) for name in names[start : start + PAGE]], headers)
+            self._json([_entry(name, files[name]) for name in names[start : start + page]], headers)
 
         def _json(self, value: object, headers: dict[str, str] | None = None) -> None:
             body = json.dumps(value).encode()
