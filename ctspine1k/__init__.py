@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from ctspine1k.catalog import load_catalog as load_catalog
     from ctspine1k.errors import CTSpine1KError as CTSpine1KError
     from ctspine1k.loading import load_dataset as load_dataset
+    from ctspine1k.rawfiles import RawFile as RawFile
     from ctspine1k.reader import VolumePair as VolumePair
     from ctspine1k.reader import read_pair as read_pair
-    from ctspine1k.sources import RawFile as RawFile
-    from ctspine1k.sources import download_files as download_files
-    from ctspine1k.sources import list_files as list_files
+    from ctspine1k.selection import download_files as download_files
+    from ctspine1k.selection import list_files as list_files
 
 __version__ = "0.1.0"
 
@@ -34,10 +34,10 @@ _MODULES = {
     "CTSpine1KError": "errors",
     "Case": "catalog",
     "Catalog": "catalog",
-    "RawFile": "sources",
+    "RawFile": "rawfiles",
     "VolumePair": "reader",
-    "download_files": "sources",
-    "list_files": "sources",
+    "download_files": "selection",
+    "list_files": "selection",
     "load_catalog": "catalog",
     "load_dataset": "loading",
     "read_pair": "reader",

@@ -45,9 +45,11 @@ from ctspine1k.errors import (
     MissingFilesError,
     NothingLeftError,
 )
+from ctspine1k.rawfiles import CaseFiles, RawFile
 from ctspine1k.reader import PairReader, Readable, open_pair
+from ctspine1k.selection import pair_files
 from ctspine1k.skipped import read_skipped, record_skipped, warn_skipped
-from ctspine1k.sources import DEFAULT_REPO, CaseFiles, RawFile, Source, find_source, pair_files
+from ctspine1k.sources import DEFAULT_REPO, Source, find_source
 
 __all__ = ["CTSpine1K", "CTSpine1KConfig"]
 

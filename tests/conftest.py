@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from hub import Hub, Repo
-from volumes import ALL_IDS, IDS, files_of, save_case
+from volumes import ALL_IDS, IDS, SIZE, files_of, save_case
 
 # Before anything imports huggingface_hub or datasets: both read these once.
 HUB = Hub()
@@ -58,6 +58,21 @@ def split_file(tmp_path: Path) -> Path:
     sections = zip(("trainset", "test_public", "test_private"), IDS.values(), strict=True)
     path.write_text("\n".join(f"{name}:\n" + "".join(f"{i}.nii.gz\n" for i in ids) for name, ids in sections))
     return path
+
+
+@pytest.fixture
+def load(tree, split_file, tmp_path):
+    """`load_dataset` on the tree, with small slices and a cache of the test's own."""
+
+    import ctspine1k  # after the environment is ours
+
+    def run(name="3d", **options):
+        defaults = {"split_file": split_file, "image_size": SIZE, "cache_dir": tmp_path / "cache"}
+        if "repo_id" not in options:
+            defaults["data_dir"] = tree
+        return ctspine1k.load_dataset(name, **{**defaults, **options})
+
+    return run
 
 
 @pytest.fixture

@@ -1,135 +1,19 @@
-import gzip
 import json
 import os
 import pickle
 import shutil
-from pathlib import Path
 
 import datasets
-import nibabel as nib
 import numpy as np
 import pytest
-from volumes import ALL_IDS, IDS, SIZE, expected, files_of, intensities, labels, save, save_case
+from compare import CONFIGS, identical, rows, wanted
+from volumes import IDS, SIZE, expected, files_of, intensities, save, save_case
 
-import ctspine1k
-from ctspine1k.builder import CTSpine1K
 from ctspine1k.errors import (
-    CorruptFileError,
-    GeometryWarning,
-    ImageSizeError,
     MissingFilesError,
-    NothingLeftError,
-    PairMismatchError,
     SkippedCasesWarning,
-    TruncatedFileError,
     UnknownCaseError,
 )
-
-CONFIGS = ("3d", "2d")
-
-
-@pytest.fixture
-def load(tree, split_file, tmp_path):
-    """`load_dataset` on the tree, with small slices and a cache of the test's own."""
-
-    def run(name="3d", **options):
-        defaults = {"split_file": split_file, "image_size": SIZE, "cache_dir": tmp_path / "cache"}
-        if "repo_id" not in options:
-            defaults["data_dir"] = tree
-        return ctspine1k.load_dataset(name, **{**defaults, **options})
-
-    return run
-
-
-def rows(dataset) -> list[dict]:
-    """Rows with arrays in the features' own types, however the format hands them out."""
-    arrays = {"image": np.float32, "segmentation": np.int32}
-    return [{k: np.asarray(v, arrays[k]) if k in arrays else v for k, v in row.items()} for row in dataset]
-
-
-def identical(a: list[dict], b: list[dict]) -> bool:
-    def bits(row):
-        return {k: (v.shape, v.tobytes()) if isinstance(v, np.ndarray) else v for k, v in row.items()}
-
-    return [bits(row) for row in a] == [bits(row) for row in b]
-
-
-def wanted(tree: Path, name: str, split: str) -> list[dict]:
-    """The rows of a split by another path: plain nibabel."""
-    result = []
-    for index, case_id in enumerate(IDS[split]):
-        image = expected(next(tree.rglob(f"{case_id}.nii.gz")), "f4")
-        segmentation = expected(next(tree.rglob(f"{case_id}_seg.nii.gz")), "i4")
-        case = {"patient_id": case_id, "index": index}
-        if name == "3d":
-            result.append({"image": image, "segmentation": segmentation, **case})
-        else:
-            result += [
-                {"image": image[k], "segmentation": segmentation[k], **case, "slice_index": k}
-                for k in range(len(image))
-            ]
-    return result
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_rows_are_what_nibabel_gives_bit_for_bit(load, tree, name):
-    loaded = load(name)
-    assert list(loaded) == ["train", "validation", "test"]
-    for split in loaded:
-        assert identical(rows(loaded[split]), wanted(tree, name, split))
-
-
-@pytest.mark.parametrize("dtype", ["<i2", "u1", "<i4", "<f4", "<f8", ">i2", ">f4"])
-@pytest.mark.parametrize("scaling", [(None, None), (0.37, -1024)])
-def test_rows_of_every_stored_type(load, tree, dtype, scaling):
-    image = next(tree.rglob("HN_P023.nii.gz"))
-    save(image, intensities(dtype=dtype, shape=(6, 5, 5)), slope=scaling[0], inter=scaling[1])
-    for name in CONFIGS:
-        assert identical(rows(load(name, split="validation")), wanted(tree, name, "validation"))
-
-
-def test_features_are_the_published_ones(load):
-    def columns(features):
-        return {name: (type(f).__name__, getattr(f, "shape", None), f.dtype) for name, f in features.items()}
-
-    tail = {"patient_id": ("Value", None, "string"), "index": ("Value", None, "int32")}
-    assert list(columns(load("3d", split="test").features).items()) == list(
-        {
-            "image": ("Array3D", (None, 6, 5), "float32"),
-            "segmentation": ("Array3D", (None, 6, 5), "int32"),
-            **tail,
-        }.items()
-    )
-    assert list(columns(load("2d", split="test").features).items()) == list(
-        {
-            "image": ("Array2D", (6, 5), "float32"),
-            "segmentation": ("Array2D", (6, 5), "int32"),
-            **tail,
-            "slice_index": ("Value", None, "int32"),
-        }.items()
-    )
-
-
-def test_published_slices_are_512_x_512():
-    assert CTSpine1K.BUILDER_CONFIG_CLASS(name="3d").image_size == (512, 512)
-    assert CTSpine1K.DEFAULT_CONFIG_NAME == "3d"
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_arrow_holds_float32_and_int32(load, name):
-    table = load(name, split="train").data
-    for column, arrow in (("image", "float"), ("segmentation", "int32")):
-        kind = table.schema.field(column).type.storage_type
-        while hasattr(kind, "value_type"):
-            kind = kind.value_type
-        assert str(kind) == arrow
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("num_proc", [2, 3])
-def test_processes_change_nothing(load, tmp_path, name, num_proc):
-    many = load(name, splits=["train"], num_proc=num_proc, cache_dir=tmp_path / "many")["train"]
-    assert identical(rows(many), rows(load(name, split="train")))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -152,19 +36,6 @@ def test_a_stream_can_be_pickled_into_workers(load, repo_id):
     streamed = load("2d", split="train", repo_id=repo_id, streaming=True)
     assert identical(rows(pickle.loads(pickle.dumps(streamed))), rows(streamed))  # noqa: S301 (our own)
     assert streamed.n_shards == 2
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_geometry(load, tree, name):
-    row = rows(load(name, split="train", geometry=True))[-1]
-    assert list(row)[-4:] == ["source", "spacing", "affine", "orientation"]
-    assert row["source"] == "MSD-T10"
-    assert row["spacing"] == pytest.approx([2.5, 0.7, 0.8], rel=1e-6)
-    assert row["orientation"] == "SLA"
-    np.testing.assert_array_equal(row["affine"], nib.load(next(tree.rglob("liver_106.nii.gz"))).affine)
-    streamed = rows(load(name, split="train", geometry=True, streaming=True))[-1]
-    assert np.array_equal(streamed["affine"], row["affine"])
-    assert (list(streamed["spacing"]), streamed["orientation"]) == (row["spacing"], "SLA")
 
 
 SPECS = {
@@ -236,9 +107,6 @@ def test_split_file_replaces_the_assignment(load, tmp_path):
     loaded = load("3d", split_file=path)
     assert [(r["patient_id"], r["index"]) for r in rows(loaded["test"])] == [("liver_106", 0), ("HN_P023", 1)]
     assert list(loaded) == ["test"]
-
-
-# --- what is fetched, and when ---
 
 
 def test_one_split_fetches_and_converts_itself_alone(load, hub, repo_id, tmp_path):
@@ -339,15 +207,6 @@ def test_forced_conversion(load, tmp_path):
     assert (made.stat().st_ino, made.stat().st_mtime_ns) != (inode, time)
 
 
-def test_writer_batch_size(load, tmp_path):
-    def batches(**options):
-        dataset = load("2d", split="train", cache_dir=tmp_path / str(options), **options)
-        return dataset.data.column("index").num_chunks
-
-    assert (len(load("2d", split="train")), batches(), batches(writer_batch_size=3)) == (7, 1, 3)
-    assert load("3d", split="train").data.column("index").num_chunks == 2  # a volume at a time
-
-
 def test_keep_in_memory(load):
     assert load(split="test", keep_in_memory=True).cache_files == []
 
@@ -367,9 +226,6 @@ def test_streaming_reads_no_more_than_it_needs(load, hub, publish, tmp_path, on_
     del rows_of_train
     sent, size = hub.downloads()["mine.nii"], image.stat().st_size
     assert (0 < sent < size / 3) if on_error == "raise" else sent == size
-
-
-# --- missing and broken cases ---
 
 
 def test_missing_cases_are_counted_and_named_before_any_work(load, tree, tmp_path):
@@ -392,114 +248,3 @@ def test_missing_cases_are_skipped_when_asked(load, tree):
         load(split="train", on_missing="skip")
     with pytest.raises(MissingFilesError):
         load(split="validation", on_missing="skip")
-
-
-def break_case(tree: Path, case_id: str = "liver_106", suffix: str = "") -> Path:
-    """Cut off the end of the image: all but its last slice is fine."""
-    path = next(tree.rglob(f"{case_id}{suffix}.nii.gz"))
-    data = gzip.decompress(path.read_bytes())
-    path.write_bytes(gzip.compress(data[:-10]))
-    return path
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("num_proc", [None, 2])
-@pytest.mark.parametrize("suffix", ["", "_seg"])
-def test_a_broken_case_stops_the_load_with_its_own_error(load, tree, tmp_path, name, num_proc, suffix):
-    path = break_case(tree, suffix=suffix)
-    with pytest.raises(
-        TruncatedFileError, match="expected 4 slices, found the end of the file in slice 3"
-    ) as caught:
-        load(name, split="train", num_proc=num_proc)
-    assert caught.value.file == str(path)
-    assert not list((tmp_path / "cache").rglob("*.arrow"))
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_a_broken_case_stops_a_stream(load, tree, name):
-    break_case(tree)
-    with pytest.raises(TruncatedFileError):
-        rows(load(name, split="train", streaming=True))
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("options", [{}, {"num_proc": 2}, {"streaming": True}], ids=str)
-@pytest.mark.parametrize("where", ["folder", "hub"])
-def test_a_skipped_case_leaves_no_rows_and_is_told(load, tree, publish, name, options, where):
-    kept = [row for row in wanted(tree, name, "train") if row["patient_id"] != "liver_106"]
-    break_case(tree)
-    if where == "hub":
-        options = {**options, "repo_id": publish(tree)}
-    for _ in range(2):  # converted, then from the cache
-        with pytest.warns(
-            SkippedCasesWarning, match=r"1 cases are left out .*liver_106 \(.*expected 4 slices"
-        ):
-            assert identical(rows(load(name, split="train", on_error="skip", **options)), kept)
-
-
-def test_what_was_skipped_is_listed_beside_the_data(load, tree, tmp_path):
-    break_case(tree)
-    with pytest.warns(SkippedCasesWarning):
-        load("2d", split="train", on_error="skip")
-    (listed,) = (tmp_path / "cache").rglob("skipped/*.json")
-    assert json.loads(listed.read_text())["case_id"] == "liver_106"
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_a_split_of_which_nothing_is_left(load, tree, name):
-    break_case(tree, "HN_P023")
-    for _ in range(2):
-        with (
-            pytest.warns(SkippedCasesWarning),
-            pytest.raises(NothingLeftError, match=r"validation: .*HN_P023"),
-        ):
-            load(name, split="validation", on_error="skip")
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_a_volume_of_another_size_says_how_to_load_it(load, tree, name):
-    save_case(tree, "HN_P023", shape=(5, 6, 4))
-    with pytest.raises(
-        ImageSizeError,
-        match=r"HN_P023\.nii\.gz: expected slices of 6 x 5, found 5 x 6. .*image_size=\(5, 6\)",
-    ):
-        load(name, split="validation")
-    assert identical(
-        rows(load(name, split="validation", image_size=(5, 6))), wanted(tree, name, "validation")
-    )
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_a_mask_that_lies_elsewhere(load, tree, name):
-    mask = next(tree.rglob("HN_P023_seg.nii.gz"))
-    save(mask, labels(2, (6, 5, 5)), affine=np.diag([1.0, 1.0, 1.0, 1.0]))
-    with pytest.raises(PairMismatchError, match="expected the affine and spacing"):
-        load(name, split="validation", on_geometry="raise")
-    with pytest.warns(GeometryWarning, match="expected the affine and spacing") as told:
-        loaded = load(name, split="validation")
-    assert len(told) == 1
-    assert identical(rows(loaded), wanted(tree, name, "validation"))
-
-
-def test_only_broken_cases_are_skipped(load, tree, monkeypatch):
-    """An error of the machine is not an error of the case."""
-
-    def denied(*args, **kwargs):
-        raise PermissionError("denied")
-
-    monkeypatch.setattr("ctspine1k.reader._opened", denied)
-    with pytest.raises(datasets.exceptions.DatasetGenerationError):
-        load(split="train", on_error="skip")
-
-
-def test_bytes_after_the_end_are_seen_by_a_2d_pass(load, tree, tmp_path):
-    image = next(tree.rglob("HN_P023.nii.gz"))
-    image.write_bytes(image.read_bytes() + b"more garbage")
-    with pytest.raises(CorruptFileError):
-        load("2d", split="validation")
-    assert not list((tmp_path / "cache").rglob("*.arrow"))
-
-
-def test_ids_of_the_tree_are_real():
-    catalog = ctspine1k.load_catalog()
-    assert [catalog[case_id].split for case_id in ALL_IDS] == ["train", "train", "validation", "test"]

@@ -3,7 +3,7 @@
 import nibabel as nib
 import numpy as np
 import pytest
-from test_loading import identical, rows
+from compare import identical, rows
 from volumes import expected
 
 import ctspine1k

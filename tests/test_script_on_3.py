@@ -4,7 +4,7 @@ import shutil
 
 import datasets
 import pytest
-from test_loading import identical, rows
+from compare import identical, rows
 from test_script import SCRIPT
 from volumes import SIZE
 

@@ -1,0 +1,71 @@
+"""Raw files, and which case each belongs to.
+
+Files are known by their names alone: ``<case_id>.nii.gz`` is an image and ``<case_id>_seg.nii.gz`` its mask
+(``.nii`` is fine too), in whatever folder. So every layout in circulation is read: the Hub's ``raw_data/``
+(its card writes ``rawdata/``), the ``data/`` beside ``label/`` or ``label_new/`` of Google Drive and Baidu,
+and flat folders. Names of folders are not looked at; two files for one image or mask are an error.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from ctspine1k.catalog import Case
+from ctspine1k.errors import AmbiguousFilesError
+
+__all__ = ["KINDS", "CaseFiles", "Kind", "RawFile", "is_image_name", "match_names"]
+
+Kind: TypeAlias = Literal["image", "mask"]
+KINDS: tuple[Kind, Kind] = ("image", "mask")
+
+#: What follows the case id in a file's name.
+_SUFFIXES: dict[Kind, tuple[str, ...]] = {
+    "image": (".nii.gz", ".nii"),
+    "mask": ("_seg.nii.gz", "_seg.nii"),
+}
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """One raw file, on the Hub or on disk."""
+
+    case: Case
+    kind: Kind
+    size: int  #: bytes
+    path: str  #: in the repo, or the absolute path on disk
+    url: str
+    sha256: str | None  #: as the Hub records it; None for a file in a folder
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """Image and mask of one case."""
+
+    case: Case
+    image: RawFile
+    mask: RawFile
+
+
+def is_image_name(path: str) -> bool:
+    """Tell whether a path could be of an image or a mask."""
+    return path.endswith(_SUFFIXES["image"])
+
+
+def match_names(paths: Iterable[str], cases: Iterable[Case]) -> Iterator[tuple[Case, Kind, str]]:
+    """Find image and mask of each case among paths, by file name."""
+    names = {case.case_id + suffix for case in cases for kind in KINDS for suffix in _SUFFIXES[kind]}
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        name = os.path.basename(path)  # noqa: PTH119 (thousands of them)
+        if name in names:
+            found.setdefault(name, []).append(path)
+    for case in cases:
+        for kind in KINDS:
+            candidates = [path for suffix in _SUFFIXES[kind] for path in found.get(case.case_id + suffix, [])]
+            if len(candidates) > 1:
+                raise AmbiguousFilesError(case.case_id, kind, sorted(candidates))
+            for path in candidates:
+                yield case, kind, path

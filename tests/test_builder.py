@@ -1,0 +1,196 @@
+import datasets
+import nibabel as nib
+import numpy as np
+import pytest
+from compare import CONFIGS, identical, rows, wanted
+from volumes import ALL_IDS, break_case, intensities, labels, save, save_case
+
+from ctspine1k.builder import CTSpine1K
+from ctspine1k.errors import (
+    CorruptFileError,
+    GeometryWarning,
+    ImageSizeError,
+    NothingLeftError,
+    PairMismatchError,
+    SkippedCasesWarning,
+    TruncatedFileError,
+)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_rows_are_what_nibabel_gives_bit_for_bit(load, tree, name):
+    loaded = load(name)
+    assert list(loaded) == ["train", "validation", "test"]
+    for split in loaded:
+        assert identical(rows(loaded[split]), wanted(tree, name, split))
+
+
+@pytest.mark.parametrize("dtype", ["<i2", "u1", "<i4", "<f4", "<f8", ">i2", ">f4"])
+@pytest.mark.parametrize("scaling", [(None, None), (0.37, -1024)])
+def test_rows_of_every_stored_type(load, tree, dtype, scaling):
+    image = next(tree.rglob("HN_P023.nii.gz"))
+    save(image, intensities(dtype=dtype, shape=(6, 5, 5)), slope=scaling[0], inter=scaling[1])
+    for name in CONFIGS:
+        assert identical(rows(load(name, split="validation")), wanted(tree, name, "validation"))
+
+
+def test_features_are_the_published_ones(load):
+    def columns(features):
+        return {name: (type(f).__name__, getattr(f, "shape", None), f.dtype) for name, f in features.items()}
+
+    tail = {"patient_id": ("Value", None, "string"), "index": ("Value", None, "int32")}
+    assert list(columns(load("3d", split="test").features).items()) == list(
+        {
+            "image": ("Array3D", (None, 6, 5), "float32"),
+            "segmentation": ("Array3D", (None, 6, 5), "int32"),
+            **tail,
+        }.items()
+    )
+    assert list(columns(load("2d", split="test").features).items()) == list(
+        {
+            "image": ("Array2D", (6, 5), "float32"),
+            "segmentation": ("Array2D", (6, 5), "int32"),
+            **tail,
+            "slice_index": ("Value", None, "int32"),
+        }.items()
+    )
+
+
+def test_published_slices_are_512_x_512():
+    assert CTSpine1K.BUILDER_CONFIG_CLASS(name="3d").image_size == (512, 512)
+    assert CTSpine1K.DEFAULT_CONFIG_NAME == "3d"
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_arrow_holds_float32_and_int32(load, name):
+    table = load(name, split="train").data
+    for column, arrow in (("image", "float"), ("segmentation", "int32")):
+        kind = table.schema.field(column).type.storage_type
+        while hasattr(kind, "value_type"):
+            kind = kind.value_type
+        assert str(kind) == arrow
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("num_proc", [1, 2, 3])
+def test_processes_change_nothing(load, tmp_path, name, num_proc):
+    """Four cases, so that three processes get unequal parts."""
+    one_split = tmp_path / "one.txt"
+    one_split.write_text("\n".join(["trainset:", *ALL_IDS]))
+    options = {"split": "train", "split_file": one_split}
+    many = rows(load(name, num_proc=num_proc, cache_dir=tmp_path / "many", **options))
+    assert identical(many, rows(load(name, **options)))
+    assert [row["index"] for row in many] == sorted(row["index"] for row in many)
+    assert {row["patient_id"] for row in many} == set(ALL_IDS)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_geometry(load, tree, name):
+    row = rows(load(name, split="train", geometry=True))[-1]
+    assert list(row)[-4:] == ["source", "spacing", "affine", "orientation"]
+    assert row["source"] == "MSD-T10"
+    assert row["spacing"] == pytest.approx([2.5, 0.7, 0.8], rel=1e-6)
+    assert row["orientation"] == "SLA"
+    np.testing.assert_array_equal(row["affine"], nib.load(next(tree.rglob("liver_106.nii.gz"))).affine)
+    streamed = rows(load(name, split="train", geometry=True, streaming=True))[-1]
+    assert np.array_equal(streamed["affine"], row["affine"])
+    assert (list(streamed["spacing"]), streamed["orientation"]) == (row["spacing"], "SLA")
+
+
+def test_writer_batch_size(load, tmp_path):
+    def batches(**options):
+        dataset = load("2d", split="train", cache_dir=tmp_path / str(options), **options)
+        return dataset.data.column("index").num_chunks
+
+    assert (len(load("2d", split="train")), batches(), batches(writer_batch_size=3)) == (7, 1, 3)
+    assert load("3d", split="train").data.column("index").num_chunks == 2  # a volume at a time
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("num_proc", [None, 2])
+@pytest.mark.parametrize("suffix", ["", "_seg"])
+def test_a_broken_case_stops_the_load_with_its_own_error(load, tree, tmp_path, name, num_proc, suffix):
+    path = break_case(tree, suffix=suffix)
+    with pytest.raises(
+        TruncatedFileError, match="expected 4 slices, found the end of the file in slice 3"
+    ) as caught:
+        load(name, split="train", num_proc=num_proc)
+    assert caught.value.file == str(path)
+    assert not list((tmp_path / "cache").rglob("*.arrow"))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_broken_case_stops_a_stream(load, tree, name):
+    break_case(tree)
+    with pytest.raises(TruncatedFileError):
+        rows(load(name, split="train", streaming=True))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("options", [{}, {"num_proc": 2}, {"streaming": True}], ids=str)
+@pytest.mark.parametrize("where", ["folder", "hub"])
+def test_a_skipped_case_leaves_no_rows_and_is_told(load, tree, publish, name, options, where):
+    kept = [row for row in wanted(tree, name, "train") if row["patient_id"] != "liver_106"]
+    break_case(tree)
+    if where == "hub":
+        options = {**options, "repo_id": publish(tree)}
+    for _ in range(2):  # converted, then from the cache
+        with pytest.warns(
+            SkippedCasesWarning, match=r"1 cases are left out .*liver_106 \(.*expected 4 slices"
+        ):
+            assert identical(rows(load(name, split="train", on_error="skip", **options)), kept)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_split_of_which_nothing_is_left(load, tree, name):
+    break_case(tree, "HN_P023")
+    for _ in range(2):
+        with (
+            pytest.warns(SkippedCasesWarning),
+            pytest.raises(NothingLeftError, match=r"validation: .*HN_P023"),
+        ):
+            load(name, split="validation", on_error="skip")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_volume_of_another_size_says_how_to_load_it(load, tree, name):
+    save_case(tree, "HN_P023", shape=(5, 6, 4))
+    with pytest.raises(
+        ImageSizeError,
+        match=r"HN_P023\.nii\.gz: expected slices of 6 x 5, found 5 x 6. .*image_size=\(5, 6\)",
+    ):
+        load(name, split="validation")
+    assert identical(
+        rows(load(name, split="validation", image_size=(5, 6))), wanted(tree, name, "validation")
+    )
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_mask_that_lies_elsewhere(load, tree, name):
+    mask = next(tree.rglob("HN_P023_seg.nii.gz"))
+    save(mask, labels(2, (6, 5, 5)), affine=np.diag([1.0, 1.0, 1.0, 1.0]))
+    with pytest.raises(PairMismatchError, match="expected the affine and spacing"):
+        load(name, split="validation", on_geometry="raise")
+    with pytest.warns(GeometryWarning, match="expected the affine and spacing") as told:
+        loaded = load(name, split="validation")
+    assert len(told) == 1
+    assert identical(rows(loaded), wanted(tree, name, "validation"))
+
+
+def test_only_broken_cases_are_skipped(load, tree, monkeypatch):
+    """An error of the machine is not an error of the case."""
+
+    def denied(*args, **kwargs):
+        raise PermissionError("denied")
+
+    monkeypatch.setattr("ctspine1k.reader._opened", denied)
+    with pytest.raises(datasets.exceptions.DatasetGenerationError):
+        load(split="train", on_error="skip")
+
+
+def test_bytes_after_the_end_are_seen_by_a_2d_pass(load, tree, tmp_path):
+    image = next(tree.rglob("HN_P023.nii.gz"))
+    image.write_bytes(image.read_bytes() + b"more garbage")
+    with pytest.raises(CorruptFileError):
+        load("2d", split="validation")
+    assert not list((tmp_path / "cache").rglob("*.arrow"))
