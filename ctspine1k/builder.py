@@ -82,7 +82,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
     repo: str = DEFAULT_REPO  #: Hub repo of the raw files; users pass ``repo_id``, which the base class keeps
     data_revision: str | None = None  #: its branch, tag or commit; None for "main"
     split_file: str | None = None  #: another assignment in the format of ``data_split.txt``
-    cases: Sequence[str | Case] | None = None  #: only these cases
+    cases: str | Case | Sequence[str | Case] | None = None  #: only these cases
     splits: Sequence[str] | None = None  #: only these splits
     image_size: tuple[int, int] = (512, 512)  #: first and second axis of every slice
     geometry: bool = False  #: add columns source, spacing, affine, orientation

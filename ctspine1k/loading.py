@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import datasets
 
 from ctspine1k.builder import CTSpine1K, Policy
-from ctspine1k.catalog import SPLITS, Case, check_choice, load_catalog
+from ctspine1k.catalog import SPLITS, Case, Catalog, check_choice, load_catalog
 from ctspine1k.errors import MissingFilesError, SkippedCasesWarning
 from ctspine1k.sources import DEFAULT_REPO
 
@@ -30,7 +30,7 @@ def load_dataset(
     repo_id: str = DEFAULT_REPO,
     data_revision: str | None = None,
     split_file: str | os.PathLike[str] | None = None,
-    cases: Sequence[str | Case] | None = None,
+    cases: str | Case | Iterable[str | Case] | None = None,
     splits: Sequence[str] | None = None,
     image_size: tuple[int, int] = (512, 512),
     geometry: bool = False,
@@ -84,7 +84,9 @@ def load_dataset(
     """
     if streaming and num_proc is not None:
         raise ValueError("num_proc is for conversion: with streaming=True use the DataLoader's num_workers")
-    available = _splits_with_cases(split_file, cases, splits)
+    catalog = load_catalog(split_file)
+    chosen = catalog if cases is None else catalog.select(cases)
+    available = _splits_with_cases(chosen, splits)
     specs = _specs(split, available, streaming)
     builders = {
         name_of_split: CTSpine1K(
@@ -95,7 +97,7 @@ def load_dataset(
             repo_id=repo_id,
             data_revision=data_revision,
             split_file=_path(split_file),
-            cases=cases,
+            cases=None if cases is None else [case.case_id for case in chosen],
             image_size=image_size,
             geometry=geometry,
             on_missing=on_missing,
@@ -129,16 +131,11 @@ def load_dataset(
     return [load(spec) for spec in specs] if isinstance(split, (list, tuple)) else load(specs[0])
 
 
-def _splits_with_cases(
-    split_file: str | os.PathLike[str] | None,
-    cases: Sequence[str | Case] | None,
-    splits: Sequence[str] | None,
-) -> list[str]:
+def _splits_with_cases(chosen: Catalog, splits: Sequence[str] | None) -> list[str]:
     for split in splits or ():
         check_choice("splits", split, SPLITS)
-    catalog = load_catalog(split_file)
-    chosen = {case.split for case in (catalog if cases is None else catalog.select(cases))}
-    return [split for split in splits or SPLITS if split in chosen]
+    filled = {case.split for case in chosen}
+    return [split for split in splits or SPLITS if split in filled]
 
 
 def _specs(split: Any, available: Sequence[str], streaming: bool) -> list[list[str]]:

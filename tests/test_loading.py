@@ -9,6 +9,7 @@ import pytest
 from compare import CONFIGS, identical, rows, wanted
 from volumes import IDS, SIZE, expected, files_of, intensities, save, save_case
 
+import ctspine1k
 from ctspine1k.errors import (
     MissingFilesError,
     SkippedCasesWarning,
@@ -99,6 +100,14 @@ def test_cases_restrict_and_keep_their_index(load, tree):
         "validation": [0],
     }
     assert identical(rows(loaded["train"]), wanted(tree, "3d", "train")[1:])
+
+
+@pytest.mark.parametrize(
+    "cases", ["liver_106", ("liver_106",), {"liver_106"}, ctspine1k.load_catalog()["liver_106"]], ids=str
+)
+def test_however_cases_are_named(load, cases):
+    assert [row["patient_id"] for row in load("3d", cases=cases)["train"]] == ["liver_106"]
+    assert [row["patient_id"] for row in load("3d", cases=iter(["liver_106"]))["train"]] == ["liver_106"]
 
 
 def test_split_file_replaces_the_assignment(load, tmp_path):
