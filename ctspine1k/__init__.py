@@ -16,6 +16,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ctspine1k import errors as errors
+
 if TYPE_CHECKING:
     from ctspine1k.catalog import Case as Case
     from ctspine1k.catalog import Catalog as Catalog
@@ -43,7 +45,7 @@ _MODULES = {
     "read_pair": "reader",
 }
 
-__all__ = ["__version__", *_MODULES]
+__all__ = ["__version__", "errors", *_MODULES]
 
 
 def __getattr__(name: str) -> Any:

@@ -25,8 +25,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import re
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,7 +36,7 @@ from typing import IO, Any, Literal, TypeAlias
 
 import datasets
 
-from ctspine1k.catalog import SPLITS, Case, check_choice, load_catalog
+from ctspine1k.catalog import SPLITS, Case, load_catalog
 from ctspine1k.errors import (
     CaseError,
     CTSpine1KError,
@@ -44,6 +44,7 @@ from ctspine1k.errors import (
     ImageSizeError,
     MissingFilesError,
     NothingLeftError,
+    check_choice,
 )
 from ctspine1k.rawfiles import CaseFiles, RawFile
 from ctspine1k.reader import PairReader, Readable, open_pair
@@ -51,10 +52,12 @@ from ctspine1k.selection import pair_files
 from ctspine1k.skipped import read_skipped, record_skipped, warn_skipped
 from ctspine1k.sources import DEFAULT_REPO, Source, find_source
 
-__all__ = ["CTSpine1K", "CTSpine1KConfig"]
+__all__ = ["CTSpine1K", "CTSpine1KConfig", "Policy"]
 
 Policy: TypeAlias = Literal["raise", "skip"]
 Row: TypeAlias = "tuple[str, dict[str, Any]]"
+
+_logger = logging.getLogger(__name__)
 
 #: Raise it when the same files and options give other rows: it is part of every cache's path.
 ROWS_VERSION = "1.0.0"
@@ -77,9 +80,8 @@ _CITATION = """\
 
 @dataclass(eq=False)
 class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
-    """What to load. All but ``repo`` and ``hub_token`` are options of ``load_dataset``, on every version."""
+    """What to load. All but the last three fields are options of ``load_dataset``, on every version."""
 
-    repo: str = DEFAULT_REPO  #: Hub repo of the raw files; users pass ``repo_id``, which the base class keeps
     data_revision: str | None = None  #: its branch, tag or commit; None for "main"
     split_file: str | None = None  #: another assignment in the format of ``data_split.txt``
     cases: str | Case | Sequence[str | Case] | None = None  #: only these cases
@@ -89,28 +91,29 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
     on_missing: Policy = "raise"  #: a case without raw files
     on_error: Policy = "raise"  #: a case whose files cannot be used
     on_geometry: Literal["raise", "warn"] = "warn"  #: a mask that lies elsewhere than its image
+    repo: str = DEFAULT_REPO  #: ``repo_id``, a name that the base class keeps for a script's own repo
     hub_token: str | bool | None = field(default=None, repr=False)
+    shared_source: Source | None = field(default=None, repr=False)  #: one for several builders
 
     def create_config_id(self, config_kwargs: dict[str, Any], custom_features: object = None) -> str:
         """Name the cache by all that its rows depend on: options, cases and the state of their files."""
         if custom_features is not None:
             raise ValueError("features cannot be replaced: load, then Dataset.cast(features)")
-        self._check_options()
+        self._normalise()
         options = {
             name: getattr(self, name)
             for name in ("image_size", "geometry", "on_missing", "on_error", "on_geometry")
         }
-        state = [
-            self.name,
-            options,
-            [vars(case) for case in self._cases],
-            self.source.fingerprint(self._cases),
-        ]
+        state = [options, [vars(case) for case in self._cases], self.source.fingerprint(self._cases)]
+        if self.on_missing == "skip":  # which cases there are is then part of what the rows are
+            state.append([file.path for file in self.source.find(self._cases)])
         return f"{self.name}-{hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]}"
 
     @cached_property
     def source(self) -> Source:
         """Where the raw files are."""
+        if self.shared_source is not None:
+            return self.shared_source
         return find_source(self.data_dir, self.repo, self.data_revision, self.hub_token)
 
     @cached_property
@@ -136,7 +139,8 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
     def _cases(self) -> list[Case]:
         return [case for cases in self.cases_by_split.values() for case in cases]
 
-    def _check_options(self) -> None:
+    def _normalise(self) -> None:
+        """Check the options, and write each in one way, however it was given."""
         for option in ("on_missing", "on_error"):
             check_choice(option, getattr(self, option), ("raise", "skip"))
         check_choice("on_geometry", self.on_geometry, ("raise", "warn"))
@@ -177,6 +181,7 @@ class CTSpine1K(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         *,
         config_name: str | None = None,
         repo_id: str | None = None,
+        repo: str | None = None,
         base_path: str | None = None,
         token: str | bool | None = None,
         writer_batch_size: int | None = None,
@@ -184,10 +189,11 @@ class CTSpine1K(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         dataset_name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        # A script that comes from a Hub repo reads that repo's files, at the commit it came from.
-        if repo_id and base_path and kwargs.get("data_dir") is None and kwargs.get("data_revision") is None:
-            at_commit = re.search(r"/resolve/([^/]+)", base_path)
-            kwargs["data_revision"] = at_commit and at_commit[1]
+        # A script that comes from a Hub repo reads that repo's files, at the commit it came from, unless told
+        # otherwise: by ``repo``, since `datasets` itself passes the repo of the script as ``repo_id``.
+        at_commit = re.search(r"/resolve/([^/]+)", base_path or "")
+        if at_commit and not repo and kwargs.get("data_dir") is None:
+            kwargs["data_revision"] = kwargs.get("data_revision") or at_commit[1]
         super().__init__(
             cache_dir=cache_dir,
             config_name=config_name,
@@ -198,7 +204,7 @@ class CTSpine1K(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
             # The path of the cache is the same for the script and the library, and tells nothing of a
             # script's hash: what rows depend on is in the config's id and version.
             dataset_name="ctspine1k",
-            repo=repo_id,
+            repo=repo or repo_id,
             hub_token=token,
             **kwargs,
         )
@@ -225,8 +231,8 @@ class CTSpine1K(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         config: CTSpine1KConfig = self.config
         pairs, missing = config.pairs
         if missing:
-            reasons = {case_id: f"no {what} file" for case_id, what in missing.missing.items()}
-            self._skip(reasons, dl_manager.is_streaming)
+            for case_id, what in missing.missing.items():
+                self._skip(case_id, f"no {what} file", dl_manager.is_streaming)
         if dl_manager.is_streaming:
             jobs = [_Job(pair.case, pair.image, pair.mask) for pair in pairs]
         else:
@@ -254,7 +260,7 @@ class CTSpine1K(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
                 except CaseError as error:
                     if self.config.on_error == "raise":
                         raise
-                    self._skip({job.case.case_id: str(error)}, is_streaming)
+                    self._skip(job.case.case_id, str(error), is_streaming)
                 else:
                     yield from rows
 
@@ -328,22 +334,24 @@ class CTSpine1K(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         with contextlib.ExitStack() as stack:
             files: list[Readable] = []
             for file in (job.image, job.mask):
-                if isinstance(file, str):
+                if isinstance(file, RawFile):
+                    readable = stack.enter_context(self.config.source.open(file))
+                    # A case that may be skipped is read twice, and a stream only once.
+                    is_read_twice = self.config.name == "2d" and self.config.on_error == "skip"
+                    if is_read_twice and not isinstance(readable, str):
+                        readable = stack.enter_context(_spooled(readable))
+                    files.append(readable)
+                else:
                     files.append(file)
-                    continue
-                stream = stack.enter_context(self.config.source.open(file))
-                # A case that may be skipped is read twice, and a stream only once.
-                is_read_twice = self.config.name == "2d" and self.config.on_error == "skip"
-                files.append(stack.enter_context(_spooled(stream, file.path)) if is_read_twice else stream)
             yield files
 
-    def _skip(self, reasons: dict[str, str], is_streaming: bool) -> None:
-        """Leave cases out: recorded beside the shards, where there are any, else told at once."""
+    def _skip(self, case_id: str, reason: str, is_streaming: bool) -> None:
+        """Leave a case out: logged at once, and recorded beside the shards, where there are any."""
+        _logger.warning("%s is left out: %s", case_id, reason)
         if is_streaming:
-            warn_skipped(reasons, "the stream")
+            warn_skipped({case_id: reason}, "the stream")
         else:
-            for case_id, reason in reasons.items():
-                record_skipped(self._fs, self._output_dir, case_id, reason)
+            record_skipped(self._fs, self._output_dir, case_id, reason)
 
     def _prepare_split_single(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
         try:
@@ -380,10 +388,13 @@ def _features(config: CTSpine1KConfig) -> datasets.Features:
 
 
 @contextlib.contextmanager
-def _spooled(stream: IO[bytes], name: str) -> Iterator[IO[bytes]]:
+def _spooled(stream: IO[bytes]) -> Iterator[IO[bytes]]:
+    """Copy a stream to a temporary file that can be read again, and goes by the stream's name."""
     with tempfile.NamedTemporaryFile(prefix="ctspine1k-") as copy:
-        shutil.copyfileobj(stream, copy, 1 << 20)
+        while chunk := stream.read(1 << 20):
+            copy.write(chunk)
         copy.seek(0)
+        copy.name = stream.name  # what messages call it; the file itself is closed by its own name
         yield copy
 
 

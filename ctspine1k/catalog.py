@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctspine1k.errors import SplitFileError, UnknownCaseError
+from ctspine1k.errors import SplitFileError, UnknownCaseError, check_choice
 
-__all__ = ["SOURCES", "SPECIAL_CASES", "SPLITS", "Case", "Catalog", "load_catalog"]
+__all__ = ["SOURCES", "SPECIAL_CASES", "SPLITS", "Case", "Catalog", "load_catalog", "parse_split"]
 
 #: Names of the splits, in the order of the split file.
 SPLITS = ("train", "validation", "test")
@@ -109,17 +109,6 @@ class Catalog:
     @functools.cached_property
     def _by_id(self) -> dict[str, Case]:
         return {case.case_id: case for case in self.cases}
-
-
-def check_choice(name: str, value: str | None, allowed: Sequence[str]) -> str | None:
-    """Return ``value`` if it is None or allowed.
-
-    Raises:
-        ValueError: it is neither; the message names what is allowed.
-    """
-    if value is not None and value not in allowed:
-        raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, allowed))}")
-    return value
 
 
 def load_catalog(split_file: str | os.PathLike[str] | None = None) -> Catalog:

@@ -48,6 +48,8 @@ __all__ = [
     "TruncatedFileError",
     "UnknownCaseError",
     "VoxelValueError",
+    "check_choice",
+    "shortened",
 ]
 
 
@@ -155,7 +157,10 @@ class NothingLeftError(CTSpine1KError, ValueError):
 
     def __str__(self) -> str:
         listed = shortened(f"{case_id} ({reason})" for case_id, reason in self.reasons.items())
-        return f"{self.split}: expected at least one case, found every one of them skipped: {listed}"
+        return (
+            f"{self.split}: expected at least one case, found every one of them skipped: {listed}. "
+            "Mend the files, or ask for other cases."
+        )
 
 
 class HubError(CTSpine1KError, ConnectionError):
@@ -202,3 +207,14 @@ def shortened(names: Iterable[object], limit: int = 10) -> str:
     names = list(names)
     more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
     return ", ".join(map(str, names[:limit])) + more
+
+
+def check_choice(name: str, value: str | None, allowed: Sequence[str]) -> str | None:
+    """Return ``value`` if it is None or allowed.
+
+    Raises:
+        ValueError: it is neither; the message names what is allowed.
+    """
+    if value is not None and value not in allowed:
+        raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, allowed))}")
+    return value

@@ -13,11 +13,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import datasets
+from datasets.utils.info_utils import is_small_dataset
 
 from ctspine1k.builder import CTSpine1K, Policy
-from ctspine1k.catalog import SPLITS, Case, Catalog, check_choice, load_catalog
-from ctspine1k.errors import MissingFilesError, SkippedCasesWarning
-from ctspine1k.sources import DEFAULT_REPO
+from ctspine1k.catalog import SPLITS, Case, Catalog, load_catalog
+from ctspine1k.errors import MissingFilesError, NothingLeftError, SkippedCasesWarning, check_choice
+from ctspine1k.sources import DEFAULT_REPO, find_source
 
 __all__ = ["load_dataset"]
 
@@ -29,9 +30,10 @@ def load_dataset(
     data_dir: str | os.PathLike[str] | None = None,
     repo_id: str = DEFAULT_REPO,
     data_revision: str | None = None,
+    revision: str | None = None,
     split_file: str | os.PathLike[str] | None = None,
     cases: str | Case | Iterable[str | Case] | None = None,
-    splits: Sequence[str] | None = None,
+    splits: str | Sequence[str] | None = None,
     image_size: tuple[int, int] = (512, 512),
     geometry: bool = False,
     on_missing: Policy = "raise",
@@ -55,6 +57,7 @@ def load_dataset(
         data_dir: a folder with raw files in any layout, instead of the Hub.
         repo_id: the Hub repo (dataset) with the raw files.
         data_revision: its branch, tag or commit; None for "main".
+        revision: another name of ``data_revision``, as `datasets.load_dataset` has it.
         split_file: another assignment in the format of ``data_split.txt``.
         cases: only these cases, by id or as `Case`; ``index`` stays their position in the split.
         splits: only these splits, where ``split`` is None.
@@ -78,24 +81,28 @@ def load_dataset(
 
     Raises:
         ValueError: an argument that is not allowed.
+        SplitFileError, UnknownCaseError: a split file that cannot be read, a case that is not in it.
         MissingFilesError: cases have no raw files, and ``on_missing`` is "raise" or none has.
+        AmbiguousFilesError: several files for one image or mask.
         CaseError: a case's files cannot be used, and ``on_error`` is "raise".
-        HubError: the Hub cannot be reached, or has no such repo or revision.
+        NothingLeftError: all cases were skipped.
+        HubError, ChecksumError: the Hub cannot be reached, has no such repo or revision, or gave other bytes.
     """
     if streaming and num_proc is not None:
         raise ValueError("num_proc is for conversion: with streaming=True use the DataLoader's num_workers")
+    if revision is not None and data_revision not in (None, revision):
+        raise ValueError(f"revision={revision!r} and data_revision={data_revision!r} mean the same: give one")
     catalog = load_catalog(split_file)
     chosen = catalog if cases is None else catalog.select(cases)
-    available = _splits_with_cases(chosen, splits)
-    specs = _specs(split, available, streaming)
+    specs = _specs(split, _splits_with_cases(chosen, splits), streaming)
+    # One source for all splits: they are of one commit, which is asked for once.
+    source = find_source(data_dir, repo_id, data_revision or revision, token)
     builders = {
         name_of_split: CTSpine1K(
             cache_dir=_path(cache_dir),
             config_name=name,
             splits=[name_of_split],
-            data_dir=_path(data_dir),
-            repo_id=repo_id,
-            data_revision=data_revision,
+            shared_source=source,
             split_file=_path(split_file),
             cases=None if cases is None else [case.case_id for case in chosen],
             image_size=image_size,
@@ -108,7 +115,7 @@ def load_dataset(
         )
         for name_of_split in dict.fromkeys(_split_name(part) for spec in specs for part in spec)
     }
-    absent = _check_files(builders, may_drop=split is None)
+    _check_files(builders, may_drop=split is None)
 
     def load(spec: list[str]) -> Any:
         parts = []
@@ -120,22 +127,36 @@ def load_dataset(
             builder.download_and_prepare(
                 download_mode=download_mode, verification_mode=verification_mode, num_proc=num_proc
             )
-            parts.append(builder.as_dataset(split=part, in_memory=bool(keep_in_memory)))
+            in_memory = (
+                is_small_dataset(builder.info.dataset_size) if keep_in_memory is None else keep_in_memory
+            )
+            parts.append(builder.as_dataset(split=part, in_memory=in_memory))
         if len(parts) == 1:
             return parts[0]
         return datasets.concatenate_datasets(parts, split=datasets.NamedSplit("+".join(spec)))
 
-    if split is None:
-        whole = {spec[0]: load(spec) for spec in specs if spec[0] not in absent}
-        return datasets.IterableDatasetDict(whole) if streaming else datasets.DatasetDict(whole)
-    return [load(spec) for spec in specs] if isinstance(split, (list, tuple)) else load(specs[0])
+    if split is not None:
+        loaded = [load(spec) for spec in specs]
+        return loaded if isinstance(split, (list, tuple)) else loaded[0]
+    whole = {}
+    for name_of_split in builders:
+        try:
+            whole[name_of_split] = load([name_of_split])
+        except NothingLeftError:  # on_error="skip", and each case of it has been named in a warning
+            if not whole and name_of_split == list(builders)[-1]:
+                raise
+    return datasets.IterableDatasetDict(whole) if streaming else datasets.DatasetDict(whole)
 
 
-def _splits_with_cases(chosen: Catalog, splits: Sequence[str] | None) -> list[str]:
-    for split in splits or ():
+def _splits_with_cases(chosen: Catalog, splits: str | Sequence[str] | None) -> list[str]:
+    wanted = [splits] if isinstance(splits, str) else splits or SPLITS
+    for split in wanted:
         check_choice("splits", split, SPLITS)
     filled = {case.split for case in chosen}
-    return [split for split in splits or SPLITS if split in filled]
+    available = [split for split in wanted if split in filled]
+    if not available:
+        raise ValueError(f"no cases in {' or '.join(wanted)}: check splits, cases and split_file")
+    return available
 
 
 def _specs(split: Any, available: Sequence[str], streaming: bool) -> list[list[str]]:
@@ -163,11 +184,10 @@ def _split_name(part: str) -> str:
     return part.partition("[")[0].strip()
 
 
-def _check_files(builders: dict[str, CTSpine1K], *, may_drop: bool) -> set[str]:
+def _check_files(builders: dict[str, CTSpine1K], *, may_drop: bool) -> None:
     """See that all cases have their files before anything is fetched or converted.
 
-    Returns:
-        Splits of which nothing is there and which may be dropped, as ``on_missing="skip"`` says.
+    Splits of which nothing is there are dropped, with a warning, where that was asked for and others remain.
     """
     absent: dict[str, MissingFilesError] = {}
     for name, builder in builders.items():
@@ -179,9 +199,9 @@ def _check_files(builders: dict[str, CTSpine1K], *, may_drop: bool) -> set[str]:
             if not may_drop or builder.config.on_missing == "raise" or len(absent) == len(builders) - 1:
                 raise
             absent[name] = error
-    for missing in absent.values():
+    for name, missing in absent.items():
+        del builders[name]
         warnings.warn(str(missing), SkippedCasesWarning, stacklevel=3)
-    return set(absent)
 
 
 def _path(path: str | os.PathLike[str] | None) -> str | None:

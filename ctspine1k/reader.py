@@ -29,7 +29,6 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
-from ctspine1k.catalog import check_choice
 from ctspine1k.errors import (
     CaseError,
     CorruptFileError,
@@ -38,6 +37,7 @@ from ctspine1k.errors import (
     PairMismatchError,
     TruncatedFileError,
     VoxelValueError,
+    check_choice,
 )
 
 __all__ = ["Geometry", "PairReader", "VolumePair", "open_pair", "read_pair"]
@@ -177,17 +177,19 @@ def _check_same_place(image: _VolumeReader, mask: _VolumeReader, on_geometry: st
             str(mask.shape),
             "The mask belongs to another volume, or one of the two was resampled.",
         )
-    same = {
-        "affine": np.allclose(image.affine, mask.affine, rtol=0, atol=GEOMETRY_TOLERANCE),
-        "spacing": np.allclose(image.spacing, mask.spacing, rtol=0, atol=GEOMETRY_TOLERANCE),
+    places = {"affine": (image.affine, mask.affine), "spacing": (image.zooms, mask.zooms)}
+    differing = {
+        name: both for name, both in places.items() if not np.allclose(*both, rtol=0, atol=GEOMETRY_TOLERANCE)
     }
-    if all(same.values()):
+    if not differing:
         return
-    differing = [name for name in same if not same[name]]
+    expected, found = (
+        " and ".join(str(both[which].round(4).tolist()) for both in differing.values()) for which in (0, 1)
+    )
     error = PairMismatchError(
         mask.name,
-        f"the {' and '.join(differing)} of {image.name}, {_described(image, differing)}",
-        _described(mask, differing),
+        f"the {' and '.join(differing)} of {image.name}, {expected}",
+        found,
         'Voxels are paired by index. Pass on_geometry="raise" to stop here, on_geometry="warn" to go on.',
     )
     if on_geometry == "raise":
@@ -195,15 +197,12 @@ def _check_same_place(image: _VolumeReader, mask: _VolumeReader, on_geometry: st
     warnings.warn(str(error), GeometryWarning, stacklevel=2)
 
 
-def _described(volume: _VolumeReader, names: list[str]) -> str:
-    return " and ".join(str(np.round(getattr(volume, name), 4).tolist()) for name in names)
-
-
 class _VolumeReader:
     """One NIfTI file: its header, then its slices in order, as they are stored."""
 
     def __init__(self, stream: io.BufferedIOBase, name: str) -> None:
         self.name = name
+        self.affine: NDArray[np.float64]
         self._stream = stream
         self._buffer = bytearray()
         header = self._read_header()
@@ -211,8 +210,7 @@ class _VolumeReader:
         self.dtype = self._checked_dtype(header)
         slope, inter = header.get_slope_inter()  # None where the header's values mean "unscaled"
         self._slope, self._inter = 1.0 if slope is None else slope, 0.0 if inter is None else inter
-        self.affine: NDArray[np.float64] = np.asarray(header.get_best_affine(), np.float64)
-        self.spacing = tuple(float(zoom) for zoom in header.get_zooms()[:3])
+        self.zooms: NDArray[np.float64] = np.asarray(header.get_zooms()[:3], np.float64)
 
     @classmethod
     @contextlib.contextmanager
@@ -290,12 +288,18 @@ class _VolumeReader:
                 self.name, "a NIfTI header", f"bytes {start.hex(' ')} where its length stands", _AGAIN
             )
         kind = _HEADERS[start]
+        block = start + self._read(kind.sizeof_hdr - 4)
         try:
-            header = kind(start + self._read(kind.sizeof_hdr - 4), check=True)
+            header = kind(block, check=True)
             single = bytes(header["magic"]).startswith(b"n+")
             header.get_slope_inter()
-        except (HeaderDataError, WrapStructError) as error:
+            self.affine = np.asarray(header.get_best_affine(), np.float64)
+            offset = int(header.get_data_offset())
+        except (HeaderDataError, WrapStructError, ValueError, OverflowError) as error:
             raise FileFormatError(self.name, "a valid NIfTI header", str(error), _AGAIN) from error
+        if not np.isfinite(self.affine).all():
+            found = str(self.affine[:3].tolist())
+            raise FileFormatError(self.name, "a finite affine", found, _AGAIN)
         if not single:
             raise FileFormatError(
                 self.name,
@@ -303,7 +307,7 @@ class _VolumeReader:
                 "the header of a .hdr/.img pair",
                 "Convert it to .nii.gz.",
             )
-        self._skip(header.get_data_offset() - kind.sizeof_hdr)
+        self._skip(offset - kind.sizeof_hdr)
         return header
 
     def _checked_shape(self, header: nib.Nifti1Header) -> tuple[int, int, int]:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from ctspine1k.catalog import Case, check_choice, load_catalog
-from ctspine1k.errors import MissingFilesError, SkippedCasesWarning
+from ctspine1k.catalog import Case, load_catalog
+from ctspine1k.errors import MissingFilesError, SkippedCasesWarning, check_choice
 from ctspine1k.rawfiles import KINDS, CaseFiles, Kind, RawFile
 from ctspine1k.sources import DEFAULT_REPO, Source, find_source
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import posixpath
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from ctspine1k.errors import SkippedCasesWarning, shortened
@@ -24,17 +25,17 @@ def record_skipped(filesystem: Any, folder: str, case_id: str, reason: str) -> N
 
 def read_skipped(filesystem: Any, folder: str) -> dict[str, str]:
     """Tell the reason for each case that was left out of the data set in ``folder``."""
+    place = posixpath.join(folder, "skipped")
     reasons = {}
-    for path in sorted(filesystem.glob(posixpath.join(folder, "skipped", "*.json"))):
+    for path in sorted(filesystem.ls(place, detail=False)) if filesystem.exists(place) else []:
         with filesystem.open(path, "r") as file:
             record = json.load(file)
         reasons[record["case_id"]] = record["reason"]
     return reasons
 
 
-def warn_skipped(reasons: dict[str, str], where: str) -> None:
+def warn_skipped(reasons: Mapping[str, str], where: str) -> None:
     """Warn about all of them at once, with their count, names and reasons."""
     listed = shortened([f"{case_id} ({reason})" for case_id, reason in reasons.items()])
-    warnings.warn(
-        f"{len(reasons)} cases are left out of {where}: {listed}", SkippedCasesWarning, stacklevel=3
-    )
+    count = "1 case is" if len(reasons) == 1 else f"{len(reasons):,} cases are"
+    warnings.warn(f"{count} left out of {where}: {listed}", SkippedCasesWarning, stacklevel=3)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import glob
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,8 +40,8 @@ class Source(Protocol):
     def fetch(self, files: Sequence[RawFile]) -> list[Path]:
         """Make files local, whole and verified, and give their paths in the same order."""
 
-    def open(self, file: RawFile) -> contextlib.AbstractContextManager[IO[bytes]]:
-        """Open a file to be read from start to end, without fetching it first."""
+    def open(self, file: RawFile) -> contextlib.AbstractContextManager[str | IO[bytes]]:
+        """Give the path of a file that is local, or open it to be read from start to end, unfetched."""
 
     def fingerprint(self, cases: Iterable[Case]) -> list[str]:
         """Tell what the rows of ``cases`` depend on: it changes when their files do."""
@@ -98,9 +97,9 @@ class FolderSource:
         """Give the paths: the files are here."""
         return [Path(file.path) for file in files]
 
-    def open(self, file: RawFile) -> contextlib.AbstractContextManager[IO[bytes]]:
-        """Open a file."""
-        return Path(file.path).open("rb")
+    def open(self, file: RawFile) -> contextlib.AbstractContextManager[str]:
+        """Give the path: the file is here."""
+        return contextlib.nullcontext(file.path)
 
     def fingerprint(self, cases: Iterable[Case]) -> list[str]:
         """Tell path, size and modification time of each file."""
@@ -118,16 +117,7 @@ class FolderSource:
 
     @functools.cached_property
     def _paths(self) -> list[str]:
-        paths, visited = [], set()
-        # Links to folders are followed, as people link large folders in; a loop of them is walked once.
-        for folder, subfolders, names in os.walk(self.root, followlinks=True):
-            if (real := os.path.realpath(folder)) in visited:
-                subfolders.clear()
-                continue
-            visited.add(real)
-            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-            paths += [os.path.join(folder, name) for name in names]  # noqa: PTH118 (thousands of them)
-        return paths
+        return _walk(self.root)
 
 
 @dataclass(frozen=True)
@@ -187,15 +177,18 @@ class HubSource:
                     progress.update(file.size)
             return paths
 
-    def open(self, file: RawFile) -> contextlib.AbstractContextManager[IO[bytes]]:
-        """Open a file as one request, of which only what is read is transferred."""
+    @contextlib.contextmanager
+    def open(self, file: RawFile) -> Iterator[str | IO[bytes]]:
+        """Open a file as one request, of which only what is read is transferred; offline, give its path."""
         if _is_offline():
-            return (self._cached_snapshot / file.path).open("rb")
+            yield str(self._cached_snapshot / file.path)
+            return
         with self._explained():
             filesystem = huggingface_hub.HfFileSystem(token=self.token)
             # block_size=0: a stream, not blocks that are read ahead.
             stream = filesystem.open(f"datasets/{self.repo_id}@{self.commit}/{file.path}", "rb", block_size=0)
-        return cast("contextlib.AbstractContextManager[IO[bytes]]", stream)
+        with stream:
+            yield cast("IO[bytes]", _HubStream(stream, file.path, self._explained))
 
     def fingerprint(self, cases: Iterable[Case]) -> list[str]:
         """Tell repo and commit."""
@@ -215,7 +208,7 @@ class HubSource:
         """Size and sha256 of each file, by its path in the repo."""
         if _is_offline():
             root = self._cached_snapshot
-            paths = (Path(path) for path in FolderSource(root)._paths)
+            paths = (Path(path) for path in _walk(root))
             return {path.relative_to(root).as_posix(): _cached_record(path) for path in paths}
         with self._explained():
             return _tree(self.repo_id, self.commit, self.token)
@@ -273,22 +266,29 @@ class HubSource:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn what the Hub's client raises into a `HubError`.
-
-        It comes from requests, httpx or huggingface_hub, by version: all that is not ours is the Hub's.
-        """
+        """Turn what the Hub's client raises into a `HubError`, and let all else pass."""
         try:
             yield
-        except CTSpine1KError:
-            raise
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if isinstance(error, CTSpine1KError) or not _is_of_the_hub(error):
                 raise
             raise HubError(
                 f"{self.describe()}: {type(error).__name__}: {error}\nCheck repo_id, the revision, your "
                 "token (for a private repo) and the network. What is downloaded stays; run again to go on "
                 "from there. HF_HUB_OFFLINE=1 serves what is in the local cache."
             ) from error
+
+
+class _HubStream:
+    """A stream from the Hub, with a name for messages, whose failures are told as the Hub's."""
+
+    def __init__(self, stream: Any, name: str, explained: Callable[[], Any]) -> None:
+        self.name = name
+        self._stream, self._explained = stream, explained
+
+    def read(self, size: int) -> bytes:
+        with self._explained():
+            return cast("bytes", self._stream.read(size))
 
 
 def _api(token: str | bool | None) -> huggingface_hub.HfApi:
@@ -310,6 +310,28 @@ class _NoProgress(tqdm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "disable": True})  # type: ignore[no-untyped-call]
+
+
+def _walk(root: Path) -> list[str]:
+    """List all files below a folder; what is hidden is left out."""
+    paths, visited = [], set()
+    # Links to folders are followed, as people link large folders in; a loop of them is walked once.
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(folder)) in visited:
+            subfolders.clear()
+            continue
+        visited.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        paths += [os.path.join(folder, name) for name in names]  # noqa: PTH118 (thousands of them)
+    return paths
+
+
+def _is_of_the_hub(error: Exception) -> bool:
+    """Tell the client's errors from the machine's: by version they come from one HTTP library or another."""
+    package = type(error).__module__.partition(".")[0]
+    clients = {"huggingface_hub", "requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2"}
+    # The client itself raises a bare OSError where sizes do not agree; the machine's have a number.
+    return package in clients or (isinstance(error, OSError) and error.errno is None)
 
 
 def _is_offline() -> bool:

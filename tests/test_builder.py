@@ -78,7 +78,9 @@ def test_processes_change_nothing(load, tmp_path, name, num_proc):
     one_split = tmp_path / "one.txt"
     one_split.write_text("\n".join(["trainset:", *ALL_IDS]))
     options = {"split": "train", "split_file": one_split}
-    many = rows(load(name, num_proc=num_proc, cache_dir=tmp_path / "many", **options))
+    loaded = load(name, num_proc=num_proc, cache_dir=tmp_path / "many", **options)
+    assert len(loaded.cache_files) == num_proc  # a file each, so each had its part
+    many = rows(loaded)
     assert identical(many, rows(load(name, **options)))
     assert [row["index"] for row in many] == sorted(row["index"] for row in many)
     assert {row["patient_id"] for row in many} == set(ALL_IDS)
@@ -97,13 +99,17 @@ def test_geometry(load, tree, name):
     assert (list(streamed["spacing"]), streamed["orientation"]) == (row["spacing"], "SLA")
 
 
-def test_writer_batch_size(load, tmp_path):
-    def batches(**options):
-        dataset = load("2d", split="train", cache_dir=tmp_path / str(options), **options)
-        return dataset.data.column("index").num_chunks
+def test_writer_batch_size(load, tree, tmp_path):
+    """By default a volume, or 16 slices, are held in memory until they are written."""
+    save_case(tree, "HN_P023", shape=(6, 5, 37))
 
-    assert (len(load("2d", split="train")), batches(), batches(writer_batch_size=3)) == (7, 1, 3)
-    assert load("3d", split="train").data.column("index").num_chunks == 2  # a volume at a time
+    def batches(name, **options):
+        column = load(name, split="validation", **options).data.column("index")
+        return [len(chunk) for chunk in column.chunks]
+
+    assert batches("2d") == [16, 16, 5]
+    assert batches("2d", writer_batch_size=20, cache_dir=tmp_path / "other") == [20, 17]
+    assert load("3d", split="train").data.column("index").num_chunks == 2
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -134,10 +140,10 @@ def test_a_skipped_case_leaves_no_rows_and_is_told(load, tree, publish, name, op
     break_case(tree)
     if where == "hub":
         options = {**options, "repo_id": publish(tree)}
+    # The message names the file as it is known where it lies, not a copy of it.
+    told = r"1 case is left out .*liver_106 \(\S*raw_data/volumes/any/liver_106.nii.gz: expected 4 slices"
     for _ in range(2):  # converted, then from the cache
-        with pytest.warns(
-            SkippedCasesWarning, match=r"1 cases are left out .*liver_106 \(.*expected 4 slices"
-        ):
+        with pytest.warns(SkippedCasesWarning, match=told if where == "folder" else "raw_data/.*expected 4"):
             assert identical(rows(load(name, split="train", on_error="skip", **options)), kept)
 
 
@@ -150,6 +156,10 @@ def test_a_split_of_which_nothing_is_left(load, tree, name):
             pytest.raises(NothingLeftError, match=r"validation: .*HN_P023"),
         ):
             load(name, split="validation", on_error="skip")
+        with pytest.warns(SkippedCasesWarning, match="HN_P023"):
+            assert list(load(name, on_error="skip")) == ["train", "test"]
+    with pytest.warns(SkippedCasesWarning), pytest.raises(NothingLeftError):
+        load(name, cases=["HN_P023"], on_error="skip")
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -171,10 +181,28 @@ def test_a_mask_that_lies_elsewhere(load, tree, name):
     save(mask, labels(2, (6, 5, 5)), affine=np.diag([1.0, 1.0, 1.0, 1.0]))
     with pytest.raises(PairMismatchError, match="expected the affine and spacing"):
         load(name, split="validation", on_geometry="raise")
-    with pytest.warns(GeometryWarning, match="expected the affine and spacing") as told:
-        loaded = load(name, split="validation")
-    assert len(told) == 1
-    assert identical(rows(loaded), wanted(tree, name, "validation"))
+    for on_error in ("raise", "skip"):  # then read twice, told once
+        with pytest.warns(GeometryWarning, match="expected the affine and spacing") as told:
+            loaded = load(name, split="validation", on_error=on_error)
+        assert len(told) == 1
+        assert identical(rows(loaded), wanted(tree, name, "validation"))
+
+
+def test_a_skip_is_logged_when_it_happens_and_told_whatever_the_path(load, tree, tmp_path, caplog):
+    break_case(tree)
+    cache_dir = tmp_path / "odd [x] *"
+    with pytest.warns(SkippedCasesWarning, match="liver_106"):
+        load("2d", split="train", on_error="skip", cache_dir=cache_dir)
+    assert "liver_106 is left out: " in caplog.text
+    with pytest.warns(SkippedCasesWarning, match="liver_106"):
+        load("2d", split="train", on_error="skip", cache_dir=cache_dir)
+
+
+@pytest.mark.parametrize("fields", [{"vox_offset": np.nan}, {"srow_x": [np.nan] * 4}])
+def test_a_case_with_a_damaged_header_is_skipped_too(load, tree, fields):
+    save(next(tree.rglob("liver_106.nii.gz")), intensities(1, (6, 5, 4)), **fields)
+    with pytest.warns(SkippedCasesWarning, match=r"liver_106 \("):
+        assert len(load(split="train", on_error="skip")) == 1
 
 
 def test_only_broken_cases_are_skipped(load, tree, monkeypatch):

@@ -42,7 +42,7 @@ def test_every_class_is_in_the_family_in_the_docstring_and_in_the_examples():
         for name, kind in inspect.getmembers(errors, inspect.isclass)
         if issubclass(kind, Exception) and kind.__module__ == errors.__name__
     }
-    assert set(classes) == set(errors.__all__)
+    assert set(classes) == {name for name in errors.__all__ if name[0].isupper()}
     raised = {name for name, kind in classes.items() if not issubclass(kind, Warning)} - {"CTSpine1KError"}
     assert all(issubclass(classes[name], errors.CTSpine1KError) for name in raised)
     assert raised == {type(example).__name__ for example in EXAMPLES}

@@ -11,8 +11,11 @@ from volumes import IDS, SIZE, expected, files_of, intensities, save, save_case
 
 import ctspine1k
 from ctspine1k.errors import (
+    FileFormatError,
+    HubError,
     MissingFilesError,
     SkippedCasesWarning,
+    TruncatedFileError,
     UnknownCaseError,
 )
 
@@ -76,6 +79,9 @@ def test_other_kinds_of_split(load):
         ({"splits": ["dev"]}, "splits='dev': expected one of 'train', 'validation', 'test'"),
         ({"split": "train[:1]", "streaming": True}, "a stream has no slices"),
         ({"split": "train", "cases": ["HN_P023"]}, "split='train': expected 'validation'"),
+        ({"cases": []}, "no cases in train or validation or test"),
+        ({"splits": "test", "cases": ["HN_P023"]}, "no cases in test: check splits, cases and split_file"),
+        ({"revision": "a", "data_revision": "b"}, "revision='a' and data_revision='b' mean the same"),
         ({"streaming": True, "num_proc": 2}, "num_proc is for conversion"),
         ({"on_missing": "ignore"}, "on_missing='ignore': expected one of 'raise', 'skip'"),
         ({"on_geometry": "skip"}, "on_geometry='skip': expected one of 'raise', 'warn'"),
@@ -168,6 +174,47 @@ def test_offline_loads_what_is_there(load, hub, repo_id, split_file, tmp_path, p
     assert requests == []
 
 
+def test_offline_never_passes_a_part_for_the_whole(load, hub, repo_id, split_file, tmp_path, python):
+    """What was skipped for being out of reach is there once it is in reach."""
+    ctspine1k.download_files(case="liver_106", repo_id=repo_id)
+    options = {"split_file": str(split_file), "image_size": SIZE, "on_missing": "skip", "repo_id": repo_id}
+    code = "import json, sys, ctspine1k; print(len(ctspine1k.load_dataset('3d', split='train', **json.loads(sys.argv[1]))))"
+    run = python(code, json.dumps({**options, "cache_dir": str(tmp_path / "cache")}), HF_HUB_OFFLINE="1")
+    assert run.stdout.strip() == "1", run.stderr
+    assert len(load("3d", split="train", **options)) == 2
+
+
+def test_all_splits_are_of_one_commit(load, hub, repo_id):
+    with hub.watched() as requests:
+        load("3d", repo_id=repo_id)
+    asked = sum(request.path == f"/api/datasets/{repo_id}/revision/main" for request in requests)
+    assert asked == 1 + 3  # to know it; and as each split records it in the cache, and sees that it stayed
+
+
+def test_another_order_of_the_split_file_is_another_index(load, split_file):
+    assert [row["index"] for row in load(split="train", cases=["liver_106"])] == [1]
+    split_file.write_text(split_file.read_text().replace("trainset:\n", "trainset:\nliver_106.nii.gz\n", 1))
+    lines = split_file.read_text().splitlines()
+    del lines[lines.index("liver_106.nii.gz", 2)]
+    split_file.write_text("\n".join(lines))
+    assert [row["index"] for row in load(split="train", cases=["liver_106"])] == [0]
+
+
+@pytest.mark.parametrize(
+    ("fault", "times"),
+    [({"cut_after": 100}, 1), ({"cut_after": 0}, 40), (503, 1)],
+    ids=["cut", "dead", "refused"],
+)
+def test_a_stream_that_breaks_off_is_resumed_or_reported(load, hub, repo_id, tree, fault, times):
+    hub.faults["HN_P023.nii.gz"] = [fault] * times
+    streamed = load("2d", split="validation", repo_id=repo_id, streaming=True)
+    if times == 1:
+        assert identical(rows(streamed), wanted(tree, "2d", "validation"))
+    else:
+        with pytest.raises((HubError, TruncatedFileError, FileFormatError)):
+            rows(streamed)
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 def test_another_revision_is_another_data_set(load, hub, repo_id, tree, tmp_path, streaming):
     first = hub.repos[repo_id].refs["main"]
@@ -177,6 +224,7 @@ def test_another_revision_is_another_data_set(load, hub, repo_id, tree, tmp_path
     options = {"split": "validation", "repo_id": repo_id, "streaming": streaming}
     assert identical(rows(load(**options)), wanted(tmp_path / "changed", "3d", "validation"))
     assert identical(rows(load(**options, data_revision=first)), wanted(tree, "3d", "validation"))
+    assert identical(rows(load(**options, revision=first)), wanted(tree, "3d", "validation"))
 
 
 def test_a_changed_file_is_another_data_set(load, tree):
@@ -193,7 +241,7 @@ def test_an_added_file_is_another_data_set(load, tree):
     image = next(tree.rglob("liver_106.nii.gz"))
     data = image.read_bytes()
     image.unlink()
-    with pytest.warns(SkippedCasesWarning, match=r"1 cases are left out .*liver_106 \(no image file\)"):
+    with pytest.warns(SkippedCasesWarning, match=r"1 case is left out .*liver_106 \(no image file\)"):
         assert len(load(split="train", on_missing="skip")) == 1
     image.write_bytes(data)
     assert len(load(split="train", on_missing="skip")) == 2
@@ -235,6 +283,8 @@ def test_streaming_reads_no_more_than_it_needs(load, hub, publish, tmp_path, on_
     del rows_of_train
     sent, size = hub.downloads()["mine.nii"], image.stat().st_size
     assert (0 < sent < size / 3) if on_error == "raise" else sent == size
+    (request,) = (r for r in hub.requests if r.method == "GET" and r.path.endswith("mine.nii"))
+    assert request.range is None  # one stream, not blocks that are read ahead
 
 
 def test_missing_cases_are_counted_and_named_before_any_work(load, tree, tmp_path):

@@ -198,6 +198,13 @@ def damaged(at: int) -> bytes:
         (nifti(intensities(), datatype=7777), FileFormatError, "expected a valid NIfTI header"),
         (nifti(intensities(), vox_offset=100), FileFormatError, "expected a valid NIfTI header"),
         (nifti(intensities(), slope=1, inter=np.inf), FileFormatError, "expected a valid NIfTI header"),
+        (nifti(intensities(), vox_offset=np.nan), FileFormatError, "expected a valid NIfTI header"),
+        (nifti(intensities(), vox_offset=np.inf), FileFormatError, "expected a valid NIfTI header"),
+        (nifti(intensities(), vox_offset=1e9), TruncatedFileError, "expected voxels after the header"),
+        (nifti(intensities(), srow_y=[0, np.nan, 0, 0]), FileFormatError, "expected a finite affine, found"),
+        (nifti(intensities(), sform_code=0, quatern_b=np.nan), FileFormatError, "expected a (finite affine|valid NIfTI header)"),
+        (nifti(intensities(), sform_code=0, quatern_b=2), FileFormatError, "expected a valid NIfTI header"),
+        (nifti(intensities(), sform_code=0, qform_code=0, pixdim=[1, np.inf, 1, 1, 1, 1, 1, 1]), FileFormatError, "expected a finite affine"),
         (nifti(np.zeros((6, 5), "<i2")), FileFormatError, r"expected 3 dimensions, found shape \(6, 5\)"),
         (nifti(np.zeros((6, 5, 4, 2), "<i2")), FileFormatError, r"expected 3 dimensions, found shape \(6, 5, 4, 2\)"),
         (nifti(np.zeros(SHAPE, "<c8")), FileFormatError, "expected voxels that are real numbers"),
@@ -205,6 +212,7 @@ def damaged(at: int) -> bytes:
         (nifti(np.full(SHAPE, -np.inf, "<f8")), VoxelValueError, "expected finite intensities, found -inf"),
         (nifti(np.full(SHAPE, 1e300, "<f8")), VoxelValueError, "expected finite intensities, found inf"),
     ],
+    ids=lambda value: "data" if isinstance(value, bytes) else getattr(value, "__name__", value),
 )  # fmt: skip
 def test_each_damage_has_its_error(tmp_path, mask, data, error, message):
     path = tmp_path / "bad.nii.gz"

@@ -1,11 +1,15 @@
 """The README's code runs and prints what the README says."""
 
+import contextlib
 import doctest
 import gzip
+import inspect
 import re
 import shlex
+import shutil
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 from hub import Repo
@@ -15,7 +19,8 @@ import ctspine1k
 from ctspine1k.cli import main
 from ctspine1k.errors import SkippedCasesWarning
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 
@@ -35,14 +40,13 @@ def published(hub):
 
 
 def test_kinds_of_blocks():
-    assert {kind for kind, _ in BLOCKS} == {"console", "pycon", "python", "text"}
-    (script,) = (code for kind, code in BLOCKS if kind == "text")
-    assert script.startswith('datasets.load_dataset("CTSpine1K.py"')  # run by test_script_on_3.py
+    assert {kind for kind, _ in BLOCKS} == {"console", "pycon", "python"}  # all of which are run
 
 
 @pytest.mark.usefixtures("published")
 def test_readme(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "CTSpine1K.py", tmp_path)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     names: dict[str, object] = {}
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
@@ -55,13 +59,19 @@ def test_readme(tmp_path, monkeypatch, capsys):
             names.update(test.globs)
             assert outcome.failed == 0, capsys.readouterr().out
         elif kind == "python":
-            if 'on_missing="skip"' in code:
-                with pytest.warns(SkippedCasesWarning):
-                    exec(code, names)  # noqa: S102
-            else:
+            with outcome_of(code):
                 exec(code, names)  # noqa: S102
     assert len(names["validation"]) == 197
     assert len(names["masks"]) == 6
+
+
+def outcome_of(code: str):
+    """What must come of a block, beside that it runs."""
+    if 'on_missing="skip"' in code:
+        return pytest.warns(SkippedCasesWarning)
+    if "trust_remote_code" in code and not datasets.__version__.startswith("3."):
+        return pytest.raises(RuntimeError, match="Dataset scripts are no longer supported")
+    return contextlib.nullcontext()
 
 
 def run_commands(code: str) -> None:
@@ -78,8 +88,6 @@ def run_commands(code: str) -> None:
 
 
 def test_options_are_the_functions():
-    import inspect
-
     arguments = inspect.signature(ctspine1k.load_dataset).parameters
     listed = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", README, re.MULTILINE)))
     assert sorted(listed) == sorted(arguments)
