@@ -81,3 +81,15 @@ def test_script_from_a_hub_repo_reads_that_repo_at_its_revision(options, hub, tr
     )
     local = ctspine1k.load_dataset("2d", split="validation", data_dir=tree, **options)
     assert identical(rows(loaded), rows(local))
+
+
+def test_script_from_a_hub_repo_reads_another_repo_when_told(options, hub, tree, repo_id, publish, tmp_path):
+    (tmp_path / "script").mkdir()
+    shutil.copy(SCRIPT, tmp_path / "script")
+    script_repo = publish(tmp_path / "script")
+    files = hub.repos[script_repo].commits[hub.repos[script_repo].refs["main"]]
+    files[f"{script_repo.partition('/')[2]}.py"] = files.pop("CTSpine1K.py")
+    loaded = datasets.load_dataset(
+        script_repo, name="3d", split="test", splits="test", repo=repo_id, trust_remote_code=True, **options
+    )
+    assert identical(rows(loaded), rows(ctspine1k.load_dataset("3d", split="test", data_dir=tree, **options)))
