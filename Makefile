@@ -9,7 +9,11 @@ OLDEST := .venv/oldest/bin
 demo: .venv/newest/ready
 	$(NEWEST)/ctspine1k demo
 
-test: check test-newest test-oldest
+# Two at a time, each told whole: the environments, then the two suites.
+test:
+	$(MAKE) --jobs 2 --output-sync=target .venv/newest/ready .venv/oldest/ready
+	$(MAKE) check
+	$(MAKE) --jobs 2 --output-sync=target test-newest test-oldest
 
 check: .venv/newest/ready
 	$(NEWEST)/ruff format --check --diff .
@@ -29,7 +33,7 @@ test-oldest: .venv/oldest/ready
 	touch $@
 
 bench: .venv/newest/ready
-	$(NEWEST)/python benchmarks/conversion.py
+	$(NEWEST)/python benchmarks/conversion.py --out benchmarks/results
 
 clean:
 	rm -rf .venv build dist
