@@ -26,13 +26,13 @@ import contextlib
 import hashlib
 import json
 import logging
+import operator
 import re
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import IO, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import datasets
 
@@ -146,14 +146,20 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
         check_choice("on_geometry", self.on_geometry, ("raise", "warn"))
         if isinstance(self.splits, str):
             self.splits = [self.splits]
-        for split in self.splits or ():
+        self.splits = [str(split) for split in self.splits or SPLITS]
+        for split in self.splits:
             check_choice("splits", split, SPLITS)
-        size = tuple(self.image_size)
-        if len(size) != 2 or not all(isinstance(axis, int) and axis > 0 for axis in size):
+        if not isinstance(self.geometry, bool):
+            raise ValueError(f"geometry={self.geometry!r}: expected True or False")
+        try:
+            first, second = map(operator.index, self.image_size)
+            if min(first, second) < 1:
+                raise ValueError
+        except (TypeError, ValueError):
             raise ValueError(
                 f"image_size={self.image_size!r}: expected two positive numbers, such as (512, 512)"
-            )
-        self.image_size = size
+            ) from None
+        self.image_size = first, second
 
 
 @dataclass(frozen=True)
@@ -229,6 +235,8 @@ class CTSpine1K(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         config: CTSpine1KConfig = self.config
+        if not dl_manager.is_streaming:
+            self._clear_leftovers()
         pairs, missing = config.pairs
         if missing:
             for case_id, what in missing.missing.items():
@@ -335,15 +343,23 @@ class CTSpine1K(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
             files: list[Readable] = []
             for file in (job.image, job.mask):
                 if isinstance(file, RawFile):
-                    readable = stack.enter_context(self.config.source.open(file))
-                    # A case that may be skipped is read twice, and a stream only once.
-                    is_read_twice = self.config.name == "2d" and self.config.on_error == "skip"
-                    if is_read_twice and not isinstance(readable, str):
-                        readable = stack.enter_context(_spooled(readable))
-                    files.append(readable)
+                    source = self.config.source
+                    # Whether a case is broken must not hang on a bad transfer: then it is a whole copy.
+                    opened = source.open(file) if self.config.on_error == "raise" else source.copy(file)
+                    files.append(stack.enter_context(opened))
                 else:
                     files.append(file)
             yield files
+
+    def _clear_leftovers(self) -> None:
+        """Remove what a conversion that was killed has left: the lock is ours, so nobody writes there now."""
+        if self._output_dir.endswith(".incomplete"):
+            for path in self._fs.ls(self._output_dir, detail=False):
+                self._fs.rm(path, recursive=True)
+
+    def _save_infos(self) -> None:
+        """Do nothing for ``save_infos`` of `datasets` 3.x: it would write into the installed package."""
+        _logger.warning("save_infos is passed over: what is known of the data set is in its cache")
 
     def _skip(self, case_id: str, reason: str, is_streaming: bool) -> None:
         """Leave a case out: logged at once, and recorded beside the shards, where there are any."""
@@ -385,17 +401,6 @@ def _features(config: CTSpine1KConfig) -> datasets.Features:
             **(geometry if config.geometry else {}),
         }
     )
-
-
-@contextlib.contextmanager
-def _spooled(stream: IO[bytes]) -> Iterator[IO[bytes]]:
-    """Copy a stream to a temporary file that can be read again, and goes by the stream's name."""
-    with tempfile.NamedTemporaryFile(prefix="ctspine1k-") as copy:
-        while chunk := stream.read(1 << 20):
-            copy.write(chunk)
-        copy.seek(0)
-        copy.name = stream.name  # what messages call it; the file itself is closed by its own name
-        yield copy
 
 
 def _rewind(*files: Readable) -> None:

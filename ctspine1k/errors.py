@@ -25,7 +25,6 @@ says as attributes, and can be pickled, since it may come from another process. 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -113,9 +112,14 @@ class MissingFilesError(CTSpine1KError, FileNotFoundError):
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.missing, self.selected, self.where, self.advice)
 
-    def __str__(self) -> str:
+    @property
+    def summary(self) -> str:
+        """What is missing, without what to do about it."""
         named = shortened(f"{case_id} ({what})" for case_id, what in self.missing.items())
-        return f"{self.args[0]}: {named}. {self.advice}"
+        return f"{self.args[0]}: {named}"
+
+    def __str__(self) -> str:
+        return f"{self.summary}. {self.advice}"
 
 
 class AmbiguousFilesError(CTSpine1KError, ValueError):
@@ -133,19 +137,15 @@ class AmbiguousFilesError(CTSpine1KError, ValueError):
 
 
 class ChecksumError(CTSpine1KError, ValueError):
-    """A downloaded file differs from what the Hub records. ``measure`` is "size" or "sha256"."""
+    """A file that was transferred differs from what the Hub records. ``measure`` is "size" or "sha256"."""
 
-    def __init__(self, path: str, measure: str, expected: str, found: str) -> None:
-        super().__init__(path, measure, expected, found)
+    def __init__(self, path: str, measure: str, expected: str, found: str, advice: str) -> None:
+        super().__init__(path, measure, expected, found, advice)
         self.path, self.measure, self.expected, self.found = path, measure, expected, found
+        self.advice = advice
 
     def __str__(self) -> str:
-        # The blob is what has to go: while it is there, the cache hands it out again.
-        blob = os.path.realpath(self.path)
-        return (
-            f"{self.path}: {self.measure} is {self.found}, the Hub says {self.expected}. "
-            f"Delete {blob} and download again."
-        )
+        return f"{self.path}: {self.measure} is {self.found}, the Hub says {self.expected}. {self.advice}"
 
 
 class NothingLeftError(CTSpine1KError, ValueError):

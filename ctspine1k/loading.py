@@ -117,6 +117,8 @@ def load_dataset(
     }
     _check_files(builders, may_drop=split is None)
 
+    prepared: list[CTSpine1K] = []
+
     def load(spec: list[str]) -> Any:
         parts = []
         for part in spec:
@@ -124,9 +126,11 @@ def load_dataset(
             if streaming:
                 parts.append(builder.as_streaming_dataset(split=part))
                 continue
-            builder.download_and_prepare(
-                download_mode=download_mode, verification_mode=verification_mode, num_proc=num_proc
-            )
+            if builder not in prepared:
+                builder.download_and_prepare(
+                    download_mode=download_mode, verification_mode=verification_mode, num_proc=num_proc
+                )
+                prepared.append(builder)
             in_memory = (
                 is_small_dataset(builder.info.dataset_size) if keep_in_memory is None else keep_in_memory
             )
@@ -149,7 +153,7 @@ def load_dataset(
 
 
 def _splits_with_cases(chosen: Catalog, splits: str | Sequence[str] | None) -> list[str]:
-    wanted = [splits] if isinstance(splits, str) else splits or SPLITS
+    wanted = [splits] if isinstance(splits, str) else [str(split) for split in splits or SPLITS]
     for split in wanted:
         check_choice("splits", split, SPLITS)
     filled = {case.split for case in chosen}
@@ -201,7 +205,7 @@ def _check_files(builders: dict[str, CTSpine1K], *, may_drop: bool) -> None:
             absent[name] = error
     for name, missing in absent.items():
         del builders[name]
-        warnings.warn(str(missing), SkippedCasesWarning, stacklevel=3)
+        warnings.warn(missing.summary, SkippedCasesWarning, stacklevel=3)
 
 
 def _path(path: str | os.PathLike[str] | None) -> str | None:

@@ -55,8 +55,21 @@ def is_image_name(path: str) -> bool:
 
 
 def match_names(paths: Iterable[str], cases: Iterable[Case]) -> Iterator[tuple[Case, Kind, str]]:
-    """Find image and mask of each case among paths, by file name."""
-    names = {case.case_id + suffix for case in cases for kind in KINDS for suffix in _SUFFIXES[kind]}
+    """Find image and mask of each case among paths, by file name.
+
+    Raises:
+        AmbiguousFilesError: several files for one image or mask.
+        ValueError: ids that differ by ``_seg``, so that a file could be of both.
+    """
+    cases = list(cases)
+    names: dict[str, str] = {}
+    for case in cases:
+        for name in (case.case_id + suffix for kind in KINDS for suffix in _SUFFIXES[kind]):
+            if name in names:
+                raise ValueError(
+                    f"{name} would be of both {names[name]!r} and {case.case_id!r}: load one of them"
+                )
+            names[name] = case.case_id
     found: dict[str, list[str]] = {}
     for path in paths:
         name = os.path.basename(path)  # noqa: PTH119 (thousands of them)

@@ -367,11 +367,11 @@ class _GrowingVolume:
     def __init__(self, shape: tuple[int, int, int], dtype: str) -> None:
         self._count, *self._slice_shape = shape
         self._filled = 0
-        self.voxels: NDArray[Any] = np.empty((0, *self._slice_shape), dtype)
+        self.voxels: NDArray[Any] = np.empty(0, dtype)
 
     def next_slice(self) -> NDArray[Any]:
         """Give the next slice to be written to; the one before must have been let go."""
-        if self._filled == len(self.voxels):
+        if self._filled == 0 or self._filled == len(self.voxels):
             at_first = _FIRST_ALLOCATION // (math.prod(self._slice_shape) * self.voxels.itemsize)
             size = min(self._count, max(at_first, 2 * self._filled, 1))
             self.voxels.resize((size, *self._slice_shape), refcheck=False)

@@ -92,7 +92,7 @@ def download_files(  # noqa: D417 (the selection's arguments are those of list_f
     if missing:
         if on_missing == "raise":
             raise missing
-        warnings.warn(str(missing), SkippedCasesWarning, stacklevel=2)
+        warnings.warn(missing.summary, SkippedCasesWarning, stacklevel=2)
     return place.fetch(files)
 
 

@@ -7,6 +7,8 @@ import functools
 import glob
 import hashlib
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -43,6 +45,9 @@ class Source(Protocol):
     def open(self, file: RawFile) -> contextlib.AbstractContextManager[str | IO[bytes]]:
         """Give the path of a file that is local, or open it to be read from start to end, unfetched."""
 
+    def copy(self, file: RawFile) -> contextlib.AbstractContextManager[str | IO[bytes]]:
+        """Give the path of a file that is local, or fetch it, verified, for as long as it is open."""
+
     def fingerprint(self, cases: Iterable[Case]) -> list[str]:
         """Tell what the rows of ``cases`` depend on: it changes when their files do."""
 
@@ -63,7 +68,9 @@ def find_source(
         ValueError: a revision of a folder.
     """
     if data_dir is None:
-        return HubSource(repo_id, revision or "main", token)
+        return HubSource(repo_id, revision or "main", _clean(token))
+    if not os.fspath(data_dir):
+        raise ValueError("data_dir is empty: expected a folder")
     if revision is not None:
         raise ValueError(
             f"data_dir={os.fspath(data_dir)!r} has no revisions: give data_dir or a revision, not both"
@@ -91,6 +98,7 @@ class FolderSource:
         return [
             RawFile(case, kind, os.stat(path).st_size, path, Path(path).as_uri(), None)  # noqa: PTH116
             for case, kind, path in match_names(self._paths, cases)
+            if os.path.isfile(path)  # noqa: PTH113 (a link may lead nowhere)
         ]
 
     def fetch(self, files: Sequence[RawFile]) -> list[Path]:
@@ -98,6 +106,10 @@ class FolderSource:
         return [Path(file.path) for file in files]
 
     def open(self, file: RawFile) -> contextlib.AbstractContextManager[str]:
+        """Give the path: the file is here."""
+        return contextlib.nullcontext(file.path)
+
+    def copy(self, file: RawFile) -> contextlib.AbstractContextManager[str]:
         """Give the path: the file is here."""
         return contextlib.nullcontext(file.path)
 
@@ -162,7 +174,7 @@ class HubSource:
         if _is_offline():
             paths = [self._cached_snapshot / file.path for file in files]
             for path, file in zip(paths, files, strict=True):
-                _verify(path, file)
+                _verify(path, file, _delete_advice(path))
             return paths
         with self._explained():
             self._record_revision(files[0])
@@ -190,6 +202,21 @@ class HubSource:
         with stream:
             yield cast("IO[bytes]", _HubStream(stream, file.path, self._explained))
 
+    @contextlib.contextmanager
+    def copy(self, file: RawFile) -> Iterator[str | IO[bytes]]:
+        """Fetch a file to a temporary one, verified, that can be read again; offline, give its path."""
+        with self.open(file) as stream:
+            if isinstance(stream, str):
+                yield stream
+                return
+            with tempfile.NamedTemporaryFile(prefix="ctspine1k-") as copy:
+                shutil.copyfileobj(stream, copy, 1 << 20)
+                copy.flush()
+                _verify(Path(copy.name), file, "Try again.")
+                copy.seek(0)
+                copy.name = file.path  # what messages call it; it is removed by its own name all the same
+                yield cast("IO[bytes]", copy)
+
     def fingerprint(self, cases: Iterable[Case]) -> list[str]:
         """Tell repo and commit."""
         return [f"{self.repo_id}@{self.commit}"]
@@ -209,7 +236,9 @@ class HubSource:
         if _is_offline():
             root = self._cached_snapshot
             paths = (Path(path) for path in _walk(root))
-            return {path.relative_to(root).as_posix(): _cached_record(path) for path in paths}
+            return {
+                path.relative_to(root).as_posix(): _cached_record(path) for path in paths if path.is_file()
+            }
         with self._explained():
             return _tree(self.repo_id, self.commit, self.token)
 
@@ -226,7 +255,8 @@ class HubSource:
         except FileNotFoundError as error:  # huggingface_hub's errors of a cache that lacks it
             raise HubError(
                 f"HF_HUB_OFFLINE is set, and nothing of {self.repo_id} at {self.revision} is in the local "
-                "cache. Unset it and download once, or pass data_dir=... for a folder."
+                "cache. Unset it and download once, or pass data_dir=... for a folder. What was converted "
+                "before the cache was emptied is found by its commit: data_revision=..."
             ) from error
         return Path(snapshot)
 
@@ -258,7 +288,7 @@ class HubSource:
             library_name="ctspine1k",
             library_version=__version__,
         )
-        _verify(Path(path), file)
+        _verify(Path(path), file, _delete_advice(Path(path)))
         return Path(path)
 
     def _url(self, path: str) -> str:
@@ -312,6 +342,16 @@ class _NoProgress(tqdm):
         super().__init__(*args, **{**kwargs, "disable": True})  # type: ignore[no-untyped-call]
 
 
+def _clean(token: str | bool | None) -> str | bool | None:
+    """Strip a token, as read from a file; one that no header can carry would be printed by the client."""
+    if not isinstance(token, str):
+        return token
+    token = token.strip()
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise ValueError("token: expected letters and digits, found other characters among them")
+    return token
+
+
 def _walk(root: Path) -> list[str]:
     """List all files below a folder; what is hidden is left out."""
     paths, visited = [], set()
@@ -344,10 +384,15 @@ def _cached_record(path: Path) -> tuple[int, str | None]:
     return blob.stat().st_size, blob.name if len(blob.name) == 64 else None
 
 
-def _verify(path: Path, file: RawFile) -> None:
+def _delete_advice(path: Path) -> str:
+    # The blob is what has to go: while it is there, the cache hands it out again.
+    return f"Delete {path.resolve()} and download again."
+
+
+def _verify(path: Path, file: RawFile, advice: str) -> None:
     size = path.stat().st_size
     if size != file.size:
-        raise ChecksumError(str(path), "size", str(file.size), str(size))
+        raise ChecksumError(file.url, "size", str(file.size), str(size), advice)
     if file.sha256 is None:  # not in LFS: git has no sha256 of it
         return
     digest = hashlib.sha256()
@@ -355,4 +400,4 @@ def _verify(path: Path, file: RawFile) -> None:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     if digest.hexdigest() != file.sha256:
-        raise ChecksumError(str(path), "sha256", file.sha256, digest.hexdigest())
+        raise ChecksumError(file.url, "sha256", file.sha256, digest.hexdigest(), advice)

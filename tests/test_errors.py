@@ -10,7 +10,7 @@ EXAMPLES = [
     errors.UnknownCaseError("liver_1066", ["liver_106"]),
     errors.MissingFilesError({"liver_106": "mask"}, 3, "/data", "Get it."),
     errors.AmbiguousFilesError("liver_106", "image", ["/a", "/b"]),
-    errors.ChecksumError("/a", "sha256", "00", "11"),
+    errors.ChecksumError("/a", "sha256", "00", "11", "Get it again."),
     errors.NothingLeftError("train", {"liver_106": "no mask file"}),
     errors.HubError("the Hub is away"),
     *(

@@ -2,6 +2,7 @@ import json
 import os
 import pickle
 import shutil
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -10,7 +11,9 @@ from compare import CONFIGS, identical, rows, wanted
 from volumes import IDS, SIZE, expected, files_of, intensities, save, save_case
 
 import ctspine1k
+from ctspine1k.builder import CTSpine1K
 from ctspine1k.errors import (
+    ChecksumError,
     FileFormatError,
     HubError,
     MissingFilesError,
@@ -79,6 +82,9 @@ def test_other_kinds_of_split(load):
         ({"splits": ["dev"]}, "splits='dev': expected one of 'train', 'validation', 'test'"),
         ({"split": "train[:1]", "streaming": True}, "a stream has no slices"),
         ({"split": "train", "cases": ["HN_P023"]}, "split='train': expected 'validation'"),
+        ({"image_size": 512}, "image_size=512: expected two positive numbers"),
+        ({"image_size": (0, 5)}, r"image_size=\(0, 5\): expected two positive numbers"),
+        ({"geometry": "no"}, "geometry='no': expected True or False"),
         ({"cases": []}, "no cases in train or validation or test"),
         ({"splits": "test", "cases": ["HN_P023"]}, "no cases in test: check splits, cases and split_file"),
         ({"revision": "a", "data_revision": "b"}, "revision='a' and data_revision='b' mean the same"),
@@ -307,3 +313,31 @@ def test_missing_cases_are_skipped_when_asked(load, tree):
         load(split="train", on_missing="skip")
     with pytest.raises(MissingFilesError):
         load(split="validation", on_missing="skip")
+
+
+def test_leftovers_of_a_killed_conversion_go(load, tmp_path):
+    (folder,) = {Path(file["filename"]).parent for file in load(split="train").cache_files}
+    shutil.rmtree(folder)
+    leftover = folder.with_name(folder.name + ".incomplete")
+    leftover.mkdir()
+    (leftover / "ctspine1k-train-00001-00000-of-NNNNN.arrow").write_bytes(b"half a file")
+    (leftover / "skipped").mkdir()
+    (leftover / "skipped" / "old.json").write_text("{}")
+    assert len(load(split="train")) == 2
+    assert sorted(path.suffix for path in folder.iterdir() if path.name != "LICENSE") == [".arrow", ".json"]
+
+
+def test_forced_conversion_of_several_parts_converts_once(load, monkeypatch):
+    made = []
+    prepare = CTSpine1K.download_and_prepare
+    monkeypatch.setattr(
+        CTSpine1K, "download_and_prepare", lambda self, **k: made.append(self) or prepare(self, **k)
+    )
+    assert len(load(split=["train[:1]+train[1:]", "train"], download_mode="force_redownload")[0]) == 2
+    assert len(made) == 1
+
+
+def test_a_bad_transfer_is_no_broken_case(load, hub, repo_id):
+    hub.faults["liver_106.nii.gz"] = [b"<html>"]
+    with pytest.raises(ChecksumError, match=r"liver_106.nii.gz: sha256 is .* Try again\."):
+        rows(load("2d", split="train", repo_id=repo_id, streaming=True, on_error="skip"))

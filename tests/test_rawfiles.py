@@ -67,3 +67,17 @@ def test_two_files_for_one_image_are_an_error(tmp_path):
         list_files(data_dir=tmp_path)
     assert (caught.value.case_id, caught.value.kind, len(caught.value.paths)) == ("liver_106", "image", 2)
     assert list_files(data_dir=tmp_path, case="HN_P001") == []
+
+
+def test_links_that_lead_nowhere_are_not_there(tmp_path):
+    place(tmp_path, "liver_106_seg.nii.gz")
+    (tmp_path / "liver_106.nii.gz").symlink_to(tmp_path / "gone")
+    assert [file.kind for file in list_files(case="liver_106", data_dir=tmp_path)] == ["mask"]
+
+
+def test_a_file_that_could_be_of_two_cases_is_an_error(tmp_path):
+    place(tmp_path, "x.nii.gz", "x_seg.nii.gz", "x_seg_seg.nii.gz")
+    (tmp_path / "split.txt").write_text("trainset:\nx\nx_seg\n")
+    with pytest.raises(ValueError, match=r"x_seg\.nii\.gz would be of both 'x' and 'x_seg'"):
+        list_files(data_dir=tmp_path, split_file=tmp_path / "split.txt")
+    assert len(list_files(data_dir=tmp_path, split_file=tmp_path / "split.txt", case="x")) == 2

@@ -300,9 +300,12 @@ def test_on_geometry_names_what_is_allowed(image, mask):
         read_pair(image, mask, on_geometry="ignore")
 
 
-@pytest.mark.parametrize("shape", [(32767, 32767, 32767), (6, 5, 32767), (32767, 32767, 1)])
+@pytest.mark.parametrize(
+    "shape", [(32767, 32767, 32767), (6, 5, 32767), (32767, 32767, 1), (2**31, 2**31, 2)]
+)
 def test_a_header_that_promises_too_much_is_not_believed(tmp_path, shape):
-    lying = nifti(labels(dtype="<i2"), dim=[3, *shape, 1, 1, 1, 1])
+    kind = nib.Nifti2Header if max(shape) > 32767 else nib.Nifti1Header
+    lying = nifti(labels(dtype="<i2"), header_class=kind, dim=[3, *shape, 1, 1, 1, 1])
     files = []
     for name in ("a.nii.gz", "a_seg.nii.gz"):
         (tmp_path / name).write_bytes(gzip.compress(lying))

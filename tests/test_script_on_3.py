@@ -1,6 +1,7 @@
 """The loading script on datasets 3.x. Later versions run no scripts: conftest.py leaves this module out there."""
 
 import shutil
+from pathlib import Path
 
 import datasets
 import pytest
@@ -93,3 +94,9 @@ def test_script_from_a_hub_repo_reads_another_repo_when_told(options, hub, tree,
         script_repo, name="3d", split="test", splits="test", repo=repo_id, trust_remote_code=True, **options
     )
     assert identical(rows(loaded), rows(ctspine1k.load_dataset("3d", split="test", data_dir=tree, **options)))
+
+
+def test_save_infos_writes_nothing_into_the_package(options, tree):
+    datasets.load_dataset(str(SCRIPT), data_dir=str(tree), save_infos=True, trust_remote_code=True, **options)
+    package = Path(ctspine1k.__file__).parent
+    assert not [path.name for path in package.iterdir() if path.suffix in (".md", ".json")]

@@ -35,6 +35,7 @@ def test_selection_by_id_keeps_the_catalogs_order(tree):
         ({"split": "val"}, ValueError, "split='val': expected one of 'train'"),
         ({"case": "liver_1066"}, UnknownCaseError, "liver_1066"),
         ({"revision": "main"}, ValueError, "has no revisions"),
+        ({"data_dir": ""}, ValueError, "data_dir is empty"),
         ({"data_dir": "/nowhere"}, FileNotFoundError, "data_dir='/nowhere': no such folder"),
     ],
 )

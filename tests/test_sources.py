@@ -60,6 +60,19 @@ def test_a_private_repo_needs_its_token(hub, repo_id):
     assert len(paths) == 2
 
 
+@pytest.mark.parametrize("token", ["hf_secret\n", " hf_secret "])
+def test_a_token_as_read_from_a_file(hub, repo_id, token):
+    hub.repos[repo_id].token = "hf_secret"
+    assert len(list_files(case="liver_106", repo_id=repo_id, token=token)) == 2
+
+
+@pytest.mark.parametrize("token", ["hf_se\ncret", "hf_se cret", "hf_sécret"])
+def test_a_token_that_cannot_be_sent_is_not_printed(repo_id, token):
+    with pytest.raises(ValueError, match=r"^token: expected letters and digits") as caught:
+        list_files(case="liver_106", repo_id=repo_id, token=token)
+    assert caught.value.__cause__ is caught.value.__context__ is None
+
+
 @pytest.mark.parametrize("selection", [{"repo_id": "tests/nowhere"}, {"revision": "no-such-branch"}])
 def test_what_the_hub_has_not(repo_id, selection):
     with pytest.raises(HubError, match="Check repo_id, the revision, your token"):
