@@ -82,7 +82,7 @@ _CITATION = """\
 class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
     """What to load. All but the last three fields are options of ``load_dataset``, on every version."""
 
-    data_revision: str | None = None  #: its branch, tag or commit; None for "main"
+    data_revision: str | None = None  #: branch, tag or commit of the Hub repo; None for "main"
     split_file: str | None = None  #: another assignment in the format of ``data_split.txt``
     cases: str | Case | Sequence[str | Case] | None = None  #: only these cases
     splits: Sequence[str] | None = None  #: only these splits

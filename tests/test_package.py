@@ -1,6 +1,7 @@
 """What is shipped, what it offers, and what importing it does."""
 
 import inspect
+import re
 import subprocess
 import sys
 import zipfile
@@ -65,6 +66,36 @@ def test_options_are_the_configs_with_the_same_defaults():
     ):
         assert arguments[option].default == getattr(config, option), option
     assert arguments["repo_id"].default == config.repo
+
+
+#: Each module imports from those before it, and from no other.
+ORDER = [
+    "errors",
+    "catalog",
+    "rawfiles",
+    "sources",
+    "selection",
+    "reader",
+    "skipped",
+    "builder",
+    "loading",
+    "phantom",
+    "cli",
+    "__main__",
+]
+
+
+def test_imports_go_one_way():
+    package = Path(ctspine1k.__file__).parent
+    modules = {path.stem for path in package.glob("*.py")} - {"__init__"}
+    assert modules == set(ORDER)
+    for module in modules:
+        imported = set(
+            re.findall(
+                r"^\s*from ctspine1k\.(\w+) import", (package / f"{module}.py").read_text(), re.MULTILINE
+            )
+        )
+        assert imported <= set(ORDER[: ORDER.index(module)]), module
 
 
 IMPORT = """
