@@ -116,39 +116,18 @@ def load_dataset(
         for name_of_split in dict.fromkeys(_split_name(part) for spec in specs for part in spec)
     }
     _check_files(builders, may_drop=split is None)
-
-    prepared: list[CTSpine1K] = []
-
-    def load(spec: list[str]) -> Any:
-        parts = []
-        for part in spec:
-            builder = builders[_split_name(part)]
-            if streaming:
-                parts.append(builder.as_streaming_dataset(split=part))
-                continue
-            if builder not in prepared:
-                builder.download_and_prepare(
-                    download_mode=download_mode, verification_mode=verification_mode, num_proc=num_proc
-                )
-                prepared.append(builder)
-            in_memory = (
-                is_small_dataset(builder.info.dataset_size) if keep_in_memory is None else keep_in_memory
-            )
-            parts.append(builder.as_dataset(split=part, in_memory=in_memory))
-        if len(parts) == 1:
-            return parts[0]
-        return datasets.concatenate_datasets(parts, split=datasets.NamedSplit("+".join(spec)))
-
+    if not streaming:
+        _prepare(
+            builders,
+            may_drop=split is None,
+            download_mode=download_mode,
+            verification_mode=verification_mode,
+            num_proc=num_proc,
+        )
     if split is not None:
-        loaded = [load(spec) for spec in specs]
+        loaded = [_load(spec, builders, streaming, keep_in_memory) for spec in specs]
         return loaded if isinstance(split, (list, tuple)) else loaded[0]
-    whole = {}
-    for name_of_split in builders:
-        try:
-            whole[name_of_split] = load([name_of_split])
-        except NothingLeftError:  # on_error="skip", and each case of it has been named in a warning
-            if not whole and name_of_split == list(builders)[-1]:
-                raise
+    whole = {part: _load([part], builders, streaming, keep_in_memory) for part in builders}
     return datasets.IterableDatasetDict(whole) if streaming else datasets.DatasetDict(whole)
 
 
@@ -206,6 +185,38 @@ def _check_files(builders: dict[str, CTSpine1K], *, may_drop: bool) -> None:
     for name, missing in absent.items():
         del builders[name]
         warnings.warn(missing.summary, SkippedCasesWarning, stacklevel=3)
+
+
+def _prepare(builders: dict[str, CTSpine1K], *, may_drop: bool, **options: Any) -> None:
+    """Convert each split that is not in the cache.
+
+    Splits of which every case was skipped, as a warning has told, are dropped where others remain.
+    """
+    for name in list(builders):
+        try:
+            builders[name].download_and_prepare(**options)
+        except NothingLeftError:
+            if not may_drop or len(builders) == 1:
+                raise
+            del builders[name]
+
+
+def _load(
+    spec: Sequence[str], builders: dict[str, CTSpine1K], streaming: bool, keep_in_memory: bool | None
+) -> Any:
+    """Join the parts of a data set, such as "train[:10%]" and "test"."""
+    parts = []
+    for part in spec:
+        builder = builders[_split_name(part)]
+        if streaming:
+            parts.append(builder.as_streaming_dataset(split=part))
+            continue
+        is_small = is_small_dataset(builder.info.dataset_size)
+        in_memory = is_small if keep_in_memory is None else keep_in_memory
+        parts.append(builder.as_dataset(split=part, in_memory=in_memory))
+    if len(parts) == 1:
+        return parts[0]
+    return datasets.concatenate_datasets(parts, split=datasets.NamedSplit("+".join(spec)))
 
 
 def _path(path: str | os.PathLike[str] | None) -> str | None:
