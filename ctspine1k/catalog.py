@@ -197,7 +197,7 @@ def _parse_sections(
 
 
 def _parse_case_id(line: str, fail: functools.partial[SplitFileError], known: Mapping[str, object]) -> str:
-    case_id = line.removesuffix(".nii.gz").removesuffix(".nii")
+    case_id = line.removesuffix(".nii.gz" if line.endswith(".nii.gz") else ".nii")
     if "/" in case_id or "\\" in case_id:
         raise fail("a name holds a path separator")
     if ".." in case_id:

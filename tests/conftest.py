@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import loopback  # noqa: F401 (imported for what it does)
 import pytest
 from hub import Hub, Repo
@@ -30,6 +31,12 @@ os.environ.update(ENVIRONMENT)
 for _name in ("HF_HUB_OFFLINE", "HF_TOKEN", "HF_DATASETS_CACHE", "HF_HUB_CACHE", "http_proxy", "HTTP_PROXY"):
     os.environ.pop(_name, None)
 
+
+# How long an example takes is the machine's affair, not a property of the code.
+hypothesis.settings.register_profile(
+    "tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("tests")
 
 _RUNS_SCRIPTS = importlib.metadata.version("datasets").startswith("3.")
 collect_ignore = ["test_script_on_4.py" if _RUNS_SCRIPTS else "test_script_on_3.py"]

@@ -1,7 +1,7 @@
 import collections
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ctspine1k import Case, load_catalog
@@ -138,9 +138,14 @@ names = st.text(st.characters(categories=("L", "N"), include_characters="._-"), 
 
 
 @given(st.lists(names, min_size=1, unique=True), st.sampled_from(["\n", "\r\n"]))
+@example([".nii", "a.nii"], "\n")
 def test_parser_gives_back_what_was_written(ids, newline):
     text = newline.join(["trainset:", *(f"{name}.nii.gz" for name in ids)])
     assert parse(text) == {"train": ids, "validation": [], "test": []}
+
+
+def test_a_suffix_is_taken_off_once():
+    assert parse("trainset:\na.nii\nb.nii.nii.gz\n")["train"] == ["a", "b.nii"]
 
 
 def test_cases_of_ones_own_have_no_source(tmp_path):
