@@ -36,7 +36,7 @@ from typing import Any, Literal, TypeAlias
 
 import datasets
 
-from ctspine1k.catalog import SPLITS, Case, load_catalog
+from ctspine1k.catalog import Case, load_catalog
 from ctspine1k.errors import (
     CaseError,
     CTSpine1KError,
@@ -62,7 +62,7 @@ _logger = logging.getLogger(__name__)
 #: Raise it when the same files and options give other rows: it is part of every cache's path.
 ROWS_VERSION = "1.0.0"
 
-#: Rows held in memory until they are written. A 3d row takes 2 MiB a slice, and two more while it is written.
+#: Rows held in memory until they are written: a 3d row takes 2 MiB a slice, and four more while written.
 _WRITER_BATCH_SIZE = {"3d": 1, "2d": 16}
 
 _DESCRIPTION = "1,005 spine CT scans with voxel labels for more than 11,100 vertebrae."
@@ -85,7 +85,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
     data_revision: str | None = None  #: branch, tag or commit of the Hub repo; None for "main"
     split_file: str | None = None  #: another assignment in the format of ``data_split.txt``
     cases: str | Case | Sequence[str | Case] | None = None  #: only these cases
-    splits: Sequence[str] | None = None  #: only these splits
+    splits: str | Sequence[str] | None = None  #: only these splits
     image_size: tuple[int, int] = (512, 512)  #: first and second axis of every slice
     geometry: bool = False  #: add columns source, spacing, affine, orientation
     on_missing: Policy = "raise"  #: a case without raw files
@@ -121,14 +121,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
         """The cases asked for; splits without any are left out."""
         catalog = load_catalog(self.split_file)
         chosen = catalog if self.cases is None else catalog.select(self.cases)
-        by_split = {split: list(chosen.where(split=split)) for split in self.splits or SPLITS}
-        filled = {split: cases for split, cases in by_split.items() if cases}
-        if not filled:
-            raise ValueError(
-                f"no case in {' or '.join(by_split)}: check splits, cases and split_file, of which "
-                f"{len(chosen)} cases are left in all"
-            )
-        return filled
+        return chosen.by_split(self.splits)
 
     @cached_property
     def pairs(self) -> tuple[list[CaseFiles], MissingFilesError | None]:
@@ -144,11 +137,6 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
         for option in ("on_missing", "on_error"):
             check_choice(option, getattr(self, option), ("raise", "skip"))
         check_choice("on_geometry", self.on_geometry, ("raise", "warn"))
-        if isinstance(self.splits, str):
-            self.splits = [self.splits]
-        self.splits = [str(split) for split in self.splits or SPLITS]
-        for split in self.splits:
-            check_choice("splits", split, SPLITS)
         if not isinstance(self.geometry, bool):
             raise ValueError(f"geometry={self.geometry!r}: expected True or False")
         try:

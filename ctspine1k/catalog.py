@@ -106,6 +106,22 @@ class Catalog:
         wanted = {self[case.case_id if isinstance(case, Case) else case] for case in cases}
         return Catalog(tuple(case for case in self if case in wanted))
 
+    def by_split(self, splits: str | Iterable[str] | None = None) -> dict[str, list[Case]]:
+        """Group the cases by split; a split without any is left out.
+
+        Args:
+            splits: one split or several; None for all.
+
+        Raises:
+            ValueError: there is no such split, or no case in any of them.
+        """
+        wanted = [splits] if isinstance(splits, str) else [str(split) for split in splits or SPLITS]
+        grouped = {split: list(self.where(split=check_choice("splits", split, SPLITS))) for split in wanted}
+        filled = {split: cases for split, cases in grouped.items() if cases}
+        if not filled:
+            raise ValueError(f"no cases in {' or '.join(wanted)}: check splits, cases and split_file")
+        return filled
+
     @functools.cached_property
     def _by_id(self) -> dict[str, Case]:
         return {case.case_id: case for case in self.cases}

@@ -16,8 +16,8 @@ import datasets
 from datasets.utils.info_utils import is_small_dataset
 
 from ctspine1k.builder import CTSpine1K, Policy
-from ctspine1k.catalog import SPLITS, Case, Catalog, load_catalog
-from ctspine1k.errors import MissingFilesError, NothingLeftError, SkippedCasesWarning, check_choice
+from ctspine1k.catalog import Case, load_catalog
+from ctspine1k.errors import MissingFilesError, NothingLeftError, SkippedCasesWarning
 from ctspine1k.sources import DEFAULT_REPO, find_source
 
 __all__ = ["load_dataset"]
@@ -94,7 +94,7 @@ def load_dataset(
         raise ValueError(f"revision={revision!r} and data_revision={data_revision!r} mean the same: give one")
     catalog = load_catalog(split_file)
     chosen = catalog if cases is None else catalog.select(cases)
-    specs = _specs(split, _splits_with_cases(chosen, splits), streaming)
+    specs = _specs(split, list(chosen.by_split(splits)), streaming)
     # One source for all splits: they are of one commit, which is asked for once.
     source = find_source(data_dir, repo_id, data_revision or revision, token)
     builders = {
@@ -129,17 +129,6 @@ def load_dataset(
         return loaded if isinstance(split, (list, tuple)) else loaded[0]
     whole = {part: _load([part], builders, streaming, keep_in_memory) for part in builders}
     return datasets.IterableDatasetDict(whole) if streaming else datasets.DatasetDict(whole)
-
-
-def _splits_with_cases(chosen: Catalog, splits: str | Sequence[str] | None) -> list[str]:
-    wanted = [splits] if isinstance(splits, str) else [str(split) for split in splits or SPLITS]
-    for split in wanted:
-        check_choice("splits", split, SPLITS)
-    filled = {case.split for case in chosen}
-    available = [split for split in wanted if split in filled]
-    if not available:
-        raise ValueError(f"no cases in {' or '.join(wanted)}: check splits, cases and split_file")
-    return available
 
 
 def _specs(split: Any, available: Sequence[str], streaming: bool) -> list[list[str]]:

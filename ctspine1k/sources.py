@@ -240,7 +240,14 @@ class HubSource:
                 path.relative_to(root).as_posix(): _cached_record(path) for path in paths if path.is_file()
             }
         with self._explained():
-            return _tree(self.repo_id, self.commit, self.token)
+            entries = _api(self.token).list_repo_tree(
+                self.repo_id, recursive=True, revision=self.commit, repo_type="dataset"
+            )
+            return {
+                entry.path: (entry.size, entry.lfs.sha256 if entry.lfs else None)
+                for entry in entries
+                if isinstance(entry, RepoFile)
+            }
 
     @functools.cached_property
     def _cached_snapshot(self) -> Path:
@@ -323,16 +330,6 @@ class _HubStream:
 
 def _api(token: str | bool | None) -> huggingface_hub.HfApi:
     return huggingface_hub.HfApi(token=token, library_name="ctspine1k", library_version=__version__)
-
-
-@functools.lru_cache(maxsize=8)  # a commit never changes, and each split asks anew
-def _tree(repo_id: str, commit: str, token: str | bool | None) -> dict[str, tuple[int, str | None]]:
-    entries = _api(token).list_repo_tree(repo_id, recursive=True, revision=commit, repo_type="dataset")
-    return {
-        entry.path: (entry.size, entry.lfs.sha256 if entry.lfs else None)
-        for entry in entries
-        if isinstance(entry, RepoFile)
-    }
 
 
 class _NoProgress(tqdm):

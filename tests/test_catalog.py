@@ -78,6 +78,17 @@ def test_where_names_what_is_allowed(name):
         load_catalog().where(**{name: "typo"})
 
 
+def test_by_split():
+    chosen = load_catalog().select(["HN_P023", "liver_106", "HN_P001"])
+    names = {split: [case.case_id for case in cases] for split, cases in chosen.by_split().items()}
+    assert names == {"train": ["HN_P001", "liver_106"], "validation": ["HN_P023"]}
+    assert list(chosen.by_split(["validation", "train"])) == ["validation", "train"]
+    with pytest.raises(ValueError, match="no cases in test: check splits, cases and split_file"):
+        chosen.by_split("test")
+    with pytest.raises(ValueError, match="splits='dev': expected one of 'train'"):
+        chosen.by_split(["dev"])
+
+
 def test_select_keeps_the_catalogs_order():
     catalog = load_catalog()
     assert [c.case_id for c in catalog.select(["liver_106", catalog["HN_P001"]])] == ["HN_P001", "liver_106"]
