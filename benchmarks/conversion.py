@@ -121,7 +121,8 @@ def make_case(root: Path, slices: int) -> str:
         ]
         voxels = np.stack(shifted, axis=2)
         if not suffix:
-            voxels = voxels + random.integers(-2, 3, voxels.shape, voxels.dtype)
+            noise = random.integers(-1, 2, voxels.shape, voxels.dtype)
+            voxels = np.where(voxels > voxels.min(), voxels + noise, voxels)  # what pads a scan has none
         image = nib.Nifti1Image(voxels, loaded[0].affine)
         compressed = gzip.compress(image.to_bytes(), 6)
         for case_id in CASES:

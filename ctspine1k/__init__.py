@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ctspine1k.catalog import Catalog as Catalog
     from ctspine1k.catalog import load_catalog as load_catalog
     from ctspine1k.errors import CTSpine1KError as CTSpine1KError
+    from ctspine1k.lazy import LazyDataset as LazyDataset
     from ctspine1k.loading import load_dataset as load_dataset
     from ctspine1k.rawfiles import RawFile as RawFile
     from ctspine1k.reader import VolumePair as VolumePair
@@ -36,6 +37,7 @@ _MODULES = {
     "CTSpine1KError": "errors",
     "Case": "catalog",
     "Catalog": "catalog",
+    "LazyDataset": "lazy",
     "RawFile": "rawfiles",
     "VolumePair": "reader",
     "download_files": "selection",

@@ -1,6 +1,7 @@
 """The builder: from the files of each case to the rows of a `datasets.Dataset`.
 
-Config "3d" gives one row a case, "2d" one row an axial slice, both as the published loader did:
+Config "3d" gives one row a case, "2d" one row an axial slice, both as the published loader did, in storage
+that is "dense" as it had it, or "compact" (`ctspine1k.compact`):
 
 =============  =======================  ==========================================================
 column         type                     what
@@ -28,19 +29,19 @@ import json
 import logging
 import operator
 import re
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import datasets
+import pyarrow as pa
 
+from ctspine1k.boxes import require_blosc2
 from ctspine1k.catalog import Case, load_catalog
 from ctspine1k.errors import (
     CaseError,
     CTSpine1KError,
-    GeometryWarning,
     ImageSizeError,
     MissingFilesError,
     NothingLeftError,
@@ -48,14 +49,15 @@ from ctspine1k.errors import (
 )
 from ctspine1k.rawfiles import CaseFiles, RawFile
 from ctspine1k.reader import PairReader, Readable, open_pair
+from ctspine1k.rows import Batch, Storage, batches, row_features
 from ctspine1k.selection import pair_files
 from ctspine1k.skipped import read_skipped, record_skipped, warn_skipped
 from ctspine1k.sources import DEFAULT_REPO, Source, find_source
+from ctspine1k.threads import ahead, usable_threads
 
 __all__ = ["CTSpine1K", "CTSpine1KConfig", "Policy"]
 
 Policy: TypeAlias = Literal["raise", "skip"]
-Row: TypeAlias = "tuple[str, dict[str, Any]]"
 
 _logger = logging.getLogger(__name__)
 
@@ -86,7 +88,8 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
     split_file: str | None = None  #: another assignment in the format of ``data_split.txt``
     cases: str | Case | Sequence[str | Case] | None = None  #: only these cases
     splits: str | Sequence[str] | None = None  #: only these splits
-    image_size: tuple[int, int] = (512, 512)  #: first and second axis of every slice
+    storage: Storage = "dense"  #: how voxels are kept on disk
+    image_size: tuple[int, int] | None = None  #: first and second axis of every slice; see `_normalise`
     geometry: bool = False  #: add columns source, spacing, affine, orientation
     on_missing: Policy = "raise"  #: a case without raw files
     on_error: Policy = "raise"  #: a case whose files cannot be used
@@ -102,7 +105,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
         self._normalise()
         options = {
             name: getattr(self, name)
-            for name in ("image_size", "geometry", "on_missing", "on_error", "on_geometry")
+            for name in ("storage", "image_size", "geometry", "on_missing", "on_error", "on_geometry")
         }
         state = [options, [vars(case) for case in self._cases], self.source.fingerprint(self._cases)]
         if self.on_missing == "skip":  # which cases there are is then part of what the rows are
@@ -139,15 +142,25 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
         check_choice("on_geometry", self.on_geometry, ("raise", "warn"))
         if not isinstance(self.geometry, bool):
             raise ValueError(f"geometry={self.geometry!r}: expected True or False")
-        try:
-            first, second = map(operator.index, self.image_size)
-            if min(first, second) < 1:
-                raise ValueError
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"image_size={self.image_size!r}: expected two positive numbers, such as (512, 512)"
-            ) from None
-        self.image_size = first, second
+        check_choice("storage", self.storage, ("dense", "compact"))
+        if self.storage == "compact":
+            require_blosc2()
+        elif self.image_size is None:  # dense features promise a size: that of all the published volumes
+            self.image_size = 512, 512
+        if self.image_size is not None:
+            self.image_size = _checked_size(self.image_size)
+
+
+def _checked_size(image_size: tuple[int, int]) -> tuple[int, int]:
+    try:
+        first, second = map(operator.index, image_size)
+        if min(first, second) < 1:
+            raise ValueError
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"image_size={image_size!r}: expected two positive numbers, such as (512, 512)"
+        ) from None
+    return first, second
 
 
 @dataclass(frozen=True)
@@ -188,6 +201,7 @@ class CTSpine1K(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         at_commit = re.search(r"/resolve/([^/]+)", base_path or "")
         if at_commit and not repo and kwargs.get("data_dir") is None:
             kwargs["data_revision"] = kwargs.get("data_revision") or at_commit[1]
+        self._threads = 1
         super().__init__(
             cache_dir=cache_dir,
             config_name=config_name,
@@ -206,7 +220,9 @@ class CTSpine1K(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(
             description=_DESCRIPTION,
-            features=_features(self.config),
+            features=row_features(
+                self.config.name, self.config.storage, self.config.image_size, self.config.geometry
+            ),
             homepage="https://arxiv.org/abs/2105.14711",
             license="CC BY-NC-SA",
             citation=_CITATION,
@@ -241,70 +257,57 @@ class CTSpine1K(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         }
         return [
             # num_proc shards over lists: each job carries what its rows need.
-            datasets.SplitGenerator(
-                name=split, gen_kwargs={"jobs": jobs, "is_streaming": dl_manager.is_streaming}
-            )
+            datasets.SplitGenerator(name=split, gen_kwargs={"jobs": jobs})
             for split, jobs in by_split.items()
             if jobs
         ]
 
-    def _generate_examples(self, jobs: list[_Job], is_streaming: bool) -> Iterator[Row]:
+    def _generate_examples(self, jobs: list[_Job]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Stream: slice after slice, and nothing is read ahead."""
+        for batch in self._batches(jobs, depth=1, is_streaming=True):
+            yield from batch.rows()
+
+    def _generate_tables(self, jobs: list[_Job]) -> Iterator[tuple[int, pa.Table]]:
+        """Convert."""
+        batches = self._batches(jobs, depth=self._writer_batch_size, is_streaming=False)
+        tables: Iterator[pa.Table] = (batch.table(self.info.features) for batch in batches)
+        if self.config.name == "2d":
+            tables = _joined(tables)
+        if self.config.storage == "dense" and self._threads > 1:
+            tables = ahead(tables)  # so that one volume is read while another is written
+        yield from enumerate(tables)
+
+    def _batches(self, jobs: list[_Job], depth: int, is_streaming: bool) -> Iterator[Batch]:
         for job in jobs:
-            with self._opened(job) as (image, mask):
-                try:
-                    rows = self._rows(job.case, image, mask)
-                except CaseError as error:
-                    if self.config.on_error == "raise":
-                        raise
-                    self._skip(job.case.case_id, str(error), is_streaming)
-                else:
-                    yield from rows
+            is_given = False
+            try:
+                for batch in self._case_batches(job, depth):
+                    is_given = True
+                    yield batch
+                    del batch  # it may be a volume, and the next one is on its way
+            except CaseError as error:
+                if is_given or self.config.on_error == "raise":
+                    raise
+                self._skip(job.case.case_id, str(error), is_streaming)
 
-    def _rows(self, case: Case, image: Readable, mask: Readable) -> Iterable[Row]:
-        """Give the rows of a case; with ``on_error="skip"`` no row of a broken case is given at all."""
-        if self.config.name == "3d":
-            return [self._volume_row(case, image, mask)]
-        if self.config.on_error == "skip":
-            # Slices are given before the end of the file is seen: see it first.
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", GeometryWarning)  # told once, with the rows
-                with self._reader(image, mask) as pair:
+    def _case_batches(self, job: _Job, depth: int) -> Iterator[Batch]:
+        config: CTSpine1KConfig = self.config
+        with self._opened(job) as (image, mask):
+            if config.on_error == "skip" and config.name == "2d":
+                # Slices are given before the end of the file is seen: see it first.
+                with self._reader(image, mask, on_geometry=None) as pair:
                     pair.check()
-            _rewind(image, mask)
-        return self._slice_rows(case, image, mask)
-
-    def _volume_row(self, case: Case, image: Readable, mask: Readable) -> Row:
-        with self._reader(image, mask) as pair:
-            volume = pair.read()
-            return case.case_id, {
-                "image": volume.image,
-                "segmentation": volume.segmentation,
-                "patient_id": case.case_id,
-                "index": case.index,
-                **self._geometry_columns(case, pair),
-            }
-
-    def _slice_rows(self, case: Case, image: Readable, mask: Readable) -> Iterator[Row]:
-        with self._reader(image, mask) as pair:
-            geometry = self._geometry_columns(case, pair)
-            for number, (slice_image, slice_mask) in enumerate(pair.slices()):
-                yield (
-                    f"{case.case_id}/{number:04d}",
-                    {
-                        "image": slice_image,
-                        "segmentation": slice_mask,
-                        "patient_id": case.case_id,
-                        "index": case.index,
-                        "slice_index": number,
-                        **geometry,
-                    },
-                )
+                _rewind(image, mask)
+            with self._reader(image, mask, on_geometry=config.on_geometry) as pair:
+                yield from batches(config.name, config.storage, job.case, pair, depth, config.geometry)
 
     @contextlib.contextmanager
-    def _reader(self, image: Readable, mask: Readable) -> Iterator[PairReader]:
-        with open_pair(image, mask, on_geometry=self.config.on_geometry) as pair:
+    def _reader(
+        self, image: Readable, mask: Readable, on_geometry: Literal["raise", "warn"] | None
+    ) -> Iterator[PairReader]:
+        with open_pair(image, mask, on_geometry=on_geometry, threads=self._threads) as pair:
             size, expected = pair.geometry.shape[1:], self.config.image_size
-            if size != expected:
+            if expected is not None and size != expected:
                 raise ImageSizeError(
                     pair.name,
                     f"slices of {expected[0]} x {expected[1]}",
@@ -313,17 +316,6 @@ class CTSpine1K(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
                     'one out with on_error="skip".',
                 )
             yield pair
-
-    def _geometry_columns(self, case: Case, pair: PairReader) -> dict[str, Any]:
-        if not self.config.geometry:
-            return {}
-        geometry = pair.geometry
-        return {
-            "source": case.source,
-            "spacing": list(geometry.spacing),
-            "affine": geometry.affine,
-            "orientation": geometry.orientation,
-        }
 
     @contextlib.contextmanager
     def _opened(self, job: _Job) -> Iterator[list[Readable]]:
@@ -357,9 +349,18 @@ class CTSpine1K(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         else:
             record_skipped(self._fs, self._output_dir, case_id, reason)
 
-    def _prepare_split_single(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+    def _prepare_split(self, *args: Any, num_proc: int | None = None, **kwargs: Any) -> None:
+        self._threads = usable_threads(num_proc or 1)
+        super()._prepare_split(*args, num_proc=num_proc, **kwargs)
+
+    def _prepare_split_single(
+        self, gen_kwargs: Any, fpath: str, file_format: str, max_shard_size: int, job_id: int, **unused: Any
+    ) -> Iterator[Any]:
+        # Write tables as builders of tables do: by rows, each column would be copied three times.
         try:
-            yield from super()._prepare_split_single(*args, **kwargs)
+            yield from datasets.ArrowBasedBuilder._prepare_split_single(
+                self, gen_kwargs, fpath, file_format, max_shard_size, job_id
+            )
         except datasets.exceptions.DatasetGenerationError as error:
             # Our errors say what to do; and from a worker process only the outermost one arrives.
             if isinstance(error.__cause__, CTSpine1KError):
@@ -367,28 +368,15 @@ class CTSpine1K(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
             raise
 
 
-def _features(config: CTSpine1KConfig) -> datasets.Features:
-    size = tuple(config.image_size)
-    if config.name == "3d":
-        voxels, shape, position = datasets.Array3D, (None, *size), {}
-    else:
-        voxels, shape, position = datasets.Array2D, size, {"slice_index": datasets.Value("int32")}
-    geometry = {
-        "source": datasets.Value("string"),
-        "spacing": datasets.Sequence(datasets.Value("float64"), length=3),
-        "affine": datasets.Array2D((4, 4), "float64"),
-        "orientation": datasets.Value("string"),
-    }
-    return datasets.Features(
-        {
-            "image": voxels(shape, "float32"),
-            "segmentation": voxels(shape, "int32"),
-            "patient_id": datasets.Value("string"),
-            "index": datasets.Value("int32"),
-            **position,
-            **(geometry if config.geometry else {}),
-        }
-    )
+def _joined(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Join each table of one row with the next: `datasets` 3 would write the row after it."""
+    held: list[pa.Table] = []
+    for table in tables:
+        held.append(table)
+        if len(table) > 1 or len(held) > 1:
+            yield pa.concat_tables(held)
+            held.clear()
+    yield from held
 
 
 def _rewind(*files: Readable) -> None:

@@ -10,6 +10,8 @@
     ├── ChecksumError          a file that differs from the Hub's record (ValueError)
     ├── NothingLeftError       a split of which every case was skipped       (ValueError)
     ├── HubError               the Hub, or a repo or revision on it, cannot be reached (ConnectionError)
+    ├── StoredArrayError       stored voxels that cannot be read             (ValueError)
+    ├── MissingPackageError    a package of an extra is not installed        (ImportError)
     └── CaseError              a case whose files cannot be used         (ValueError)
         ├── FileFormatError    not NIfTI, or a kind of it that holds no scan
         ├── TruncatedFileError the file ends before its header says
@@ -40,10 +42,12 @@ __all__ = [
     "HubError",
     "ImageSizeError",
     "MissingFilesError",
+    "MissingPackageError",
     "NothingLeftError",
     "PairMismatchError",
     "SkippedCasesWarning",
     "SplitFileError",
+    "StoredArrayError",
     "TruncatedFileError",
     "UnknownCaseError",
     "VoxelValueError",
@@ -165,6 +169,29 @@ class NothingLeftError(CTSpine1KError, ValueError):
 
 class HubError(CTSpine1KError, ConnectionError):
     """The Hub cannot be reached, or has no such repo or revision."""
+
+
+class StoredArrayError(CTSpine1KError, ValueError):
+    """Voxels in compact storage that cannot be read: which row and column, expected, found, what to do."""
+
+    def __init__(self, name: str, expected: str, found: str, advice: str = "") -> None:
+        super().__init__(name, expected, found, advice)
+        self.name, self.expected, self.found = name, expected, found
+        self.advice = advice or "The file is damaged: delete it and convert again, or restore a copy."
+
+    def __str__(self) -> str:
+        return f"{self.name}: expected {self.expected}, found {self.found}. {self.advice}"
+
+
+class MissingPackageError(CTSpine1KError, ImportError):
+    """A package that only this needs is not installed; ``extra`` is the extra of ctspine1k that has it."""
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(what, package, extra)
+        self.what, self.package, self.extra = what, package, extra
+
+    def __str__(self) -> str:
+        return f"{self.what} needs {self.package}: pip install 'ctspine1k[{self.extra}]'"
 
 
 class CaseError(CTSpine1KError, ValueError):

@@ -18,6 +18,7 @@ from datasets.utils.info_utils import is_small_dataset
 from ctspine1k.builder import CTSpine1K, Policy
 from ctspine1k.catalog import Case, load_catalog
 from ctspine1k.errors import MissingFilesError, NothingLeftError, SkippedCasesWarning
+from ctspine1k.rows import Storage
 from ctspine1k.sources import DEFAULT_REPO, find_source
 
 __all__ = ["load_dataset"]
@@ -34,7 +35,8 @@ def load_dataset(
     split_file: str | os.PathLike[str] | None = None,
     cases: str | Case | Iterable[str | Case] | None = None,
     splits: str | Sequence[str] | None = None,
-    image_size: tuple[int, int] = (512, 512),
+    storage: Storage = "dense",
+    image_size: tuple[int, int] | None = None,
     geometry: bool = False,
     on_missing: Policy = "raise",
     on_error: Policy = "raise",
@@ -61,7 +63,11 @@ def load_dataset(
         split_file: another assignment in the format of ``data_split.txt``.
         cases: only these cases, by id or as `Case`; ``index`` stays their position in the split.
         splits: only these splits, where ``split`` is None.
-        image_size: voxels along the first and second axis of each slice, which the features promise.
+        storage: "dense", arrays that Arrow holds as float32 and int32; or "compact", the same arrays
+            compressed to less than the raw files and readable in parts (`LazyDataset`), which needs
+            ``ctspine1k[compact]``.
+        image_size: voxels along the first and second axis of each slice. None for (512, 512) in dense
+            storage, whose features promise a size, and for any in compact storage.
         geometry: add columns source, spacing, affine and orientation.
         on_missing: "raise" if a case has no raw files, or "skip" it with a warning.
         on_error: "raise" if a case's files cannot be used, or "skip" it with a warning.
@@ -86,6 +92,7 @@ def load_dataset(
         AmbiguousFilesError: several files for one image or mask.
         CaseError: a case's files cannot be used, and ``on_error`` is "raise".
         NothingLeftError: all cases were skipped.
+        MissingPackageError: compact storage needs a package that is not installed.
         HubError, ChecksumError: the Hub cannot be reached, has no such repo or revision, or gave other bytes.
     """
     if streaming and num_proc is not None:
@@ -105,6 +112,7 @@ def load_dataset(
             shared_source=source,
             split_file=_path(split_file),
             cases=None if cases is None else [case.case_id for case in chosen],
+            storage=storage,
             image_size=image_size,
             geometry=geometry,
             on_missing=on_missing,

@@ -1,9 +1,10 @@
 """One case from its two NIfTI files: one gzip pass, slice by slice, checked.
 
 A ``.nii.gz`` is one gzip stream in which the slices come in order. It is inflated with ISA-L into one
-reused buffer, and each slice is transposed and converted while it is in the processor's cache: float64
-copies of a volume never exist, and a pass over the slices needs memory for a few of them. What comes out
-is, bit for bit, ``np.transpose(nibabel.load(file).get_fdata(), (2, 0, 1))``, cast.
+reused buffer, some slices at a time, and these are transposed and converted in one step, by whoever needs
+them: float64 copies of a volume never exist, and a pass over the slices needs memory for a few of them. Where
+a second thread may be used, it inflates the next slices meanwhile. What comes out is, bit for bit,
+``np.transpose(nibabel.load(file).get_fdata(), (2, 0, 1))``, cast.
 
 Axis order: files have axes (i, j, k); arrays here are slice first, (k, i, j). Nothing is resampled or
 reoriented.
@@ -14,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
-import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -39,6 +39,9 @@ from ctspine1k.errors import (
     VoxelValueError,
     check_choice,
 )
+from ctspine1k.growing import GrowingArray
+from ctspine1k.scaling import Scaling
+from ctspine1k.threads import ahead, usable_threads
 
 __all__ = ["Geometry", "PairReader", "VolumePair", "open_pair", "read_pair"]
 
@@ -51,8 +54,11 @@ MAX_LABEL = 25
 #: Headers of one scan, written by two programs, differ by rounding to this degree (affine entries, mm).
 GEOMETRY_TOLERANCE = 1e-3
 
-#: Bytes a buffer may be ahead of the voxels that have arrived, whatever a header promises.
-_FIRST_ALLOCATION = 1 << 26
+#: Slices that are read at a time where nothing else is said.
+_DEPTH = 8
+
+#: Bytes that are inflated at a time: what the cache holds, since they are copied once.
+_PIECE = 1 << 19
 
 _AGAIN = "Delete the file and get it again."
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -104,29 +110,43 @@ def read_pair(
         CaseError: the files cannot be used; its subclasses and its message say why.
         FileNotFoundError: there is no file at a path.
     """
-    with open_pair(image, mask, on_geometry=on_geometry) as pair:
+    with open_pair(image, mask, on_geometry=on_geometry, threads=usable_threads()) as pair:
         return pair.read()
 
 
 @contextlib.contextmanager
 def open_pair(
-    image: Readable, mask: Readable, *, on_geometry: Literal["raise", "warn"] = "warn"
+    image: Readable,
+    mask: Readable,
+    *,
+    on_geometry: Literal["raise", "warn"] | None = "warn",
+    threads: int = 1,
 ) -> Iterator[PairReader]:
-    """Open one case and read both headers. Arguments and errors as of `read_pair`."""
+    """Open one case and read both headers; arguments and errors as of `read_pair`.
+
+    With ``on_geometry=None`` the places of the two are not compared; with ``threads`` above 1, a thread reads
+    ahead.
+    """
     check_choice("on_geometry", on_geometry, ("raise", "warn"))
     with contextlib.ExitStack() as stack:
         image_reader = stack.enter_context(_VolumeReader.opened(image))
         mask_reader = stack.enter_context(_VolumeReader.opened(mask))
-        yield PairReader(image_reader, mask_reader, on_geometry)
+        yield PairReader(image_reader, mask_reader, on_geometry, threads)
 
 
 class PairReader:
     """The two files of one case, opened side by side; read once, from the first slice to the last."""
 
-    def __init__(self, image: _VolumeReader, mask: _VolumeReader, on_geometry: str) -> None:
-        _check_same_place(image, mask, on_geometry)
-        self._image, self._mask = image, mask
+    def __init__(
+        self, image: _VolumeReader, mask: _VolumeReader, on_geometry: str | None, threads: int
+    ) -> None:
+        _check_same_shape(image, mask)
+        if on_geometry is not None:
+            _check_same_place(image, mask, on_geometry)
+        self._image, self._mask, self._threads = image, mask, threads
         self.name = image.name  #: of the image's file, for messages
+        self.scaling = image.scaling  #: from the stored intensities to Hounsfield units
+        self.stored_types = image.dtype, mask.label_type  #: of what `slabs` yields
         i, j, k = image.shape
         along_i, along_j, along_k = (float(size) for size in voxel_sizes(image.affine))
         codes = nib.orientations.aff2axcodes(image.affine)
@@ -137,39 +157,38 @@ class PairReader:
             orientation="".join(codes[axis] or "?" for axis in (2, 0, 1)),
         )
 
-    def slices(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int32]]]:
-        """Yield image (float32, HU) and segmentation (int32) of each slice, both of shape (i, j).
+    def slabs(self, depth: int = _DEPTH) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """Yield image and labels of ``depth`` slices at a time (the last time, of those that are left).
 
-        The end of both files is checked after the last slice.
+        Both are of shape (slices, i, j), though in memory i comes last, and of the types in `stored_types`,
+        in the file's byte order: the image as it is stored, to be scaled with `scaling`, and finite when it
+        is; the labels as whole numbers from 0 to 25. They are views of buffers, written over when the next
+        are asked for. The end of both files is checked after the last slice.
         """
-        shape = self.geometry.shape[1:]
-        for raw_image, raw_mask in zip(self._image.slices(), self._mask.slices(), strict=True):
-            image, segmentation = np.empty(shape, np.float32), np.empty(shape, np.int32)
-            self._image.to_intensities(raw_image, image)
-            self._mask.to_labels(raw_mask, segmentation)
-            yield image, segmentation
+        pairs = zip(self._image.images(depth), self._mask.labels(depth), strict=True)
+        return ahead(pairs) if self._threads > 1 else pairs
 
     def read(self) -> VolumePair:
         """Read all slices into two arrays."""
         image, segmentation = (
-            _GrowingVolume(self.geometry.shape, "f4"),
-            _GrowingVolume(self.geometry.shape, "i4"),
+            GrowingArray(self.geometry.shape, "f4"),
+            GrowingArray(self.geometry.shape, "i4"),
         )
-        for raw_image, raw_mask in zip(self._image.slices(), self._mask.slices(), strict=True):
-            self._image.to_intensities(raw_image, image.next_slice())
-            self._mask.to_labels(raw_mask, segmentation.next_slice())
+        for stored, labels in self.slabs():
+            self.scaling.write(stored, image.extend(len(stored)))
+            np.copyto(segmentation.extend(len(labels)), labels, casting="unsafe")
         geometry = self.geometry
         return VolumePair(
-            image.voxels, segmentation.voxels, geometry.affine, geometry.spacing, geometry.orientation
+            image.filled, segmentation.filled, geometry.affine, geometry.spacing, geometry.orientation
         )
 
     def check(self) -> None:
         """Read everything and keep nothing."""
-        for _ in self.slices():
+        for _ in self.slabs():
             pass
 
 
-def _check_same_place(image: _VolumeReader, mask: _VolumeReader, on_geometry: str) -> None:
+def _check_same_shape(image: _VolumeReader, mask: _VolumeReader) -> None:
     if image.shape != mask.shape:
         raise PairMismatchError(
             mask.name,
@@ -177,6 +196,9 @@ def _check_same_place(image: _VolumeReader, mask: _VolumeReader, on_geometry: st
             str(mask.shape),
             "The mask belongs to another volume, or one of the two was resampled.",
         )
+
+
+def _check_same_place(image: _VolumeReader, mask: _VolumeReader, on_geometry: str) -> None:
     places = {"affine": (image.affine, mask.affine), "spacing": (image.zooms, mask.zooms)}
     differing = {
         name: both for name, both in places.items() if not np.allclose(*both, rtol=0, atol=GEOMETRY_TOLERANCE)
@@ -204,12 +226,13 @@ class _VolumeReader:
         self.name = name
         self.affine: NDArray[np.float64]
         self._stream = stream
-        self._buffer = bytearray()
+        self._buffer, self._other_buffer = bytearray(), bytearray()
         header = self._read_header()
         self.shape = self._checked_shape(header)
-        self.dtype = self._checked_dtype(header)
+        self._file_type = self._checked_dtype(header)
+        self.dtype: np.dtype[Any] = self._file_type.newbyteorder("=")
         slope, inter = header.get_slope_inter()  # None where the header's values mean "unscaled"
-        self._slope, self._inter = 1.0 if slope is None else slope, 0.0 if inter is None else inter
+        self.scaling = Scaling(1.0 if slope is None else float(slope), 0.0 if inter is None else float(inter))
         self.zooms: NDArray[np.float64] = np.asarray(header.get_zooms()[:3], np.float64)
 
     @classmethod
@@ -221,24 +244,54 @@ class _VolumeReader:
                 reader = cls(_inflated(stream, name), name)
             yield reader
 
-    def slices(self) -> Iterator[NDArray[Any]]:
-        """Yield each slice as a view, of shape (i, j) and the stored type, of a buffer that is used again."""
+    @property
+    def label_type(self) -> np.dtype[Any]:
+        """The type that keeps labels: the file's if it holds them as whole numbers, else the smallest."""
+        is_whole = self.dtype.kind in "iu" and self.scaling.is_identity
+        return self.dtype if is_whole else np.dtype(np.uint8)
+
+    def images(self, depth: int) -> Iterator[NDArray[Any]]:
+        """Yield intensities as stored, (slices, i, j), whose values are finite."""
+        for stored in self._slabs(depth):
+            if self.dtype.kind == "f" or not self.scaling.is_identity:
+                for one in stored:
+                    self._check_finite(one)
+            yield stored
+
+    def labels(self, depth: int) -> Iterator[NDArray[Any]]:
+        """Yield labels, (slices, i, j). A value that is not a label is an error, not a cast."""
+        is_kept = self.label_type == self.dtype and self.scaling.is_identity
+        for stored in self._slabs(depth):
+            if is_kept:
+                if stored.min() < 0 or stored.max() > MAX_LABEL:
+                    raise self._no_label(stored[(stored < 0) | (stored > MAX_LABEL)][0])
+                yield stored
+            else:
+                yield np.stack([self._to_label_type(one) for one in stored])
+
+    def _slabs(self, depth: int) -> Iterator[NDArray[Any]]:
+        """Yield slabs as they lie in the file, seen slice first: views of two buffers in turn."""
         rows, columns, count = self.shape
         size = rows * columns * self.dtype.itemsize
-        for number in range(count):
+        for start in range(0, count, depth):
+            slices = min(depth, count - start)
             with _explained(self.name):
-                self._fill_buffer(size, f"{count} slices", f"the end of the file in slice {number}")
-            yield np.frombuffer(self._buffer, self.dtype, rows * columns).reshape(columns, rows).T
+                filled = self._fill_buffer(slices * size)
+            if filled < slices * size:
+                found = f"the end of the file in slice {start + filled // size}"
+                raise TruncatedFileError(self.name, f"{count} slices", found, _AGAIN)
+            stored = np.frombuffer(self._buffer, self._file_type, slices * rows * columns)
+            yield stored.reshape(slices, columns, rows).transpose(0, 2, 1)
+            # One buffer is filled while the other is looked at.
+            self._buffer, self._other_buffer = self._other_buffer, self._buffer
         with _explained(self.name):
             self._check_end()
 
-    def to_intensities(self, stored: NDArray[Any], out: NDArray[np.float32]) -> None:
-        """Convert a slice to float32, scaled as nibabel scales it."""
-        # An infinite result is reported below, by file and value, not as NumPy's warning.
-        with np.errstate(over="ignore", invalid="ignore"):
-            np.copyto(out, self._scaled(stored), casting="unsafe")
-        if (self.dtype.kind == "f" or self._is_scaled) and not np.isfinite(out).all():
-            bad = out[~np.isfinite(out)][0]
+    def _check_finite(self, stored: NDArray[Any]) -> None:
+        values = np.empty(stored.shape, np.float32)
+        self.scaling.write(stored, values)
+        if not np.isfinite(values).all():
+            bad = values[~np.isfinite(values)][0]
             raise VoxelValueError(
                 self.name,
                 "finite intensities",
@@ -246,40 +299,21 @@ class _VolumeReader:
                 "The scan cannot be used as it is.",
             )
 
-    def to_labels(self, stored: NDArray[Any], out: NDArray[np.int32]) -> None:
-        """Convert a slice to int32. A value that is not a label is an error, not a cast."""
-        values = self._scaled(stored)
+    def _to_label_type(self, stored: NDArray[Any]) -> NDArray[Any]:
+        values = self.scaling.values(stored)
         with np.errstate(invalid="ignore"):
-            np.copyto(out, values, casting="unsafe")
-        wrong = None
-        if values.dtype.kind == "f" and (out != values).any():
-            wrong = values[out != values][0]
-        elif values.min() < 0 or values.max() > MAX_LABEL:
-            wrong = values[(values < 0) | (values > MAX_LABEL)][0]
-        if wrong is not None:
-            raise VoxelValueError(
-                self.name,
-                f"labels, whole numbers from 0 to {MAX_LABEL}",
-                f"{wrong} among the voxels",
-                "Is this the mask, and of this data set?",
-            )
+            is_label = (np.trunc(values) == values) & (values >= 0) & (values <= MAX_LABEL)
+        if not is_label.all():
+            raise self._no_label(values[~is_label][0])
+        return values.astype(self.label_type)
 
-    @property
-    def _is_scaled(self) -> bool:
-        return self._slope != 1.0 or self._inter != 0.0
-
-    def _scaled(self, stored: NDArray[Any]) -> NDArray[Any]:
-        """Apply slope and intercept, one slice at a time in float64, as nibabel does for a volume."""
-        if not self._is_scaled:
-            # 64-bit integers round twice on nibabel's way to float32, over float64; all else is exact.
-            is_wide = self.dtype.kind in "iu" and self.dtype.itemsize == 8
-            return stored.astype(np.float64) if is_wide else stored
-        scaled = stored.astype(np.float64)
-        if self._slope != 1.0:
-            scaled *= self._slope
-        if self._inter != 0.0:  # adding 0.0 would turn -0.0 into 0.0
-            scaled += self._inter
-        return scaled
+    def _no_label(self, found: object) -> VoxelValueError:
+        return VoxelValueError(
+            self.name,
+            f"labels, whole numbers from 0 to {MAX_LABEL}",
+            f"{found} among the voxels",
+            "Is this the mask, and of this data set?",
+        )
 
     def _read_header(self) -> nib.Nifti1Header:
         start = self._read(4)
@@ -331,26 +365,34 @@ class _VolumeReader:
             )
         return dtype
 
-    def _fill_buffer(self, size: int, expected: str, found: str) -> None:
-        """Read ``size`` bytes to the buffer's start. It grows as bytes arrive, not on the header's word."""
+    def _fill_buffer(self, size: int) -> int:
+        """Read ``size`` bytes to the buffer's start, and tell how many there were.
+
+        It grows as bytes arrive, not on the header's word.
+        """
         filled = 0
         while filled < size:
             if len(self._buffer) == filled:
                 # A new buffer: NumPy may still hold the old one, which then cannot be resized.
                 self._buffer = self._buffer + bytes(min(size - filled, max(filled, 1 << 20)))
-            count = self._stream.readinto(memoryview(self._buffer)[filled:size])
+            piece = memoryview(self._buffer)[filled : min(size, filled + _PIECE)]
+            count = self._stream.readinto(piece)
             if not count:
-                raise TruncatedFileError(self.name, expected, found, _AGAIN)
+                break
             filled += count
+        return filled
 
     def _read(self, size: int) -> bytes:
-        self._fill_buffer(size, "a NIfTI header", "the end of the file in it")
+        if self._fill_buffer(size) < size:
+            raise TruncatedFileError(self.name, "a NIfTI header", "the end of the file in it", _AGAIN)
         return bytes(self._buffer[:size])
 
     def _skip(self, size: int) -> None:
         while size > 0:
             step = min(size, 1 << 16)
-            self._fill_buffer(step, "voxels after the header", "the end of the file before them")
+            if self._fill_buffer(step) < step:
+                expected, found = "voxels after the header", "the end of the file before them"
+                raise TruncatedFileError(self.name, expected, found, _AGAIN)
             size -= step
 
     def _check_end(self) -> None:
@@ -359,24 +401,6 @@ class _VolumeReader:
             raise CorruptFileError(
                 self.name, "the end of the file after the last slice", "more bytes", _AGAIN
             )
-
-
-class _GrowingVolume:
-    """An array of slices that takes memory as the slices arrive, not on a header's word."""
-
-    def __init__(self, shape: tuple[int, int, int], dtype: str) -> None:
-        self._count, *self._slice_shape = shape
-        self._filled = 0
-        self.voxels: NDArray[Any] = np.empty(0, dtype)
-
-    def next_slice(self) -> NDArray[Any]:
-        """Give the next slice to be written to; the one before must have been let go."""
-        if self._filled == 0 or self._filled == len(self.voxels):
-            at_first = _FIRST_ALLOCATION // (math.prod(self._slice_shape) * self.voxels.itemsize)
-            size = min(self._count, max(at_first, 2 * self._filled, 1))
-            self.voxels.resize((size, *self._slice_shape), refcheck=False)
-        self._filled += 1
-        return self.voxels[self._filled - 1]  # type: ignore[no-any-return]
 
 
 class _Prefixed(io.RawIOBase):

@@ -5,7 +5,9 @@ import pytest
 from compare import CONFIGS, identical, rows, wanted
 from volumes import ALL_IDS, break_case, intensities, labels, save, save_case
 
+from ctspine1k import LazyDataset
 from ctspine1k.builder import CTSpine1K
+from ctspine1k.compact import CompactArray
 from ctspine1k.errors import (
     CorruptFileError,
     GeometryWarning,
@@ -16,10 +18,13 @@ from ctspine1k.errors import (
     TruncatedFileError,
 )
 
+STORAGES = ("dense", "compact")
 
+
+@pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("name", CONFIGS)
-def test_rows_are_what_nibabel_gives_bit_for_bit(load, tree, name):
-    loaded = load(name)
+def test_rows_are_what_nibabel_gives_bit_for_bit(load, tree, name, storage):
+    loaded = load(name, storage=storage)
     assert list(loaded) == ["train", "validation", "test"]
     for split in loaded:
         assert identical(rows(loaded[split]), wanted(tree, name, split))
@@ -27,11 +32,59 @@ def test_rows_are_what_nibabel_gives_bit_for_bit(load, tree, name):
 
 @pytest.mark.parametrize("dtype", ["<i2", "u1", "<i4", "<f4", "<f8", ">i2", ">f4"])
 @pytest.mark.parametrize("scaling", [(None, None), (0.37, -1024)])
-def test_rows_of_every_stored_type(load, tree, dtype, scaling):
+@pytest.mark.parametrize("storage", STORAGES)
+def test_rows_of_every_stored_type(load, tree, dtype, scaling, storage):
     image = next(tree.rglob("HN_P023.nii.gz"))
     save(image, intensities(dtype=dtype, shape=(6, 5, 5)), slope=scaling[0], inter=scaling[1])
     for name in CONFIGS:
-        assert identical(rows(load(name, split="validation")), wanted(tree, name, "validation"))
+        loaded = load(name, split="validation", storage=storage)
+        assert identical(rows(loaded), wanted(tree, name, "validation"))
+
+
+@pytest.mark.parametrize("dtype", ["<f8", ">i2", "<i8"])
+@pytest.mark.parametrize("scaling", [(None, None), (2.0, 0)])
+def test_masks_of_every_stored_type(load, tree, dtype, scaling):
+    """A mask in floats, or scaled, holds whole numbers all the same, and compact storage keeps it as such."""
+    voxels = (labels(shape=(6, 5, 5)) // (scaling[0] or 1)).astype(dtype)
+    save(next(tree.rglob("HN_P023_seg.nii.gz")), voxels, slope=scaling[0], inter=scaling[1])
+    for name in CONFIGS:
+        for storage in STORAGES:
+            loaded = load(name, split="validation", storage=storage)
+            assert identical(rows(loaded), wanted(tree, name, "validation"))
+        stored = LazyDataset(loaded, dtype="stored")[0].segmentation.dtype
+        assert stored == ("u1" if scaling[0] or dtype == "<f8" else np.dtype(dtype).newbyteorder("<"))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_compact_features(load, name):
+    features = load(name, split="test", storage="compact").features
+    assert features["image"] == CompactArray("float32")
+    assert features["segmentation"] == CompactArray("int32")
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("slices", [1, 16, 17, 33])
+def test_batches_of_one_slice_stay_in_order(load, tree, slices, storage):
+    """`datasets` 3 writes a table of one row later than the longer one that follows it."""
+    for case_id in ALL_IDS:
+        save_case(tree, case_id, shape=(6, 5, slices), seed=slices)
+    loaded = load("2d", split="train", storage=storage)
+    assert identical(rows(loaded), wanted(tree, "2d", "train"))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_batch_size_changes_nothing(load, tree, name, storage, batch):
+    loaded = load(name, split="train", storage=storage, writer_batch_size=batch)
+    assert identical(rows(loaded), wanted(tree, name, "train"))
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_one_thread_gives_what_several_do(load, tree, monkeypatch, name, storage):
+    monkeypatch.setattr("ctspine1k.builder.usable_threads", lambda processes: 1)
+    assert identical(rows(load(name, split="train", storage=storage)), wanted(tree, name, "train"))
 
 
 def test_features_are_the_published_ones(load):
@@ -56,8 +109,8 @@ def test_features_are_the_published_ones(load):
     )
 
 
-def test_published_slices_are_512_x_512():
-    assert CTSpine1K.BUILDER_CONFIG_CLASS(name="3d").image_size == (512, 512)
+def test_published_slices_are_512_x_512(tmp_path):
+    assert CTSpine1K(config_name="2d", data_dir=str(tmp_path)).info.features["image"].shape == (512, 512)
     assert CTSpine1K.DEFAULT_CONFIG_NAME == "3d"
 
 
@@ -73,11 +126,12 @@ def test_arrow_holds_float32_and_int32(load, name):
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("num_proc", [1, 2, 3])
-def test_processes_change_nothing(load, tmp_path, name, num_proc):
+@pytest.mark.parametrize("storage", STORAGES)
+def test_processes_change_nothing(load, tmp_path, name, num_proc, storage):
     """Four cases, so that three processes get unequal parts."""
     one_split = tmp_path / "one.txt"
     one_split.write_text("\n".join(["trainset:", *ALL_IDS]))
-    options = {"split": "train", "split_file": one_split}
+    options = {"split": "train", "split_file": one_split, "storage": storage}
     loaded = load(name, num_proc=num_proc, cache_dir=tmp_path / "many", **options)
     assert len(loaded.cache_files) == num_proc  # a file each, so each had its part
     many = rows(loaded)
@@ -107,7 +161,7 @@ def test_writer_batch_size(load, tree, tmp_path):
         column = load(name, split="validation", **options).data.column("index")
         return [len(chunk) for chunk in column.chunks]
 
-    assert batches("2d") == [16, 16, 5]
+    assert batches("2d") == batches("2d", storage="compact") == [16, 16, 5]
     assert batches("2d", writer_batch_size=20, cache_dir=tmp_path / "other") == [20, 17]
     assert load("3d", split="train").data.column("index").num_chunks == 2
 
@@ -115,12 +169,15 @@ def test_writer_batch_size(load, tree, tmp_path):
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("num_proc", [None, 2])
 @pytest.mark.parametrize("suffix", ["", "_seg"])
-def test_a_broken_case_stops_the_load_with_its_own_error(load, tree, tmp_path, name, num_proc, suffix):
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_broken_case_stops_the_load_with_its_own_error(
+    load, tree, tmp_path, name, num_proc, suffix, storage
+):
     path = break_case(tree, suffix=suffix)
     with pytest.raises(
         TruncatedFileError, match="expected 4 slices, found the end of the file in slice 3"
     ) as caught:
-        load(name, split="train", num_proc=num_proc)
+        load(name, split="train", num_proc=num_proc, storage=storage)
     assert caught.value.file == str(path)
     assert not list((tmp_path / "cache").rglob("*.arrow"))
 
@@ -133,7 +190,9 @@ def test_a_broken_case_stops_a_stream(load, tree, name):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("options", [{}, {"num_proc": 2}, {"streaming": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"num_proc": 2}, {"streaming": True}, {"storage": "compact"}], ids=str
+)
 @pytest.mark.parametrize("where", ["folder", "hub"])
 def test_a_skipped_case_leaves_no_rows_and_is_told(load, tree, publish, name, options, where):
     kept = [row for row in wanted(tree, name, "train") if row["patient_id"] != "liver_106"]
@@ -170,9 +229,11 @@ def test_a_volume_of_another_size_says_how_to_load_it(load, tree, name):
         match=r"HN_P023\.nii\.gz: expected slices of 6 x 5, found 5 x 6. .*image_size=\(5, 6\)",
     ):
         load(name, split="validation")
-    assert identical(
-        rows(load(name, split="validation", image_size=(5, 6))), wanted(tree, name, "validation")
-    )
+    with pytest.raises(ImageSizeError):
+        load(name, split="validation", storage="compact")  # since the fixture says image_size
+    for options in ({"image_size": (5, 6)}, {"storage": "compact", "image_size": None}):
+        loaded = load(name, split="validation", **options)
+        assert identical(rows(loaded), wanted(tree, name, "validation"))
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -13,6 +13,8 @@ EXAMPLES = [
     errors.ChecksumError("/a", "sha256", "00", "11", "Get it again."),
     errors.NothingLeftError("train", {"liver_106": "no mask file"}),
     errors.HubError("the Hub is away"),
+    errors.StoredArrayError("liver_106 image", "this", "that"),
+    errors.MissingPackageError("This", "blosc2", "compact"),
     *(
         kind("/a.nii.gz", "this", "that", "Do so.")
         for kind in (

@@ -23,11 +23,12 @@ from ctspine1k.errors import (
 )
 
 
+@pytest.mark.parametrize("storage", ["dense", "compact"])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_streaming_gives_the_same_rows(load, name):
-    streamed = load(name, streaming=True)
+def test_streaming_gives_the_same_rows(load, name, storage):
+    streamed = load(name, streaming=True, storage=storage)
     assert isinstance(streamed, datasets.IterableDatasetDict)
-    for split, loaded in load(name).items():
+    for split, loaded in load(name, storage=storage).items():
         assert identical(rows(streamed[split]), rows(loaded))
         assert streamed[split].features == loaded.features
 
@@ -84,6 +85,7 @@ def test_other_kinds_of_split(load):
         ({"split": "train", "cases": ["HN_P023"]}, "split='train': expected 'validation'"),
         ({"image_size": 512}, "image_size=512: expected two positive numbers"),
         ({"image_size": (0, 5)}, r"image_size=\(0, 5\): expected two positive numbers"),
+        ({"storage": "sparse"}, "storage='sparse': expected one of 'dense', 'compact'"),
         ({"geometry": "no"}, "geometry='no': expected True or False"),
         ({"cases": []}, "no cases in train or validation or test"),
         ({"splits": "test", "cases": ["HN_P023"]}, "no cases in test: check splits, cases and split_file"),
@@ -254,7 +256,14 @@ def test_an_added_file_is_another_data_set(load, tree):
 
 
 @pytest.mark.parametrize(
-    "option", [{"geometry": True}, {"on_error": "skip"}, {"on_geometry": "raise"}, {"cases": ["HN_P023"]}]
+    "option",
+    [
+        {"storage": "compact"},
+        {"geometry": True},
+        {"on_error": "skip"},
+        {"on_geometry": "raise"},
+        {"cases": ["HN_P023"]},
+    ],
 )
 def test_other_options_are_another_cache_where_rows_may_differ(load, option):
     plain = load(split="validation").cache_files

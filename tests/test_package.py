@@ -20,6 +20,7 @@ def test_public_names_are_these():
         "CTSpine1KError",
         "Case",
         "Catalog",
+        "LazyDataset",
         "RawFile",
         "VolumePair",
         "__version__",
@@ -38,7 +39,7 @@ def test_public_names_are_these():
 
 
 @pytest.mark.parametrize(
-    "name", ["load_dataset", "list_files", "download_files", "load_catalog", "read_pair"]
+    "name", ["load_dataset", "list_files", "download_files", "load_catalog", "read_pair", "LazyDataset"]
 )
 def test_every_argument_is_documented(name):
     function = getattr(ctspine1k, name)
@@ -57,6 +58,7 @@ def test_options_are_the_configs_with_the_same_defaults():
         "split_file",
         "cases",
         "splits",
+        "storage",
         "image_size",
         "geometry",
         "on_missing",
@@ -75,7 +77,14 @@ ORDER = [
     "rawfiles",
     "sources",
     "selection",
+    "scaling",
+    "threads",
+    "growing",
     "reader",
+    "boxes",
+    "compact",
+    "lazy",
+    "rows",
     "skipped",
     "builder",
     "loading",
@@ -104,7 +113,7 @@ opened = []
 sys.addaudithook(lambda event, args: opened.append((event, args)) if event == "open" or event.startswith("socket") else None)
 import ctspine1k
 dir(ctspine1k)
-print([m for m in ("datasets", "huggingface_hub", "nibabel", "numpy", "pandas", "pyarrow", "isal") if m in sys.modules])
+print([m for m in ("datasets", "huggingface_hub", "nibabel", "numpy", "pandas", "pyarrow", "isal", "blosc2") if m in sys.modules])
 print([event for event, _ in opened if event.startswith("socket")])
 print([a[0] for e, a in opened if e == "open" and not str(a[0]).endswith((".py", ".pyc")) and ".pyc." not in str(a[0])])
 """

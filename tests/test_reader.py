@@ -131,21 +131,24 @@ def test_streams_that_cannot_seek(compress, image, mask):
     assert not mask_stream.closed
 
 
-def test_slices_are_those_of_the_volume(image, mask):
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("depth", [1, 3, 9])
+def test_slabs_are_those_of_the_volume(image, mask, depth, threads):
     pair = read_pair(image, mask)
-    with open_pair(image, mask) as reader:
-        slices = list(reader.slices())
-    assert same_bits(np.stack([s[0] for s in slices]), pair.image)
-    assert same_bits(np.stack([s[1] for s in slices]), pair.segmentation)
+    with open_pair(image, mask, threads=threads) as reader:
+        slabs = [(image.astype("f4"), labels.astype("i4")) for image, labels in reader.slabs(depth)]
+        assert [len(image) for image, _ in slabs] == {1: [1] * 4, 3: [3, 1], 9: [4]}[depth]
+    assert same_bits(np.concatenate([image for image, _ in slabs]), pair.image)
+    assert same_bits(np.concatenate([labels for _, labels in slabs]), pair.segmentation)
 
 
-def test_a_pass_over_slices_holds_a_few_of_them(tmp_path):
+def test_a_pass_over_slabs_holds_a_few_slices(tmp_path):
     shape = (64, 48, 600)
     image = save(tmp_path / "a.nii.gz", np.zeros(shape, "<i2"))
     mask = save(tmp_path / "m.nii.gz", np.zeros(shape, "u1"))
     with open_pair(image, mask) as reader:
         tracemalloc.start()
-        for _ in reader.slices():
+        for _ in reader.slabs(depth=2):
             pass
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -154,7 +157,7 @@ def test_a_pass_over_slices_holds_a_few_of_them(tmp_path):
 
 
 def test_volumes_that_outgrow_the_first_allocation(tmp_path, monkeypatch):
-    monkeypatch.setattr("ctspine1k.reader._FIRST_ALLOCATION", 1)
+    monkeypatch.setattr("ctspine1k.growing._FIRST_ALLOCATION", 1)
     shape = (6, 5, 23)
     image = save(tmp_path / "a.nii.gz", intensities(shape=shape))
     mask = save(tmp_path / "m.nii.gz", labels(shape=shape))

@@ -1,5 +1,7 @@
 """Three cases of real CT, where CTSPINE1K_SAMPLE says they are."""
 
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -47,3 +49,14 @@ def test_streaming_gives_the_same(sample, tmp_path, name):
     assert identical(
         rows(streamed), rows(ctspine1k.load_dataset(name, split="train", **options(sample, tmp_path)))
     )
+
+
+@pytest.mark.parametrize("name", ["3d", "2d"])
+def test_compact_storage_gives_the_same_in_less_than_the_raw_files(sample, tmp_path, name):
+    dense = ctspine1k.load_dataset(name, **options(sample, tmp_path))
+    compact = ctspine1k.load_dataset(name, storage="compact", **options(sample, tmp_path))
+    for split in SPLITS:
+        assert identical(rows(compact[split]), rows(dense[split]))
+    raw = sum(path.stat().st_size for path in sample.rglob("*.nii.gz"))
+    stored = sum(Path(f["filename"]).stat().st_size for part in compact.values() for f in part.cache_files)
+    assert stored < 0.85 * raw

@@ -17,8 +17,10 @@ def options(split_file, tmp_path):
     return {"split_file": str(split_file), "image_size": SIZE, "cache_dir": str(tmp_path / "cache")}
 
 
+@pytest.mark.parametrize("storage", ["dense", "compact"])
 @pytest.mark.parametrize("name", ["3d", "2d"])
-def test_script_gives_the_librarys_rows(options, tree, name):
+def test_script_gives_the_librarys_rows(options, tree, name, storage):
+    options["storage"] = storage
     loaded = datasets.load_dataset(
         str(SCRIPT), name=name, data_dir=str(tree), trust_remote_code=True, **options
     )

@@ -1,0 +1,357 @@
+"""Arrays in boxes, each compressed by Blosc2 on its own, so that a part can be read without the rest.
+
+The stored form has four fields, as columns of Arrow hold them:
+
+===========  ================  ====================================================================
+field        type              what
+===========  ================  ====================================================================
+header       string            JSON, see below
+ends         list of int64     where each box ends in ``bytes``; it begins where the one before ends
+checksums    list of uint32    of each box: CRC-32 of its bytes, begun with the CRC-32 of the header
+                               plus the box's number, so that it holds for these bytes here alone
+bytes        large binary      the boxes, in C order of their positions; voxels in C order in each
+===========  ================  ====================================================================
+
+The header, version 1, has ``version`` (1); ``codec`` ("blosc2": each box is one Blosc2 chunk); ``name``, for
+messages, such as "liver_106 image"; ``dtype`` of the stored numbers, as NumPy writes it, such as "<i2";
+``shape`` of the array; ``box``, the shape of a box, which at the far ends is cut to the array's; ``slope``
+and ``intercept``: value = slope x stored + intercept.
+
+Every box that is read is first held against its checksum and against its own length: damaged bytes raise
+`StoredArrayError`, and never come out as voxels. Blosc2's "bytedelta" after its "shuffle" makes CT smaller
+than other filters do, and is undone as fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import json
+import math
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from isal.isal_zlib import crc32
+from numpy.typing import DTypeLike, NDArray
+
+from ctspine1k.errors import MissingPackageError, StoredArrayError
+from ctspine1k.growing import GrowingArray
+from ctspine1k.scaling import Scaling
+from ctspine1k.threads import spread
+
+__all__ = ["ArrayWriter", "Buffer", "StoredArray", "require_blosc2", "store"]
+
+#: Whatever shows its bytes: bytes, bytearray, memoryview, a buffer of Arrow.
+Buffer: TypeAlias = Any
+
+VERSION = 1
+CODEC = "blosc2"
+
+#: Boxes of volumes are as small as compression allows, those of slices are whole: both decode in the cache.
+_BOXES = {1: (1 << 18,), 2: (512, 512), 3: (32, 64, 64)}
+
+#: Bytes of a box at most, so that no damaged field makes us ask for more memory than there are bytes for.
+_MAX_BOX = 1 << 26
+
+#: Bytes of the header of a Blosc2 chunk. A chunk of zeros has no more, and says so in the header's last byte.
+_HEADER = 32
+
+#: Boxes that are worth another thread.
+_BOXES_A_THREAD = 8
+
+
+@cache
+def require_blosc2() -> Any:
+    """Import Blosc2, which is needed for compact storage alone.
+
+    Raises:
+        MissingPackageError: it is not installed.
+    """
+    try:
+        blosc2 = importlib.import_module("blosc2")
+    except ModuleNotFoundError as error:
+        raise MissingPackageError("Compact storage", "blosc2", "compact") from error
+    blosc2.set_releasegil(True)  # or it would hold up every other thread while it works
+    return blosc2
+
+
+def default_box(shape: Sequence[int]) -> tuple[int, ...]:
+    """Choose the shape of the boxes for an array: for more than three axes, those of its last three."""
+    last = _BOXES.get(min(len(shape), 3), ())
+    return (1,) * (len(shape) - len(last)) + last
+
+
+class ArrayWriter:
+    """Stores one array that comes in layers: slabs along the first axis, each one box deep."""
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        dtype: DTypeLike,
+        *,
+        scaling: Scaling | None = None,
+        name: str = "",
+        box: Sequence[int] | None = None,
+    ) -> None:
+        scaling = scaling or Scaling()
+        self._dtype = np.dtype(dtype).newbyteorder("<")
+        self._box = tuple(box or default_box(shape))
+        self._header = json.dumps(
+            {
+                "version": VERSION,
+                "codec": CODEC,
+                "name": name,
+                "dtype": self._dtype.str,
+                "shape": [int(size) for size in shape],
+                "box": self._box,
+                "slope": scaling.slope,
+                "intercept": scaling.intercept,
+            }
+        )
+        self._seed = crc32(self._header.encode())
+        self._ends: list[int] = []
+        self._checksums: list[int] = []
+        # Blosc2 adds at most its header to what it cannot compress.
+        boxes = math.prod(_grid(shape, self._box))
+        self._data = GrowingArray((math.prod(shape) * self._dtype.itemsize + _HEADER * boxes,), np.uint8)
+        self._last_voxels, self._last_chunk = b"", b""
+        blosc2 = require_blosc2()
+        self._compress = blosc2.compress2
+        self._options = {
+            "codec": blosc2.Codec.ZSTD,
+            "clevel": 1,
+            "typesize": self._dtype.itemsize,
+            "filters": [blosc2.Filter.SHUFFLE, blosc2.Filter.BYTEDELTA],
+            "filters_meta": [0, self._dtype.itemsize],
+            "nthreads": 1,
+        }
+
+    @property
+    def depth(self) -> int:
+        """Slices of a layer."""
+        return self._box[0] if self._box else 1
+
+    def append(self, layer: NDArray[Any]) -> None:
+        """Add the next layer: `depth` slices, the last one maybe fewer."""
+        layer = np.asarray(layer, self._dtype)
+        for corner in itertools.product(*map(range, itertools.repeat(0), layer.shape, self._box)):
+            box = layer[tuple(slice(at, at + size) for at, size in zip(corner, self._box, strict=True))]
+            voxels = box.tobytes()
+            if voxels != self._last_voxels:  # as they often are where there is background only
+                # The block is the box: smaller ones would compress worse, and a box is read whole.
+                self._last_voxels = voxels
+                self._last_chunk = self._compress(voxels, blocksize=len(voxels), **self._options)
+            chunk = self._last_chunk
+            self._checksums.append(_checksum(chunk, self._seed, len(self._checksums)))
+            self._data.extend(len(chunk))[:] = np.frombuffer(chunk, np.uint8)
+            self._ends.append(len(self._data.filled))
+
+    def fields(self) -> dict[str, Any]:
+        """Give the stored form, when all layers have been added."""
+        return {
+            "header": self._header,
+            "ends": self._ends,
+            "checksums": self._checksums,
+            "bytes": self._data.filled.data,
+        }
+
+
+def store(array: NDArray[Any], **options: Any) -> dict[str, Any]:
+    """Store an array that is there as a whole; options as of `ArrayWriter`.
+
+    Raises:
+        ValueError: numbers of this type cannot be stored.
+    """
+    array = np.asarray(array)
+    if array.dtype.kind not in "iuf" or array.dtype.itemsize > 8:
+        raise ValueError(f"expected integers or floats of at most 64 bits, found an array of {array.dtype}")
+    writer = ArrayWriter(array.shape, array.dtype, **options)
+    if array.ndim == 0:
+        writer.append(array)
+    for start in range(0, len(array) if array.ndim else 0, writer.depth):
+        writer.append(array[start : start + writer.depth])
+    return writer.fields()
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """The stored form of one array, checked for what it says of itself, to read any part of."""
+
+    name: str
+    dtype: np.dtype[Any]  #: of the stored numbers
+    shape: tuple[int, ...]
+    box: tuple[int, ...]
+    scaling: Scaling
+    ends: Sequence[int] = field(repr=False)
+    checksums: Sequence[int] = field(repr=False)
+    data: Buffer = field(repr=False)
+    seed: int = field(repr=False)  #: CRC-32 of the header
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any], where: str = "") -> StoredArray:
+        """Read the fields that `ArrayWriter` or Arrow gives; ``where`` is added to the name in messages.
+
+        Raises:
+            StoredArrayError: a newer version or another codec, or fields that contradict each other.
+        """
+        try:
+            header = json.loads(fields["header"])
+            name = (header["name"] or "an array without a name") + where
+            for what, known in (("version", VERSION), ("codec", CODEC)):
+                if header[what] != known:
+                    expected, advice = f"{what} {known!r} of the stored form", "Upgrade ctspine1k."
+                    raise StoredArrayError(name, expected, repr(header[what]), advice)
+            stored = cls(
+                name,
+                np.dtype(header["dtype"]),
+                tuple(map(operator.index, header["shape"])),
+                tuple(map(operator.index, header["box"])),
+                Scaling(float(header["slope"]), float(header["intercept"])),
+                fields["ends"],
+                fields["checksums"],
+                fields["bytes"],
+                crc32(fields["header"].encode()),
+            )
+            memoryview(stored.data), len(stored.ends), len(stored.checksums)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            if isinstance(error, StoredArrayError):
+                raise
+            raise StoredArrayError(f"a stored array{where}", "its four fields", repr(error)) from error
+        stored._check_fields()
+        return stored
+
+    def _check_fields(self) -> None:
+        if self.dtype.kind not in "iuf" or self.dtype.itemsize > 8:
+            raise StoredArrayError(self.name, "numbers of at most 64 bits", f"type {self.dtype}")
+        is_shape = len(self.box) == len(self.shape) and min((*self.shape, *self.box), default=1) >= 0
+        if not is_shape or 0 in self.box or math.prod(self.box) * self.dtype.itemsize > _MAX_BOX:
+            raise StoredArrayError(self.name, "a shape and a box in it", f"{self.shape} and {self.box}")
+        count = math.prod(self._grid)
+        if not len(self.ends) == len(self.checksums) == count:
+            raise StoredArrayError(self.name, f"{count} boxes", f"{len(self.ends)}")
+
+    @cached_property
+    def _grid(self) -> tuple[int, ...]:
+        return _grid(self.shape, self.box)
+
+    def read(self, ranges: Sequence[range], dtype: DTypeLike | None = None, threads: int = 1) -> NDArray[Any]:
+        """Read the elements at these indices along each axis (forward steps), decoding their boxes alone.
+
+        Args:
+            ranges: for each axis, within its size.
+            dtype: of the values, that is scaled; None for the stored numbers.
+            threads: at most so many, where there is enough to do.
+
+        Raises:
+            StoredArrayError: bytes are damaged.
+        """
+        axes = [list(_parts(*axis)) for axis in zip(ranges, self.shape, self.box, strict=True)]
+        parts = [self._part(position) for position in itertools.product(*axes)]  # all checked beforehand
+        scaling = None if dtype is None else self.scaling
+        out = np.zeros([len(axis) for axis in ranges], self.dtype if dtype is None else dtype)
+        if (
+            scaling is None or scaling.is_identity
+        ):  # then a box of zeros, as most are in a segmentation, is there already
+            parts = [part for part in parts if not part.is_zero]
+        spread(
+            lambda some: self._decode(some, out, scaling), parts, min(threads, len(parts) // _BOXES_A_THREAD)
+        )
+        return out
+
+    def check(self) -> None:
+        """Hold every box against its checksum, without decoding.
+
+        Raises:
+            StoredArrayError: bytes are damaged.
+        """
+        for number in range(len(self.ends)):
+            self._chunk(number)
+
+    def _part(self, axes: tuple[_AxisPart, ...]) -> _Part:
+        number, nbytes = 0, self.dtype.itemsize
+        for axis, count in zip(axes, self._grid, strict=True):
+            number = number * count + axis.box
+            nbytes *= axis.size
+        chunk = self._chunk(number)
+        # Blosc2 would write as many bytes as the chunk says, wherever that leads.
+        if require_blosc2().get_cbuffer_sizes(chunk)[:2] != (nbytes, len(chunk)):
+            raise self._damaged(number, f"{nbytes} bytes of voxels", "another length in it")
+        return _Part(number, chunk, axes)
+
+    def _chunk(self, number: int) -> memoryview:
+        start, end = int(self.ends[number - 1]) if number else 0, int(self.ends[number])
+        data = memoryview(self.data)
+        if not 0 <= start < end <= len(data):
+            raise self._damaged(number, f"bytes within {len(data)}", f"bytes {start} to {end}")
+        chunk = data[start:end]
+        if _checksum(chunk, self.seed, number) != self.checksums[number]:
+            raise self._damaged(number, f"checksum {self.checksums[number]:08x}", "another")
+        return chunk
+
+    def _decode(self, parts: Sequence[_Part], out: NDArray[Any], scaling: Scaling | None) -> None:
+        decompress = require_blosc2().decompress2
+        for number, chunk, axes in parts:
+            voxels = np.empty([axis.size for axis in axes], self.dtype)
+            try:
+                decompress(chunk, dst=voxels, nthreads=1)
+            except (RuntimeError, ValueError) as error:
+                raise self._damaged(number, "a Blosc2 chunk", str(error)) from error
+            inside: tuple[Any, ...] = (*[axis.inside for axis in axes], ...)
+            outside: tuple[Any, ...] = (*[axis.outside for axis in axes], ...)
+            found, target = voxels[inside], out[outside]
+            if scaling is None:
+                target[...] = found
+            else:
+                scaling.write(found, target)
+
+    def _damaged(self, number: int, expected: str, found: str) -> StoredArrayError:
+        return StoredArrayError(f"{self.name}, box {number}", expected, found)
+
+
+class _AxisPart(NamedTuple):
+    """What is read of one row of boxes, along one axis."""
+
+    box: int  #: position of the box
+    size: int  #: of the box
+    inside: slice  #: in the box
+    outside: slice  #: in the result
+
+
+class _Part(NamedTuple):
+    """What is read of one box."""
+
+    number: int
+    chunk: memoryview
+    axes: tuple[_AxisPart, ...]
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether it is known to hold zeros alone, without decoding it."""
+        return len(self.chunk) == _HEADER and self.chunk[_HEADER - 1] & 0x70 == 0x10
+
+
+def _parts(indices: range, size: int, step: int) -> Iterator[_AxisPart]:
+    done = 0
+    while done < len(indices):
+        box = indices[done] // step
+        inside = range(indices[done] - box * step, min(step, indices.stop - box * step), indices.step)
+        yield _AxisPart(
+            box,
+            min(step, size - box * step),
+            slice(inside.start, inside.stop, inside.step),
+            slice(done, done + len(inside)),
+        )
+        done += len(inside)
+
+
+def _grid(shape: Sequence[int], box: Sequence[int]) -> tuple[int, ...]:
+    """Tell how many boxes there are along each axis."""
+    return tuple(-(-size // step) for size, step in zip(shape, box, strict=True))
+
+
+def _checksum(chunk: bytes | memoryview, seed: int, number: int) -> int:
+    return crc32(chunk, (seed + number) & 0xFFFFFFFF)

@@ -1,0 +1,156 @@
+"""Compact storage as a feature of `datasets`: a column whose arrays are stored in boxes (`ctspine1k.boxes`).
+
+Importing this module registers the feature type "CompactArray". `datasets` then finds it by that name in the
+metadata of any Arrow or Parquet file; without it, it cannot read such a file.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from datasets.features.features import register_feature
+from numpy.typing import NDArray
+
+from ctspine1k.boxes import StoredArray, store
+from ctspine1k.threads import usable_threads
+
+__all__ = ["CompactArray", "stored_array", "stored_column"]
+
+_FIELDS = {
+    "header": pa.string(),
+    "ends": pa.list_(pa.int64()),
+    "checksums": pa.list_(pa.uint32()),
+    "bytes": pa.large_binary(),
+}
+
+
+@dataclass
+class CompactArray:
+    """Arrays of any shape, stored without loss in the type they come in, and given as ``dtype``.
+
+    Args:
+        dtype: of the arrays that rows give: "float32" or "int32", say.
+        decode: give the stored form instead, a dict of the fields in `ctspine1k.boxes`, if False.
+    """
+
+    dtype: str = "float32"
+    decode: bool = True
+    id: str | None = field(default=None, repr=False)
+
+    pa_type: ClassVar[pa.DataType] = pa.struct(list(_FIELDS.items()))
+    _type: str = field(default="CompactArray", init=False, repr=False)
+
+    def __call__(self) -> pa.DataType:
+        """Tell the Arrow type, as `datasets` asks for it."""
+        return self.pa_type
+
+    def encode_example(self, value: Any) -> dict[str, Any]:
+        """Store an array; what is stored already stays as it is.
+
+        Raises:
+            ValueError: numbers that ``dtype`` cannot hold, or that are none.
+        """
+        if isinstance(value, Mapping):
+            return dict(value)
+        array = np.asarray(value)
+        if np.dtype(self.dtype).kind in "iu" and array.dtype.kind in "iuf":
+            with np.errstate(invalid="ignore"):
+                whole = array.astype(self.dtype)
+            if not np.array_equal(whole, array):
+                raise ValueError(
+                    f"expected numbers that {self.dtype} can hold, found others in {array.dtype}"
+                )
+            array = whole if array.dtype.kind == "f" else array
+        return store(array)
+
+    def decode_example(self, value: Mapping[str, Any], token_per_repo_id: object = None) -> NDArray[Any]:
+        """Give the array of a stored form.
+
+        Raises:
+            StoredArrayError: the bytes are damaged, or of a newer version; the message names row and column.
+            MissingPackageError: Blosc2 is not installed.
+        """
+        if not self.decode:
+            raise RuntimeError("this column is not decoded: cast it to CompactArray(decode=True)")
+        stored = StoredArray.from_fields(value)
+        return stored.read([range(size) for size in stored.shape], self.dtype, usable_threads())
+
+    def flatten(self) -> CompactArray | dict[str, Any]:
+        """Stay one column when decoded, else be the columns of the stored form."""
+        return self if self.decode else dict(datasets.Features.from_arrow_schema(pa.schema(_FIELDS)))
+
+    def cast_storage(self, storage: pa.Array) -> pa.StructArray:
+        """Give an Arrow array in the stored form: as it is, or from lists of numbers, each an array.
+
+        Raises:
+            TypeError: it holds something else.
+        """
+        if pa.types.is_struct(storage.type):
+            missing = [name for name in _FIELDS if storage.type.get_field_index(name) < 0]
+            if missing:
+                raise TypeError(f"expected the fields {', '.join(_FIELDS)}; missing: {', '.join(missing)}")
+            columns = [storage.field(name).cast(kind) for name, kind in _FIELDS.items()]
+            return pa.StructArray.from_arrays(columns, fields=list(self.pa_type), mask=storage.is_null())
+        if isinstance(storage, pa.ExtensionArray):
+            storage = storage.storage
+        if not (pa.types.is_list(storage.type) or pa.types.is_large_list(storage.type)):
+            raise TypeError(f"expected stored arrays, or lists of numbers; found {storage.type}")
+        values = [value.as_py() for value in storage]
+        encoded = [None if value is None else self.encode_example(value) for value in values]
+        return pa.array(encoded, self.pa_type)
+
+
+def stored_column(stored: Sequence[Mapping[str, Any]]) -> pa.StructArray:
+    """Build a column of stored forms; the bytes of a single one are not copied."""
+    sizes = [len(one["bytes"]) for one in stored]
+    data = stored[0]["bytes"] if len(stored) == 1 else b"".join(one["bytes"] for one in stored)
+    offsets = pa.array(np.cumsum([0, *sizes], dtype=np.int64))
+    columns = {
+        name: pa.array([one[name] for one in stored], kind)
+        for name, kind in _FIELDS.items()
+        if name != "bytes"
+    }
+    columns["bytes"] = pa.LargeBinaryArray.from_buffers(
+        pa.large_binary(), len(stored), [None, offsets.buffers()[1], pa.py_buffer(data)]
+    )
+    return pa.StructArray.from_arrays([columns[name] for name in _FIELDS], fields=list(CompactArray.pa_type))
+
+
+def stored_array(column: pa.StructArray, where: str = "") -> StoredArray | None:
+    """Open the first row of a column without copying its bytes; None for a null.
+
+    Args:
+        column: of stored forms.
+        where: what messages add to the array's name.
+
+    Raises:
+        StoredArrayError: a newer version or another codec, or fields that contradict each other.
+    """
+    if column.null_count and not column[:1].is_valid()[0].as_py():
+        return None
+    header, ends, checksums, data = (column.field(name)[:1] for name in _FIELDS)
+    # The bytes not as a scalar: that would be a copy.
+    fields = {
+        "header": header[0].as_py(),
+        "ends": ends.flatten().to_numpy(),
+        "checksums": checksums.flatten().to_numpy(),
+        "bytes": _first_bytes(data),
+    }
+    return StoredArray.from_fields(fields, where)
+
+
+def _first_bytes(array: pa.LargeBinaryArray) -> pa.Buffer:
+    _, offsets, data = array.buffers()
+    start, end = np.frombuffer(offsets, np.int64)[array.offset : array.offset + 2].tolist()
+    return data.slice(start, end - start)
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", UserWarning)  # "experimental", since 2024; there is no other way
+    register_feature(CompactArray, "CompactArray")
