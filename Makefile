@@ -4,7 +4,7 @@ PYTHON ?= python3
 NEWEST := .venv/newest/bin
 OLDEST := .venv/oldest/bin
 
-.PHONY: demo test test-newest test-oldest check bench clean
+.PHONY: demo test test-newest test-oldest test-torch check bench clean
 
 demo: .venv/newest/ready
 	$(NEWEST)/ctspine1k demo
@@ -27,13 +27,23 @@ test-oldest: .venv/oldest/ready
 	$(OLDEST)/pytest
 
 # tests/newest.txt and tests/oldest.txt say which releases; all else is in pyproject.toml.
+# PyTorch first and by its exact version: 2.13.0 has a build without CUDA, where a registry offers one.
+.venv/bench/ready: tests/newest.txt pyproject.toml
+	$(PYTHON) -m venv --clear .venv/bench
+	.venv/bench/bin/python -m pip install --quiet torch==2.13.0
+	.venv/bench/bin/python -m pip install --quiet --editable '.[bench,dev]' --constraint tests/newest.txt
+	touch $@
+
 .venv/%/ready: tests/%.txt pyproject.toml
 	$(PYTHON) -m venv --clear .venv/$*
 	.venv/$*/bin/python -m pip install --quiet --editable '.[dev]' --constraint tests/$*.txt
 	touch $@
 
-bench: .venv/newest/ready
-	$(NEWEST)/python benchmarks/conversion.py --out benchmarks/results
+bench: .venv/bench/ready
+	.venv/bench/bin/python benchmarks/run.py --out benchmarks/results
+
+test-torch: .venv/bench/ready
+	.venv/bench/bin/pytest tests/with_torch.py
 
 clean:
 	rm -rf .venv build dist

@@ -51,8 +51,8 @@ Buffer: TypeAlias = Any
 VERSION = 1
 CODEC = "blosc2"
 
-#: Boxes of volumes are as small as compression allows, those of slices are whole: both decode in the cache.
-_BOXES = {1: (1 << 18,), 2: (512, 512), 3: (32, 64, 64)}
+#: As small as compression allows, and decoded within the cache: many for a volume, two for a slice.
+_BOXES = {1: (1 << 18,), 2: (256, 512), 3: (32, 64, 64)}
 
 #: Bytes of a box at most, so that no damaged field makes us ask for more memory than there are bytes for.
 _MAX_BOX = 1 << 26
@@ -60,8 +60,8 @@ _MAX_BOX = 1 << 26
 #: Bytes of the header of a Blosc2 chunk. A chunk of zeros has no more, and says so in the header's last byte.
 _HEADER = 32
 
-#: Boxes that are worth another thread.
-_BOXES_A_THREAD = 8
+#: Bytes to decode that are worth another thread.
+_BYTES_A_THREAD = 1 << 18
 
 
 @cache
@@ -121,12 +121,14 @@ class ArrayWriter:
         self._last_voxels, self._last_chunk = b"", b""
         blosc2 = require_blosc2()
         self._compress = blosc2.compress2
+        filters = [blosc2.Filter.SHUFFLE, blosc2.Filter.BYTEDELTA]
         self._options = {
             "codec": blosc2.Codec.ZSTD,
             "clevel": 1,
             "typesize": self._dtype.itemsize,
-            "filters": [blosc2.Filter.SHUFFLE, blosc2.Filter.BYTEDELTA],
-            "filters_meta": [0, self._dtype.itemsize],
+            # There is nothing to shuffle in single bytes, but the filters would take their time.
+            "filters": filters if self._dtype.itemsize > 1 else [],
+            "filters_meta": [0, self._dtype.itemsize] if self._dtype.itemsize > 1 else [],
             "nthreads": 1,
         }
 
@@ -252,14 +254,14 @@ class StoredArray:
         axes = [list(_parts(*axis)) for axis in zip(ranges, self.shape, self.box, strict=True)]
         parts = [self._part(position) for position in itertools.product(*axes)]  # all checked beforehand
         scaling = None if dtype is None else self.scaling
-        out = np.zeros([len(axis) for axis in ranges], self.dtype if dtype is None else dtype)
-        if (
-            scaling is None or scaling.is_identity
-        ):  # then a box of zeros, as most are in a segmentation, is there already
-            parts = [part for part in parts if not part.is_zero]
-        spread(
-            lambda some: self._decode(some, out, scaling), parts, min(threads, len(parts) // _BOXES_A_THREAD)
-        )
+        decoded = parts
+        if scaling is None or scaling.is_identity:
+            decoded = [part for part in parts if not part.is_zero]
+        # Boxes of zeros alone, as most are in a segmentation, are then there already.
+        make = np.empty if len(decoded) == len(parts) else np.zeros
+        out = make([len(axis) for axis in ranges], self.dtype if dtype is None else dtype)
+        threads = min(threads, len(decoded), sum(part.nbytes for part in decoded) // _BYTES_A_THREAD)
+        spread(lambda some: self._decode(some, out, scaling), decoded, threads)
         return out
 
     def check(self) -> None:
@@ -280,7 +282,7 @@ class StoredArray:
         # Blosc2 would write as many bytes as the chunk says, wherever that leads.
         if require_blosc2().get_cbuffer_sizes(chunk)[:2] != (nbytes, len(chunk)):
             raise self._damaged(number, f"{nbytes} bytes of voxels", "another length in it")
-        return _Part(number, chunk, axes)
+        return _Part(number, nbytes, chunk, axes)
 
     def _chunk(self, number: int) -> memoryview:
         start, end = int(self.ends[number - 1]) if number else 0, int(self.ends[number])
@@ -294,7 +296,7 @@ class StoredArray:
 
     def _decode(self, parts: Sequence[_Part], out: NDArray[Any], scaling: Scaling | None) -> None:
         decompress = require_blosc2().decompress2
-        for number, chunk, axes in parts:
+        for number, _, chunk, axes in parts:
             voxels = np.empty([axis.size for axis in axes], self.dtype)
             try:
                 decompress(chunk, dst=voxels, nthreads=1)
@@ -325,6 +327,7 @@ class _Part(NamedTuple):
     """What is read of one box."""
 
     number: int
+    nbytes: int  #: when it is decoded
     chunk: memoryview
     axes: tuple[_AxisPart, ...]
 

@@ -134,21 +134,31 @@ def stored_array(column: pa.StructArray, where: str = "") -> StoredArray | None:
     """
     if column.null_count and not column[:1].is_valid()[0].as_py():
         return None
-    header, ends, checksums, data = (column.field(name)[:1] for name in _FIELDS)
-    # The bytes not as a scalar: that would be a copy.
+    # Not as scalars, which are copies.
+    header, ends, checksums, data = (column.field(name) for name in _FIELDS)
     fields = {
-        "header": header[0].as_py(),
-        "ends": ends.flatten().to_numpy(),
-        "checksums": checksums.flatten().to_numpy(),
-        "bytes": _first_bytes(data),
+        "header": _first_bytes(header, np.int32).to_pybytes().decode(),
+        "ends": _first_list(ends),
+        "checksums": _first_list(checksums),
+        "bytes": _first_bytes(data, np.int64),
     }
     return StoredArray.from_fields(fields, where)
 
 
-def _first_bytes(array: pa.LargeBinaryArray) -> pa.Buffer:
-    _, offsets, data = array.buffers()
-    start, end = np.frombuffer(offsets, np.int64)[array.offset : array.offset + 2].tolist()
-    return data.slice(start, end - start)
+def _first_list(array: pa.ListArray) -> NDArray[Any]:
+    start, end = _first_span(array, np.int32)
+    numbers: NDArray[Any] = array.values[start:end].to_numpy()
+    return numbers
+
+
+def _first_bytes(array: pa.Array, offset_type: type[np.integer[Any]]) -> pa.Buffer:
+    start, end = _first_span(array, offset_type)
+    return array.buffers()[2].slice(start, end - start)
+
+
+def _first_span(array: pa.Array, offset_type: type[np.integer[Any]]) -> tuple[int, int]:
+    offsets = np.frombuffer(array.buffers()[1], offset_type)
+    return int(offsets[array.offset]), int(offsets[array.offset + 1])
 
 
 with warnings.catch_warnings():

@@ -67,7 +67,7 @@ def test_negative_zeros_stay():
 
 def test_boxes():
     assert default_box((300, 512, 512)) == (32, 64, 64)
-    assert default_box((512, 512)) == (512, 512)
+    assert default_box((512, 512)) == (256, 512)
     assert default_box((2, 300, 512, 512)) == (1, 32, 64, 64)
     assert default_box((7,)) == (1 << 18,)
     assert default_box(()) == ()
@@ -107,7 +107,7 @@ def test_the_stored_form_is_documented_and_says_what_it_is():
         "name": "liver_106 image",
         "dtype": "<i2",
         "shape": [2, 3],
-        "box": [512, 512],
+        "box": [256, 512],
         "slope": 0.1,
         "intercept": -1024,
     }

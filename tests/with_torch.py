@@ -1,0 +1,84 @@
+"""What compact storage is for: PyTorch. Run by `make test-torch`, in the environment of the benchmarks.
+
+PyTorch takes gigabytes where no build for the CPU is to be had, so `make test` does without it.
+"""
+
+import numpy as np
+import pytest
+import torch
+from compare import CONFIGS, wanted
+from torch.utils.data import DataLoader
+
+import ctspine1k
+
+
+@pytest.fixture(params=CONFIGS)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def compact(load, name):
+    return load(name, split="train", storage="compact")
+
+
+@pytest.fixture
+def right(tree, name):
+    return wanted(tree, name, "train")
+
+
+def same(rows, right) -> bool:
+    return all(
+        np.array_equal(row[column], want[column])
+        for row, want in zip(rows, right, strict=True)
+        for column in ("image", "segmentation")
+    )
+
+
+def test_torch_format(compact, right):
+    formatted = compact.with_format("torch")
+    assert formatted[0]["image"].dtype == torch.float32
+    assert same([{k: np.asarray(v) for k, v in row.items()} for row in formatted], right)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_loader_of_rows(compact, right, workers, method):
+    loader = DataLoader(
+        compact.with_format("torch"),
+        batch_size=None,
+        num_workers=workers,
+        multiprocessing_context=method if workers else None,
+    )
+    assert same([{k: np.asarray(v) for k, v in row.items()} for row in loader], right)
+
+
+class Patches:
+    def __init__(self, lazy):
+        self.lazy = lazy
+
+    def __len__(self):
+        return len(self.lazy)
+
+    def __getitem__(self, index):
+        row = self.lazy[index]
+        return {"image": row.image[..., :2, 1:4], "segmentation": row.segmentation[..., :2, 1:4]}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_loader_of_patches(compact, right, workers, method):
+    patches = Patches(ctspine1k.LazyDataset(compact))
+    loader = DataLoader(
+        patches, batch_size=None, num_workers=workers, multiprocessing_context=method if workers else None
+    )
+    want = [{k: row[k][..., :2, 1:4] for k in ("image", "segmentation")} for row in right]
+    assert same([{k: np.asarray(v) for k, v in row.items()} for row in loader], want)
+
+
+def test_iterable_data_set_in_workers(compact, right):
+    loader = DataLoader(
+        compact.to_iterable_dataset(num_shards=2).with_format("torch"), batch_size=None, num_workers=2
+    )
+    rows = sorted(loader, key=lambda row: (int(row["index"]), int(row.get("slice_index", 0))))
+    assert same([{k: np.asarray(v) for k, v in row.items() if k != "patient_id"} for row in rows], right)
