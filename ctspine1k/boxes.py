@@ -32,7 +32,7 @@ import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 from isal.isal_zlib import crc32
@@ -43,10 +43,7 @@ from ctspine1k.growing import GrowingArray
 from ctspine1k.scaling import Scaling
 from ctspine1k.threads import spread
 
-__all__ = ["ArrayWriter", "Buffer", "StoredArray", "require_blosc2", "store"]
-
-#: Whatever shows its bytes: bytes, bytearray, memoryview, a buffer of Arrow.
-Buffer: TypeAlias = Any
+__all__ = ["ArrayWriter", "StoredArray", "require_blosc2", "store"]
 
 VERSION = 1
 CODEC = "blosc2"
@@ -190,7 +187,7 @@ class StoredArray:
     scaling: Scaling
     ends: Sequence[int] = field(repr=False)
     checksums: Sequence[int] = field(repr=False)
-    data: Buffer = field(repr=False)
+    data: Any = field(repr=False)  #: whatever shows its bytes: a buffer of Arrow, bytes, a memoryview
     seed: int = field(repr=False)  #: CRC-32 of the header
 
     @classmethod
@@ -201,7 +198,9 @@ class StoredArray:
             StoredArrayError: a newer version or another codec, or fields that contradict each other.
         """
         try:
-            header = json.loads(fields["header"])
+            text = fields["header"]
+            text = text.encode() if isinstance(text, str) else bytes(text)
+            header = json.loads(text)
             name = (header["name"] or "an array without a name") + where
             for what, known in (("version", VERSION), ("codec", CODEC)):
                 if header[what] != known:
@@ -216,7 +215,7 @@ class StoredArray:
                 fields["ends"],
                 fields["checksums"],
                 fields["bytes"],
-                crc32(fields["header"].encode()),
+                crc32(text),
             )
             memoryview(stored.data), len(stored.ends), len(stored.checksums)
         except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -57,7 +57,7 @@ class CompactArray:
             ValueError: numbers that ``dtype`` cannot hold, or that are none.
         """
         if isinstance(value, Mapping):
-            return dict(value)
+            return {**value, "bytes": bytes(value["bytes"])}  # as Arrow would give them
         array = np.asarray(value)
         if np.dtype(self.dtype).kind in "iu" and array.dtype.kind in "iuf":
             with np.errstate(invalid="ignore"):
@@ -137,7 +137,7 @@ def stored_array(column: pa.StructArray, where: str = "") -> StoredArray | None:
     # Not as scalars, which are copies.
     header, ends, checksums, data = (column.field(name) for name in _FIELDS)
     fields = {
-        "header": _first_bytes(header, np.int32).to_pybytes().decode(),
+        "header": _first_bytes(header, np.int32),
         "ends": _first_list(ends),
         "checksums": _first_list(checksums),
         "bytes": _first_bytes(data, np.int64),
@@ -153,7 +153,8 @@ def _first_list(array: pa.ListArray) -> NDArray[Any]:
 
 def _first_bytes(array: pa.Array, offset_type: type[np.integer[Any]]) -> pa.Buffer:
     start, end = _first_span(array, offset_type)
-    return array.buffers()[2].slice(start, end - start)
+    data = array.buffers()[2] or pa.py_buffer(b"")
+    return data.slice(start, end - start)
 
 
 def _first_span(array: pa.Array, offset_type: type[np.integer[Any]]) -> tuple[int, int]:
