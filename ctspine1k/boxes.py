@@ -12,10 +12,10 @@ checksums    list of uint32    of each box: CRC-32 of its bytes, begun with the 
 bytes        large binary      the boxes, in C order of their positions; voxels in C order in each
 ===========  ================  ====================================================================
 
-The header, version 1, has ``version`` (1); ``codec`` ("blosc2": each box is one Blosc2 chunk); ``name``, for
-messages, such as "liver_106 image"; ``dtype`` of the stored numbers, as NumPy writes it, such as "<i2";
-``shape`` of the array; ``box``, the shape of a box, which at the far ends is cut to the array's; ``slope``
-and ``intercept``: value = slope x stored + intercept.
+The header, version 1, has ``version`` (1); ``codec`` ("blosc2": each box is one Blosc2 chunk); ``writer``,
+the release that wrote it; ``name``, for messages, such as "liver_106 image"; ``dtype`` of the stored numbers,
+as NumPy writes it, such as "<i2"; ``shape`` of the array; ``box``, the shape of a box, which at the far ends
+is cut to the array's; ``slope`` and ``intercept``: value = slope x stored + intercept.
 
 Every box that is read is first held against its checksum and against its own length: damaged bytes raise
 `StoredArrayError`, and never come out as voxels. Blosc2's "bytedelta" after its "shuffle" makes CT smaller
@@ -38,6 +38,7 @@ import numpy as np
 from isal.isal_zlib import crc32
 from numpy.typing import DTypeLike, NDArray
 
+from ctspine1k import __version__
 from ctspine1k.errors import MissingPackageError, StoredArrayError
 from ctspine1k.growing import GrowingArray
 from ctspine1k.scaling import Scaling
@@ -66,12 +67,14 @@ def require_blosc2() -> Any:
     """Import Blosc2, which is needed for compact storage alone.
 
     Raises:
-        MissingPackageError: it is not installed.
+        MissingPackageError: it is not installed, or too old.
     """
     try:
         blosc2 = importlib.import_module("blosc2")
     except ModuleNotFoundError as error:
-        raise MissingPackageError("Compact storage", "blosc2", "compact") from error
+        raise MissingPackageError("Compact storage", "blosc2 3 or later", "compact") from error
+    if int(blosc2.__version__.partition(".")[0]) < 3:
+        raise MissingPackageError("Compact storage", "blosc2 3 or later", "compact")
     blosc2.set_releasegil(True)  # or it would hold up every other thread while it works
     return blosc2
 
@@ -83,7 +86,11 @@ def default_box(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 class ArrayWriter:
-    """Stores one array that comes in layers: slabs along the first axis, each one box deep."""
+    """Stores one array that comes in layers: slabs along the first axis, each one box deep.
+
+    Raises:
+        ValueError: numbers of this type, or boxes of this size, cannot be stored.
+    """
 
     def __init__(
         self,
@@ -96,11 +103,16 @@ class ArrayWriter:
     ) -> None:
         scaling = scaling or Scaling()
         self._dtype = np.dtype(dtype).newbyteorder("<")
+        if self._dtype.kind not in "iuf" or self._dtype.itemsize > 8:
+            raise ValueError(f"expected integers or floats of at most 64 bits, found {self._dtype}")
         self._box = tuple(box or default_box(shape))
+        if math.prod(self._box) * self._dtype.itemsize > _MAX_BOX:
+            raise ValueError(f"box={self._box}: expected at most {_MAX_BOX:,} bytes")
         self._header = json.dumps(
             {
                 "version": VERSION,
                 "codec": CODEC,
+                "writer": f"ctspine1k {__version__}",
                 "name": name,
                 "dtype": self._dtype.str,
                 "shape": [int(size) for size in shape],
@@ -113,8 +125,9 @@ class ArrayWriter:
         self._ends: list[int] = []
         self._checksums: list[int] = []
         # Blosc2 adds at most its header to what it cannot compress.
-        boxes = math.prod(_grid(shape, self._box))
-        self._data = GrowingArray((math.prod(shape) * self._dtype.itemsize + _HEADER * boxes,), np.uint8)
+        self._boxes = math.prod(_grid(shape, self._box))
+        most = math.prod(shape) * self._dtype.itemsize + _HEADER * self._boxes
+        self._data = GrowingArray((most,), np.uint8)
         self._last_voxels, self._last_chunk = b"", b""
         blosc2 = require_blosc2()
         self._compress = blosc2.compress2
@@ -150,7 +163,13 @@ class ArrayWriter:
             self._ends.append(len(self._data.filled))
 
     def fields(self) -> dict[str, Any]:
-        """Give the stored form, when all layers have been added."""
+        """Give the stored form, when all layers have been added.
+
+        Raises:
+            ValueError: they have not.
+        """
+        if len(self._ends) != self._boxes:
+            raise ValueError(f"expected {self._boxes} boxes, found {len(self._ends)}: layers are missing")
         return {
             "header": self._header,
             "ends": self._ends,
@@ -166,8 +185,6 @@ def store(array: NDArray[Any], **options: Any) -> dict[str, Any]:
         ValueError: numbers of this type cannot be stored.
     """
     array = np.asarray(array)
-    if array.dtype.kind not in "iuf" or array.dtype.itemsize > 8:
-        raise ValueError(f"expected integers or floats of at most 64 bits, found an array of {array.dtype}")
     writer = ArrayWriter(array.shape, array.dtype, **options)
     if array.ndim == 0:
         writer.append(array)
@@ -185,8 +202,8 @@ class StoredArray:
     shape: tuple[int, ...]
     box: tuple[int, ...]
     scaling: Scaling
-    ends: Sequence[int] = field(repr=False)
-    checksums: Sequence[int] = field(repr=False)
+    ends: NDArray[np.int64] = field(repr=False)
+    checksums: NDArray[np.uint32] = field(repr=False)
     data: Any = field(repr=False)  #: whatever shows its bytes: a buffer of Arrow, bytes, a memoryview
     seed: int = field(repr=False)  #: CRC-32 of the header
 
@@ -201,26 +218,35 @@ class StoredArray:
             text = fields["header"]
             text = text.encode() if isinstance(text, str) else bytes(text)
             header = json.loads(text)
-            name = (header["name"] or "an array without a name") + where
+            name = str(header.get("name") or "an array without a name") + where
             for what, known in (("version", VERSION), ("codec", CODEC)):
                 if header[what] != known:
-                    expected, advice = f"{what} {known!r} of the stored form", "Upgrade ctspine1k."
-                    raise StoredArrayError(name, expected, repr(header[what]), advice)
+                    by = header.get("writer", "a later ctspine1k")
+                    advice = f"It was written by {by}: upgrade to that."
+                    raise StoredArrayError(name, f"{what} {known!r}", repr(header[what]), advice)
             stored = cls(
                 name,
                 np.dtype(header["dtype"]),
                 tuple(map(operator.index, header["shape"])),
                 tuple(map(operator.index, header["box"])),
                 Scaling(float(header["slope"]), float(header["intercept"])),
-                fields["ends"],
-                fields["checksums"],
+                np.asarray(fields["ends"], np.int64),
+                np.asarray(fields["checksums"], np.uint32),
                 fields["bytes"],
                 crc32(text),
             )
             memoryview(stored.data), len(stored.ends), len(stored.checksums)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            if isinstance(error, StoredArrayError):
-                raise
+        except StoredArrayError:
+            raise
+        except (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            RecursionError,
+            SyntaxError,
+            TypeError,
+            ValueError,
+        ) as error:
             raise StoredArrayError(f"a stored array{where}", "its four fields", repr(error)) from error
         stored._check_fields()
         return stored
@@ -229,27 +255,36 @@ class StoredArray:
         if self.dtype.kind not in "iuf" or self.dtype.itemsize > 8:
             raise StoredArrayError(self.name, "numbers of at most 64 bits", f"type {self.dtype}")
         is_shape = len(self.box) == len(self.shape) and min((*self.shape, *self.box), default=1) >= 0
-        if not is_shape or 0 in self.box or math.prod(self.box) * self.dtype.itemsize > _MAX_BOX:
+        is_too_large = math.prod(max(1, size) for size in self.shape) >= 1 << 60
+        is_box = 0 not in self.box and math.prod(self.box) * self.dtype.itemsize <= _MAX_BOX
+        if not is_shape or is_too_large or not is_box:
             raise StoredArrayError(self.name, "a shape and a box in it", f"{self.shape} and {self.box}")
         count = math.prod(self._grid)
         if not len(self.ends) == len(self.checksums) == count:
-            raise StoredArrayError(self.name, f"{count} boxes", f"{len(self.ends)}")
+            found = f"{len(self.ends)} and {len(self.checksums)} checksums"
+            raise StoredArrayError(self.name, f"{count} boxes", found)
 
     @cached_property
     def _grid(self) -> tuple[int, ...]:
         return _grid(self.shape, self.box)
 
-    def read(self, ranges: Sequence[range], dtype: DTypeLike | None = None, threads: int = 1) -> NDArray[Any]:
+    def read(
+        self, ranges: Sequence[range] | None = None, dtype: DTypeLike | None = None, threads: int = 1
+    ) -> NDArray[Any]:
         """Read the elements at these indices along each axis (forward steps), decoding their boxes alone.
 
         Args:
-            ranges: for each axis, within its size.
+            ranges: for each axis, within its size; None for all.
             dtype: of the values, that is scaled; None for the stored numbers.
             threads: at most so many, where there is enough to do.
 
         Raises:
-            StoredArrayError: bytes are damaged.
+            StoredArrayError: bytes are damaged, or ``dtype`` cannot hold the values.
         """
+        ranges = [range(size) for size in self.shape] if ranges is None else ranges
+        size = [len(axis) for axis in ranges]
+        if 0 in size:
+            return np.empty(size, self.dtype if dtype is None else dtype)
         axes = [list(_parts(*axis)) for axis in zip(ranges, self.shape, self.box, strict=True)]
         parts = [self._part(position) for position in itertools.product(*axes)]  # all checked beforehand
         scaling = None if dtype is None else self.scaling
@@ -258,7 +293,7 @@ class StoredArray:
             decoded = [part for part in parts if not part.is_zero]
         # Boxes of zeros alone, as most are in a segmentation, are then there already.
         make = np.empty if len(decoded) == len(parts) else np.zeros
-        out = make([len(axis) for axis in ranges], self.dtype if dtype is None else dtype)
+        out = make(size, self.dtype if dtype is None else dtype)
         threads = min(threads, len(decoded), sum(part.nbytes for part in decoded) // _BYTES_A_THREAD)
         spread(lambda some: self._decode(some, out, scaling), decoded, threads)
         return out
@@ -278,15 +313,17 @@ class StoredArray:
             number = number * count + axis.box
             nbytes *= axis.size
         chunk = self._chunk(number)
-        # Blosc2 would write as many bytes as the chunk says, wherever that leads.
+        # Blosc2 would write as many bytes as the chunk says, wherever that leads, or for some chunks none.
         if require_blosc2().get_cbuffer_sizes(chunk)[:2] != (nbytes, len(chunk)):
             raise self._damaged(number, f"{nbytes} bytes of voxels", "another length in it")
+        if chunk[_HEADER - 1] & 0x70 == 0x40:
+            raise self._damaged(number, "voxels", "a chunk that says it has none")
         return _Part(number, nbytes, chunk, axes)
 
     def _chunk(self, number: int) -> memoryview:
         start, end = int(self.ends[number - 1]) if number else 0, int(self.ends[number])
         data = memoryview(self.data)
-        if not 0 <= start < end <= len(data):
+        if not 0 <= start <= end - _HEADER <= len(data) - _HEADER:
             raise self._damaged(number, f"bytes within {len(data)}", f"bytes {start} to {end}")
         chunk = data[start:end]
         if _checksum(chunk, self.seed, number) != self.checksums[number]:
@@ -306,8 +343,17 @@ class StoredArray:
             found, target = voxels[inside], out[outside]
             if scaling is None:
                 target[...] = found
-            else:
+                continue
+            with np.errstate(invalid="ignore"):
                 scaling.write(found, target)
+            may_lose = out.dtype.kind in "iu" and not self._fits(out.dtype)
+            if may_lose and not np.array_equal(target, scaling.values(found)):
+                advice = 'Cast the column to CompactArray("float32"), say.'
+                raise StoredArrayError(self.name, f"numbers that {out.dtype} holds", "others", advice)
+
+    def _fits(self, dtype: np.dtype[Any]) -> bool:
+        """Whether every value there may be is one of this type."""
+        return self.scaling.is_identity and np.can_cast(self.dtype, dtype)
 
     def _damaged(self, number: int, expected: str, found: str) -> StoredArrayError:
         return StoredArrayError(f"{self.name}, box {number}", expected, found)

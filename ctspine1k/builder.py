@@ -64,7 +64,7 @@ _logger = logging.getLogger(__name__)
 #: Raise it when the same files and options give other rows: it is part of every cache's path.
 ROWS_VERSION = "1.0.0"
 
-#: Rows held in memory until they are written: a 3d row takes 2 MiB a slice, and four more while written.
+#: Rows held in memory until they are written. A dense 3d row takes 2 MiB a slice, and the next is then read.
 _WRITER_BATCH_SIZE = {"3d": 1, "2d": 16}
 
 _DESCRIPTION = "1,005 spine CT scans with voxel labels for more than 11,100 vertebrae."
@@ -201,6 +201,8 @@ class CTSpine1K(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         at_commit = re.search(r"/resolve/([^/]+)", base_path or "")
         if at_commit and not repo and kwargs.get("data_dir") is None:
             kwargs["data_revision"] = kwargs.get("data_revision") or at_commit[1]
+        if writer_batch_size is not None and writer_batch_size < 1:
+            raise ValueError(f"writer_batch_size={writer_batch_size}: expected 1 or more")
         self._threads = 1
         super().__init__(
             cache_dir=cache_dir,
@@ -284,7 +286,6 @@ class CTSpine1K(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
                 for batch in self._case_batches(job, depth):
                     is_given = True
                     yield batch
-                    del batch  # it may be a volume, and the next one is on its way
             except CaseError as error:
                 if is_given or self.config.on_error == "raise":
                     raise

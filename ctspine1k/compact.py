@@ -18,6 +18,7 @@ from datasets.features.features import register_feature
 from numpy.typing import NDArray
 
 from ctspine1k.boxes import StoredArray, store
+from ctspine1k.errors import StoredArrayError
 from ctspine1k.threads import usable_threads
 
 __all__ = ["CompactArray", "stored_array", "stored_column"]
@@ -79,7 +80,7 @@ class CompactArray:
         if not self.decode:
             raise RuntimeError("this column is not decoded: cast it to CompactArray(decode=True)")
         stored = StoredArray.from_fields(value)
-        return stored.read([range(size) for size in stored.shape], self.dtype, usable_threads())
+        return stored.read(None, self.dtype, usable_threads())
 
     def flatten(self) -> CompactArray | dict[str, Any]:
         """Stay one column when decoded, else be the columns of the stored form."""
@@ -101,9 +102,28 @@ class CompactArray:
             storage = storage.storage
         if not (pa.types.is_list(storage.type) or pa.types.is_large_list(storage.type)):
             raise TypeError(f"expected stored arrays, or lists of numbers; found {storage.type}")
-        values = [value.as_py() for value in storage]
-        encoded = [None if value is None else self.encode_example(value) for value in values]
+        encoded = [
+            self.encode_example(_array_of(storage[row : row + 1])) if valid else None
+            for row, valid in enumerate(storage.is_valid().to_pylist())
+        ]
         return pa.array(encoded, self.pa_type)
+
+
+def _array_of(lists: pa.Array) -> NDArray[Any]:
+    """Give one value of a column of nested lists of numbers as an array, of the numbers' type.
+
+    Raises:
+        ValueError: lists beside each other are of different lengths.
+    """
+    shape = []
+    while pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type):
+        lengths = set(lists.value_lengths().to_pylist())
+        if len(lengths) > 1:
+            raise ValueError(f"expected lists of one length, found {sorted(lengths)}")
+        shape.append(lengths.pop() if lengths else 0)
+        lists = lists.flatten()
+    array: NDArray[Any] = lists.to_numpy(zero_copy_only=False).reshape(shape)
+    return array
 
 
 def stored_column(stored: Sequence[Mapping[str, Any]]) -> pa.StructArray:
@@ -132,6 +152,10 @@ def stored_array(column: pa.StructArray, where: str = "") -> StoredArray | None:
     Raises:
         StoredArrayError: a newer version or another codec, or fields that contradict each other.
     """
+    try:
+        column[:1].validate(full=True)
+    except pa.ArrowException as error:
+        raise StoredArrayError(f"a stored array{where}", "whole columns of Arrow", str(error)) from error
     if column.null_count and not column[:1].is_valid()[0].as_py():
         return None
     # Not as scalars, which are copies.

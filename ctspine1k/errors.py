@@ -177,7 +177,10 @@ class StoredArrayError(CTSpine1KError, ValueError):
     def __init__(self, name: str, expected: str, found: str, advice: str = "") -> None:
         super().__init__(name, expected, found, advice)
         self.name, self.expected, self.found = name, expected, found
-        self.advice = advice or "The file is damaged: delete it and convert again, or restore a copy."
+        self.advice = advice or (
+            "It is damaged: convert again, or restore a copy. ctspine1k.LazyDataset(...).verify() names all "
+            "such rows of a data set."
+        )
 
     def __str__(self) -> str:
         return f"{self.name}: expected {self.expected}, found {self.found}. {self.advice}"

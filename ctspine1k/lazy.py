@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import EllipsisType
 from typing import Any, Literal, TypeAlias
 
 import datasets
 import numpy as np
+import pyarrow as pa
 from datasets.utils import tqdm
 from numpy.typing import DTypeLike, NDArray
 
@@ -85,9 +86,7 @@ class LazyArray:
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
             raise ValueError("a LazyArray cannot be given without a copy: its voxels are compressed")
-        whole: NDArray[Any] = self._stored.read(
-            [range(size) for size in self.shape], self._dtype, self._threads
-        )
+        whole: NDArray[Any] = self._stored.read(None, self._dtype, self._threads)
         return whole if dtype is None else whole.astype(dtype, copy=False)
 
     def __repr__(self) -> str:
@@ -95,18 +94,22 @@ class LazyArray:
 
 
 class LazyRow(Mapping[str, Any]):
-    """One row: compact columns as `LazyArray`, the others as the data set has them, read when asked for.
+    """One row: compact columns as `LazyArray`, the others as plain Python values, each read when asked for.
 
     ``row.image`` is ``row["image"]``.
     """
 
-    def __init__(self, columns: Sequence[str], read: Callable[[str], Any]) -> None:
-        self._columns, self._read = columns, read
+    def __init__(self, dataset: LazyDataset, number: int) -> None:
+        self._dataset, self._number = dataset, number
+        self._cells = dataset._cells(number)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LazyRow, (self._dataset, self._number)
 
     def __getitem__(self, column: str) -> Any:
-        if column not in self._columns:
-            raise KeyError(f"{column!r}: expected one of {', '.join(self._columns)}")
-        return self._read(column)
+        if column not in self._cells.column_names:
+            raise KeyError(f"{column!r}: expected one of {', '.join(self)}")
+        return self._dataset._value(self._cells, self._number, column)
 
     def __getattr__(self, column: str) -> Any:
         if column.startswith("_"):
@@ -117,10 +120,10 @@ class LazyRow(Mapping[str, Any]):
             raise AttributeError(error.args[0]) from None
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._columns)
+        return iter(self._cells.column_names)
 
     def __len__(self) -> int:
-        return len(self._columns)
+        return len(self._cells.column_names)
 
     def __repr__(self) -> str:
         return f"LazyRow({', '.join(f'{name}={value!r}' for name, value in self.items())})"
@@ -185,17 +188,18 @@ class LazyDataset(Sequence[LazyRow]):
         if isinstance(index, slice):
             chosen = self._dataset.select(range(len(self))[index])
             return LazyDataset(chosen, dtype=self._dtype, threads=self._threads)
-        number = range(len(self))[index]
-        row = self._dataset[number]
+        return LazyRow(self, range(len(self))[index])
 
-        def read(column: str) -> Any:
-            if column not in self._compact:
-                return self._others[number][column]
-            stored = _opened(row, number, column)
-            threads = self._threads or usable_threads()
-            return None if stored is None else LazyArray(stored, self._compact[column], threads)
+    def _cells(self, number: int) -> pa.Table:
+        return self._dataset[number]
 
-        return LazyRow(self._dataset.column_names, read)
+    def _value(self, cells: pa.Table, number: int, column: str) -> Any:
+        if column not in self._compact:
+            return self._others[number][column]
+        stored = _opened(cells, number, column)
+        if stored is None:
+            return None
+        return LazyArray(stored, self._compact[column], self._threads or usable_threads())
 
     def __repr__(self) -> str:
         return f"LazyDataset({len(self):,} rows, {', '.join(self._dataset.column_names)})"

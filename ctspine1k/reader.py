@@ -1,9 +1,9 @@
 """One case from its two NIfTI files: one gzip pass, slice by slice, checked.
 
-A ``.nii.gz`` is one gzip stream in which the slices come in order. It is inflated with ISA-L into one
-reused buffer, some slices at a time, and these are transposed and converted in one step, by whoever needs
-them: float64 copies of a volume never exist, and a pass over the slices needs memory for a few of them. Where
-a second thread may be used, it inflates the next slices meanwhile. What comes out is, bit for bit,
+A ``.nii.gz`` is one gzip stream in which the slices come in order. It is inflated with ISA-L, some slices at
+a time, into two buffers in turn, and whoever needs them transposes and converts them in one step: float64
+copies of a volume never exist, and a pass over the slices needs memory for a few of them. Where a second
+thread may be used, it inflates the next slices meanwhile. What comes out is, bit for bit,
 ``np.transpose(nibabel.load(file).get_fdata(), (2, 0, 1))``, cast.
 
 Axis order: files have axes (i, j, k); arrays here are slice first, (k, i, j). Nothing is resampled or
@@ -247,8 +247,11 @@ class _VolumeReader:
     @property
     def label_type(self) -> np.dtype[Any]:
         """The type that keeps labels: the file's if it holds them as whole numbers, else the smallest."""
-        is_whole = self.dtype.kind in "iu" and self.scaling.is_identity
-        return self.dtype if is_whole else np.dtype(np.uint8)
+        return self.dtype if self._holds_labels else np.dtype(np.uint8)
+
+    @property
+    def _holds_labels(self) -> bool:
+        return self.dtype.kind in "iu" and self.scaling.is_identity
 
     def images(self, depth: int) -> Iterator[NDArray[Any]]:
         """Yield intensities as stored, (slices, i, j), whose values are finite."""
@@ -260,9 +263,8 @@ class _VolumeReader:
 
     def labels(self, depth: int) -> Iterator[NDArray[Any]]:
         """Yield labels, (slices, i, j). A value that is not a label is an error, not a cast."""
-        is_kept = self.label_type == self.dtype and self.scaling.is_identity
         for stored in self._slabs(depth):
-            if is_kept:
+            if self._holds_labels:
                 if stored.min() < 0 or stored.max() > MAX_LABEL:
                     raise self._no_label(stored[(stored < 0) | (stored > MAX_LABEL)][0])
                 yield stored

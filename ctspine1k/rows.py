@@ -104,13 +104,17 @@ def batches(
         if config == "2d":
             numbers = range(done, done + count)
             columns["slice_index"] = list(numbers)
-            keys = [f"{case.case_id}/{number:04d}" for number in numbers]
+            keys = [_slice_key(case.case_id, number) for number in numbers]
         yield Batch(keys, columns)
         done += count
 
 
 #: Image and segmentation of some rows: stacked arrays, or a list of stored ones.
 _Voxels: TypeAlias = "Iterator[tuple[Any, Any]]"
+
+
+def _slice_key(case_id: str, number: int) -> str:
+    return f"{case_id}/{number:04d}"
 
 
 def _dense_volume(case_id: str, pair: PairReader, depth: int) -> _Voxels:
@@ -130,7 +134,7 @@ def _compact_volume(case_id: str, pair: PairReader, depth: int) -> _Voxels:
 
 def _dense_slices(case_id: str, pair: PairReader, depth: int) -> _Voxels:
     rows, columns = pair.geometry.shape[1:]
-    for stored, labels in pair.slabs(max(1, min(depth, _MAX_ELEMENTS // (rows * columns)))):
+    for stored, labels in pair.slabs(min(depth, _MAX_ELEMENTS // (rows * columns))):
         image = np.empty(stored.shape, np.float32)
         pair.scaling.write(stored, image)
         yield image, labels.astype(np.int32)
@@ -139,7 +143,7 @@ def _dense_slices(case_id: str, pair: PairReader, depth: int) -> _Voxels:
 def _compact_slices(case_id: str, pair: PairReader, depth: int) -> _Voxels:
     done = 0
     for images, labels in pair.slabs(depth):
-        names = [f"{case_id}/{number:04d}" for number in range(done, done + len(images))]
+        names = [_slice_key(case_id, number) for number in range(done, done + len(images))]
         yield (
             [
                 store(image, scaling=pair.scaling, name=f"{name} image")

@@ -42,8 +42,8 @@ class Scaling:
             for one, target in zip(stored, out, strict=True):  # float64 of a slice, not of all
                 self.write(one, target)
             return
-        if self.is_identity and stored.dtype.itemsize < 8:
-            out[...] = stored
+        if self.is_identity and out.dtype.kind != "f":
+            np.copyto(out, stored, casting="unsafe")
             return
         # An infinite result is the caller's to report, by file and value, not NumPy's.
         with np.errstate(over="ignore", invalid="ignore"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
@@ -23,15 +24,17 @@ _END: Any = object()
 
 def usable_threads(processes: int = 1) -> int:
     """Tell how many threads each of so many processes may use, this one being one of them."""
-    if multiprocessing.parent_process() is not None:
-        return 1  # its siblings have the other cores
+    # `datasets` starts its workers with a fork of the standard library's module, which knows them alone.
+    for starter in (multiprocessing, sys.modules.get("multiprocess")):
+        if starter is not None and starter.parent_process() is not None:
+            return 1  # its siblings have the other cores
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // processes)
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:
     """Yield the items, while a thread makes the one that comes next."""
-    with ThreadPoolExecutor(1, thread_name_prefix="ctspine1k") as pool:
+    with ThreadPoolExecutor(1, thread_name_prefix="ctspine1k-ahead") as pool:
         upcoming = pool.submit(next, items, _END)
         while (item := upcoming.result()) is not _END:
             upcoming = pool.submit(next, items, _END)
@@ -44,7 +47,7 @@ def spread(work: Callable[[list[T]], None], items: list[T], threads: int) -> Non
     if threads <= 1:
         work(items)
         return
-    others = [_helpers(threads - 1).submit(work, items[n::threads]) for n in range(1, threads)]
+    others = [_helpers().submit(work, items[n::threads]) for n in range(1, threads)]
     try:
         work(items[::threads])
     finally:
@@ -54,9 +57,9 @@ def spread(work: Callable[[list[T]], None], items: list[T], threads: int) -> Non
 
 
 @cache
-def _helpers(count: int) -> ThreadPoolExecutor:
-    """Keep threads for `spread`: to start them takes as long as to decode some boxes."""
-    return ThreadPoolExecutor(count, thread_name_prefix="ctspine1k")
+def _helpers() -> ThreadPoolExecutor:
+    """Keep threads for `spread`, one a core: to start them takes as long as to decode some boxes."""
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="ctspine1k-share")
 
 
 if hasattr(os, "register_at_fork"):

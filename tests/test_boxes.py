@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from isal.isal_zlib import crc32
 
-from ctspine1k.boxes import ArrayWriter, StoredArray, default_box, store
+from ctspine1k import __version__
+from ctspine1k.boxes import ArrayWriter, StoredArray, _checksum, default_box, store
 from ctspine1k.errors import MissingPackageError, StoredArrayError
 from ctspine1k.scaling import Scaling
 
@@ -60,6 +62,34 @@ def test_values_are_those_of_the_scaling(dtype, scaling):
         assert stored.read(everything(stored), "f4", threads).tobytes() == wanted.tobytes()
 
 
+@given(arrays_in_boxes())
+def test_no_integer_changes_on_its_way(case):
+    """64-bit ones neither: nibabel's way to float32 goes over float64, but here nothing is a float."""
+    array, box = case
+    if array.dtype.kind in "iu":
+        stored = StoredArray.from_fields(store(array, box=box))
+        assert np.array_equal(stored.read(dtype=array.dtype.newbyteorder("<")), array)
+
+
+@pytest.mark.parametrize(
+    ("array", "scaling", "dtype"),
+    [
+        ([0.5], Scaling(), "u1"),
+        ([70000.0], Scaling(), "i2"),
+        ([np.nan], Scaling(), "i4"),
+        ([-1], Scaling(), "u1"),
+        ([3], Scaling(0.5), "i4"),
+    ],
+)
+def test_what_a_type_cannot_hold_is_an_error(array, scaling, dtype):
+    stored = StoredArray.from_fields(store(np.array([*array, 1]), scaling=scaling))
+    with pytest.raises(StoredArrayError, match=r"expected numbers that \w+ holds, found others. Cast"):
+        stored.read(dtype=dtype)
+    assert StoredArray.from_fields(store(np.array([2.0, 4.0]), scaling=Scaling(0.5))).read(
+        dtype="i4"
+    ).tolist() == [1, 2]
+
+
 def test_negative_zeros_stay():
     stored = StoredArray.from_fields(store(np.full((3, 40), -0.0, "f4")))
     assert np.signbit(stored.read(everything(stored))).all()
@@ -104,6 +134,7 @@ def test_the_stored_form_is_documented_and_says_what_it_is():
     assert json.loads(fields["header"]) == {
         "version": 1,
         "codec": "blosc2",
+        "writer": f"ctspine1k {__version__}",
         "name": "liver_106 image",
         "dtype": "<i2",
         "shape": [2, 3],
@@ -146,21 +177,28 @@ def with_header(**changes):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (with_header(version=2), "case image: expected version 1 of the stored form, found 2. Upgrade"),
-        (with_header(codec="zstd"), "case image: expected codec 'blosc2' of the stored form, found 'zstd'"),
+        (with_header(version=2, writer="ctspine1k 9"), "case image: expected version 1, found 2. It was written by ctspine1k 9: upgrade"),
+        ({**GOOD, "header": '{"version": 2}'}, "expected version 1, found 2. It was written by a later ctspine1k"),
+        (with_header(codec="zstd"), "case image: expected codec 'blosc2', found 'zstd'"),
         (with_header(dtype="O"), "expected numbers of at most 64 bits, found type object"),
         (with_header(dtype="nonsense"), "expected its four fields"),
         (with_header(shape=[5, 6]), "expected a shape and a box in it"),
         (with_header(shape=[-5, 6, 7]), "expected a shape and a box in it"),
         (with_header(box=[0, 6, 7]), "expected a shape and a box in it"),
         (with_header(box=[10**6, 10**6, 7]), "expected a shape and a box in it"),
-        (with_header(shape=[10**12, 6, 7]), "expected 500000000000 boxes, found 3"),
+        (with_header(shape=[10**12, 6, 7]), "expected 500000000000 boxes, found 3 and 3 checksums"),
         (with_header(shape=[5.5, 6, 7]), "expected its four fields"),
         (with_header(slope="a"), "expected its four fields"),
         ({**GOOD, "header": "{"}, "expected its four fields"),
         ({**GOOD, "header": "[]"}, "expected its four fields"),
         ({**GOOD, "header": None}, "expected its four fields"),
-        ({**GOOD, "ends": GOOD["ends"][:-1]}, "expected 3 boxes, found 2"),
+        ({**GOOD, "header": b"\xff"}, "expected its four fields"),
+        ({**GOOD, "header": "[" * 100_000}, "expected its four fields"),
+        (with_header(slope=10**400), "expected its four fields"),
+        (with_header(dtype="f4,(f4"), "expected"),
+        ({**GOOD, "ends": [None, 1, 2]}, "expected its four fields"),
+        (with_header(shape=[5, 5, 7]), "box 0: expected checksum"),
+        ({**GOOD, "ends": GOOD["ends"][:-1]}, "expected 3 boxes, found 2 and 3 checksums"),
         ({**GOOD, "ends": None}, "expected its four fields"),
         ({"bytes": b"1"}, "expected its four fields"),
         # Believed when it is opened, but not when voxels are asked for:
@@ -169,13 +207,14 @@ def with_header(**changes):
         (with_header(name="another image"), "another image, box 0: expected checksum"),
         (with_header(dtype="<u2"), "box 0: expected checksum"),
         (with_header(shape=[6, 6, 7]), "box 0: expected checksum"),
-        ({**GOOD, "ends": [9, *GOOD["ends"][1:]]}, "box 0: expected checksum"),
+        ({**GOOD, "ends": [9, *GOOD["ends"][1:]]}, "box 0: expected bytes within 516, found bytes 0 to 9"),
+        ({**GOOD, "ends": [99, *GOOD["ends"][1:]]}, "box 0: expected checksum"),
         ({**GOOD, "ends": [*GOOD["ends"][:2], 10**9]}, "box 2: expected bytes within"),
         ({**GOOD, "ends": [GOOD["ends"][0], 0, GOOD["ends"][2]]}, "box 1: expected bytes within"),
         ({**GOOD, "bytes": bytes(GOOD["bytes"])[:-1]}, "box 2: expected bytes within"),
         ({**GOOD, "checksums": GOOD["checksums"][::-1]}, "box 0: expected checksum"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "fields",
 )  # fmt: skip
 def test_damaged_fields(fields, message):
     def read():
@@ -191,24 +230,59 @@ def test_no_damaged_byte_passes(at):
     damaged = bytearray(GOOD["bytes"])
     damaged[at] ^= 0x10
     stored = StoredArray.from_fields({**GOOD, "bytes": bytes(damaged)})
-    with pytest.raises(
-        StoredArrayError, match=r"case image, box \d: expected checksum .* The file is damaged"
-    ):
+    with pytest.raises(StoredArrayError, match=r"case image, box \d: expected checksum .* It is damaged"):
         stored.read(everything(stored))
 
 
-def test_a_chunk_of_another_length_is_not_decoded():
-    """Blosc2 writes as many bytes as a chunk says: a checksum that fits does not make it safe."""
-    from ctspine1k.boxes import _checksum
+def crafted(data: bytes, **changes) -> StoredArray:
+    """A stored form whose checksum fits, though its bytes are not what they should be."""
+    header = json.dumps({**json.loads(store(np.ones((2, 2), "i2"))["header"]), **changes})
+    checksum = _checksum(data, crc32(header.encode()), 0)
+    return StoredArray.from_fields(
+        {"header": header, "ends": [len(data)], "checksums": [checksum], "bytes": data}
+    )
 
-    small = store(np.zeros((2, 2), "i2") + 1)
-    header = json.dumps({**json.loads(small["header"]), "shape": [2, 1]})
-    from isal.isal_zlib import crc32
 
-    checksum = _checksum(bytes(small["bytes"]), crc32(header.encode()), 0)
-    stored = StoredArray.from_fields({**small, "header": header, "checksums": [checksum]})
-    with pytest.raises(StoredArrayError, match="box 0: expected 4 bytes of voxels"):
-        stored.read(everything(stored))
+CHUNK = bytes(store(np.ones((2, 2), "i2"))["bytes"])
+
+
+@pytest.mark.parametrize(
+    ("data", "changes", "message"),
+    [
+        (CHUNK, {"shape": [2, 1]}, "box 0: expected 4 bytes of voxels"),
+        (CHUNK, {"shape": [2, 3]}, "box 0: expected 12 bytes of voxels"),
+        (b"short", {}, "box 0: expected bytes within 5"),
+        (
+            CHUNK[:31] + bytes([CHUNK[31] | 0x40]) + CHUNK[32:],
+            {},
+            "box 0: expected voxels, found a chunk that says",
+        ),
+    ],
+)
+def test_a_checksum_that_fits_does_not_make_a_chunk_safe(data, changes, message):
+    """Blosc2 writes as many bytes as a chunk says, or leaves what was in memory before."""
+    stored = crafted(data, **changes)
+    with pytest.raises(StoredArrayError, match=message):
+        stored.read()
+
+
+def test_a_shape_without_elements_is_no_work():
+    """No box, and so no checksum, speaks for such a header."""
+    fields = {**GOOD, "ends": [], "checksums": []}
+    header = with_header(shape=[0, 10**9, 10**8], box=[1, 1, 1])["header"]
+    assert StoredArray.from_fields({**fields, "header": header}).read().shape == (0, 10**9, 10**8)
+    header = with_header(shape=[0, 10**18, 10**18], box=[1, 1, 1])["header"]
+    with pytest.raises(StoredArrayError, match="expected a shape and a box in it"):
+        StoredArray.from_fields({**fields, "header": header})
+
+
+def test_what_a_writer_refuses():
+    with pytest.raises(ValueError, match=r"box=\(5000, 5000\): expected at most 67,108,864 bytes"):
+        store(np.zeros((2, 2), "f4"), box=(5000, 5000))
+    writer = ArrayWriter((40, 5, 5), "i2")
+    writer.append(np.zeros((32, 5, 5), "i2"))
+    with pytest.raises(ValueError, match="expected 2 boxes, found 1: layers are missing"):
+        writer.fields()
 
 
 @pytest.mark.parametrize(
@@ -219,10 +293,13 @@ def test_what_is_no_number(array):
         store(array)
 
 
-def test_without_blosc2(python):
-    code = """
+@pytest.mark.parametrize("module", ["None", "type(sys)('blosc2')"])
+def test_without_blosc2(python, module):
+    code = f"""
 import sys
-sys.modules["blosc2"] = None
+sys.modules["blosc2"] = module = {module}
+if module:
+    module.__version__ = "2.7.1"
 import ctspine1k, ctspine1k.builder
 from ctspine1k.errors import MissingPackageError
 try:
@@ -230,5 +307,7 @@ try:
 except MissingPackageError as error:
     print(error)
 """
-    assert python(code).stdout == "Compact storage needs blosc2: pip install 'ctspine1k[compact]'\n"
+    assert (
+        python(code).stdout == "Compact storage needs blosc2 3 or later: pip install 'ctspine1k[compact]'\n"
+    )
     assert issubclass(MissingPackageError, ImportError)

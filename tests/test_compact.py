@@ -4,13 +4,17 @@ import pickle
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from compare import CONFIGS, identical, rows, wanted
 from datasets import concatenate_datasets, load_from_disk
 
+from ctspine1k import LazyDataset
+from ctspine1k.boxes import store
 from ctspine1k.compact import CompactArray, stored_array, stored_column
 from ctspine1k.errors import StoredArrayError
+from ctspine1k.threads import usable_threads
 
 
 @pytest.fixture(params=CONFIGS)
@@ -99,6 +103,57 @@ def test_stored_form(compact, form):
         off.features["image"].decode_example(stored)
 
 
+@pytest.mark.parametrize("kind", ["offsets of ends", "offsets of bytes"])
+def test_damaged_columns(compact, kind):
+    column = compact.data.column("image").combine_chunks()
+    column = column.chunk(0) if hasattr(column, "chunk") else column
+    fields = {name: column.field(name) for name in ("header", "ends", "checksums", "bytes")}
+    name = kind.rpartition(" ")[2]
+    array = fields[name]
+    offsets = np.frombuffer(array.buffers()[1], np.int32 if name == "ends" else np.int64).copy()
+    offsets[1] = 10**8
+    buffers = [None, pa.py_buffer(offsets), *array.buffers()[2:3]]
+    children = [array.values] if name == "ends" else None
+    fields[name] = pa.Array.from_buffers(
+        array.type, len(array), buffers[: 2 if children else 3], children=children
+    )
+    damaged = pa.StructArray.from_arrays(list(fields.values()), names=list(fields))
+    with pytest.raises(StoredArrayError, match="a stored array here: expected whole columns of Arrow"):
+        stored_array(damaged, " here")
+
+
+def test_a_map_that_looks_at_images_writes_them_anew_without_loss(compact, right):
+    """`datasets` writes back what was decoded: float32 and int32 then, and no wider."""
+    seen = compact.map(
+        lambda row: {"mean": row["image"].mean() + row["segmentation"].mean()}, writer_batch_size=2
+    )
+    assert identical(rows(seen.remove_columns("mean")), right)
+    stored = LazyDataset(seen, dtype="stored")[0]
+    assert (stored.image.dtype, stored.segmentation.dtype) == (np.float32, np.int32)
+
+
+def test_workers_of_a_map_have_one_thread_each(compact):
+    counted = compact.map(lambda index: {"threads": usable_threads()}, input_columns=["index"], num_proc=2)
+    assert set(counted["threads"]) == {1}
+
+
+def test_a_cast_to_another_type(compact):
+    with pytest.raises(StoredArrayError, match="expected numbers that uint8 holds"):
+        compact.cast_column("image", CompactArray("uint8"))[0]
+    assert compact.cast_column("image", CompactArray("int16"))[0]["image"].dtype == np.int16
+
+
+def test_streamed_stored_forms_are_bytes(load, name):
+    streamed = load(name, split="train", storage="compact", streaming=True)
+    row = next(iter(streamed.cast_column("image", CompactArray("float32", decode=False))))
+    assert isinstance(pickle.loads(pickle.dumps(row))["image"]["bytes"], bytes)  # noqa: S301 (our own)
+
+
+def test_uneven_lists_are_no_array(load):
+    with pytest.raises(ValueError, match=r"expected lists of one length, found \[1, 2\]"):
+        CompactArray("float32").cast_storage(pa.array([[[1.0, 2.0], [3.0]]]))
+
+
 def test_replaced_images_are_compact_too(compact, right):
     clipped = compact.map(lambda row: {"image": np.clip(row["image"], -200, 300)}, writer_batch_size=2)
     assert clipped.data.schema.field("image").type == CompactArray.pa_type
@@ -132,8 +187,6 @@ def test_what_the_dtype_cannot_hold(array):
 
 
 def test_what_is_no_stored_form():
-    import pyarrow as pa
-
     feature = CompactArray("int32")
     with pytest.raises(TypeError, match="expected stored arrays, or lists of numbers; found string"):
         feature.cast_storage(pa.array(["a"]))
@@ -164,8 +217,6 @@ def test_a_cell_is_opened_where_it_lies(compact):
 
 
 def test_columns_of_stored_forms_are_whole(compact):
-    from ctspine1k.boxes import store
-
     forms = [store(np.arange(n, dtype="u1")) for n in (5, 0, 300)]
     column = stored_column(forms)
     column.validate(full=True)

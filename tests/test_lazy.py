@@ -169,6 +169,11 @@ def test_threads_of_one_read(tmp_path, load, tree):
         assert pool.apply(digest, (lazy, 0)) == digest(lazy, 0)
 
 
+def test_rows_can_be_pickled(compact, right):
+    row = pickle.loads(pickle.dumps(ctspine1k.LazyDataset(compact)[1]))  # noqa: S301 (our own)
+    assert np.asarray(row.image).tobytes() == right[1]["image"].tobytes()
+
+
 def test_it_can_be_pickled(compact):
     lazy = pickle.loads(pickle.dumps(ctspine1k.LazyDataset(compact)))  # noqa: S301 (our own)
     assert digest(lazy, 0) == digest(ctspine1k.LazyDataset(compact), 0)

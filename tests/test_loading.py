@@ -85,6 +85,7 @@ def test_other_kinds_of_split(load):
         ({"split": "train", "cases": ["HN_P023"]}, "split='train': expected 'validation'"),
         ({"image_size": 512}, "image_size=512: expected two positive numbers"),
         ({"image_size": (0, 5)}, r"image_size=\(0, 5\): expected two positive numbers"),
+        ({"writer_batch_size": 0}, "writer_batch_size=0: expected 1 or more"),
         ({"storage": "sparse"}, "storage='sparse': expected one of 'dense', 'compact'"),
         ({"geometry": "no"}, "geometry='no': expected True or False"),
         ({"cases": []}, "no cases in train or validation or test"),

@@ -1,5 +1,6 @@
 import gzip
 import io
+import time
 import tracemalloc
 
 import nibabel as nib
@@ -140,6 +141,15 @@ def test_slabs_are_those_of_the_volume(image, mask, depth, threads):
         assert [len(image) for image, _ in slabs] == {1: [1] * 4, 3: [3, 1], 9: [4]}[depth]
     assert same_bits(np.concatenate([image for image, _ in slabs]), pair.image)
     assert same_bits(np.concatenate([labels for _, labels in slabs]), pair.segmentation)
+
+
+def test_a_slab_stays_while_the_next_one_is_read(image, mask):
+    with open_pair(image, mask, threads=2) as reader:
+        for stored, labels in reader.slabs(depth=1):
+            held = stored.copy(), labels.copy()
+            time.sleep(0.02)  # in which the thread reads on
+            assert np.array_equal(stored, held[0])
+            assert np.array_equal(labels, held[1])
 
 
 def test_a_pass_over_slabs_holds_a_few_slices(tmp_path):
