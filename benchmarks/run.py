@@ -74,12 +74,17 @@ def in_turn(turns: int, **work: Callable[[int], object]) -> Timed:
     return times
 
 
+def median_ms(seconds: list[float]) -> float:
+    """Tell the median, in milliseconds."""
+    return statistics.median(seconds) * 1e3
+
+
 def compare(
     what: str, times: Timed, ours: str, other: str, bar: str = "", *, unit: str = "ms", is_time: bool = False
 ) -> Row:
     """Compare two medians: how many times faster ours is, or with ``is_time`` how many times its time."""
-    mine, others = statistics.median(times[ours]), statistics.median(times[other])
-    scale = {"ms": 1e3, "s": 1.0}[unit]
+    mine, others = median_ms(times[ours]), median_ms(times[other])
+    scale = {"ms": 1.0, "s": 1e-3}[unit]
     ratio = mine / others if is_time else others / mine
     return Row(what, f"{mine * scale:.3g} {unit}", f"{other}: {others * scale:.3g} {unit}", ratio, bar)
 

@@ -14,8 +14,8 @@ __all__ = ["GrowingArray"]
 #: Bytes that an array may be ahead of the elements that have arrived, whatever was promised.
 _FIRST_ALLOCATION = 1 << 26
 
-#: How much it may be ahead later, as a multiple of what has arrived.
-_GROWTH = 8
+#: How much it may be ahead later, as a multiple of what has arrived: enough for every volume there is.
+_GROWTH = 32
 
 
 class GrowingArray:

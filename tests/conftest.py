@@ -14,6 +14,7 @@ from pathlib import Path
 import hypothesis
 import loopback  # noqa: F401 (imported for what it does)
 import pytest
+from compare import CONFIGS, wanted
 from hub import Hub, Repo
 from volumes import ALL_IDS, IDS, SIZE, files_of, save_case
 
@@ -72,6 +73,24 @@ def load(tree, split_file, tmp_path):
         return ctspine1k.load_dataset(name, **{**defaults, **options})
 
     return run
+
+
+@pytest.fixture(params=CONFIGS)
+def name(request: pytest.FixtureRequest) -> str:
+    """Each config."""
+    return request.param
+
+
+@pytest.fixture
+def compact(load, name):
+    """The cases of train in compact storage."""
+    return load(name, split="train", storage="compact")
+
+
+@pytest.fixture
+def right(tree, name):
+    """What its rows must be."""
+    return wanted(tree, name, "train")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from compare import CONFIGS, identical, rows, wanted
+from compare import identical, rows
 from datasets import concatenate_datasets, load_from_disk
 
 from ctspine1k import LazyDataset
@@ -15,21 +15,6 @@ from ctspine1k.boxes import store
 from ctspine1k.compact import CompactArray, stored_array, stored_column
 from ctspine1k.errors import StoredArrayError
 from ctspine1k.threads import usable_threads
-
-
-@pytest.fixture(params=CONFIGS)
-def name(request):
-    return request.param
-
-
-@pytest.fixture
-def compact(load, name):
-    return load(name, split="train", storage="compact")
-
-
-@pytest.fixture
-def right(tree, name):
-    return wanted(tree, name, "train")
 
 
 def in_memory(dataset):

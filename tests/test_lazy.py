@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 import datasets
 import numpy as np
 import pytest
-from compare import CONFIGS, wanted
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -18,19 +17,9 @@ from ctspine1k.lazy import LazyArray
 from ctspine1k.scaling import Scaling
 
 
-@pytest.fixture(params=CONFIGS)
-def name(request):
-    return request.param
-
-
 @pytest.fixture
 def compact(load, name):
     return load(name, split="train", storage="compact", geometry=True)
-
-
-@pytest.fixture
-def right(tree, name):
-    return wanted(tree, name, "train")
 
 
 def array_of(array, box=None, dtype=None, **options):

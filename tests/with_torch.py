@@ -6,25 +6,9 @@ PyTorch takes gigabytes where no build for the CPU is to be had, so `make test` 
 import numpy as np
 import pytest
 import torch
-from compare import CONFIGS, wanted
 from torch.utils.data import DataLoader
 
 import ctspine1k
-
-
-@pytest.fixture(params=CONFIGS)
-def name(request):
-    return request.param
-
-
-@pytest.fixture
-def compact(load, name):
-    return load(name, split="train", storage="compact")
-
-
-@pytest.fixture
-def right(tree, name):
-    return wanted(tree, name, "train")
 
 
 def same(rows, right) -> bool:
