@@ -57,6 +57,7 @@ _MAX_BOX = 1 << 26
 
 #: Bytes of the header of a Blosc2 chunk. A chunk of zeros has no more, and says so in the header's last byte.
 _HEADER = 32
+_ZEROS, _UNINITIALISED = 1, 4
 
 #: Bytes to decode that are worth another thread.
 _BYTES_A_THREAD = 1 << 18
@@ -103,7 +104,7 @@ class ArrayWriter:
     ) -> None:
         scaling = scaling or Scaling()
         self._dtype = np.dtype(dtype).newbyteorder("<")
-        if self._dtype.kind not in "iuf" or self._dtype.itemsize > 8:
+        if not _is_storable(self._dtype):
             raise ValueError(f"expected integers or floats of at most 64 bits, found {self._dtype}")
         self._box = tuple(box or default_box(shape))
         if math.prod(self._box) * self._dtype.itemsize > _MAX_BOX:
@@ -252,7 +253,7 @@ class StoredArray:
         return stored
 
     def _check_fields(self) -> None:
-        if self.dtype.kind not in "iuf" or self.dtype.itemsize > 8:
+        if not _is_storable(self.dtype):
             raise StoredArrayError(self.name, "numbers of at most 64 bits", f"type {self.dtype}")
         is_shape = len(self.box) == len(self.shape) and min((*self.shape, *self.box), default=1) >= 0
         is_too_large = math.prod(max(1, size) for size in self.shape) >= 1 << 60
@@ -316,7 +317,7 @@ class StoredArray:
         # Blosc2 would write as many bytes as the chunk says, wherever that leads, or for some chunks none.
         if require_blosc2().get_cbuffer_sizes(chunk)[:2] != (nbytes, len(chunk)):
             raise self._damaged(number, f"{nbytes} bytes of voxels", "another length in it")
-        if chunk[_HEADER - 1] & 0x70 == 0x40:
+        if _special_kind(chunk) == _UNINITIALISED:
             raise self._damaged(number, "voxels", "a chunk that says it has none")
         return _Part(number, nbytes, chunk, axes)
 
@@ -379,7 +380,7 @@ class _Part(NamedTuple):
     @property
     def is_zero(self) -> bool:
         """Whether it is known to hold zeros alone, without decoding it."""
-        return len(self.chunk) == _HEADER and self.chunk[_HEADER - 1] & 0x70 == 0x10
+        return len(self.chunk) == _HEADER and _special_kind(self.chunk) == _ZEROS
 
 
 def _parts(indices: range, size: int, step: int) -> Iterator[_AxisPart]:
@@ -394,6 +395,15 @@ def _parts(indices: range, size: int, step: int) -> Iterator[_AxisPart]:
             slice(done, done + len(inside)),
         )
         done += len(inside)
+
+
+def _is_storable(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "iuf" and dtype.itemsize <= 8
+
+
+def _special_kind(chunk: memoryview) -> int:
+    """Tell what a Blosc2 chunk says it is instead of compressed bytes; 0 for these."""
+    return chunk[_HEADER - 1] >> 4 & 7
 
 
 def _grid(shape: Sequence[int], box: Sequence[int]) -> tuple[int, ...]:

@@ -137,7 +137,8 @@ def _dense_slices(case_id: str, pair: PairReader, depth: int) -> _Voxels:
     for stored, labels in pair.slabs(min(depth, _MAX_ELEMENTS // (rows * columns))):
         image = np.empty(stored.shape, np.float32)
         pair.scaling.write(stored, image)
-        yield image, labels.astype(np.int32)
+        # In C order, as Arrow has it: labels lie the other way round, and would be copied once more.
+        yield image, labels.astype(np.int32, order="C")
 
 
 def _compact_slices(case_id: str, pair: PairReader, depth: int) -> _Voxels:
