@@ -1,23 +1,41 @@
-"""The 1,005 cases: which there are, in which split, from which source. Works offline.
+"""The 1,005 cases: split, source, variants, and what is known to be wrong with them. Works offline.
 
-The facts are text files: ``data_split.txt`` (the official assignment) and ``special_cases/`` stand at the
-top of the repository and travel inside the wheel; ``cases.csv`` beside this module says where each scan
-came from. This module reads them and nothing else.
+The facts are text files: ``data_split.txt`` (the official assignment) and ``special_cases/`` (anatomical
+variants, known issues) stand at the top of the repository and travel inside the wheel; ``cases.csv`` beside
+this module says where each scan came from. This module reads them and nothing else.
 """
 
 from __future__ import annotations
 
 import csv
 import difflib
+import fnmatch
 import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ctspine1k.errors import SplitFileError, UnknownCaseError, check_choice
 
-__all__ = ["SOURCES", "SPECIAL_CASES", "SPLITS", "Case", "Catalog", "load_catalog", "parse_split"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "EVIDENCE",
+    "EXCLUDE_ISSUES",
+    "ISSUE_KINDS",
+    "SCAN_POSITIONS",
+    "SOURCES",
+    "SPECIAL_CASES",
+    "SPLITS",
+    "Case",
+    "Catalog",
+    "Issue",
+    "load_catalog",
+    "parse_split",
+]
 
 #: Names of the splits, in the order of the split file.
 SPLITS = ("train", "validation", "test")
@@ -33,6 +51,39 @@ SOURCES = ("COLONOG", "COVID-19", "HNSCC-3DCT-RT", "MSD-T10")
 #: Anatomical variants that the data set lists.
 SPECIAL_CASES = ("sacral_lumbarization", "lumbar_sacralization")
 
+#: How the patient lay, where the name of the source's series says so.
+SCAN_POSITIONS = ("prone", "supine")
+
+#: What is known to be wrong with a case, or worth knowing of it.
+ISSUE_KINDS = (
+    "label_missing",  # a vertebra between two labelled ones has no label
+    "label_wrong_value",  # a vertebra, or a part of one, has the label of another
+    "label_discontinuous",  # labels do not follow one another along the spine
+    "label_incomplete",  # a part of a vertebra has no label
+    "image_label_mismatch",  # the mask does not lie on bone
+    "orientation_ap_inverted",  # image and mask are inverted front to back
+    "orientation_suspected",  # the series' name says that the image was flipped
+    "numbering_suspected",  # all labels may be off by one
+    "transitional_not_listed",  # a lumbosacral variant that the published lists do not have
+    "castellvi_grade",  # a reading of a lumbosacral variant: information, no error
+)
+
+#: Who says so: the original data set's issue tracker, another project, or a series' name.
+EVIDENCE = ("reported", "third_party", "derived")
+
+#: What ``exclude_issues`` may ask for: to leave out cases with a reported issue, or with any.
+EXCLUDE_ISSUES = ("reported", "all")
+
+
+@dataclass(frozen=True)
+class Issue:
+    """Something that is known of a case. None is corrected in the data."""
+
+    kind: str  #: one of `ISSUE_KINDS`
+    evidence: str  #: one of `EVIDENCE`
+    detail: str  #: in words
+    reference: str  #: where it was reported: a repository, and its issue or file
+
 
 @dataclass(frozen=True)
 class Case:
@@ -43,6 +94,9 @@ class Case:
     index: int  #: position in its split, from 0
     source: str | None  #: folder name on the Hub, such as "COLONOG"; None for a case of your own
     special_case: str | None  #: "sacral_lumbarization", "lumbar_sacralization", or None
+    tcia_series: str | None = None  #: path in the TCIA collection that the volume was made from
+    scan_position: str | None = None  #: "prone" or "supine" where it is known: most of COLONOG
+    issues: tuple[Issue, ...] = ()  #: what is known to be wrong with it
 
 
 @dataclass(frozen=True)
@@ -73,7 +127,16 @@ class Catalog:
             raise UnknownCaseError(str(case_id), similar) from None
 
     def where(
-        self, *, split: str | None = None, source: str | None = None, special_case: str | None = None
+        self,
+        *,
+        split: str | None = None,
+        source: str | None = None,
+        special_case: str | None = None,
+        scan_position: str | None = None,
+        tcia_series: str | None = None,
+        issue: str | None = None,
+        evidence: str | None = None,
+        exclude_issues: str | None = None,
     ) -> Catalog:
         """Keep the cases that match all that is given, in the same order.
 
@@ -81,6 +144,12 @@ class Catalog:
             split: "train", "validation" or "test".
             source: one of `SOURCES`.
             special_case: one of `SPECIAL_CASES`.
+            scan_position: one of `SCAN_POSITIONS`.
+            tcia_series: a series' path, or a pattern of it such as ``"*Coloprone*"`` (case counts).
+            issue: one of `ISSUE_KINDS`: cases that are known for it.
+            evidence: one of `EVIDENCE`: cases with an issue (of that kind) that stands on it.
+            exclude_issues: "reported" to leave out the cases with an issue that was reported on the
+                original data set's tracker, "all" to leave out those with any issue.
 
         Raises:
             ValueError: a value that cannot match; the message names those that can.
@@ -89,11 +158,23 @@ class Catalog:
             "split": check_choice("split", split, SPLITS),
             "source": check_choice("source", source, SOURCES),
             "special_case": check_choice("special_case", special_case, SPECIAL_CASES),
+            "scan_position": check_choice("scan_position", scan_position, SCAN_POSITIONS),
         }
         asked = {name: value for name, value in wanted.items() if value is not None}
-        return Catalog(
-            tuple(case for case in self if all(getattr(case, name) == asked[name] for name in asked))
-        )
+        check_choice("issue", issue, ISSUE_KINDS)
+        check_choice("evidence", evidence, EVIDENCE)
+        check_choice("exclude_issues", exclude_issues, EXCLUDE_ISSUES)
+
+        def matches(case: Case) -> bool:
+            return (
+                all(getattr(case, name) == value for name, value in asked.items())
+                and (tcia_series is None or fnmatch.fnmatchcase(case.tcia_series or "", tcia_series))
+                and ((issue is None and evidence is None) or _has_issue(case, issue, evidence))
+                and not (exclude_issues == "reported" and _has_issue(case, None, "reported"))
+                and not (exclude_issues == "all" and case.issues)
+            )
+
+        return Catalog(tuple(filter(matches, self)))
 
     def select(self, cases: str | Case | Iterable[str | Case]) -> Catalog:
         """Keep the cases named, in the catalog's order.
@@ -122,17 +203,31 @@ class Catalog:
             raise ValueError(f"no cases in {' or '.join(wanted)}: check splits, cases and split_file")
         return filled
 
+    def to_pandas(self) -> pd.DataFrame:
+        """Give a row a case; columns are the fields of `Case`, ``issues`` the kinds, joined by spaces."""
+        import pandas as pd  # heavy: only who asks for it
+
+        rows = [{**vars(case), "issues": " ".join(issue.kind for issue in case.issues)} for case in self]
+        return pd.DataFrame(rows, columns=[field.name for field in fields(Case)])
+
     @functools.cached_property
     def _by_id(self) -> dict[str, Case]:
         return {case.case_id: case for case in self.cases}
+
+
+def _has_issue(case: Case, kind: str | None, evidence: str | None) -> bool:
+    return any(
+        (kind is None or issue.kind == kind) and (evidence is None or issue.evidence == evidence)
+        for issue in case.issues
+    )
 
 
 def load_catalog(split_file: str | os.PathLike[str] | None = None) -> Catalog:
     """Load the cases, in the order of ``data_split.txt``.
 
     Args:
-        split_file: another assignment in the same format. Cases of CTSpine1K keep their source and
-            special case there; any other name is a case of your own, whose source is None.
+        split_file: another assignment in the same format. What is known of the cases of
+            CTSpine1K holds there, too; any other name is a case of your own, whose source is None.
 
     Raises:
         SplitFileError: the file is not of that format; the message says line and text.
@@ -147,11 +242,20 @@ def _official_catalog() -> Catalog:
 
 
 def _read_catalog(path: Path) -> Catalog:
-    sources, special_cases = _sources(), _special_cases()
-    assignment = parse_split(path.read_bytes(), str(path), known=sources)
+    scans = _scans()
+    assignment = parse_split(path.read_bytes(), str(path), known=scans)
+    special_cases, issues = _special_cases(), _issues()
+    unknown = {"source": None, "tcia_series": None, "scan_position": None}
     return Catalog(
         tuple(
-            Case(case_id, split, index, sources.get(case_id), special_cases.get(case_id))
+            Case(
+                case_id,
+                split,
+                index,
+                special_case=special_cases.get(case_id),
+                issues=issues.get(case_id, ()),
+                **scans.get(case_id, unknown),
+            )
             for split, case_ids in assignment.items()
             for index, case_id in enumerate(case_ids)
         )
@@ -230,9 +334,26 @@ def _parse_case_id(line: str, fail: functools.partial[SplitFileError], known: Ma
 
 
 @functools.cache
-def _sources() -> dict[str, str]:
-    with (_PACKAGE / "cases.csv").open(encoding="utf-8", newline="") as file:
-        return {row["case_id"]: row["source"] for row in csv.DictReader(file)}
+def _scans() -> dict[str, dict[str, str | None]]:
+    """Where each scan came from: source, series and position, by case id."""
+    return {
+        row.pop("case_id"): {name: value or None for name, value in row.items()}
+        for row in _csv_rows(_PACKAGE / "cases.csv")
+    }
+
+
+@functools.cache
+def _issues() -> dict[str, tuple[Issue, ...]]:
+    issues: dict[str, tuple[Issue, ...]] = {}
+    for row in _csv_rows(_facts() / "special_cases" / "known_issues.csv"):
+        case_id = row.pop("case_id")
+        issues[case_id] = (*issues.get(case_id, ()), Issue(**row))
+    return issues
+
+
+def _csv_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 @functools.cache

@@ -1,11 +1,23 @@
 import collections
+import csv
+import dataclasses
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ctspine1k import Case, load_catalog
-from ctspine1k.catalog import SOURCES, SPECIAL_CASES, SPLITS, parse_split
+from ctspine1k import Case, Issue, load_catalog
+from ctspine1k.catalog import (
+    EVIDENCE,
+    EXCLUDE_ISSUES,
+    ISSUE_KINDS,
+    SCAN_POSITIONS,
+    SOURCES,
+    SPECIAL_CASES,
+    SPLITS,
+    parse_split,
+)
 from ctspine1k.errors import SplitFileError, UnknownCaseError
 
 KNOWN = {case.case_id: case.source for case in load_catalog()}
@@ -71,11 +83,127 @@ def test_where_combines():
     assert len(load_catalog().where()) == 1005
 
 
-@pytest.mark.parametrize("name", ["split", "source", "special_case"])
-def test_where_names_what_is_allowed(name):
-    allowed = {"split": SPLITS, "source": SOURCES, "special_case": SPECIAL_CASES}[name]
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        ("split", SPLITS),
+        ("source", SOURCES),
+        ("special_case", SPECIAL_CASES),
+        ("scan_position", SCAN_POSITIONS),
+        ("issue", ISSUE_KINDS),
+        ("evidence", EVIDENCE),
+        ("exclude_issues", EXCLUDE_ISSUES),
+    ],
+)
+def test_where_names_what_is_allowed(name, allowed):
     with pytest.raises(ValueError, match=f"{name}='typo': expected one of .*{allowed[-1]}"):
         load_catalog().where(**{name: "typo"})
+
+
+ROOT = Path(__file__).parent.parent
+
+
+def facts(path: str) -> list[dict[str, str]]:
+    with (ROOT / path).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_facts_name_cases_that_exist():
+    ids = {case.case_id for case in load_catalog()}
+    assert [row["case_id"] for row in facts("ctspine1k/cases.csv")] == [c.case_id for c in load_catalog()]
+    assert {row["case_id"] for row in facts("special_cases/known_issues.csv")} < ids
+    for kind in SPECIAL_CASES:
+        listed = (ROOT / f"special_cases/{kind}.txt").read_text().partition("ctspine1k:\n")[2]
+        assert set(listed.partition("\n\nverse:")[0].split()) == {
+            case.case_id for case in load_catalog().where(special_case=kind)
+        }
+
+
+def test_where_each_scan_came_from():
+    counts = collections.Counter((c.source, bool(c.tcia_series)) for c in load_catalog())
+    assert counts == {
+        ("COLONOG", True): 784,
+        ("MSD-T10", False): 150,
+        ("COVID-19", False): 40,
+        ("HNSCC-3DCT-RT", True): 31,
+    }
+    assert collections.Counter(case.scan_position for case in load_catalog()) == {
+        None: 420,
+        "prone": 291,
+        "supine": 294,
+    }
+    assert {case.source for case in load_catalog().where(scan_position="prone")} == {"COLONOG"}
+    assert len(load_catalog().where(tcia_series="*flipped updown*")) == 12
+    series = load_catalog()["HN_P001"].tcia_series
+    assert [case.case_id for case in load_catalog().where(tcia_series=series)] == ["HN_P001"]
+    assert len(load_catalog().where(tcia_series="*")) == 1005
+    assert len(load_catalog().where(tcia_series="?*")) == 815
+
+
+def test_known_issues_with_kind_evidence_and_where_they_were_reported():
+    issues = [issue for case in load_catalog() for issue in case.issues]
+    assert len(issues) == 85 == len(facts("special_cases/known_issues.csv"))
+    assert collections.Counter(issue.kind for issue in issues) == {
+        "castellvi_grade": 31,
+        "orientation_suspected": 12,
+        "label_incomplete": 11,
+        "label_missing": 8,
+        "orientation_ap_inverted": 7,
+        "transitional_not_listed": 6,
+        "numbering_suspected": 6,
+        "label_wrong_value": 2,
+        "label_discontinuous": 1,
+        "image_label_mismatch": 1,
+    }
+    assert {issue.kind for issue in issues} == set(ISSUE_KINDS)
+    assert {issue.evidence for issue in issues} == set(EVIDENCE)
+    assert all(issue.detail and issue.reference for issue in issues)
+    assert load_catalog()["1.3.6.1.4.1.9328.50.4.0291"].issues == (
+        Issue(
+            "label_missing",
+            "reported",
+            "label 22 (L3) is missing between 21 and 23; the reporter left the case out",
+            "MIRACLE-Center/CTSpine1K#13",
+        ),
+    )
+
+
+def test_cases_by_issue():
+    catalog = load_catalog()
+    assert len(catalog.where(issue="label_missing")) == 8
+    assert len(catalog.where(issue="label_missing", evidence="reported")) == 2
+    assert len(catalog.where(evidence="reported")) == 5
+    # Issues of one case on different evidence: the kind asked for must be what stands on it.
+    assert "1.3.6.1.4.1.9328.50.4.0482" in catalog.where(issue="label_wrong_value", evidence="reported")
+    assert "1.3.6.1.4.1.9328.50.4.0482" not in catalog.where(issue="label_missing", evidence="reported")
+
+
+def test_nothing_is_left_out_unless_asked():
+    catalog = load_catalog()
+    assert len(catalog.where()) == 1005
+    kept = catalog.where(exclude_issues="reported")
+    assert {c.case_id for c in catalog} - {c.case_id for c in kept} == {
+        f"1.3.6.1.4.1.9328.50.4.{n}" for n in ("0103", "0291", "0482", "0500", "0730")
+    }
+    kept = catalog.where(exclude_issues="all")
+    assert len(kept) == 931
+    assert not [case for case in kept if case.issues]
+    assert [case.index for case in kept.where(split="train")][:3] == [0, 1, 4]  # the split's own positions
+
+
+def test_to_pandas():
+    frame = load_catalog().to_pandas()
+    assert list(frame.columns) == [field.name for field in dataclasses.fields(Case)]
+    assert len(frame) == 1005
+    assert frame.groupby("split").size().to_dict() == {"train": 610, "validation": 197, "test": 198}
+    assert (
+        frame.set_index("case_id").issues["1.3.6.1.4.1.9328.50.4.0482"] == "label_wrong_value label_missing"
+    )
+    assert (frame.issues != "").sum() == 74
+    assert list(load_catalog().where(split="test", source="MSD-T10").to_pandas().split.unique()) == ["test"]
+    empty = load_catalog().where(source="MSD-T10", scan_position="prone").to_pandas()
+    assert len(empty) == 0
+    assert list(empty.columns) == list(frame.columns)
 
 
 def test_by_split():
