@@ -6,8 +6,8 @@ copies of a volume never exist, and a pass over the slices needs memory for a fe
 thread may be used, it inflates the next slices meanwhile. What comes out is, bit for bit,
 ``np.transpose(nibabel.load(file).get_fdata(), (2, 0, 1))``, cast.
 
-Axis order: files have axes (i, j, k); arrays here are slice first, (k, i, j). Nothing is resampled or
-reoriented.
+Axis order: files have axes (i, j, k); arrays here are slice first, (k, i, j). Nothing is resampled, and
+nothing reoriented unless that is asked for: then arrays are what they would be had the file been stored so.
 """
 
 from __future__ import annotations
@@ -40,16 +40,15 @@ from ctspine1k.errors import (
     check_choice,
 )
 from ctspine1k.growing import GrowingArray
+from ctspine1k.orientation import Turn, check_orientation, turn_to
 from ctspine1k.scaling import Scaling
 from ctspine1k.threads import ahead, usable_threads
+from ctspine1k.vertebrae import MAX_LABEL, LabelScheme, label_table
 
-__all__ = ["Geometry", "PairReader", "VolumePair", "open_pair", "read_pair"]
+__all__ = ["Geometry", "PairReader", "VolumePair", "check_file", "open_pair", "read_pair"]
 
 #: A path of a ``.nii.gz`` or ``.nii`` file, or a binary stream of one (it need not seek, and stays open).
 Readable: TypeAlias = "str | os.PathLike[str] | IO[bytes]"
-
-#: Highest label: 25 is L6. 0 is background.
-MAX_LABEL = 25
 
 #: Headers of one scan, written by two programs, differ by rounding to this degree (affine entries, mm).
 GEOMETRY_TOLERANCE = 1e-3
@@ -80,6 +79,19 @@ class Geometry:
     spacing: tuple[float, float, float]  #: mm, in the array's axis order
     orientation: str  #: where the array's axes lead to, such as "SLA": slices upwards, rows to the left
 
+    @classmethod
+    def of(cls, affine: NDArray[np.float64], shape: tuple[int, int, int]) -> Geometry:
+        """Tell it from affine and shape of a file, (i, j, k)."""
+        i, j, k = shape
+        along_i, along_j, along_k = (float(size) for size in voxel_sizes(affine))
+        codes = nib.orientations.aff2axcodes(affine)
+        return cls(
+            shape=(k, i, j),
+            affine=affine,
+            spacing=(along_k, along_i, along_j),
+            orientation="".join(codes[axis] or "?" for axis in (2, 0, 1)),
+        )
+
 
 @dataclass(frozen=True)
 class VolumePair:
@@ -93,14 +105,21 @@ class VolumePair:
 
 
 def read_pair(
-    image: Readable, mask: Readable, *, on_geometry: Literal["raise", "warn"] = "warn"
+    image: Readable,
+    mask: Readable,
+    *,
+    on_geometry: Literal["raise", "warn"] = "warn",
+    orientation: str | None = None,
 ) -> VolumePair:
-    """Read one case as arrays, as stored: neither resampled nor reoriented.
+    """Read one case as arrays, not resampled.
 
     Args:
         image: the CT, a path or an open binary stream, ``.nii.gz`` or ``.nii``.
         mask: its label map, likewise.
         on_geometry: what to do when the two headers place the voxels differently.
+        orientation: None for as stored; or where the axes (i, j, k) of the files shall lead to, such as
+            "RAS" (`ctspine1k.orientation`): arrays, affine and spacing are then what they would be had both
+            files been stored so. Arrays are slice first all the same: theirs is then "SRA".
 
     Returns:
         VolumePair: ``image`` float32 in HU and ``segmentation`` int32, both of shape (k, i, j), with the
@@ -110,7 +129,8 @@ def read_pair(
         CaseError: the files cannot be used; its subclasses and its message say why.
         FileNotFoundError: there is no file at a path.
     """
-    with open_pair(image, mask, on_geometry=on_geometry, threads=usable_threads()) as pair:
+    options: dict[str, Any] = {"on_geometry": on_geometry, "orientation": orientation}
+    with open_pair(image, mask, threads=usable_threads(), **options) as pair:
         return pair.read()
 
 
@@ -120,53 +140,108 @@ def open_pair(
     mask: Readable,
     *,
     on_geometry: Literal["raise", "warn"] | None = "warn",
+    orientation: str | None = None,
+    label_scheme: LabelScheme = "ctspine1k",
     threads: int = 1,
 ) -> Iterator[PairReader]:
     """Open one case and read both headers; arguments and errors as of `read_pair`.
 
-    With ``on_geometry=None`` the places of the two are not compared; with ``threads`` above 1, a thread reads
-    ahead.
+    With ``on_geometry=None`` the places of the two are not compared; ``label_scheme`` is what labels become
+    (`ctspine1k.vertebrae`); with ``threads`` above 1, a thread reads ahead.
     """
     check_choice("on_geometry", on_geometry, ("raise", "warn"))
+    check_orientation(orientation)
+    table = label_table(label_scheme)
     with contextlib.ExitStack() as stack:
         image_reader = stack.enter_context(_VolumeReader.opened(image))
         mask_reader = stack.enter_context(_VolumeReader.opened(mask))
-        yield PairReader(image_reader, mask_reader, on_geometry, threads)
+        pair = PairReader(image_reader, mask_reader, orientation, table, threads)
+        if on_geometry is not None and (error := pair.misplacement()):
+            if on_geometry == "raise":
+                raise error
+            warnings.warn(str(error), GeometryWarning, stacklevel=3)
+        yield pair
+
+
+def check_file(file: Readable) -> None:
+    """Read one file from its header to the end of gzip, whatever its voxels mean.
+
+    Raises:
+        CaseError: it is damaged, or no NIfTI file of a scan.
+        FileNotFoundError: there is none.
+    """
+    with _VolumeReader.opened(file) as reader:
+        for _ in reader.stored(_DEPTH):
+            pass
 
 
 class PairReader:
     """The two files of one case, opened side by side; read once, from the first slice to the last."""
 
     def __init__(
-        self, image: _VolumeReader, mask: _VolumeReader, on_geometry: str | None, threads: int
+        self,
+        image: _VolumeReader,
+        mask: _VolumeReader,
+        orientation: str | None,
+        table: NDArray[np.uint8] | None,
+        threads: int,
     ) -> None:
         _check_same_shape(image, mask)
-        if on_geometry is not None:
-            _check_same_place(image, mask, on_geometry)
-        self._image, self._mask, self._threads = image, mask, threads
+        self._image, self._mask, self._table, self._threads = image, mask, table, threads
         self.name = image.name  #: of the image's file, for messages
         self.scaling = image.scaling  #: from the stored intensities to Hounsfield units
-        self.stored_types = image.dtype, mask.label_type  #: of what `slabs` yields
-        i, j, k = image.shape
-        along_i, along_j, along_k = (float(size) for size in voxel_sizes(image.affine))
-        codes = nib.orientations.aff2axcodes(image.affine)
-        self.geometry = Geometry(
-            shape=(k, i, j),
-            affine=image.affine,
-            spacing=(along_k, along_i, along_j),
-            orientation="".join(codes[axis] or "?" for axis in (2, 0, 1)),
+        #: Of what `slabs` yields.
+        self.stored_types = image.dtype, mask.label_type if table is None else table.dtype
+        self._turn = None if orientation is None else _turn_of(image, orientation)
+        self.geometry = (
+            Geometry.of(image.affine, image.shape)
+            if self._turn is None
+            else Geometry.of(self._turn.affine, self._turn.shape(image.shape))
         )
+
+    @property
+    def file_types(self) -> tuple[np.dtype[Any], np.dtype[Any]]:
+        """Types of the voxels in the files of image and mask."""
+        return self._image.dtype, self._mask.dtype
+
+    def misplacement(self) -> PairMismatchError | None:
+        """Tell in what the headers of image and mask place the same voxel differently, if they do."""
+        return _misplacement(self._image, self._mask)
 
     def slabs(self, depth: int = _DEPTH) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         """Yield image and labels of ``depth`` slices at a time (the last time, of those that are left).
 
-        Both are of shape (slices, i, j), though in memory i comes last, and of the types in `stored_types`,
-        in the file's byte order: the image as it is stored, to be scaled with `scaling`, and finite when it
-        is; the labels as whole numbers from 0 to 25. They are views of buffers, written over when the next
-        are asked for. The end of both files is checked after the last slice.
+        Both are of shape (slices, i, j), though in memory another axis comes last, and of the types in
+        `stored_types`, in the file's byte order: the image as it is stored, to be scaled with `scaling`, and
+        finite when it is; the labels as whole numbers from 0 to 25. They are views of buffers, written over
+        when the next are asked for. The end of both files is checked after the last slice.
+
+        Where another orientation is asked for, in which slices are others or come in another order, both
+        volumes are read whole first.
         """
+        slabs = self._stored_slabs(depth)
+        if self._turn is None:
+            yield from slabs
+        elif self._turn.keeps_slices:
+            for stored, labels in slabs:
+                yield self._turn.view(stored), self._turn.view(labels)
+        else:
+            image, mask = (self._turn.view(volume) for volume in self._whole(slabs))
+            for start in range(0, len(image), depth):
+                yield image[start : start + depth], mask[start : start + depth]
+
+    def _stored_slabs(self, depth: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         pairs = zip(self._image.images(depth), self._mask.labels(depth), strict=True)
-        return ahead(pairs) if self._threads > 1 else pairs
+        for stored, labels in ahead(pairs) if self._threads > 1 else pairs:
+            yield stored, labels if self._table is None else self._table[labels]
+
+    def _whole(self, slabs: Iterator[tuple[NDArray[Any], NDArray[Any]]]) -> Iterator[NDArray[Any]]:
+        i, j, k = self._image.shape
+        volumes = [GrowingArray((k, i, j), dtype) for dtype in self.stored_types]
+        for slab in slabs:
+            for volume, part in zip(volumes, slab, strict=True):
+                np.copyto(volume.extend(len(part)), part)
+        return (volume.filled for volume in volumes)
 
     def read(self) -> VolumePair:
         """Read all slices into two arrays."""
@@ -184,7 +259,7 @@ class PairReader:
 
     def check(self) -> None:
         """Read everything and keep nothing."""
-        for _ in self.slabs():
+        for _ in self._stored_slabs(_DEPTH):
             pass
 
 
@@ -198,25 +273,34 @@ def _check_same_shape(image: _VolumeReader, mask: _VolumeReader) -> None:
         )
 
 
-def _check_same_place(image: _VolumeReader, mask: _VolumeReader, on_geometry: str) -> None:
+def _misplacement(image: _VolumeReader, mask: _VolumeReader) -> PairMismatchError | None:
     places = {"affine": (image.affine, mask.affine), "spacing": (image.zooms, mask.zooms)}
     differing = {
         name: both for name, both in places.items() if not np.allclose(*both, rtol=0, atol=GEOMETRY_TOLERANCE)
     }
     if not differing:
-        return
+        return None
     expected, found = (
         " and ".join(str(both[which].round(4).tolist()) for both in differing.values()) for which in (0, 1)
     )
-    error = PairMismatchError(
+    return PairMismatchError(
         mask.name,
         f"the {' and '.join(differing)} of {image.name}, {expected}",
         found,
         'Voxels are paired by index. Pass on_geometry="raise" to stop here, on_geometry="warn" to go on.',
     )
-    if on_geometry == "raise":
-        raise error
-    warnings.warn(str(error), GeometryWarning, stacklevel=2)
+
+
+def _turn_of(image: _VolumeReader, orientation: str) -> Turn:
+    try:
+        return turn_to(orientation, image.affine, image.shape)
+    except ValueError as error:
+        raise FileFormatError(
+            image.name,
+            "an affine that leads somewhere along each axis",
+            f"{image.affine[:3].tolist()} ({error})",
+            "Load it as stored, without orientation.",
+        ) from error
 
 
 class _VolumeReader:
@@ -255,7 +339,7 @@ class _VolumeReader:
 
     def images(self, depth: int) -> Iterator[NDArray[Any]]:
         """Yield intensities as stored, (slices, i, j), whose values are finite."""
-        for stored in self._slabs(depth):
+        for stored in self.stored(depth):
             if self.dtype.kind == "f" or not self.scaling.is_identity:
                 for one in stored:
                     self._check_finite(one)
@@ -263,7 +347,7 @@ class _VolumeReader:
 
     def labels(self, depth: int) -> Iterator[NDArray[Any]]:
         """Yield labels, (slices, i, j). A value that is not a label is an error, not a cast."""
-        for stored in self._slabs(depth):
+        for stored in self.stored(depth):
             if self._holds_labels:
                 if stored.min() < 0 or stored.max() > MAX_LABEL:
                     raise self._no_label(stored[(stored < 0) | (stored > MAX_LABEL)][0])
@@ -271,7 +355,7 @@ class _VolumeReader:
             else:
                 yield np.stack([self._to_label_type(one) for one in stored])
 
-    def _slabs(self, depth: int) -> Iterator[NDArray[Any]]:
+    def stored(self, depth: int) -> Iterator[NDArray[Any]]:
         """Yield slabs as they lie in the file, seen slice first: views of two buffers in turn."""
         rows, columns, count = self.shape
         size = rows * columns * self.dtype.itemsize
