@@ -21,6 +21,7 @@ from ctspine1k import errors as errors
 if TYPE_CHECKING:
     from ctspine1k.catalog import Case as Case
     from ctspine1k.catalog import Catalog as Catalog
+    from ctspine1k.catalog import Issue as Issue
     from ctspine1k.catalog import load_catalog as load_catalog
     from ctspine1k.errors import CTSpine1KError as CTSpine1KError
     from ctspine1k.lazy import LazyDataset as LazyDataset
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ctspine1k.rawfiles import RawFile as RawFile
     from ctspine1k.reader import VolumePair as VolumePair
     from ctspine1k.reader import read_pair as read_pair
+    from ctspine1k.scanning import scan_files as scan_files
     from ctspine1k.selection import download_files as download_files
     from ctspine1k.selection import list_files as list_files
 
@@ -37,6 +39,7 @@ _MODULES = {
     "CTSpine1KError": "errors",
     "Case": "catalog",
     "Catalog": "catalog",
+    "Issue": "catalog",
     "LazyDataset": "lazy",
     "RawFile": "rawfiles",
     "VolumePair": "reader",
@@ -45,6 +48,7 @@ _MODULES = {
     "load_catalog": "catalog",
     "load_dataset": "loading",
     "read_pair": "reader",
+    "scan_files": "scanning",
 }
 
 __all__ = ["__version__", "errors", *_MODULES]

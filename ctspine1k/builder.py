@@ -7,7 +7,7 @@ that is "dense" as it had it, or "compact" (`ctspine1k.compact`):
 column         type                     what
 =============  =======================  ==========================================================
 image          float32                  (k, i, j) for 3d, (i, j) for 2d; Hounsfield units
-segmentation   int32                    of the same shape; 0 background, 1-25 vertebrae
+segmentation   int32                    of the same shape; 0 background, 1-25 vertebrae (`label_scheme`)
 patient_id     string                   the case id
 index          int32                    position of the case in its split
 slice_index    int32, 2d only           position of the slice in its volume
@@ -38,7 +38,7 @@ import datasets
 import pyarrow as pa
 
 from ctspine1k.boxes import require_blosc2
-from ctspine1k.catalog import Case, load_catalog
+from ctspine1k.catalog import Case
 from ctspine1k.errors import (
     CaseError,
     CTSpine1KError,
@@ -47,13 +47,16 @@ from ctspine1k.errors import (
     NothingLeftError,
     check_choice,
 )
+from ctspine1k.orientation import check_orientation
 from ctspine1k.rawfiles import CaseFiles, RawFile
 from ctspine1k.reader import PairReader, Readable, open_pair
 from ctspine1k.rows import Batch, Storage, batches, row_features
-from ctspine1k.selection import pair_files
+from ctspine1k.selection import pair_files, select_cases, with_vertebrae
 from ctspine1k.skipped import read_skipped, record_skipped, warn_skipped
 from ctspine1k.sources import DEFAULT_REPO, Source, find_source
+from ctspine1k.tables import default_table
 from ctspine1k.threads import ahead, usable_threads
+from ctspine1k.vertebrae import LABEL_SCHEMES, LabelScheme
 
 __all__ = ["CTSpine1K", "CTSpine1KConfig", "Policy"]
 
@@ -66,6 +69,18 @@ ROWS_VERSION = "1.0.0"
 
 #: Rows held in memory until they are written. A dense 3d row takes 2 MiB a slice, and the next is then read.
 _WRITER_BATCH_SIZE = {"3d": 1, "2d": 16}
+
+#: Options that decide what a row holds or whether there is one. Those that select cases tell as the cases.
+_ROW_OPTIONS = (
+    "storage",
+    "image_size",
+    "orientation",
+    "label_scheme",
+    "geometry",
+    "on_missing",
+    "on_error",
+    "on_geometry",
+)
 
 _DESCRIPTION = "1,005 spine CT scans with voxel labels for more than 11,100 vertebrae."
 _CITATION = """\
@@ -88,8 +103,13 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
     split_file: str | None = None  #: another assignment in the format of ``data_split.txt``
     cases: str | Case | Sequence[str | Case] | None = None  #: only these cases
     splits: str | Sequence[str] | None = None  #: only these splits
+    exclude_issues: Literal["reported", "all"] | None = None  #: leave out cases with such an issue
+    has_vertebrae: str | Sequence[str] | None = None  #: only cases that hold all of these
+    scan: str | None = None  #: the table of a scan that tells which do
     storage: Storage = "dense"  #: how voxels are kept on disk
     image_size: tuple[int, int] | None = None  #: first and second axis of every slice; see `_normalise`
+    orientation: str | None = None  #: where the files' axes shall lead to; None for as stored
+    label_scheme: LabelScheme = "ctspine1k"  #: what segmentations hold
     geometry: bool = False  #: add columns source, spacing, affine, orientation
     on_missing: Policy = "raise"  #: a case without raw files
     on_error: Policy = "raise"  #: a case whose files cannot be used
@@ -103,11 +123,9 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
         if custom_features is not None:
             raise ValueError("features cannot be replaced: load, then Dataset.cast(features)")
         self._normalise()
-        options = {
-            name: getattr(self, name)
-            for name in ("storage", "image_size", "geometry", "on_missing", "on_error", "on_geometry")
-        }
-        state = [options, [vars(case) for case in self._cases], self.source.fingerprint(self._cases)]
+        options = {name: getattr(self, name) for name in _ROW_OPTIONS}
+        cases = [(case.case_id, case.split, case.index, case.source) for case in self._cases]
+        state = [options, cases, self.source.fingerprint(self._cases)]
         if self.on_missing == "skip":  # which cases there are is then part of what the rows are
             state.append([file.path for file in self.source.find(self._cases)])
         return f"{self.name}-{hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]}"
@@ -122,8 +140,10 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
     @cached_property
     def cases_by_split(self) -> dict[str, list[Case]]:
         """The cases asked for; splits without any are left out."""
-        catalog = load_catalog(self.split_file)
-        chosen = catalog if self.cases is None else catalog.select(self.cases)
+        chosen = select_cases(self.split_file, self.cases, exclude_issues=self.exclude_issues)
+        if self.has_vertebrae is not None:
+            table = self.scan or str(default_table(self.data_dir))
+            chosen = with_vertebrae(chosen, self.has_vertebrae, table, self.source)
         return chosen.by_split(self.splits)
 
     @cached_property
@@ -143,6 +163,8 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
         if not isinstance(self.geometry, bool):
             raise ValueError(f"geometry={self.geometry!r}: expected True or False")
         check_choice("storage", self.storage, ("dense", "compact"))
+        check_orientation(self.orientation)
+        check_choice("label_scheme", self.label_scheme, LABEL_SCHEMES)
         if self.storage == "compact":
             require_blosc2()
         elif self.image_size is None:  # dense features promise a size: that of all the published volumes
@@ -306,7 +328,14 @@ class CTSpine1K(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
     def _reader(
         self, image: Readable, mask: Readable, on_geometry: Literal["raise", "warn"] | None
     ) -> Iterator[PairReader]:
-        with open_pair(image, mask, on_geometry=on_geometry, threads=self._threads) as pair:
+        with open_pair(
+            image,
+            mask,
+            on_geometry=on_geometry,
+            orientation=self.config.orientation,
+            label_scheme=self.config.label_scheme,
+            threads=self._threads,
+        ) as pair:
             size, expected = pair.geometry.shape[1:], self.config.image_size
             if expected is not None and size != expected:
                 raise ImageSizeError(

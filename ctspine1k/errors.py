@@ -11,6 +11,8 @@
     ├── NothingLeftError       a split of which every case was skipped       (ValueError)
     ├── HubError               the Hub, or a repo or revision on it, cannot be reached (ConnectionError)
     ├── StoredArrayError       stored voxels that cannot be read             (ValueError)
+    ├── ScanTableError         a scan's table that cannot be used            (ValueError)
+    ├── WorkerError            a worker process died                         (RuntimeError)
     ├── MissingPackageError    a package of an extra is not installed        (ImportError)
     └── CaseError              a case whose files cannot be used         (ValueError)
         ├── FileFormatError    not NIfTI, or a kind of it that holds no scan
@@ -45,12 +47,14 @@ __all__ = [
     "MissingPackageError",
     "NothingLeftError",
     "PairMismatchError",
+    "ScanTableError",
     "SkippedCasesWarning",
     "SplitFileError",
     "StoredArrayError",
     "TruncatedFileError",
     "UnknownCaseError",
     "VoxelValueError",
+    "WorkerError",
     "check_choice",
     "shortened",
 ]
@@ -184,6 +188,24 @@ class StoredArrayError(CTSpine1KError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.name}: expected {self.expected}, found {self.found}. {self.advice}"
+
+
+class ScanTableError(CTSpine1KError, ValueError):
+    """A table of a scan that is none, or that does not tell of the files as they are."""
+
+    def __init__(self, path: str, expected: str, found: str) -> None:
+        super().__init__(path, expected, found)
+        self.path, self.expected, self.found = path, expected, found
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: expected {self.expected}, found {self.found}. Run `ctspine1k scan` (or "
+            "ctspine1k.scan_files) on these files, which measures what is new and keeps the rest."
+        )
+
+
+class WorkerError(CTSpine1KError, RuntimeError):
+    """A worker process died before it was done."""
 
 
 class MissingPackageError(CTSpine1KError, ImportError):

@@ -16,10 +16,13 @@ import datasets
 from datasets.utils.info_utils import is_small_dataset
 
 from ctspine1k.builder import CTSpine1K, Policy
-from ctspine1k.catalog import Case, load_catalog
+from ctspine1k.catalog import Case
 from ctspine1k.errors import MissingFilesError, NothingLeftError, SkippedCasesWarning
 from ctspine1k.rows import Storage
+from ctspine1k.selection import select_cases, with_vertebrae
 from ctspine1k.sources import DEFAULT_REPO, find_source
+from ctspine1k.tables import default_table
+from ctspine1k.vertebrae import LabelScheme
 
 __all__ = ["load_dataset"]
 
@@ -35,8 +38,13 @@ def load_dataset(
     split_file: str | os.PathLike[str] | None = None,
     cases: str | Case | Iterable[str | Case] | None = None,
     splits: str | Sequence[str] | None = None,
+    exclude_issues: Literal["reported", "all"] | None = None,
+    has_vertebrae: str | Sequence[str] | None = None,
+    scan: str | os.PathLike[str] | None = None,
     storage: Storage = "dense",
     image_size: tuple[int, int] | None = None,
+    orientation: str | None = None,
+    label_scheme: LabelScheme = "ctspine1k",
     geometry: bool = False,
     on_missing: Policy = "raise",
     on_error: Policy = "raise",
@@ -63,11 +71,21 @@ def load_dataset(
         split_file: another assignment in the format of ``data_split.txt``.
         cases: only these cases, by id or as `Case`; ``index`` stays their position in the split.
         splits: only these splits, where ``split`` is None.
+        exclude_issues: leave out the cases with a "reported" issue, or "all" with any issue that is known
+            (`Catalog.where`); None leaves out none.
+        has_vertebrae: only cases that hold all of these, such as ["C1", "L6"], as a scan has found.
+        scan: the table of cases that `ctspine1k.scan_files` wrote; None for ``cases.parquet`` in
+            ``data_dir``, or, for the Hub, in the working directory.
         storage: "dense", arrays that Arrow holds as float32 and int32; or "compact", the same arrays
             compressed to less than the raw files and readable in parts (`LazyDataset`), which needs
             ``ctspine1k[compact]``.
         image_size: voxels along the first and second axis of each slice. None for (512, 512) in dense
             storage, whose features promise a size, and for any in compact storage.
+        orientation: None for as stored; or where the axes (i, j, k) of the files shall lead to, such as
+            "RAS": rows are then what they would be had the files been stored so, with their affine and
+            spacing, not resampled. Rows are slice first all the same: their ``orientation`` is then "SRA".
+        label_scheme: what segmentations hold: "ctspine1k", labels as they are; "region", 1 cervical,
+            2 thoracic, 3 lumbar; "binary", 1 for every vertebra; "verse", VerSe's numbers.
         geometry: add columns source, spacing, affine and orientation.
         on_missing: "raise" if a case has no raw files, or "skip" it with a warning.
         on_error: "raise" if a case's files cannot be used, or "skip" it with a warning.
@@ -92,6 +110,7 @@ def load_dataset(
         AmbiguousFilesError: several files for one image or mask.
         CaseError: a case's files cannot be used, and ``on_error`` is "raise".
         NothingLeftError: all cases were skipped.
+        ScanTableError: the scan's table is none, or has not seen files that are there.
         MissingPackageError: compact storage needs a package that is not installed.
         HubError, ChecksumError: the Hub cannot be reached, has no such repo or revision, or gave other bytes.
     """
@@ -99,11 +118,12 @@ def load_dataset(
         raise ValueError("num_proc is for conversion: with streaming=True use the DataLoader's num_workers")
     if revision is not None and data_revision not in (None, revision):
         raise ValueError(f"revision={revision!r} and data_revision={data_revision!r} mean the same: give one")
-    catalog = load_catalog(split_file)
-    chosen = catalog if cases is None else catalog.select(cases)
-    specs = _specs(split, list(chosen.by_split(splits)), streaming)
     # One source for all splits: they are of one commit, which is asked for once.
     source = find_source(data_dir, repo_id, data_revision or revision, token)
+    chosen = select_cases(split_file, cases, exclude_issues=exclude_issues)
+    if has_vertebrae is not None:
+        chosen = with_vertebrae(chosen, has_vertebrae, scan or default_table(data_dir), source)
+    specs = _specs(split, list(chosen.by_split(splits)), streaming)
     builders = {
         name_of_split: CTSpine1K(
             cache_dir=_path(cache_dir),
@@ -111,9 +131,11 @@ def load_dataset(
             splits=[name_of_split],
             shared_source=source,
             split_file=_path(split_file),
-            cases=None if cases is None else [case.case_id for case in chosen],
+            cases=[case.case_id for case in chosen],
             storage=storage,
             image_size=image_size,
+            orientation=orientation,
+            label_scheme=label_scheme,
             geometry=geometry,
             on_missing=on_missing,
             on_error=on_error,

@@ -8,12 +8,20 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from ctspine1k.catalog import Case, load_catalog
-from ctspine1k.errors import MissingFilesError, SkippedCasesWarning, check_choice
+from ctspine1k.catalog import Case, Catalog, load_catalog
+from ctspine1k.errors import (
+    MissingFilesError,
+    ScanTableError,
+    SkippedCasesWarning,
+    check_choice,
+    shortened,
+)
 from ctspine1k.rawfiles import KINDS, CaseFiles, Kind, RawFile
 from ctspine1k.sources import DEFAULT_REPO, Source, find_source
+from ctspine1k.tables import read_tables
+from ctspine1k.vertebrae import label, name
 
-__all__ = ["download_files", "list_files", "pair_files"]
+__all__ = ["download_files", "list_files", "pair_files", "select_cases", "with_vertebrae"]
 
 
 def list_files(
@@ -21,6 +29,8 @@ def list_files(
     split: str | None = None,
     source: str | None = None,
     case: str | Case | Iterable[str | Case] | None = None,
+    special_case: str | None = None,
+    exclude_issues: Literal["reported", "all"] | None = None,
     kind: Kind | None = None,
     data_dir: str | os.PathLike[str] | None = None,
     repo_id: str = DEFAULT_REPO,
@@ -34,6 +44,8 @@ def list_files(
         split: "train", "validation" or "test".
         source: one of `ctspine1k.catalog.SOURCES`.
         case: one case or several, by id or as `Case`.
+        special_case: one of `ctspine1k.catalog.SPECIAL_CASES`.
+        exclude_issues: leave out the cases with a "reported" issue, or "all" with any (`Catalog.where`).
         kind: "image" or "mask"; None for both.
         data_dir: a folder with raw files in any layout, instead of the Hub.
         repo_id: a Hub repo (dataset) with them.
@@ -52,7 +64,15 @@ def list_files(
         HubError: the Hub cannot be reached, or has no such repo or revision.
     """
     place = find_source(data_dir, repo_id, revision, token)
-    return _select(place, split, source, case, kind, split_file)[0]
+    cases = select_cases(
+        split_file,
+        case,
+        split=split,
+        source=source,
+        special_case=special_case,
+        exclude_issues=exclude_issues,
+    )
+    return _find(place, cases, kind)[0]
 
 
 def download_files(  # noqa: D417 (the selection's arguments are those of list_files)
@@ -60,6 +80,8 @@ def download_files(  # noqa: D417 (the selection's arguments are those of list_f
     split: str | None = None,
     source: str | None = None,
     case: str | Case | Iterable[str | Case] | None = None,
+    special_case: str | None = None,
+    exclude_issues: Literal["reported", "all"] | None = None,
     kind: Kind | None = None,
     data_dir: str | os.PathLike[str] | None = None,
     repo_id: str = DEFAULT_REPO,
@@ -88,7 +110,15 @@ def download_files(  # noqa: D417 (the selection's arguments are those of list_f
     """
     check_choice("on_missing", on_missing, ("raise", "skip"))
     place = find_source(data_dir, repo_id, revision, token)
-    files, missing = _select(place, split, source, case, kind, split_file)
+    cases = select_cases(
+        split_file,
+        case,
+        split=split,
+        source=source,
+        special_case=special_case,
+        exclude_issues=exclude_issues,
+    )
+    files, missing = _find(place, cases, kind)
     if missing:
         if on_missing == "raise":
             raise missing
@@ -96,22 +126,60 @@ def download_files(  # noqa: D417 (the selection's arguments are those of list_f
     return place.fetch(files)
 
 
-def _select(
-    place: Source,
-    split: str | None,
-    source: str | None,
-    case: str | Case | Iterable[str | Case] | None,
-    kind: Kind | None,
+def select_cases(
     split_file: str | os.PathLike[str] | None,
-) -> tuple[list[RawFile], MissingFilesError | None]:
-    """Find the files selected, and tell which of them are missing."""
+    case: str | Case | Iterable[str | Case] | None,
+    **criteria: str | None,
+) -> Catalog:
+    """Select the cases named, or all, that match the criteria of `Catalog.where`."""
+    catalog = load_catalog(split_file)
+    return (catalog if case is None else catalog.select(case)).where(**criteria)
+
+
+def with_vertebrae(
+    catalog: Catalog,
+    vertebrae: str | Iterable[str],
+    table: str | os.PathLike[str],
+    source: Source,
+) -> Catalog:
+    """Keep the cases that hold all of some vertebrae, as a scan's table tells.
+
+    Cases whose files are missing, or cannot be used, are kept: whoever reads them says so.
+
+    Args:
+        catalog: cases to look at.
+        vertebrae: one name or several, such as "C1".
+        table: a scan's table of cases.
+        source: where the raw files are: the table must tell of them as they are now.
+
+    Raises:
+        ValueError: there is no such vertebra.
+        FileNotFoundError: there is no table.
+        ScanTableError: the table is none, or has not seen files that are there.
+    """
+    names = {name(label(which)) for which in ([vertebrae] if isinstance(vertebrae, str) else vertebrae)}
+    rows = {row["case_id"]: row for row in read_tables(Path(table).expanduser()).cases}
+    unseen: set[str] = set()
+    lacking: set[str] = set()
+    for file in source.find(catalog):
+        case_id = file.case.case_id
+        row = rows.get(case_id)
+        if row is None or row[f"{file.kind}_file"] != source.state(file):
+            unseen.add(case_id)
+        elif row["problem"] is None and not names <= set(row["vertebrae"]):
+            lacking.add(case_id)
+    if unseen:
+        found = f"none, or of other files, for {shortened(sorted(unseen))}"
+        raise ScanTableError(str(table), "a row for each case's files as they are now", found)
+    return Catalog(tuple(case for case in catalog if case.case_id not in lacking))
+
+
+def _find(place: Source, cases: Catalog, kind: Kind | None) -> tuple[list[RawFile], MissingFilesError | None]:
+    """Find the files of the cases, and tell which of them are missing."""
     check_choice("kind", kind, KINDS)
     kinds = KINDS if kind is None else (kind,)
-    catalog = load_catalog(split_file)
-    named = catalog if case is None else catalog.select(case)
-    cases = list(named.where(split=split, source=source))
     files = [file for file in place.find(cases) if file.kind in kinds]
-    return files, _missing(files, cases, kinds, place)
+    return files, _missing(files, list(cases), kinds, place)
 
 
 def pair_files(

@@ -51,6 +51,12 @@ class Source(Protocol):
     def fingerprint(self, cases: Iterable[Case]) -> list[str]:
         """Tell what the rows of ``cases`` depend on: it changes when their files do."""
 
+    def state(self, file: RawFile) -> str:
+        """Tell which file it is, wherever the place is seen from: it changes when the file does."""
+
+    def paths(self) -> list[str]:
+        """List all files of the place, also those of no case: in the repo, or absolute on disk."""
+
     def advice(self) -> str:
         """Say what to do about files that are not there."""
 
@@ -97,7 +103,7 @@ class FolderSource:
         """List the files of ``cases`` that are in the folder."""
         return [
             RawFile(case, kind, os.stat(path).st_size, path, Path(path).as_uri(), None)  # noqa: PTH116
-            for case, kind, path in match_names(self._paths, cases)
+            for case, kind, path in match_names(self.paths(), cases)
             if os.path.isfile(path)  # noqa: PTH113 (a link may lead nowhere)
         ]
 
@@ -115,12 +121,20 @@ class FolderSource:
 
     def fingerprint(self, cases: Iterable[Case]) -> list[str]:
         """Tell path, size and modification time of each file."""
-        stats = ((file.path, os.stat(file.path)) for file in self.find(cases))  # noqa: PTH116
-        return [f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in stats]
+        return [f"{self.root}/{self.state(file)}" for file in self.find(cases)]
+
+    def state(self, file: RawFile) -> str:
+        """Tell path, size and modification time."""
+        stat = os.stat(file.path)  # noqa: PTH116 (thousands of them)
+        return f"{os.path.relpath(file.path, self.root)} {stat.st_size} {stat.st_mtime_ns}"
+
+    def paths(self) -> list[str]:
+        """List all files below the folder but hidden ones."""
+        return self._paths
 
     def advice(self) -> str:
         """Say what to do about files that are not there."""
-        found = sum(map(is_image_name, self._paths))
+        found = sum(map(is_image_name, self.paths()))
         return (
             f"The folder holds {found:,} NIfTI files in all; an image is <case_id>.nii.gz, a mask "
             '<case_id>_seg.nii.gz. Pass on_missing="skip" to go on without these cases, or cases=[...] '
@@ -221,6 +235,14 @@ class HubSource:
         """Tell repo and commit."""
         return [f"{self.repo_id}@{self.commit}"]
 
+    def state(self, file: RawFile) -> str:
+        """Tell path and sha256, or, of a file that has none on the Hub, size and commit."""
+        return f"{file.path} {file.sha256 or f'{file.size} {self.commit}'}"
+
+    def paths(self) -> list[str]:
+        """List all files of the repo; offline, those that are cached."""
+        return list(self._records)
+
     def advice(self) -> str:
         """Say what to do about files that are not there."""
         if _is_offline():
@@ -310,7 +332,7 @@ class HubSource:
             if isinstance(error, CTSpine1KError) or not _is_of_the_hub(error):
                 raise
             raise HubError(
-                f"{self.describe()}: {type(error).__name__}: {error}\nCheck repo_id, the revision, your "
+                f"{self.describe()}: {type(error).__name__}: {error}. Check repo_id, the revision, your "
                 "token (for a private repo) and the network. What is downloaded stays; run again to go on "
                 "from there. HF_HUB_OFFLINE=1 serves what is in the local cache."
             ) from error

@@ -14,6 +14,8 @@ EXAMPLES = [
     errors.NothingLeftError("train", {"liver_106": "no mask file"}),
     errors.HubError("the Hub is away"),
     errors.StoredArrayError("liver_106 image", "this", "that"),
+    errors.ScanTableError("cases.parquet", "this", "that"),
+    errors.WorkerError("a worker died"),
     errors.MissingPackageError("This", "blosc2", "compact"),
     *(
         kind("/a.nii.gz", "this", "that", "Do so.")

@@ -20,6 +20,7 @@ def test_public_names_are_these():
         "CTSpine1KError",
         "Case",
         "Catalog",
+        "Issue",
         "LazyDataset",
         "RawFile",
         "VolumePair",
@@ -30,6 +31,7 @@ def test_public_names_are_these():
         "load_catalog",
         "load_dataset",
         "read_pair",
+        "scan_files",
     ]
     assert dir(ctspine1k) == sorted(ctspine1k.__all__)
     for name in ctspine1k.__all__:
@@ -39,7 +41,16 @@ def test_public_names_are_these():
 
 
 @pytest.mark.parametrize(
-    "name", ["load_dataset", "list_files", "download_files", "load_catalog", "read_pair", "LazyDataset"]
+    "name",
+    [
+        "load_dataset",
+        "list_files",
+        "download_files",
+        "load_catalog",
+        "read_pair",
+        "scan_files",
+        "LazyDataset",
+    ],
 )
 def test_every_argument_is_documented(name):
     function = getattr(ctspine1k, name)
@@ -58,8 +69,13 @@ def test_options_are_the_configs_with_the_same_defaults():
         "split_file",
         "cases",
         "splits",
+        "exclude_issues",
+        "has_vertebrae",
+        "scan",
         "storage",
         "image_size",
+        "orientation",
+        "label_scheme",
         "geometry",
         "on_missing",
         "on_error",
@@ -74,13 +90,18 @@ def test_options_are_the_configs_with_the_same_defaults():
 ORDER = [
     "errors",
     "catalog",
+    "vertebrae",
     "rawfiles",
     "sources",
+    "tables",
     "selection",
     "scaling",
     "threads",
     "growing",
+    "orientation",
     "reader",
+    "measures",
+    "scanning",
     "boxes",
     "compact",
     "lazy",
@@ -173,6 +194,8 @@ def test_facts_travel_in_the_wheel(wheel, tmp_path, python):
         "ctspine1k/cases.csv",
         "ctspine1k/special_cases/sacral_lumbarization.txt",
         "ctspine1k/special_cases/lumbar_sacralization.txt",
+        "ctspine1k/special_cases/known_issues.csv",
+        "ctspine1k/vertebrae.csv",
         "ctspine1k/py.typed",
     } <= set(names)
     assert not [name for name in names if name.endswith((".nii", ".nii.gz")) or "test" in name]

@@ -1,0 +1,318 @@
+"""A scan: every case measured, several at a time, and kept as two tables. Goes on where it was stopped.
+
+Each case that is done is noted in a journal beside the tables, which appear when all are done. Tables and
+journal tell which files they are of (by size and time of change, or on the Hub by sha256): a case whose files
+have changed is measured anew, and no other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import warnings
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub.utils.tqdm import (
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+)
+from tqdm import tqdm
+
+from ctspine1k.catalog import Case, load_catalog
+from ctspine1k.errors import (
+    CaseError,
+    ChecksumError,
+    CTSpine1KError,
+    FileFormatError,
+    ScanTableError,
+    SkippedCasesWarning,
+    WorkerError,
+    check_choice,
+)
+from ctspine1k.measures import CaseMeasures, measure, require_scipy
+from ctspine1k.rawfiles import CaseFiles
+from ctspine1k.reader import check_file, open_pair
+from ctspine1k.selection import pair_files, select_cases
+from ctspine1k.sources import DEFAULT_REPO, Source, find_source
+from ctspine1k.tables import (
+    SCAN_VERSION,
+    ScanTables,
+    default_table,
+    read_tables,
+    vertebrae_path,
+    write_tables,
+)
+from ctspine1k.threads import usable_threads
+from ctspine1k.vertebrae import name, region
+
+__all__ = ["ScanReport", "ScannedCase", "scan_cases", "scan_files"]
+
+
+@dataclass(frozen=True)
+class ScannedCase:
+    """What came of one case: its measures, or why its files cannot be used."""
+
+    files: CaseFiles
+    measures: CaseMeasures | None
+    problems: tuple[CTSpine1KError, ...]  #: one a file at most; none where there are measures
+
+
+@dataclass(frozen=True)
+class ScanReport:
+    """What a scan did."""
+
+    cases: Path  #: the table of cases
+    vertebrae: Path  #: the table of vertebrae
+    measured: int  #: cases that were read
+    kept: int  #: cases whose files have not changed since they were read
+    problems: dict[str, str]  #: why a case's files cannot be used, by case id
+    missing: dict[str, str]  #: what a case has no file of, by case id: it is in no table
+
+
+def scan_files(
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    repo_id: str = DEFAULT_REPO,
+    revision: str | None = None,
+    split_file: str | os.PathLike[str] | None = None,
+    split: str | None = None,
+    source: str | None = None,
+    case: str | Case | Iterable[str | Case] | None = None,
+    special_case: str | None = None,
+    exclude_issues: Literal["reported", "all"] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    num_proc: int = 1,
+    on_missing: Literal["raise", "skip"] = "skip",
+    token: str | bool | None = None,
+) -> ScanReport:
+    """Measure the cases selected, and write two tables: `ctspine1k.tables` tells their columns.
+
+    A case whose files cannot be used has a row that says why. A scan that was stopped goes on where it was,
+    and a table that is there is brought up to date: it then holds the cases selected and those that it held.
+
+    Args:
+        data_dir: a folder with raw files in any layout, instead of the Hub.
+        repo_id: a Hub repo (dataset) with them; they are downloaded to the Hub's cache.
+        revision: its branch, tag or commit; None for "main".
+        split_file: another assignment in the format of ``data_split.txt``.
+        split: with the next four, which cases, as of `Catalog.where` and `Catalog.select`.
+        source: one of `ctspine1k.catalog.SOURCES`.
+        case: one case or several, by id or as `Case`.
+        special_case: one of `ctspine1k.catalog.SPECIAL_CASES`.
+        exclude_issues: leave out cases with a "reported" issue, or "all" with any.
+        out: the table of cases; that of vertebrae is ``NAME.vertebrae.parquet`` beside it. None for
+            ``cases.parquet`` in ``data_dir``, or, for the Hub, in the working directory.
+        num_proc: processes that measure; each needs up to 0.4 GB. More than one start Python anew, so a
+            script needs ``if __name__ == "__main__":``.
+        on_missing: what to do about cases without raw files: "skip" them with a warning, or "raise".
+        token: for a private repo; None for the token you are logged in with.
+
+    Raises:
+        ValueError: an argument that is not allowed.
+        MissingFilesError: cases have no raw files, and ``on_missing`` is "raise" or none has.
+        MissingPackageError: SciPy is not installed.
+        WorkerError: a worker process died; what is done is kept.
+        HubError: the Hub cannot be reached; what is done is kept.
+    """
+    require_scipy()
+    check_choice("on_missing", on_missing, ("raise", "skip"))
+    place = find_source(data_dir, repo_id, revision, token)
+    cases = select_cases(
+        split_file,
+        case,
+        split=split,
+        source=source,
+        special_case=special_case,
+        exclude_issues=exclude_issues,
+    )
+    pairs, missing = pair_files(place, list(cases), on_missing)
+    if missing:
+        warnings.warn(missing.summary, SkippedCasesWarning, stacklevel=2)
+    path = (default_table(data_dir) if out is None else Path(out).expanduser()).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    journal = path.with_suffix(".partial.jsonl")
+    known = {**_recorded(path), **_noted(journal)}
+    fresh = []
+    for pair in pairs:
+        record = known.get(pair.case.case_id)
+        if record is None or not _is_of(record["case"], pair, place):
+            fresh.append(pair)
+        else:
+            record["case"] |= _facts(pair.case)  # they may be of another split file
+    with (
+        journal.open("a", encoding="utf-8") as notes,
+        contextlib.closing(scan_cases(place, fresh, num_proc)) as scanned,
+    ):
+        for one in scanned:
+            record = known[one.files.case.case_id] = _record(one, place)
+            # The line break first: the last line of a scan that was stopped may lack its end.
+            notes.write("\n" + json.dumps(record))
+            notes.flush()
+    records = [known.pop(case.case_id) for case in load_catalog(split_file) if case.case_id in known]
+    records += known.values()  # of another split file
+    write_tables(
+        path,
+        ScanTables([record["case"] for record in records], [row for r in records for row in r["vertebrae"]]),
+    )
+    journal.unlink()
+    by_id = {record["case"]["case_id"]: record["case"]["problem"] for record in records}
+    return ScanReport(
+        path,
+        vertebrae_path(path),
+        measured=len(fresh),
+        kept=len(pairs) - len(fresh),
+        problems={p.case.case_id: reason for p in pairs if (reason := by_id[p.case.case_id])},
+        missing={} if missing is None else missing.missing,
+    )
+
+
+def scan_cases(
+    source: Source, pairs: Sequence[CaseFiles], num_proc: int
+) -> Generator[ScannedCase, None, None]:
+    """Measure cases and yield each when it is done, with a progress bar where there is a terminal.
+
+    Raises:
+        ValueError: ``num_proc`` is below 1.
+        WorkerError: a worker process died.
+        HubError: the Hub cannot be reached.
+    """
+    if num_proc < 1:
+        raise ValueError(f"num_proc={num_proc}: expected 1 or more")
+    work = partial(_scan_case, source)
+    num_proc = min(num_proc, len(pairs))
+    # disable=None: no bar where stderr is no terminal.
+    progress = partial(tqdm, desc="Scanning", unit="case", total=len(pairs), disable=None)
+    if num_proc <= 1:
+        with _quiet_hub():
+            yield from progress(map(work, pairs))
+        return
+    # Started anew, not forked: a fork of a process with threads may hang.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(num_proc, context, initializer=_start_worker)
+    try:
+        for future in progress(as_completed([pool.submit(work, pair) for pair in pairs])):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise WorkerError(
+            f"a worker process died before it was done, with {num_proc} at work: out of memory, or killed. "
+            "Run again, with a smaller num_proc: what is done is kept."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that the user sees
+    disable_progress_bars()
+
+
+@contextlib.contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Have no bar of the Hub's for each case, as there is one of all cases."""
+    was_quiet = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not was_quiet:
+            enable_progress_bars()
+
+
+def _scan_case(source: Source, files: CaseFiles) -> ScannedCase:
+    try:
+        image, mask = source.fetch([files.image, files.mask])
+    except ChecksumError as error:
+        return ScannedCase(files, None, (error,))
+    try:
+        with open_pair(image, mask, on_geometry=None, threads=usable_threads()) as pair:
+            return ScannedCase(files, measure(pair), ())
+    except (CaseError, OSError) as error:
+        # The other file may be damaged as well, and this one too, beside what was seen first.
+        problems = [problem for path in (image, mask) if (problem := _problem_of(path))]
+        own = [error] if isinstance(error, CaseError) else []
+        others = [problem for problem in problems if problem.file not in {e.file for e in own}]
+        if not own and not others:
+            raise
+        return ScannedCase(files, None, (*own, *others))
+
+
+def _problem_of(path: Path) -> CaseError | None:
+    try:
+        check_file(path)
+    except CaseError as error:
+        return error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        return FileFormatError(
+            str(path), "a file that can be read", reason, "See to its rights and its disk."
+        )
+    return None
+
+
+def _record(one: ScannedCase, source: Source) -> dict[str, Any]:
+    """Turn what came of a case into a row of the table of cases, and rows of that of vertebrae."""
+    case = one.files.case
+    row: dict[str, Any] = {
+        **_facts(case),
+        **_files_of(one.files, source),
+        "problem": " ".join(map(str, one.problems)) or None,
+    }
+    if one.measures is None:
+        return {"version": SCAN_VERSION, "case": row, "vertebrae": []}
+    measures = asdict(one.measures)
+    vertebrae = [
+        {"case_id": case.case_id, "vertebra": name(v["label"]), "region": region(v["label"]), **v}
+        for v in measures.pop("vertebrae")
+    ]
+    row |= measures
+    row["labels"] = [vertebra["label"] for vertebra in vertebrae]
+    row["vertebrae"] = [vertebra["vertebra"] for vertebra in vertebrae]
+    return {"version": SCAN_VERSION, "case": row, "vertebrae": vertebrae}
+
+
+def _files_of(files: CaseFiles, source: Source) -> dict[str, str]:
+    return {"image_file": source.state(files.image), "mask_file": source.state(files.mask)}
+
+
+def _is_of(row: dict[str, Any], files: CaseFiles, source: Source) -> bool:
+    """Tell whether a row is of these files, as they are now."""
+    return all(row[name] == state for name, state in _files_of(files, source).items())
+
+
+def _facts(case: Case) -> dict[str, Any]:
+    return {name: getattr(case, name) for name in ("case_id", "split", "index", "source", "special_case")}
+
+
+def _recorded(path: Path) -> dict[str, dict[str, Any]]:
+    """Give what earlier tables hold, by case id: nothing where there are none that can be used."""
+    try:
+        tables = read_tables(path)
+    except (FileNotFoundError, ScanTableError):
+        return {}
+    records: dict[str, dict[str, Any]] = {
+        row["case_id"]: {"case": dict(row), "vertebrae": []} for row in tables.cases
+    }
+    for row in tables.vertebrae:
+        records[row["case_id"]]["vertebrae"].append(dict(row))
+    return records
+
+
+def _noted(journal: Path) -> dict[str, dict[str, Any]]:
+    """Give what a scan that was stopped had done, by case id."""
+    records = {}
+    for line in journal.read_text(encoding="utf-8").splitlines() if journal.exists() else []:
+        with contextlib.suppress(ValueError):  # the line that it was writing
+            record = json.loads(line)
+            if record["version"] == SCAN_VERSION:
+                records[record["case"]["case_id"]] = record
+    return records
