@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ctspine1k.catalog import Catalog as Catalog
     from ctspine1k.catalog import Issue as Issue
     from ctspine1k.catalog import load_catalog as load_catalog
+    from ctspine1k.checks import verify_files as verify_files
     from ctspine1k.errors import CTSpine1KError as CTSpine1KError
     from ctspine1k.lazy import LazyDataset as LazyDataset
     from ctspine1k.loading import load_dataset as load_dataset
@@ -49,6 +50,7 @@ _MODULES = {
     "load_dataset": "loading",
     "read_pair": "reader",
     "scan_files": "scanning",
+    "verify_files": "checks",
 }
 
 __all__ = ["__version__", "errors", *_MODULES]

@@ -147,13 +147,13 @@ class AmbiguousFilesError(CTSpine1KError, ValueError):
 class ChecksumError(CTSpine1KError, ValueError):
     """A file that was transferred differs from what the Hub records. ``measure`` is "size" or "sha256"."""
 
-    def __init__(self, path: str, measure: str, expected: str, found: str, advice: str) -> None:
-        super().__init__(path, measure, expected, found, advice)
-        self.path, self.measure, self.expected, self.found = path, measure, expected, found
+    def __init__(self, file: str, measure: str, expected: str, found: str, advice: str) -> None:
+        super().__init__(file, measure, expected, found, advice)
+        self.file, self.measure, self.expected, self.found = file, measure, expected, found
         self.advice = advice
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.measure} is {self.found}, the Hub says {self.expected}. {self.advice}"
+        return f"{self.file}: {self.measure} is {self.found}, the Hub says {self.expected}. {self.advice}"
 
 
 class NothingLeftError(CTSpine1KError, ValueError):

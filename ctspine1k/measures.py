@@ -58,7 +58,7 @@ class CaseMeasures:
     intercept: float
     hu_min: float
     hu_max: float
-    geometry_problem: str | None  #: in what the mask's header places voxels elsewhere than the image's
+    hu_beside: float | None  #: mean of the voxels without label in the boxes around labels, slab by slab
     image_crc32: int  #: of the stored voxels: files that agree in it hold the same image
     mask_crc32: int  #: of labels and their places
     vertebrae: tuple[VertebraMeasures, ...]  #: in the order of labels
@@ -86,7 +86,7 @@ def measure(pair: PairReader) -> CaseMeasures:
     """
     require_scipy()
     lowest, highest, image_crc32 = np.inf, -np.inf, 0
-    hu_sums = np.zeros(MAX_LABEL + 1)
+    hu_sums, beside_sum, beside_count = np.zeros(MAX_LABEL + 1), 0.0, 0
     spine = _Spine()
     for stored, labels in pair.slabs():
         # In the order of the file: the first axis comes last in memory.
@@ -95,11 +95,13 @@ def measure(pair: PairReader) -> CaseMeasures:
         image_crc32 = isal_zlib.crc32(np.ascontiguousarray(image), image_crc32)
         found, window = spine.append(mask)
         if found.size:
-            voxels = image[window].reshape(-1)[found]
-            of_label = spine.last.reshape(-1)[found]
-            hu_sums += np.bincount(of_label, pair.scaling.values(voxels), MAX_LABEL + 1)
+            voxels = pair.scaling.values(image[window].reshape(-1))
+            in_labels = voxels[found]
+            hu_sums += np.bincount(spine.last.reshape(-1)[found], in_labels, MAX_LABEL + 1)
+            beside_sum += float(voxels.sum(dtype=np.float64) - in_labels.sum(dtype=np.float64))
+            beside_count += voxels.size - found.size
     extremes = pair.scaling.values(np.array([lowest, highest], pair.stored_types[0]))
-    geometry, misplacement = pair.geometry, pair.misplacement()
+    geometry = pair.geometry
     start, box = spine.joined()
     return CaseMeasures(
         shape=geometry.shape,
@@ -112,7 +114,7 @@ def measure(pair: PairReader) -> CaseMeasures:
         intercept=pair.scaling.intercept,
         hu_min=float(extremes.min()),
         hu_max=float(extremes.max()),
-        geometry_problem=None if misplacement is None else str(misplacement),
+        hu_beside=beside_sum / beside_count if beside_count else None,
         image_crc32=image_crc32,
         mask_crc32=isal_zlib.crc32(box, isal_zlib.crc32(repr((start, box.shape)).encode())),
         vertebrae=tuple(_vertebrae(start, box, hu_sums, geometry.shape[0], geometry.affine)),

@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 from ctspine1k.catalog import Case
 from ctspine1k.errors import AmbiguousFilesError
 
-__all__ = ["KINDS", "CaseFiles", "Kind", "RawFile", "is_image_name", "match_names"]
+__all__ = ["KINDS", "CaseFiles", "Kind", "RawFile", "file_names", "is_image_name", "match_names"]
 
 Kind: TypeAlias = Literal["image", "mask"]
 KINDS: tuple[Kind, Kind] = ("image", "mask")
@@ -54,6 +54,11 @@ def is_image_name(path: str) -> bool:
     return path.endswith(_SUFFIXES["image"])
 
 
+def file_names(case: Case) -> list[str]:
+    """Tell all names that a file of a case may have."""
+    return [case.case_id + suffix for kind in KINDS for suffix in _SUFFIXES[kind]]
+
+
 def match_names(paths: Iterable[str], cases: Iterable[Case]) -> Iterator[tuple[Case, Kind, str]]:
     """Find image and mask of each case among paths, by file name.
 
@@ -64,7 +69,7 @@ def match_names(paths: Iterable[str], cases: Iterable[Case]) -> Iterator[tuple[C
     cases = list(cases)
     names: dict[str, str] = {}
     for case in cases:
-        for name in (case.case_id + suffix for kind in KINDS for suffix in _SUFFIXES[kind]):
+        for name in file_names(case):
             if name in names:
                 raise ValueError(
                     f"{name} would be of both {names[name]!r} and {case.case_id!r}: load one of them"

@@ -32,8 +32,8 @@ from ctspine1k.catalog import Case, load_catalog
 from ctspine1k.errors import (
     CaseError,
     ChecksumError,
-    CTSpine1KError,
     FileFormatError,
+    PairMismatchError,
     ScanTableError,
     SkippedCasesWarning,
     WorkerError,
@@ -64,7 +64,8 @@ class ScannedCase:
 
     files: CaseFiles
     measures: CaseMeasures | None
-    problems: tuple[CTSpine1KError, ...]  #: one a file at most; none where there are measures
+    problems: tuple[CaseError | ChecksumError, ...] = ()  #: one a file at most; none if there are measures
+    misplacement: PairMismatchError | None = None  #: in what the headers place the same voxel differently
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ def _scan_case(source: Source, files: CaseFiles) -> ScannedCase:
         return ScannedCase(files, None, (error,))
     try:
         with open_pair(image, mask, on_geometry=None, threads=usable_threads()) as pair:
-            return ScannedCase(files, measure(pair), ())
+            return ScannedCase(files, measure(pair), misplacement=pair.misplacement())
     except (CaseError, OSError) as error:
         # The other file may be damaged as well, and this one too, beside what was seen first.
         problems = [problem for path in (image, mask) if (problem := _problem_of(path))]
@@ -265,6 +266,7 @@ def _record(one: ScannedCase, source: Source) -> dict[str, Any]:
     row: dict[str, Any] = {
         **_facts(case),
         **_files_of(one.files, source),
+        "geometry_problem": one.misplacement and str(one.misplacement),
         "problem": " ".join(map(str, one.problems)) or None,
     }
     if one.measures is None:

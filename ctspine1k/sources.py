@@ -57,6 +57,9 @@ class Source(Protocol):
     def paths(self) -> list[str]:
         """List all files of the place, also those of no case: in the repo, or absolute on disk."""
 
+    def relative(self, path: str) -> str:
+        """Tell where a file is within the place, with slashes."""
+
     def advice(self) -> str:
         """Say what to do about files that are not there."""
 
@@ -126,11 +129,15 @@ class FolderSource:
     def state(self, file: RawFile) -> str:
         """Tell path, size and modification time."""
         stat = os.stat(file.path)  # noqa: PTH116 (thousands of them)
-        return f"{os.path.relpath(file.path, self.root)} {stat.st_size} {stat.st_mtime_ns}"
+        return f"{self.relative(file.path)} {stat.st_size} {stat.st_mtime_ns}"
 
     def paths(self) -> list[str]:
         """List all files below the folder but hidden ones."""
         return self._paths
+
+    def relative(self, path: str) -> str:
+        """Tell the path below the folder."""
+        return os.path.relpath(path, self.root).replace(os.sep, "/")
 
     def advice(self) -> str:
         """Say what to do about files that are not there."""
@@ -242,6 +249,10 @@ class HubSource:
     def paths(self) -> list[str]:
         """List all files of the repo; offline, those that are cached."""
         return list(self._records)
+
+    def relative(self, path: str) -> str:
+        """Give the path in the repo as it is."""
+        return path
 
     def advice(self) -> str:
         """Say what to do about files that are not there."""

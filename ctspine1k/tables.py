@@ -13,6 +13,7 @@ affine             4 x 4, of the image's file: voxel index (i, j, k) -> RAS+ mm
 image_type, mask_type  types of the voxels in the files
 slope, intercept   HU = slope x stored + intercept
 hu_min, hu_max     least and greatest value of the image
+hu_beside          mean of the image beside the labels, in the boxes around them
 labels, vertebrae  labels that occur, and the vertebrae they stand for
 geometry_problem   in what the mask's header differs from the image's; null if in nothing
 image_crc32, mask_crc32  checksums of the voxels: equal ones are of equal images, or masks
@@ -77,6 +78,7 @@ CASES = pa.schema(
         "intercept": pa.float64(),
         "hu_min": pa.float64(),
         "hu_max": pa.float64(),
+        "hu_beside": pa.float64(),
         "labels": pa.list_(pa.int32()),
         "vertebrae": pa.list_(pa.string()),
         "geometry_problem": pa.string(),

@@ -27,7 +27,9 @@ def test_an_ellipsoid_has_its_volume_and_its_centre(tmp_path, affine):
     mask = np.zeros((64, 50, 40), np.uint8)
     mask[tuple(grid[inside].T)] = 21
     image = np.where(mask > 0, 300, 40).astype(np.int16)
-    (found,) = measured(*save_spine(tmp_path, "liver_106", image, mask, affine=affine)).vertebrae
+    case = measured(*save_spine(tmp_path, "liver_106", image, mask, affine=affine))
+    (found,) = case.vertebrae
+    assert case.hu_beside == 40
     right_cm3 = 4 / 3 * np.pi * np.prod(radii) * np.prod(SPACING) / 1000
     assert found.volume_cm3 == pytest.approx(right_cm3, rel=0.01)
     assert np.abs(np.array(found.centroid) - centre[[2, 0, 1]]).max() < 0.5
@@ -130,9 +132,9 @@ def test_a_mask_that_lies_elsewhere_is_told_and_measured(tmp_path):
         save_spine(tmp_path, "liver_106", image, mask)[0],
         save(tmp_path / "x_seg.nii.gz", mask, affine=AFFINE * 2),
     )
-    got = measured(image, mask)
-    assert "expected the affine and spacing of" in got.geometry_problem
-    assert len(got.vertebrae) == 1
+    with open_pair(image, mask, on_geometry=None) as pair:
+        assert "expected the affine and spacing of" in str(pair.misplacement())
+        assert len(measure(pair).vertebrae) == 1
 
 
 def test_reading_ahead_gives_the_same(tmp_path):

@@ -32,6 +32,7 @@ def test_public_names_are_these():
         "load_dataset",
         "read_pair",
         "scan_files",
+        "verify_files",
     ]
     assert dir(ctspine1k) == sorted(ctspine1k.__all__)
     for name in ctspine1k.__all__:
@@ -49,6 +50,7 @@ def test_public_names_are_these():
         "load_catalog",
         "read_pair",
         "scan_files",
+        "verify_files",
         "LazyDataset",
     ],
 )
@@ -102,6 +104,8 @@ ORDER = [
     "reader",
     "measures",
     "scanning",
+    "plausibility",
+    "checks",
     "boxes",
     "compact",
     "lazy",
