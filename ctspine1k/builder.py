@@ -39,6 +39,7 @@ import pyarrow as pa
 
 from ctspine1k.boxes import require_blosc2
 from ctspine1k.catalog import Case
+from ctspine1k.citations import LICENCE, bibtex
 from ctspine1k.errors import (
     CaseError,
     CTSpine1KError,
@@ -83,16 +84,6 @@ _ROW_OPTIONS = (
 )
 
 _DESCRIPTION = "1,005 spine CT scans with voxel labels for more than 11,100 vertebrae."
-_CITATION = """\
-@misc{deng2021ctspine1k,
-  title = {CTSpine1K: A Large-Scale Dataset for Spinal Vertebrae Segmentation in Computed Tomography},
-  author = {Deng, Yang and Wang, Ce and Hui, Yuan and Li, Qian and Li, Jun and Luo, Shiwei and Sun, Mengke and
-            Quan, Quan and Yang, Shuxin and Hao, You and Liu, Pengbo and Xiao, Honghu and Zhao, Chunpeng and
-            Wu, Xinbao and Zhou, S. Kevin},
-  year = {2021},
-  eprint = {2105.14711},
-  archivePrefix = {arXiv},
-}"""
 
 
 @dataclass(eq=False)
@@ -248,8 +239,8 @@ class CTSpine1K(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
                 self.config.name, self.config.storage, self.config.image_size, self.config.geometry
             ),
             homepage="https://arxiv.org/abs/2105.14711",
-            license="CC BY-NC-SA",
-            citation=_CITATION,
+            license=LICENCE,
+            citation=bibtex()[0],
         )
 
     def download_and_prepare(self, *args: Any, **kwargs: Any) -> None:

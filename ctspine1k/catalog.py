@@ -27,6 +27,7 @@ __all__ = [
     "EXCLUDE_ISSUES",
     "ISSUE_KINDS",
     "SCAN_POSITIONS",
+    "SECTIONS",
     "SOURCES",
     "SPECIAL_CASES",
     "SPLITS",
@@ -43,7 +44,7 @@ SPLITS = ("train", "validation", "test")
 _PACKAGE = Path(__file__).resolve().parent
 
 #: The split file's name of each section, and ours.
-_SECTIONS = dict(zip(("trainset", "test_public", "test_private"), SPLITS, strict=True))
+SECTIONS = dict(zip(("trainset", "test_public", "test_private"), SPLITS, strict=True))
 
 #: Folder names of the four sources, as on the Hub.
 SOURCES = ("COLONOG", "COVID-19", "HNSCC-3DCT-RT", "MSD-T10")
@@ -276,10 +277,10 @@ def parse_split(data: bytes, path: str, known: Mapping[str, object]) -> dict[str
         SplitFileError: an unknown or repeated section, a name outside of any, a name given twice,
             two names on one line, a name that is a path, or no name at all.
     """
-    sections = _parse_sections(data, path, tuple(_SECTIONS), known)
+    sections = _parse_sections(data, path, tuple(SECTIONS), known)
     if not any(sections.values()):
         raise SplitFileError(path, 0, "", "no cases in it")
-    return {split: sections.get(section, []) for section, split in _SECTIONS.items()}
+    return {split: sections.get(section, []) for section, split in SECTIONS.items()}
 
 
 def _parse_sections(

@@ -92,6 +92,7 @@ def test_options_are_the_configs_with_the_same_defaults():
 ORDER = [
     "errors",
     "catalog",
+    "citations",
     "vertebrae",
     "rawfiles",
     "sources",
@@ -199,6 +200,7 @@ def test_facts_travel_in_the_wheel(wheel, tmp_path, python):
         "ctspine1k/special_cases/sacral_lumbarization.txt",
         "ctspine1k/special_cases/lumbar_sacralization.txt",
         "ctspine1k/special_cases/known_issues.csv",
+        "ctspine1k/citations.bib",
         "ctspine1k/vertebrae.csv",
         "ctspine1k/py.typed",
     } <= set(names)

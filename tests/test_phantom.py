@@ -2,7 +2,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ctspine1k import list_files, load_catalog, read_pair
+from ctspine1k import list_files, load_catalog, read_pair, verify_files
 from ctspine1k.catalog import SOURCES, SPLITS
 from ctspine1k.phantom import PHANTOM_CASES, make_phantom
 
@@ -33,6 +33,17 @@ def test_it_looks_like_ct(phantom, case_id):
     # The lowest vertebra, of the highest label, lies lowest: slices lead upwards.
     assert pair.orientation[0] == "S"
     assert pair.segmentation[1].max() == labels[-1]
+
+
+def test_its_split_file_names_its_cases_and_no_check_finds_a_thing(phantom):
+    split_file = phantom / "metadata/data_split.txt"
+    assert {case.case_id for case in load_catalog(split_file)} == set(PHANTOM_CASES)
+    assert {c.case_id: c.split for c in load_catalog(split_file)} == {
+        c.case_id: c.split for c in load_catalog().select(PHANTOM_CASES)
+    }
+    report = verify_files(data_dir=phantom, split_file=split_file)
+    assert report.findings == ()
+    assert report.measured == len(PHANTOM_CASES)
 
 
 def test_it_never_replaces_a_file(tmp_path):
