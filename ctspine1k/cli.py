@@ -1,63 +1,564 @@
-"""The command line: ``ctspine1k VERB``. Data goes to stdout, the rest to stderr."""
+"""The command line: ``ctspine1k VERB``. Data goes to stdout, the rest to stderr.
+
+Options are named as in the library, and are the same in every verb. What is heavy is imported by the verb
+that needs it: ``--help`` and completion do without.
+"""
 
 from __future__ import annotations
 
-import argparse
+import contextlib
+import csv
+import io
+import json
 import sys
 import tempfile
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
 
 from ctspine1k import __version__
-from ctspine1k.errors import CTSpine1KError
+from ctspine1k.catalog import EXCLUDE_ISSUES, SOURCES, SPECIAL_CASES, SPLITS, Case, load_catalog
+from ctspine1k.errors import CaseError, CTSpine1KError, CTSpine1KWarning, MissingPackageError
+from ctspine1k.rawfiles import KINDS
 
 __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 0, or 2 after an error, which is told in a line."""
-    args = _parser().parse_args(argv)
-    try:
-        args.run(args)
-    except (CTSpine1KError, OSError) as error:
-        if args.debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
+    """Run a command and give its exit status: 0, 1 if `verify` found something, 2 after an error."""
+    settings = _Settings()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CTSpine1KWarning)
+        warnings.showwarning = _show_warning
+        try:
+            status = _cli.main(
+                None if argv is None else list(argv), "ctspine1k", standalone_mode=False, obj=settings
+            )
+        except click.Abort:
+            _tell("stopped")
+            return 130
+        except Exception as error:
+            if settings.debug:
+                raise
+            _tell(f"error: {_one_line(error)}")
+            return 2
+    return int(status or 0)
+
+
+@dataclass
+class _Settings:
+    debug: bool = False
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, click.ClickException):
+        return f"{error.format_message()} (--help tells what there is)"
+    text = " ".join(str(error).split())
+    if isinstance(error, (CTSpine1KError, OSError, ValueError)):
+        return text
+    return f"{type(error).__name__}: {text} (not foreseen; --debug shows where)"
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    _tell(f"warning: {message}")
+
+
+def _tell(text: str) -> None:
+    click.echo(text, err=True)
+
+
+class _CaseId(click.types.StringParamType):
+    """A case id; a shell completes it from the published catalog."""
+
+    name = "id"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return [
+            CompletionItem(case.case_id) for case in load_catalog() if case.case_id.startswith(incomplete)
+        ]
+
+
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+_Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+#: Where the files are.
+_PLACE: list[_Decorator] = [
+    click.option("--data-dir", type=_FOLDER, help="Folder with raw files in any layout, instead of the Hub."),
+    click.option(
+        "--repo-id", "--repo", metavar="OWNER/NAME", help="Hub repo with them [alexanderdann/CTSpine1K]."
+    ),
+    click.option("--revision", help="Its branch, tag or commit [main]."),
+]
+
+#: The assignment.
+_SPLIT_FILE = click.option("--split-file", type=_FILE, help="Another assignment, as data_split.txt.")
+
+#: Which cases.
+_CASES: list[_Decorator] = [
+    _SPLIT_FILE,
+    click.option("--split", type=click.Choice(SPLITS)),
+    click.option("--source", type=click.Choice(SOURCES)),
+    click.option("--case", type=_CaseId(), multiple=True, help="A case by its id; may be given again."),
+    click.option("--special-case", type=click.Choice(SPECIAL_CASES)),
+    click.option(
+        "--exclude-issues",
+        type=click.Choice(EXCLUDE_ISSUES),
+        help="Leave out cases with a reported issue, or with any.",
+    ),
+]
+
+_DIRECTORY = click.argument("directory", metavar="[DIR]", required=False, type=_FOLDER)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+_NUM_PROC = click.option(
+    "--num-proc",
+    type=click.IntRange(min=1),
+    help="Processes, of up to 0.4 GB each [one a core, and 8 at most].",
+)
+
+
+def _set_debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.ensure_object(_Settings).debug = True
+
+
+_DEBUG = click.option(
+    "--debug",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_set_debug,
+    help="Show where an error comes from.",
+)
+
+
+class _Verbs(click.Group):
+    """Verbs in the order in which they are defined, which is that of their use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(
+    cls=_Verbs,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(__version__, message="%(version)s")
+@_DEBUG
+@click.pass_context
+def _cli(ctx: click.Context) -> int | None:
+    """CTSpine1K from the command line: 1,005 spine CTs with labels for more than 11,100 vertebrae.
+
+    Raw files are those of --data-dir, or of a Hub repo. Data goes to stdout, the rest to stderr. The exit
+    status is 0, or 2 after an error.
+    """
+    if ctx.invoked_subcommand is None:
+        _tell(ctx.get_help())
         return 2
-    return 0
+    return None
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ctspine1k", description="CTSpine1K, from the command line.")
-    parser.add_argument("--version", action="version", version=__version__)
-    parser.add_argument("--debug", action="store_true", help="show where an error comes from")
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    demo = verbs.add_parser("demo", help="make a small phantom and load it as 3d and as 2d; needs no network")
-    demo.add_argument("--out", type=Path, metavar="DIR", help="keep the phantom's files in DIR")
-    demo.set_defaults(run=_demo)
-    return parser
+def _verb(name: str, *options: _Decorator) -> _Decorator:
+    """Make a function a verb with these options, in this order, and --debug."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        every: list[_Decorator] = [*options, _DEBUG]
+        for option in reversed(every):
+            function = option(function)
+        command: Callable[..., Any] = _cli.command(name)(function)
+        return command
+
+    return decorate
 
 
-def _demo(args: argparse.Namespace) -> None:
+def _given(directory: Path | None = None, **options: Any) -> dict[str, Any]:
+    """Give what was given, as arguments of the library; DIR is another way to say --data-dir."""
+    if directory is not None:
+        if options.get("data_dir") is not None:
+            raise click.UsageError("DIR and --data-dir are the same: give one.")
+        options["data_dir"] = directory
+    if "case" in options:
+        options["case"] = list(options["case"]) or None
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _apart(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split what was given: where the files are, and the rest."""
+    names = ("data_dir", "repo_id", "revision")
+    return (
+        {name: value for name, value in given.items() if name in names},
+        {name: value for name, value in given.items() if name not in names},
+    )
+
+
+def _print_json(value: object) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def _print_table(rows: Sequence[Mapping[str, object]], columns: Iterable[str]) -> None:
+    """Print rows as tab-separated values, with a header."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(columns), delimiter="\t", lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    click.echo(out.getvalue(), nl=False)
+
+
+@contextlib.contextmanager
+def _bars_on_a_terminal() -> Iterator[None]:
+    """Let the Hub's client show bars on a terminal alone."""
+    from ctspine1k.sources import quiet_hub
+
+    with contextlib.nullcontext() if sys.stderr.isatty() else quiet_hub():
+        yield
+
+
+@_verb(
+    "list",
+    *_PLACE,
+    *_CASES,
+    click.option("--has-vertebra", multiple=True, help="Only cases that hold it, as a scan has found."),
+    click.option(
+        "--scan", type=_FILE, help="The scan's table of cases [cases.parquet in --data-dir or here]."
+    ),
+    click.option("--files", is_flag=True, help="List raw files instead of cases."),
+    _JSON,
+)
+def _list(
+    has_vertebra: tuple[str, ...], scan: Path | None, files: bool, as_json: bool, **options: Any
+) -> None:
+    """List the cases selected, or their raw files, as tab-separated values.
+
+    Cases are listed offline; --files looks where they are, and --has-vertebra at a scan of them.
+    """
+    place, selected = _apart(_given(**options))
+    cases = _select(place, has_vertebra, scan, **selected)
+    if files:
+        _list_files(cases, place, as_json)
+    elif as_json:
+        _print_json([asdict(case) for case in cases])
+    else:
+        columns = ("case_id", "split", "index", "source", "scan_position", "special_case", "issues")
+        _print_table([_flat(case) for case in cases], columns)
+
+
+def _select(
+    place: Mapping[str, Any], has_vertebra: Sequence[str], scan: Path | None, **selected: Any
+) -> list[Case]:
+    from ctspine1k.selection import select_cases
+
+    catalog = select_cases(selected.pop("split_file", None), selected.pop("case", None), **selected)
+    if has_vertebra:
+        from ctspine1k.selection import with_vertebrae
+        from ctspine1k.sources import find_source
+        from ctspine1k.tables import default_table
+
+        table = scan or default_table(place.get("data_dir"))
+        catalog = with_vertebrae(catalog, has_vertebra, table, find_source(**place))
+    return list(catalog)
+
+
+def _flat(case: Case) -> dict[str, object]:
+    return {**vars(case), "issues": " ".join(issue.kind for issue in case.issues)}
+
+
+def _list_files(cases: Sequence[Case], place: Mapping[str, Any], as_json: bool) -> None:
+    from ctspine1k.sources import find_source
+
+    rows = [{**vars(file), "case": file.case.case_id} for file in find_source(**place).find(cases)]
+    if as_json:
+        _print_json(rows)
+    else:
+        _print_table(rows, ("case", "kind", "size", "path"))
+
+
+@_verb("info", click.argument("case_id", metavar="CASE", type=_CaseId()), _SPLIT_FILE, _JSON)
+def _info(case_id: str, split_file: Path | None, as_json: bool) -> None:
+    """Tell all that is known of CASE, offline."""
+    case = load_catalog(split_file)[case_id]
+    if as_json:
+        _print_json(asdict(case))
+        return
+    for name, value in vars(case).items():
+        if name != "issues":
+            click.echo(f"{name:14} {'-' if value is None else value}")
+    for issue in case.issues:
+        click.echo(f"{'issue':14} {issue.kind} ({issue.evidence}): {issue.detail}\n{'':14} {issue.reference}")
+    if not case.issues:
+        click.echo(f"{'issues':14} none known")
+
+
+@_verb(
+    "download",
+    *_PLACE,
+    *_CASES,
+    click.option("--kind", type=click.Choice(KINDS), help="Only images, or only masks."),
+    click.option(
+        "--on-missing", type=click.Choice(["raise", "skip"]), help="What to do about files not there [raise]."
+    ),
+    click.option("--dry-run", is_flag=True, help="Tell files, bytes and free disk, and download nothing."),
+    _JSON,
+)
+def _download(dry_run: bool, as_json: bool, **options: Any) -> None:
+    """Download raw files to the Hub's local cache, check them, and print their paths.
+
+    What is in the cache is not fetched again, and a transfer that broke off goes on where it stopped.
+    """
+    from ctspine1k.selection import download_files
+
+    given = _given(**options)
+    if dry_run:
+        _plan(as_json, **given)
+        return
+    with _bars_on_a_terminal():
+        paths = download_files(**given)
+    if as_json:
+        _print_json(paths)
+    else:
+        click.echo("".join(f"{path}\n" for path in paths), nl=False)
+
+
+def _plan(as_json: bool, **given: Any) -> None:
+    from ctspine1k.selection import list_files
+    from ctspine1k.sources import find_source, free_space
+
+    given.pop("on_missing", None)
+    place, _ = _apart(given)
+    files = list_files(**given)
+    lacking = find_source(**place).lacking(files)
+    free, cache = free_space()
+    needed = sum(file.size for file in lacking)
+    if as_json:
+        _print_json(
+            {
+                "files": [
+                    {"path": file.path, "size": file.size, "here": file not in lacking} for file in files
+                ],
+                "bytes": sum(file.size for file in files),
+                "bytes_to_download": needed,
+                "bytes_free": free,
+                "cache": cache,
+            }
+        )
+        return
+    rows = [
+        {"size": file.size, "here": "no" if file in lacking else "yes", "path": file.path} for file in files
+    ]
+    _print_table(rows, ("size", "here", "path"))
+    _tell(
+        f"{len(lacking):,} of {len(files):,} files to download, {needed:,} bytes ({needed / 1e9:,.2f} GB); "
+        f"{free / 1e9:,.2f} GB are free in {cache}"
+    )
+
+
+@_verb(
+    "scan",
+    _DIRECTORY,
+    *_PLACE,
+    *_CASES,
+    click.option("--out", type=_FILE, help="The table of cases [cases.parquet in DIR, or here for the Hub]."),
+    _NUM_PROC,
+    _JSON,
+)
+def _scan(directory: Path | None, as_json: bool, num_proc: int | None, **options: Any) -> None:
+    """Measure every case: shape, spacing, HU, and each vertebra. Writes two Parquet tables.
+
+    NAME.parquet has a row a case, NAME.vertebrae.parquet a row a vertebra. A scan that was stopped goes on
+    where it was; a second one reads only files that have changed.
+    """
+    from ctspine1k.scanning import scan_files
+
+    report = scan_files(**_given(directory, **options), num_proc=num_proc or _default_num_proc())
+    if as_json:
+        _print_json(asdict(report))
+        return
+    click.echo(f"{report.cases}\n{report.vertebrae}")
+    for case_id, problem in report.problems.items():
+        _tell(f"warning: {case_id}: {problem}")
+    _tell(
+        f"{report.measured:,} cases measured, {report.kept:,} kept from before, "
+        f"{len(report.problems):,} of them with files that cannot be used"
+    )
+
+
+def _default_num_proc() -> int:
+    from ctspine1k.threads import usable_threads
+
+    return min(8, usable_threads())
+
+
+@_verb(
+    "verify",
+    _DIRECTORY,
+    *_PLACE,
+    *_CASES,
+    click.option("--out", type=_FILE, help="Write the findings as CSV, too."),
+    _NUM_PROC,
+    _JSON,
+)
+def _verify(
+    directory: Path | None, out: Path | None, as_json: bool, num_proc: int | None, **options: Any
+) -> int:
+    """Verify raw files: all there, whole, consistent and plausible.
+
+    The exit status is 0 if nothing was found, 1 if something was, 2 if it could not be done.
+    """
+    from ctspine1k.checks import verify_files
+
+    report = verify_files(**_given(directory, **options), num_proc=num_proc or _default_num_proc())
+    if out is not None:
+        _write_csv(
+            out, [{**asdict(finding), "known": " ".join(finding.known)} for finding in report.findings]
+        )
+    if as_json:
+        _print_json({**asdict(report), "ok": report.ok})
+    else:
+        click.echo(report.summary())
+    return 0 if report.ok else 1
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write findings, whole or not at all."""
+    from ctspine1k.checks import Finding
+
+    with tempfile.TemporaryDirectory(prefix=".ctspine1k-", dir=path.absolute().parent) as scratch:
+        written = Path(scratch) / path.name
+        with written.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(Finding.__dataclass_fields__))
+            writer.writeheader()
+            writer.writerows(rows)
+        written.replace(path)
+
+
+@_verb(
+    "preview",
+    click.argument("target", metavar="[CASE|DIR]", required=False),
+    *_PLACE,
+    *_CASES,
+    click.option(
+        "--out",
+        type=click.Path(path_type=Path),
+        help="The picture [CASE.png, sheet.png], or for several the folder [previews].",
+    ),
+    click.option("--sheet", is_flag=True, help="All cases in one picture."),
+)
+def _preview(target: str | None, out: Path | None, sheet: bool, **options: Any) -> None:
+    """Draw cases with their labels: axial, coronal and sagittal slices through the spine.
+
+    CASE is an id; DIR, a folder, is another way to say --data-dir. Prints the path of each picture.
+    """
+    directory = Path(target) if target is not None and Path(target).is_dir() else None
+    if target is not None and directory is None:
+        options["case"] = (target, *options["case"])
+    given = _given(directory, **options)
+    place, selected = _apart(given)
+    cases = _select(place, (), None, **selected)
+    from ctspine1k.pictures import contact_sheet, preview, save_picture
+
+    if sheet:
+        path = out or Path("sheet.png")
+        save_picture(contact_sheet(_read_all(cases, place)), path)
+        click.echo(path)
+        return
+    is_one = len(cases) == 1
+    folder = Path() if is_one else out or Path("previews")
+    folder.mkdir(parents=True, exist_ok=True)
+    for case, pair in _read_all(cases, place):
+        path = out if is_one and out else folder / f"{case.case_id}.png"
+        save_picture(preview(pair, case=case), path)
+        click.echo(path)
+
+
+def _read_all(cases: Sequence[Case], place: Mapping[str, Any]) -> Iterator[tuple[Case, Any]]:
+    """Read case after case; of several, those that cannot be read are told and passed over."""
+    from tqdm import tqdm
+
+    from ctspine1k.reader import read_pair
+    from ctspine1k.selection import pair_files
+    from ctspine1k.sources import find_source
+
+    source = find_source(**place)
+    pairs, missing = pair_files(source, cases, "raise" if len(cases) == 1 else "skip")
+    if missing:
+        _tell(f"warning: {missing.summary}")
+    for files in tqdm(pairs, desc="Drawing", unit="case", disable=None if len(pairs) > 1 else True):
+        try:
+            with _bars_on_a_terminal():
+                image, mask = source.fetch([files.image, files.mask])
+            yield files.case, read_pair(image, mask)
+        except CaseError as error:
+            if len(pairs) == 1:
+                raise
+            _tell(f"warning: {files.case.case_id} is left out: {error}")
+
+
+@_verb(
+    "vertebrae",
+    click.argument("which", metavar="[NAME|LABEL]...", nargs=-1),
+    _JSON,
+)
+def _vertebrae(which: tuple[str, ...], as_json: bool) -> None:
+    """Print labels and names, numbers in VerSe and TotalSegmentator v2, and how many volumes hold each."""
+    from ctspine1k import vertebrae
+
+    labels = [vertebrae.label(int(one) if one.isdecimal() else one) for one in which]
+    rows = [asdict(v) for v in vertebrae.all_vertebrae() if not labels or v.label in labels]
+    if as_json:
+        _print_json(rows)
+    else:
+        _print_table(rows, rows[0])
+
+
+@_verb("cite", _JSON)
+def _cite(as_json: bool) -> None:
+    """Print BibTeX of the data set and its four sources, and the licence."""
+    from ctspine1k.citations import LICENCE, TERMS, bibtex
+
+    if as_json:
+        _print_json({"licence": LICENCE, "terms": TERMS, "bibtex": bibtex()})
+        return
+    # BibTeX passes over what stands between entries.
+    click.echo("\n\n".join([f"% The data are under {LICENCE}: {TERMS}.", *bibtex()]))
+
+
+@_verb(
+    "demo",
+    click.option("--out", type=_FOLDER, help="Keep the phantom's files, and a picture, in this folder."),
+)
+def _demo(out: Path | None) -> None:
+    """Make a small phantom and load it as 3d and as 2d; needs no network."""
     with tempfile.TemporaryDirectory(prefix="ctspine1k-") as scratch:
-        _load_phantom(args.out or Path(scratch) / "phantom", Path(scratch) / "cache")
-    if args.out:
-        print(f"The files are in {args.out}", file=sys.stderr)
+        root = out or Path(scratch) / "phantom"
+        _load_phantom(root, Path(scratch) / "cache")
+        if out is not None:
+            _tell(f"The files are in {root}")
+            _draw_phantom(root)
 
 
 def _load_phantom(root: Path, cache_dir: Path) -> None:
-    # Heavy packages: `ctspine1k --help` does without them.
+    import datasets
     import numpy as np
 
     from ctspine1k.loading import load_dataset
     from ctspine1k.phantom import PHANTOM_CASES, make_phantom
 
     make_phantom(root)
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
     for name in ("3d", "2d"):
         loaded = load_dataset(name, data_dir=root, cases=PHANTOM_CASES, cache_dir=cache_dir)
-        print(f"{name}: {', '.join(f'{split} {len(rows)} rows' for split, rows in loaded.items())}")
+        click.echo(f"{name}: {', '.join(f'{split} {len(rows)} rows' for split, rows in loaded.items())}")
         for column, feature in loaded["train"].features.items():
-            print(f"  {column}: {feature}")
+            click.echo(f"  {column}: {feature}")
         for split, rows in loaded.items():
             shapes: dict[str, set[tuple[int, ...]]] = {"image": set(), "segmentation": set()}
             labels: set[int] = set()
@@ -66,4 +567,17 @@ def _load_phantom(root: Path, cache_dir: Path) -> None:
                     seen.add(row[column].shape)
                 labels.update(np.unique(row["segmentation"]).tolist())
             told = "; ".join(f"{column} {sorted(seen)}" for column, seen in shapes.items())
-            print(f"  {split}: {told}; labels {sorted(labels)}")
+            click.echo(f"  {split}: {told}; labels {sorted(labels)}")
+
+
+def _draw_phantom(root: Path) -> None:
+    """Draw one case of it, if Matplotlib is there: a demo must not fail for want of an extra."""
+    from ctspine1k.pictures import preview, save_picture
+
+    ((case, pair),) = _read_all([load_catalog()["1.3.6.1.4.1.9328.50.4.0650"]], {"data_dir": root})
+    try:
+        save_picture(preview(pair, case=case), root / "preview.png")
+    except MissingPackageError as error:
+        _tell(f"no picture: {error}")
+    else:
+        _tell(f"A picture of a case is {root / 'preview.png'}")

@@ -10,6 +10,7 @@
     ├── ChecksumError          a file that differs from the Hub's record (ValueError)
     ├── NothingLeftError       a split of which every case was skipped       (ValueError)
     ├── HubError               the Hub, or a repo or revision on it, cannot be reached (ConnectionError)
+    ├── NoSpaceError           less disk is free than a download needs       (OSError)
     ├── StoredArrayError       stored voxels that cannot be read             (ValueError)
     ├── ScanTableError         a scan's table that cannot be used            (ValueError)
     ├── WorkerError            a worker process died                         (RuntimeError)
@@ -45,6 +46,7 @@ __all__ = [
     "ImageSizeError",
     "MissingFilesError",
     "MissingPackageError",
+    "NoSpaceError",
     "NothingLeftError",
     "PairMismatchError",
     "ScanTableError",
@@ -173,6 +175,25 @@ class NothingLeftError(CTSpine1KError, ValueError):
 
 class HubError(CTSpine1KError, ConnectionError):
     """The Hub cannot be reached, or has no such repo or revision."""
+
+
+class NoSpaceError(CTSpine1KError, OSError):
+    """Less disk is free than a download needs; ``needed`` and ``free`` are bytes."""
+
+    def __init__(self, folder: str, needed: int, free: int) -> None:
+        # OSError reads several arguments as errno and names: hand it none.
+        super().__init__()
+        self.folder, self.needed, self.free = folder, needed, free
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.folder, self.needed, self.free)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.folder}: expected room for a download of {self.needed / 1e9:,.2f} GB, found "
+            f"{self.free / 1e9:,.2f} GB free. Select fewer cases, or set HF_HUB_CACHE to a folder on a "
+            "larger disk."
+        )
 
 
 class StoredArrayError(CTSpine1KError, ValueError):

@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import signal
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -21,11 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from huggingface_hub.utils.tqdm import (
-    are_progress_bars_disabled,
-    disable_progress_bars,
-    enable_progress_bars,
-)
+from huggingface_hub.utils.tqdm import disable_progress_bars
 from tqdm import tqdm
 
 from ctspine1k.catalog import Case, load_catalog
@@ -43,7 +39,7 @@ from ctspine1k.measures import CaseMeasures, measure, require_scipy
 from ctspine1k.rawfiles import CaseFiles
 from ctspine1k.reader import check_file, open_pair
 from ctspine1k.selection import pair_files, select_cases
-from ctspine1k.sources import DEFAULT_REPO, Source, find_source
+from ctspine1k.sources import DEFAULT_REPO, Source, find_source, quiet_hub
 from ctspine1k.tables import (
     SCAN_VERSION,
     ScanTables,
@@ -194,7 +190,7 @@ def scan_cases(
     # disable=None: no bar where stderr is no terminal.
     progress = partial(tqdm, desc="Scanning", unit="case", total=len(pairs), disable=None)
     if num_proc <= 1:
-        with _quiet_hub():
+        with quiet_hub():
             yield from progress(map(work, pairs))
         return
     # Started anew, not forked: a fork of a process with threads may hang.
@@ -215,18 +211,6 @@ def scan_cases(
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that the user sees
     disable_progress_bars()
-
-
-@contextlib.contextmanager
-def _quiet_hub() -> Iterator[None]:
-    """Have no bar of the Hub's for each case, as there is one of all cases."""
-    was_quiet = are_progress_bars_disabled()
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        if not was_quiet:
-            enable_progress_bars()
 
 
 def _scan_case(source: Source, files: CaseFiles) -> ScannedCase:
@@ -299,7 +283,7 @@ def _recorded(path: Path) -> dict[str, dict[str, Any]]:
     """Give what earlier tables hold, by case id: nothing where there are none that can be used."""
     try:
         tables = read_tables(path)
-    except (FileNotFoundError, ScanTableError):
+    except ScanTableError:
         return {}
     records: dict[str, dict[str, Any]] = {
         row["case_id"]: {"case": dict(row), "vertebrae": []} for row in tables.cases

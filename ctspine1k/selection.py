@@ -21,7 +21,7 @@ from ctspine1k.sources import DEFAULT_REPO, Source, find_source
 from ctspine1k.tables import read_tables
 from ctspine1k.vertebrae import label, name
 
-__all__ = ["download_files", "list_files", "pair_files", "select_cases", "with_vertebrae"]
+__all__ = ["download_files", "find_files", "list_files", "pair_files", "select_cases", "with_vertebrae"]
 
 
 def list_files(
@@ -72,7 +72,7 @@ def list_files(
         special_case=special_case,
         exclude_issues=exclude_issues,
     )
-    return _find(place, cases, kind)[0]
+    return find_files(place, cases, kind)[0]
 
 
 def download_files(  # noqa: D417 (the selection's arguments are those of list_files)
@@ -118,7 +118,7 @@ def download_files(  # noqa: D417 (the selection's arguments are those of list_f
         special_case=special_case,
         exclude_issues=exclude_issues,
     )
-    files, missing = _find(place, cases, kind)
+    files, missing = find_files(place, cases, kind)
     if missing:
         if on_missing == "raise":
             raise missing
@@ -154,8 +154,7 @@ def with_vertebrae(
 
     Raises:
         ValueError: there is no such vertebra.
-        FileNotFoundError: there is no table.
-        ScanTableError: the table is none, or has not seen files that are there.
+        ScanTableError: there is no such table, or it has not seen files that are there.
     """
     names = {name(label(which)) for which in ([vertebrae] if isinstance(vertebrae, str) else vertebrae)}
     rows = {row["case_id"]: row for row in read_tables(Path(table).expanduser()).cases}
@@ -174,7 +173,9 @@ def with_vertebrae(
     return Catalog(tuple(case for case in catalog if case.case_id not in lacking))
 
 
-def _find(place: Source, cases: Catalog, kind: Kind | None) -> tuple[list[RawFile], MissingFilesError | None]:
+def find_files(
+    place: Source, cases: Catalog, kind: Kind | None
+) -> tuple[list[RawFile], MissingFilesError | None]:
     """Find the files of the cases, and tell which of them are missing."""
     check_choice("kind", kind, KINDS)
     kinds = KINDS if kind is None else (kind,)

@@ -17,14 +17,19 @@ from typing import IO, Any, Protocol, cast
 
 import huggingface_hub
 from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils.tqdm import tqdm
+from huggingface_hub.utils.tqdm import (
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+    tqdm,
+)
 
 from ctspine1k import __version__
 from ctspine1k.catalog import Case
-from ctspine1k.errors import ChecksumError, CTSpine1KError, HubError
+from ctspine1k.errors import ChecksumError, CTSpine1KError, HubError, NoSpaceError
 from ctspine1k.rawfiles import RawFile, is_image_name, match_names
 
-__all__ = ["DEFAULT_REPO", "FolderSource", "HubSource", "Source", "find_source"]
+__all__ = ["DEFAULT_REPO", "FolderSource", "HubSource", "Source", "find_source", "free_space", "quiet_hub"]
 
 #: The Hub repo (dataset) that holds the published raw files.
 DEFAULT_REPO = "alexanderdann/CTSpine1K"
@@ -48,6 +53,9 @@ class Source(Protocol):
     def copy(self, file: RawFile) -> contextlib.AbstractContextManager[str | IO[bytes]]:
         """Give the path of a file that is local, or fetch it, verified, for as long as it is open."""
 
+    def lacking(self, files: Sequence[RawFile]) -> list[RawFile]:
+        """Tell which files are not local yet."""
+
     def fingerprint(self, cases: Iterable[Case]) -> list[str]:
         """Tell what the rows of ``cases`` depend on: it changes when their files do."""
 
@@ -65,7 +73,7 @@ class Source(Protocol):
 
 
 def find_source(
-    data_dir: str | os.PathLike[str] | None,
+    data_dir: str | os.PathLike[str] | None = None,
     repo_id: str = DEFAULT_REPO,
     revision: str | None = None,
     token: str | bool | None = None,
@@ -113,6 +121,10 @@ class FolderSource:
     def fetch(self, files: Sequence[RawFile]) -> list[Path]:
         """Give the paths: the files are here."""
         return [Path(file.path) for file in files]
+
+    def lacking(self, files: Sequence[RawFile]) -> list[RawFile]:
+        """Tell of none: the files are here."""
+        return []
 
     def open(self, file: RawFile) -> contextlib.AbstractContextManager[str]:
         """Give the path: the file is here."""
@@ -197,6 +209,7 @@ class HubSource:
             for path, file in zip(paths, files, strict=True):
                 _verify(path, file, _delete_advice(path))
             return paths
+        _check_space(sum(file.size for file in self.lacking(files)))
         with self._explained():
             self._record_revision(files[0])
             total = sum(file.size for file in files)
@@ -209,6 +222,19 @@ class HubSource:
                     paths.append(path)
                     progress.update(file.size)
             return paths
+
+    def lacking(self, files: Sequence[RawFile]) -> list[RawFile]:
+        """Tell which files are not in the Hub's cache."""
+        return [
+            file
+            for file in files
+            if not isinstance(
+                huggingface_hub.try_to_load_from_cache(
+                    self.repo_id, file.path, revision=self.commit, repo_type="dataset"
+                ),
+                str,
+            )
+        ]
 
     @contextlib.contextmanager
     def open(self, file: RawFile) -> Iterator[str | IO[bytes]]:
@@ -359,6 +385,31 @@ class _HubStream:
     def read(self, size: int) -> bytes:
         with self._explained():
             return cast("bytes", self._stream.read(size))
+
+
+@contextlib.contextmanager
+def quiet_hub() -> Iterator[None]:
+    """Have no progress bars of the Hub's client meanwhile."""
+    was_quiet = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not was_quiet:
+            enable_progress_bars()
+
+
+def free_space() -> tuple[int, Path]:
+    """Tell how many bytes are free where the Hub's cache is, or will be, and where that is."""
+    cache = Path(huggingface_hub.constants.HF_HUB_CACHE)
+    there = next(folder for folder in (cache, *cache.parents) if folder.is_dir())
+    return shutil.disk_usage(there).free, cache
+
+
+def _check_space(needed: int) -> None:
+    free, cache = free_space()
+    if needed > free:
+        raise NoSpaceError(str(cache), needed, free)
 
 
 def _api(token: str | bool | None) -> huggingface_hub.HfApi:

@@ -149,8 +149,8 @@ def read_tables(path: Path) -> ScanTables:
     """Read what `write_tables` wrote.
 
     Raises:
-        FileNotFoundError: there is no table at ``path``.
-        ScanTableError: it is no table of a scan, or the two are of different scans or of another version.
+        ScanTableError: there is no table, or none of a scan, or the two are of different scans or of another
+            version.
     """
     other = vertebrae_path(path)
     cases, vertebrae = _read(path), _read(other)
@@ -162,6 +162,8 @@ def read_tables(path: Path) -> ScanTables:
 
 
 def _read(path: Path) -> pa.Table:
+    if not path.is_file():
+        raise ScanTableError(str(path), "a table that a scan wrote", "no file")
     try:
         table = pq.read_table(path)
     except pa.ArrowInvalid as error:

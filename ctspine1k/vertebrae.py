@@ -127,8 +127,8 @@ def name(label: int) -> str:
     return _vertebra(label).name
 
 
-def label(name: str) -> int:
-    """Tell the label of a vertebra, such as 25 for "L6"; case does not count.
+def label(name: str | int) -> int:
+    """Tell the label of a vertebra, such as 25 for "L6"; case does not count, and a label stays what it is.
 
     Raises:
         ValueError: there is no such vertebra.

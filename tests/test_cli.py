@@ -1,47 +1,406 @@
-import pytest
+"""Commands, in process; some as a program."""
 
-from ctspine1k import __version__
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from spines import save_spine, spine
+from volumes import break_case
+
+import ctspine1k
+from ctspine1k import __version__, catalog
 from ctspine1k.cli import main
 
 
-def test_demo_makes_loads_and_prints(tmp_path, capsys):
-    assert main(["demo", "--out", str(tmp_path / "demo")]) == 0
-    printed = capsys.readouterr().out
-    assert "3d: train 2 rows, validation 1 rows, test 1 rows" in printed
-    assert "2d: train 54 rows, validation 36 rows, test 42 rows" in printed
-    assert "image: Array3D(shape=(None, 512, 512), dtype='float32'" in printed
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """Three cases in a folder, and a working directory of our own."""
+    save_spine(tmp_path / "tree", "liver_106", *spine([18, 19, 20, 21, 22]))
+    save_spine(tmp_path / "tree", "liver_83", *spine([21, 22, 23, 24, 25], margin=6))
+    save_spine(tmp_path / "tree", "HN_P023", *spine([8, 9, 10], margin=5), folder="HNSCC-3DCT-RT")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "tree"
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command, and give its exit status and what it wrote to stdout and stderr."""
+
+    def command(*arguments, **_):
+        capsys.readouterr()
+        status = main([str(argument) for argument in arguments])
+        told = capsys.readouterr()
+        return status, told.out, told.err
+
+    return command
+
+
+def table(text):
+    return list(csv.DictReader(io.StringIO(text), delimiter="\t"))
+
+
+def test_without_a_verb_it_tells_the_verbs_in_the_order_of_use(run):
+    status, out, err = run()
+    assert (status, out) == (2, "")
+    verbs = re.findall(r"^  (\w+)  ", err.partition("Commands:")[2], re.MULTILINE)
+    assert verbs == ["list", "info", "download", "scan", "verify", "preview", "vertebrae", "cite", "demo"]
+    assert run("--version") == (0, f"{__version__}\n", "")
+    assert run("-h")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["frobnicate"], "error: No such command 'frobnicate'. (--help tells what there is)"),
+        (["list", "--split", "dev"], "error: Invalid value for '--split': 'dev' is not one of 'train', 'val"),
+        (["list", "--bogus"], "error: No such option"),
+        (["info"], "error: Missing argument 'CASE'"),
+        (["info", "liver_1066"], "error: no case 'liver_1066' in the catalog. Did you mean liver_106"),
+        (["vertebrae", "S1"], "error: no vertebra 'S1': expected C1 to C7"),
+        (["scan", "nowhere"], "error: data_dir='nowhere': no such folder"),
+        (["verify", "x", "--data-dir", "y"], "error: DIR and --data-dir are the same: give one."),
+        (["scan", "--num-proc", "0"], "error: Invalid value for '--num-proc'"),
+        (["preview", "liver_1066"], "error: no case 'liver_1066'"),
+        (
+            ["list", "--data-dir", ".", "--revision", "main", "--files"],
+            "error: data_dir='.' has no revisions",
+        ),
+        (["list", "--has-vertebra", "L6", "--data-dir", "."], "error: cases.parquet: expected a table"),
+    ],
+)
+def test_an_error_is_one_line_and_status_2(run, root, arguments, message):
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith(message), err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_debug_shows_where_an_error_comes_from(run, place):
+    arguments = ["info", "nobody"]
+    arguments.insert(0 if place == "before" else 1, "--debug")
+    with pytest.raises(ctspine1k.errors.UnknownCaseError):
+        run(*arguments)
+
+
+def test_what_was_not_foreseen_is_told_as_such(run, monkeypatch):
+    def broken(path):
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr("ctspine1k.cli.load_catalog", broken)
+    assert run("info", "liver_106") == (
+        2,
+        "",
+        "error: ZeroDivisionError: by zero (not foreseen; --debug shows where)\n",
+    )
+
+
+def test_options_are_the_same_everywhere_and_named_as_in_the_library():
+    from ctspine1k.cli import _cli
+
+    options = {
+        verb: [option for parameter in command.params for option in parameter.opts if option.startswith("--")]
+        for verb, command in _cli.commands.items()
+    }
+    place = ["--data-dir", "--repo-id", "--repo", "--revision"]
+    cases = ["--split-file", "--split", "--source", "--case", "--special-case", "--exclude-issues"]
+    for verb in ("list", "download", "scan", "verify", "preview"):
+        assert options[verb][: len(place + cases)] == place + cases
+    for verb in ("list", "info", "download", "scan", "verify", "vertebrae", "cite"):
+        assert "--json" in options[verb]
+    assert all("--debug" in of_verb for of_verb in options.values())
+    helps = {
+        option.opts[0]: set()
+        for command in _cli.commands.values()
+        for option in command.params
+        if option.opts
+    }
+    for command in _cli.commands.values():
+        for parameter in command.params:
+            helps[parameter.opts[0]].add(getattr(parameter, "help", None))
+    for name in (*place[:2], place[3], *cases, "--json", "--num-proc", "--debug"):
+        assert len(helps[name]) == 1, name
+
+
+def test_list(run):
+    status, out, err = run("list", "--special-case", "lumbar_sacralization", "--source", "MSD-T10")
+    assert (status, err) == (0, "")
+    assert [row["case_id"] for row in table(out)] == ["liver_83", "liver_93"]
+    assert len(table(run("list")[1])) == 1005
+    assert len(table(run("list", "--exclude-issues", "all", "--split", "train")[1])) == len(
+        ctspine1k.load_catalog().where(split="train", exclude_issues="all")
+    )
+    issues = {row["case_id"]: row["issues"] for row in table(run("list")[1])}
+    assert issues["1.3.6.1.4.1.9328.50.4.0482"] == "label_wrong_value label_missing"
+    out = json.loads(run("list", "--case", "liver_106", "--case", "HN_P001", "--json")[1])
+    assert [case["case_id"] for case in out] == ["HN_P001", "liver_106"]
+
+
+def test_list_of_files(run, root):
+    status, out, _ = run("list", "--files", "--data-dir", root, "--split", "validation")
+    assert status == 0
+    rows = table(out)
+    assert [(row["case"], row["kind"]) for row in rows] == [("HN_P023", "image"), ("HN_P023", "mask")]
+    assert all(os.path.getsize(row["path"]) == int(row["size"]) for row in rows)  # noqa: PTH202
+    out = json.loads(run("list", "--files", "--data-dir", root, "--json")[1])
+    assert {"case", "kind", "size", "path", "url", "sha256"} == set(out[0])
+    assert len(out) == 6
+
+
+def test_which_cases_have_l6(run, root):
+    three = ["--case", "liver_106", "--case", "liver_83", "--case", "HN_P023"]
+    assert run("scan", root, *three)[0] == 0
+    status, out, _ = run("list", "--data-dir", root, "--has-vertebra", "L6")
+    assert status == 0
+    # Cases without files are not known to lack it; those with files are.
+    assert {row["case_id"] for row in table(out)}.isdisjoint({"liver_106", "HN_P023"})
+    out = run("list", "--data-dir", root, "--has-vertebra", "L6", *three)[1]
+    assert [row["case_id"] for row in table(out)] == ["liver_83"]
+
+
+def test_info(run):
+    status, out, err = run("info", "1.3.6.1.4.1.9328.50.4.0482")
+    assert (status, err) == (0, "")
+    assert "source         COLONOG\n" in out
+    assert "scan_position  prone\n" in out
+    assert "issue          label_wrong_value (reported): label 14 (T7) where 15 (T8) is right" in out
+    assert "MIRACLE-Center/CTSpine1K#15" in out
+    assert "issues         none known\n" in run("info", "liver_106")[1]
+    assert json.loads(run("info", "liver_106", "--json")[1])["special_case"] == "sacral_lumbarization"
+
+
+def test_download_from_a_folder_and_from_the_hub(run, root, publish):
+    paths = run("download", "--data-dir", root, "--case", "liver_106", "--kind", "mask")[1].splitlines()
+    assert paths == [str(next(root.rglob("liver_106_seg.nii.gz")))]
+    repo_id = publish(root)
+    status, out, err = run("download", "--repo", repo_id, "--case", "liver_106")
+    assert (status, err) == (0, "")  # no bar: stderr is no terminal
+    image, mask = out.splitlines()
+    for path, right in ((image, "liver_106.nii.gz"), (mask, "liver_106_seg.nii.gz")):
+        with open(path, "rb") as file:  # noqa: PTH123
+            assert file.read() == next(root.rglob(right)).read_bytes()
+    assert json.loads(run("download", "--repo", repo_id, "--case", "liver_106", "--json")[1]) == [image, mask]
+    status, out, err = run("download", "--repo", repo_id, "--split", "validation")
+    assert (status, out) == (2, "")
+    assert err.startswith("error: 196 of 197 cases lack raw files in Hub repo")
+    status, out, err = run("download", "--repo", repo_id, "--split", "validation", "--on-missing", "skip")
+    assert len(out.splitlines()) == 2
+    assert err.startswith("warning: 196 of 197 cases lack raw files")
+
+
+def test_dry_run_tells_files_bytes_and_free_disk_and_downloads_nothing(run, root, publish, hub):
+    repo_id = publish(root)
+    run("download", "--repo", repo_id, "--case", "liver_106", "--kind", "image")
+    hub.requests.clear()
+    options = ["--repo", repo_id, "--case", "liver_106", "--case", "liver_83", "--dry-run"]
+    status, out, err = run("download", *options)
+    assert status == 0
+    rows = {row["path"].rpartition("/")[2]: row for row in table(out)}
+    assert {name: row["here"] for name, row in rows.items()} == {
+        "liver_83.nii.gz": "no",
+        "liver_83_seg.nii.gz": "no",
+        "liver_106.nii.gz": "yes",
+        "liver_106_seg.nii.gz": "no",
+    }
+    sizes = {path.name: path.stat().st_size for path in root.rglob("*.nii.gz")}
+    assert all(int(row["size"]) == sizes[name] for name, row in rows.items())
+    needed = sum(sizes[name] for name, row in rows.items() if row["here"] == "no")
+    assert re.match(
+        rf"3 of 4 files to download, {needed:,} bytes \(0\.00 GB\); [\d,.]+ GB are free in /", err
+    )
+    plan = json.loads(run("download", *options, "--json")[1])
+    assert plan["bytes_to_download"] == needed
+    assert plan["bytes_free"] > 0
+    assert not [request for request in hub.requests if "/resolve/" in request.path]
+
+
+def test_scan(run, root):
+    status, out, err = run("scan", root, "--source", "MSD-T10", "--num-proc", "1")
+    assert status == 0
+    assert out == f"{root / 'cases.parquet'}\n{root / 'cases.vertebrae.parquet'}\n"
+    warning, told = err.splitlines()
+    assert warning.startswith("warning: 148 of 150 cases lack raw files in ")
+    assert told == "2 cases measured, 0 kept from before, 0 of them with files that cannot be used"
+    assert pd.read_parquet(root / "cases.parquet").case_id.tolist() == ["liver_106", "liver_83"]
+    break_case(root)
+    status, out, err = run("scan", root, "--case", "liver_106", "--case", "liver_83", "--out", "x.parquet")
+    assert out.startswith(os.getcwd())  # noqa: PTH109
+    assert status == 0
+    assert "warning: liver_106: " in err
+    report = json.loads(run("scan", "--data-dir", root, "--case", "liver_83", "--json")[1])
+    assert (report["measured"], report["kept"]) == (0, 1)
+
+
+def test_verify(run, root):
+    three = ["--case", "liver_106", "--case", "liver_83", "--case", "HN_P023", "--num-proc", "1"]
+    status, out, err = run("verify", root, *three)
+    assert (status, err) == (1, "")
+    assert out.splitlines()[1].startswith("warning  unlisted_l6       1  an L6 in a case that is not listed")
+    break_case(root)
+    (root / "extra.nii").touch()
+    status, out, _ = run("verify", root, *three, "--out", "report.csv", "--json")
+    assert status == 1
+    report = json.loads(out)
+    assert not report["ok"]
+    assert {finding["check"] for finding in report["findings"]} == {"truncated", "unlisted_l6", "unexpected"}
+    with open("report.csv", encoding="utf-8", newline="") as file:  # noqa: PTH123
+        rows = list(csv.DictReader(file))
+    assert [row["check"] for row in rows] == [finding["check"] for finding in report["findings"]]
+    assert set(rows[0]) == {"level", "check", "case_id", "file", "expected", "found", "known"}
+    assert [path for path in os.listdir() if path != "report.csv"] == []  # noqa: PTH208
+
+
+def test_verify_of_a_clean_tree_is_0_and_of_none_is_2(run, root):
+    status, out, err = run("verify", root, "--case", "liver_106", "--case", "HN_P023")
+    assert (status, err) == (0, "")
+    assert out.endswith("2 of 2 cases read to the end\nnothing found\n")
+    assert run("verify", root / "nowhere")[0] == 2
+
+
+def test_preview(run, root):
+    status, out, err = run("preview", "liver_106", "--data-dir", root)
+    assert (status, out, err) == (0, "liver_106.png\n", "")
+    status, out, err = run("preview", root, "--source", "MSD-T10")
+    assert status == 0
+    assert out.splitlines() == ["previews/liver_106.png", "previews/liver_83.png"]
+    assert err.startswith("warning: 148 of 150 cases lack raw files")
+    break_case(root, "liver_83")
+    status, out, err = run(
+        "preview", root, "--case", "liver_106", "--case", "liver_83", "--sheet", "--out", "a.png"
+    )
+    assert (status, out) == (0, "a.png\n")
+    assert "warning: liver_83 is left out: " in err
+    assert run("preview", "liver_83", "--data-dir", root)[0] == 2
+    assert sorted(os.listdir()) == ["a.png", "liver_106.png", "previews"]  # noqa: PTH208
+    for name in ("a.png", "liver_106.png", "previews/liver_83.png"):
+        with open(name, "rb") as file:  # noqa: PTH123
+            assert file.read(8) == b"\x89PNG\r\n\x1a\n"
+
+
+def test_vertebrae(run):
+    status, out, err = run("vertebrae")
+    assert (status, err) == (0, "")
+    rows = table(out)
+    assert len(rows) == 25
+    assert rows[24] == {
+        "label": "25",
+        "name": "L6",
+        "region": "lumbar",
+        "verse": "25",
+        "totalsegmentator": "",
+        "volumes": "18",
+    }
+    assert [row["name"] for row in table(run("vertebrae", "t12", "20")[1])] == ["T12", "L1"]
+    assert json.loads(run("vertebrae", "C1", "--json")[1])[0]["totalsegmentator"] == 50
+
+
+def test_cite(run):
+    status, out, err = run("cite")
+    assert (status, err) == (0, "")
+    assert out.startswith(
+        "% The data are under CC BY-NC-SA: attribution, no commercial use, share alike.\n\n@"
+    )
+    assert out.count("\n@") == 5
+    for source in catalog.SOURCES:
+        assert f"Source {source} of" in out
+    assert json.loads(run("cite", "--json")[1])["licence"] == "CC BY-NC-SA"
+
+
+def test_demo_makes_loads_and_prints(run, tmp_path):
+    status, out, err = run("demo", "--out", tmp_path / "demo")
+    assert status == 0
+    assert "3d: train 2 rows, validation 1 rows, test 1 rows" in out
+    assert "2d: train 54 rows, validation 36 rows, test 42 rows" in out
+    assert "image: Array3D(shape=(None, 512, 512), dtype='float32'" in out
     assert (
-        "test: image [(42, 512, 512)]; segmentation [(42, 512, 512)]; labels [0, 18, 19, 20, 21, 22]"
-        in printed
+        "test: image [(42, 512, 512)]; segmentation [(42, 512, 512)]; labels [0, 18, 19, 20, 21, 22]" in out
     )
     assert len(list((tmp_path / "demo").rglob("*.nii.gz"))) == 8
+    assert (
+        err
+        == f"The files are in {tmp_path / 'demo'}\nA picture of a case is {tmp_path / 'demo/preview.png'}\n"
+    )
 
 
-def test_an_error_is_one_line_and_status_2(tmp_path, capsys):
+def test_demo_replaces_nothing(run, tmp_path):
     (tmp_path / "mine.txt").touch()
-    assert main(["demo", "--out", str(tmp_path)]) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.splitlines() == [
-        f"error: {tmp_path}: expected a new or an empty folder, found something in it"
-    ]
-    with pytest.raises(FileExistsError):
-        main(["--debug", "demo", "--out", str(tmp_path)])
-
-
-def test_usage(capsys):
-    with pytest.raises(SystemExit) as exit_:
-        main([])
-    assert exit_.value.code == 2
-    assert "VERB" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main(["--version"])
-    assert capsys.readouterr().out == f"{__version__}\n"
+    status, out, err = run("demo", "--out", tmp_path)
+    assert (status, out) == (2, "")
+    assert err == f"error: {tmp_path}: expected a new or an empty folder, found something in it\n"
 
 
 def test_module_is_a_program(python):
+    code = "import runpy, sys; sys.argv = ['x', *sys.argv[1:]]; runpy.run_module('ctspine1k', run_name='__main__')"
+    run = python(code, "info", "nobody")
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith("error: no case 'nobody'")
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ("ctspine1k ver", ["verify", "vertebrae"]),
+        (
+            "ctspine1k info HN_P00",
+            ["HN_P001", "HN_P002", "HN_P003", "HN_P004", "HN_P005", "HN_P007", "HN_P008"],
+        ),
+        ("ctspine1k list --split t", ["train", "test"]),
+        ("ctspine1k list --exclude", ["--exclude-issues"]),
+    ],
+)
+def test_shell_completion(python, words, wanted):
+    count = len(words.split()) - 1
     run = python(
-        "import runpy, sys; sys.argv = ['x', '--help']; runpy.run_module('ctspine1k', run_name='__main__')"
+        "from ctspine1k.cli import main; main()",
+        _CTSPINE1K_COMPLETE="bash_complete",
+        COMP_WORDS=words,
+        COMP_CWORD=str(count),
     )
-    assert run.returncode == 0, run.stderr
-    assert "demo" in run.stdout
+    completed = [line.partition(",")[2] for line in run.stdout.splitlines()]
+    assert completed[: len(wanted)] == wanted, run.stderr
+
+
+def test_help_and_completion_load_nothing_heavy(python):
+    code = """
+import sys
+from ctspine1k.cli import main
+main(["verify", "--help"])
+print([m for m in ("datasets", "huggingface_hub", "numpy", "pandas", "pyarrow", "scipy", "matplotlib") if m in sys.modules])
+"""
+    assert python(code).stdout.splitlines()[-1] == "[]"
+
+
+def test_bars_are_shown_on_a_terminal_alone(root):
+    """A terminal of our own: the bar is there, and stdout is free of it."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    process = subprocess.run(
+        [sys.executable, "-m", "ctspine1k", "scan", root, "--case", "liver_106", "--num-proc", "1"],
+        stdout=subprocess.PIPE,
+        stderr=follower,
+        check=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(ctspine1k.__file__))},  # noqa: PTH120
+    )
+    os.close(follower)
+    told = b""
+    try:
+        while chunk := os.read(leader, 4096):
+            told += chunk
+    except OSError:  # the terminal is closed
+        pass
+    os.close(leader)
+    assert b"Scanning: 100%" in told
+    assert process.stdout.count("\n") == 2

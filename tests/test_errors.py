@@ -13,6 +13,7 @@ EXAMPLES = [
     errors.ChecksumError("/a", "sha256", "00", "11", "Get it again."),
     errors.NothingLeftError("train", {"liver_106": "no mask file"}),
     errors.HubError("the Hub is away"),
+    errors.NoSpaceError("/cache", 150_000_000_000, 20_000_000_000),
     errors.StoredArrayError("liver_106 image", "this", "that"),
     errors.ScanTableError("cases.parquet", "this", "that"),
     errors.WorkerError("a worker died"),

@@ -344,7 +344,9 @@ def test_has_vertebrae(spines, tmp_path):
         names(spines, tmp_path, has_vertebrae=["C1", "L6"], scan=elsewhere)
     with pytest.raises(ValueError, match="no vertebra 'S1': expected C1 to C7"):
         names(spines, tmp_path, has_vertebrae=["S1"], scan=elsewhere)
-    with pytest.raises(FileNotFoundError, match=r"cases\.parquet"):
+    with pytest.raises(
+        ScanTableError, match=r"cases\.parquet: expected a table that a scan wrote, found no file"
+    ):
         names(spines, tmp_path, has_vertebrae=["C1"])
 
 

@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -13,7 +14,9 @@ from ctspine1k import download_files, list_files
 from ctspine1k.errors import (
     ChecksumError,
     HubError,
+    NoSpaceError,
 )
+from ctspine1k.sources import HubSource, find_source
 
 
 def test_links_to_folders_are_followed_and_loops_end(tmp_path):
@@ -154,3 +157,25 @@ def test_a_hub_out_of_reach_is_told(python):
     run = python(OFFLINE, "tests/x", '["liver_106"]', HF_ENDPOINT="http://127.0.0.1:9")
     assert run.stdout.startswith("HubError Hub repo tests/x at main"), run.stdout + run.stderr
     assert "HF_HUB_OFFLINE=1 serves what is in the local cache" in run.stdout
+
+
+def test_a_download_that_does_not_fit_is_not_begun(hub, repo_id):
+    """The Hub's record says how large a file is: a pretended one is more than any disk."""
+    files = list_files(case="liver_106", repo_id=repo_id)
+    huge = [dataclasses.replace(files[0], size=10**18), files[1]]
+    with pytest.raises(
+        NoSpaceError, match=r"expected room for a download of 1,000,000,000\.00 GB, found "
+    ) as e:
+        HubSource(repo_id, "main").fetch(huge)
+    assert e.value.needed == 10**18 + files[1].size
+    assert hub.downloads() == {}
+
+
+def test_what_is_in_the_cache_is_not_lacking(repo_id, tree):
+    place = HubSource(repo_id, "main")
+    files = list_files(case="liver_106", repo_id=repo_id)
+    assert place.lacking(files) == files
+    place.fetch(files[:1])
+    assert place.lacking(files) == files[1:]
+    local = list_files(case="liver_106", data_dir=tree)
+    assert find_source(tree).lacking(local) == []
