@@ -6,8 +6,10 @@ OLDEST := .venv/oldest/bin
 
 .PHONY: demo test test-newest test-oldest test-torch check bench clean
 
+# The picture that the README shows, docs/preview.png, is the one that it makes.
 demo: .venv/newest/ready
-	$(NEWEST)/ctspine1k demo
+	rm -rf build/demo
+	$(NEWEST)/ctspine1k demo --out build/demo
 
 # Two at a time, each told whole: the environments, then the two suites.
 test:

@@ -29,7 +29,6 @@ import datasets
 import numpy as np
 import ways
 from cases import CASES, make_cases
-from isal import igzip
 
 import ctspine1k
 
@@ -102,11 +101,13 @@ def convert(way: str, root: Path, count: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory(dir=root) as cache:
         start = time.perf_counter()
         if who == "inflate":
-            for pair in ways.pairs_of(folder)[:count]:
-                for path in pair.values():
-                    with igzip.open(path) as stream:
-                        while stream.read(1 << 20):
-                            pass
+            ways.inflate([p for pair in ways.pairs_of(folder)[:count] for p in pair.values()], int(name or 1))
+        elif who == "scan":
+            ctspine1k.scan_files(
+                data_dir=folder, case=CASES[:count], out=Path(cache) / "cases.parquet", num_proc=int(name)
+            )
+        elif who == "verify":
+            ctspine1k.verify_files(data_dir=folder, case=CASES[:count], num_proc=int(name))
         elif who == "published":
             files = [pair["image"] for pair in ways.pairs_of(folder)[:count]]
             ways.Published(
@@ -197,6 +198,35 @@ def memory_rows(scratch: Path, lengths: Iterable[int]) -> list[Row]:
                 )
             )
         shutil.rmtree(root)
+    return rows
+
+
+def scan_rows(scratch: Path, slices: int, turns: int) -> list[Row]:
+    """Rate of scan and verify against inflating the same files in as many processes, and their memory."""
+    root = scratch / "scans"
+    root.mkdir()
+    make_cases(root, slices, 20)
+    rows = []
+    for processes in (1, 2):
+        names = [f"{way} {processes}" for way in ("inflate", "scan", "verify")]
+        times = {
+            name: [run["seconds"] for run in runs]
+            for name, runs in conversions(root, names, 20, turns).items()
+        }
+        for way in ("scan", "verify"):
+            what = f"{way}, 20 cases, {processes} process{'es' if processes > 1 else ''}, a case"
+            ours, inflating = f"{way} {processes}", f"inflate {processes}"
+            rows.append(compare(what, times, ours, inflating, ">= 0.6", unit="s"))
+    shutil.rmtree(root)
+    long = scratch / "scans-600"
+    long.mkdir()
+    make_cases(long, 600, 2)
+    for way, runs in conversions(long, ["scan 1", "verify 1"], 2, 1, counted_from=0).items():
+        peak = runs[0]["peak_mb"]
+        rows.append(
+            Row(f"peak memory, 600 slices, {way[:-2]}", f"{peak:,.0f} MB", "600 MB", peak / 600, "<= 1.0")
+        )
+    shutil.rmtree(long)
     return rows
 
 
@@ -419,7 +449,7 @@ def table(rows: list[Row]) -> str:
 def main() -> None:
     """Run the sections asked for, print the table and keep it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    sections = ("conversion", "memory", "reads", "epochs", "growth")
+    sections = ("conversion", "memory", "scans", "reads", "epochs", "growth")
     parser.add_argument("sections", nargs="*", default=sections, help=f"of {', '.join(sections)}; all")
     parser.add_argument("--slices", type=int, default=300)
     parser.add_argument("--cases", type=int, default=5)
@@ -441,6 +471,7 @@ def main() -> None:
         work: dict[str, Callable[[], list[Row]]] = {
             "conversion": lambda: conversion_rows(root, args.slices, args.cases, args.repeat),
             "memory": lambda: memory_rows(scratch, (150, 300, 600)),
+            "scans": lambda: scan_rows(scratch, args.slices, args.repeat),
             "reads": lambda: read_rows(root, args.slices, args.cases, 3 * args.repeat),
             "epochs": lambda: epoch_rows(root, args.slices, args.cases),
             "growth": lambda: growth_rows(scratch, args.slices, args.repeat),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import blosc2
 import datasets
 import nibabel as nib
 import numpy as np
+from isal import igzip
 from numpy.typing import NDArray
 
 #: Of a patch: slice, first, second axis.
@@ -54,6 +57,22 @@ class Published(datasets.GeneratorBasedBuilder):
             for k in range(len(image)):
                 row = {"image": image[k], "segmentation": mask[k], **case, "slice_index": k}
                 yield f"{case_id}/{k}", row
+
+
+def inflate(paths: list[str], processes: int) -> None:
+    """Inflate files and do nothing with what comes out, in this process or in several."""
+    if processes == 1:
+        for path in paths:
+            _inflate_one(path)
+        return
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(_inflate_one, paths))
+
+
+def _inflate_one(path: str) -> None:
+    with igzip.open(path) as stream:
+        while stream.read(1 << 20):
+            pass
 
 
 def pairs_of(folder: Path) -> list[dict[str, str]]:

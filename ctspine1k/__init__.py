@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ctspine1k import errors as errors
 
 if TYPE_CHECKING:
+    from ctspine1k import vertebrae as vertebrae
     from ctspine1k.catalog import Case as Case
     from ctspine1k.catalog import Catalog as Catalog
     from ctspine1k.catalog import Issue as Issue
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ctspine1k.errors import CTSpine1KError as CTSpine1KError
     from ctspine1k.lazy import LazyDataset as LazyDataset
     from ctspine1k.loading import load_dataset as load_dataset
+    from ctspine1k.pictures import preview as preview
     from ctspine1k.rawfiles import RawFile as RawFile
     from ctspine1k.reader import VolumePair as VolumePair
     from ctspine1k.reader import read_pair as read_pair
@@ -48,15 +50,18 @@ _MODULES = {
     "list_files": "selection",
     "load_catalog": "catalog",
     "load_dataset": "loading",
+    "preview": "pictures",
     "read_pair": "reader",
     "scan_files": "scanning",
     "verify_files": "checks",
 }
 
-__all__ = ["__version__", "errors", *_MODULES]
+__all__ = ["__version__", "errors", "vertebrae", *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "vertebrae":
+        return importlib.import_module(f"{__name__}.vertebrae")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

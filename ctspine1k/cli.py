@@ -226,7 +226,7 @@ def _bars_on_a_terminal() -> Iterator[None]:
     "list",
     *_PLACE,
     *_CASES,
-    click.option("--has-vertebra", multiple=True, help="Only cases that hold it, as a scan has found."),
+    click.option("--has-vertebrae", multiple=True, help="Only cases that hold it, as a scan has found."),
     click.option(
         "--scan", type=_FILE, help="The scan's table of cases [cases.parquet in --data-dir or here]."
     ),
@@ -234,14 +234,14 @@ def _bars_on_a_terminal() -> Iterator[None]:
     _JSON,
 )
 def _list(
-    has_vertebra: tuple[str, ...], scan: Path | None, files: bool, as_json: bool, **options: Any
+    has_vertebrae: tuple[str, ...], scan: Path | None, files: bool, as_json: bool, **options: Any
 ) -> None:
     """List the cases selected, or their raw files, as tab-separated values.
 
-    Cases are listed offline; --files looks where they are, and --has-vertebra at a scan of them.
+    Cases are listed offline; --files looks where they are, and --has-vertebrae at a scan of them.
     """
     place, selected = _apart(_given(**options))
-    cases = _select(place, has_vertebra, scan, **selected)
+    cases = _select(place, has_vertebrae, scan, **selected)
     if files:
         _list_files(cases, place, as_json)
     elif as_json:
@@ -252,18 +252,18 @@ def _list(
 
 
 def _select(
-    place: Mapping[str, Any], has_vertebra: Sequence[str], scan: Path | None, **selected: Any
+    place: Mapping[str, Any], has_vertebrae: Sequence[str], scan: Path | None, **selected: Any
 ) -> list[Case]:
     from ctspine1k.selection import select_cases
 
     catalog = select_cases(selected.pop("split_file", None), selected.pop("case", None), **selected)
-    if has_vertebra:
+    if has_vertebrae:
         from ctspine1k.selection import with_vertebrae
         from ctspine1k.sources import find_source
         from ctspine1k.tables import default_table
 
         table = scan or default_table(place.get("data_dir"))
-        catalog = with_vertebrae(catalog, has_vertebra, table, find_source(**place))
+        catalog = with_vertebrae(catalog, has_vertebrae, table, find_source(**place))
     return list(catalog)
 
 
@@ -427,16 +427,14 @@ def _verify(
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write findings, whole or not at all."""
+    """Write findings."""
     from ctspine1k.checks import Finding
+    from ctspine1k.outputs import whole_file
 
-    with tempfile.TemporaryDirectory(prefix=".ctspine1k-", dir=path.absolute().parent) as scratch:
-        written = Path(scratch) / path.name
-        with written.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(Finding.__dataclass_fields__))
-            writer.writeheader()
-            writer.writerows(rows)
-        written.replace(path)
+    with whole_file(path) as written, written.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(Finding.__dataclass_fields__))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 @_verb(
@@ -565,7 +563,7 @@ def _load_phantom(root: Path, cache_dir: Path) -> None:
             for row in rows.with_format("numpy"):
                 for column, seen in shapes.items():
                     seen.add(row[column].shape)
-                labels.update(np.unique(row["segmentation"]).tolist())
+                labels.update(np.flatnonzero(np.bincount(row["segmentation"].ravel())).tolist())
             told = "; ".join(f"{column} {sorted(seen)}" for column, seen in shapes.items())
             click.echo(f"  {split}: {told}; labels {sorted(labels)}")
 

@@ -84,7 +84,7 @@ def _body(
     for k in range(slices):
         image[..., k][outline] = 40
         number, height = divmod(k, _SLICES_PER_VERTEBRA)
-        vertebra = _vertebra(i - 256, j - 190 - 10 * np.cos(k / 12), height)
+        vertebra = _vertebra(i - 256, j - 208 - 10 * np.cos(k / 12), height)
         image[..., k][vertebra] = 250
         mask[..., k][vertebra] = lowest - number
     image += random.integers(-15, 16, image.shape, np.int16)
@@ -98,6 +98,6 @@ def _vertebra(i: NDArray[Any], j: NDArray[Any], height: int) -> NDArray[np.bool_
     body = (i / 30) ** 2 + (j / 22) ** 2 < 1
     canal = (i / 13) ** 2 + ((j + 32) / 12) ** 2
     arch = (canal > 1) & (canal < 2.6) & (j < -18)
-    process = (abs(i) < 5) & (j < -48) & (j > -66 - 2 * height)
+    process = (abs(i) < 5) & (j < -48) & (j > -2 * (_SLICES_PER_VERTEBRA - height) - 62)
     wings = (abs(i) < 52) & (abs(j + 34 + abs(i) / 4) < 6) & (canal > 1) & (height > 3)
     return body | arch | process | wings

@@ -41,7 +41,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +50,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ctspine1k.errors import ScanTableError
+from ctspine1k.outputs import whole_file
 
 __all__ = ["SCAN_VERSION", "ScanTables", "default_table", "read_tables", "vertebrae_path", "write_tables"]
 
@@ -139,10 +139,8 @@ def write_tables(path: Path, tables: ScanTables) -> None:
         (path, tables.cases, CASES),
     ):
         table = pa.Table.from_pylist(list(map(dict, rows)), schema=schema.with_metadata({_KEY: mark}))
-        with tempfile.TemporaryDirectory(prefix=".ctspine1k-", dir=path.parent) as scratch:
-            written = Path(scratch) / target.name
+        with whole_file(target) as written:
             pq.write_table(table, written, compression="zstd")
-            written.replace(target)
 
 
 def read_tables(path: Path) -> ScanTables:

@@ -72,7 +72,7 @@ def test_without_a_verb_it_tells_the_verbs_in_the_order_of_use(run):
             ["list", "--data-dir", ".", "--revision", "main", "--files"],
             "error: data_dir='.' has no revisions",
         ),
-        (["list", "--has-vertebra", "L6", "--data-dir", "."], "error: cases.parquet: expected a table"),
+        (["list", "--has-vertebrae", "L6", "--data-dir", "."], "error: cases.parquet: expected a table"),
     ],
 )
 def test_an_error_is_one_line_and_status_2(run, root, arguments, message):
@@ -157,11 +157,11 @@ def test_list_of_files(run, root):
 def test_which_cases_have_l6(run, root):
     three = ["--case", "liver_106", "--case", "liver_83", "--case", "HN_P023"]
     assert run("scan", root, *three)[0] == 0
-    status, out, _ = run("list", "--data-dir", root, "--has-vertebra", "L6")
+    status, out, _ = run("list", "--data-dir", root, "--has-vertebrae", "L6")
     assert status == 0
     # Cases without files are not known to lack it; those with files are.
     assert {row["case_id"] for row in table(out)}.isdisjoint({"liver_106", "HN_P023"})
-    out = run("list", "--data-dir", root, "--has-vertebra", "L6", *three)[1]
+    out = run("list", "--data-dir", root, "--has-vertebrae", "L6", *three)[1]
     assert [row["case_id"] for row in table(out)] == ["liver_83"]
 
 

@@ -30,9 +30,11 @@ def test_public_names_are_these():
         "list_files",
         "load_catalog",
         "load_dataset",
+        "preview",
         "read_pair",
         "scan_files",
         "verify_files",
+        "vertebrae",
     ]
     assert dir(ctspine1k) == sorted(ctspine1k.__all__)
     for name in ctspine1k.__all__:
@@ -49,6 +51,7 @@ def test_public_names_are_these():
         "download_files",
         "load_catalog",
         "read_pair",
+        "preview",
         "scan_files",
         "verify_files",
         "LazyDataset",
@@ -96,6 +99,7 @@ ORDER = [
     "vertebrae",
     "rawfiles",
     "sources",
+    "outputs",
     "tables",
     "selection",
     "scaling",
@@ -107,6 +111,8 @@ ORDER = [
     "scanning",
     "plausibility",
     "checks",
+    "views",
+    "pictures",
     "boxes",
     "compact",
     "lazy",
@@ -139,7 +145,7 @@ opened = []
 sys.addaudithook(lambda event, args: opened.append((event, args)) if event == "open" or event.startswith("socket") else None)
 import ctspine1k
 dir(ctspine1k)
-print([m for m in ("datasets", "huggingface_hub", "nibabel", "numpy", "pandas", "pyarrow", "isal", "blosc2") if m in sys.modules])
+print([m for m in ("datasets", "huggingface_hub", "nibabel", "numpy", "pandas", "pyarrow", "isal", "blosc2", "scipy", "matplotlib", "click") if m in sys.modules])
 print([event for event, _ in opened if event.startswith("socket")])
 print([a[0] for e, a in opened if e == "open" and not str(a[0]).endswith((".py", ".pyc")) and ".pyc." not in str(a[0])])
 """

@@ -102,3 +102,20 @@ def test_save_infos_writes_nothing_into_the_package(options, tree):
     datasets.load_dataset(str(SCRIPT), data_dir=str(tree), save_infos=True, trust_remote_code=True, **options)
     package = Path(ctspine1k.__file__).parent
     assert not [path.name for path in package.iterdir() if path.suffix in (".md", ".json")]
+
+
+def test_script_selects_turns_and_relabels_as_the_library_does(options, tree, split_file, tmp_path):
+    table = ctspine1k.scan_files(data_dir=tree, split_file=split_file, out=tmp_path / "scan.parquet").cases
+    options |= {
+        "orientation": "RAS",
+        "label_scheme": "region",
+        "exclude_issues": "reported",
+        "has_vertebrae": ["L6"],
+        "scan": str(table),
+    }
+    loaded = datasets.load_dataset(str(SCRIPT), data_dir=str(tree), trust_remote_code=True, **options)
+    own = ctspine1k.load_dataset(data_dir=tree, **options)
+    assert set(loaded) == set(own)
+    for split, part in own.items():
+        assert identical(rows(loaded[split]), rows(part))
+        assert {value for row in rows(part) for value in row["segmentation"].ravel().tolist()} <= {0, 1, 2, 3}

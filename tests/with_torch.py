@@ -66,3 +66,11 @@ def test_iterable_data_set_in_workers(compact, right):
     )
     rows = sorted(loader, key=lambda row: (int(row["index"]), int(row.get("slice_index", 0))))
     assert same([{k: np.asarray(v) for k, v in row.items() if k != "patient_id"} for row in rows], right)
+
+
+def test_tensors_are_drawn(compact, right):
+    (first, *_) = compact.with_format("torch")
+    assert isinstance(first["image"], torch.Tensor)
+    own, other = (ctspine1k.preview(row) for row in (first, right[0]))
+    for axes, others in zip(own.axes, other.axes, strict=True):
+        assert np.array_equal(axes.images[0].get_array(), others.images[0].get_array())
