@@ -52,10 +52,9 @@ from ctspine1k.orientation import check_orientation
 from ctspine1k.rawfiles import CaseFiles, RawFile
 from ctspine1k.reader import PairReader, Readable, open_pair
 from ctspine1k.rows import Batch, Storage, batches, row_features
-from ctspine1k.selection import pair_files, select_cases, with_vertebrae
+from ctspine1k.selection import pair_files, select_cases
 from ctspine1k.skipped import read_skipped, record_skipped, warn_skipped
 from ctspine1k.sources import DEFAULT_REPO, Source, find_source
-from ctspine1k.tables import default_table
 from ctspine1k.threads import ahead, usable_threads
 from ctspine1k.vertebrae import LABEL_SCHEMES, LabelScheme
 
@@ -131,10 +130,14 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
     @cached_property
     def cases_by_split(self) -> dict[str, list[Case]]:
         """The cases asked for; splits without any are left out."""
-        chosen = select_cases(self.split_file, self.cases, exclude_issues=self.exclude_issues)
-        if self.has_vertebrae is not None:
-            table = self.scan or str(default_table(self.data_dir))
-            chosen = with_vertebrae(chosen, self.has_vertebrae, table, self.source)
+        chosen = select_cases(
+            self.split_file,
+            self.cases,
+            exclude_issues=self.exclude_issues,
+            has_vertebrae=self.has_vertebrae,
+            scan=self.scan,
+            place=self.source,
+        )
         return chosen.by_split(self.splits)
 
     @cached_property

@@ -31,6 +31,7 @@ __all__ = [
     "SOURCES",
     "SPECIAL_CASES",
     "SPLITS",
+    "WHAT_SELECTS",
     "Case",
     "Catalog",
     "Issue",
@@ -74,6 +75,10 @@ EVIDENCE = ("reported", "third_party", "derived")
 
 #: What ``exclude_issues`` may ask for: to leave out cases with a reported issue, or with any.
 EXCLUDE_ISSUES = ("reported", "all")
+
+
+#: What to look at where no case is left.
+WHAT_SELECTS = "check splits, cases, split_file, exclude_issues and has_vertebrae"
 
 
 @dataclass(frozen=True)
@@ -201,7 +206,7 @@ class Catalog:
         grouped = {split: list(self.where(split=check_choice("splits", split, SPLITS))) for split in wanted}
         filled = {split: cases for split, cases in grouped.items() if cases}
         if not filled:
-            raise ValueError(f"no cases in {' or '.join(wanted)}: check splits, cases and split_file")
+            raise ValueError(f"no cases in {' or '.join(wanted)}: {WHAT_SELECTS}")
         return filled
 
     def to_pandas(self) -> pd.DataFrame:

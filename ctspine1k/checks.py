@@ -7,6 +7,7 @@ labels (`ctspine1k.plausibility`).
 
 from __future__ import annotations
 
+import itertools
 import os
 import posixpath
 from collections import Counter
@@ -16,7 +17,6 @@ from typing import Literal, TypeAlias
 
 from ctspine1k.catalog import Case, Catalog, load_catalog
 from ctspine1k.errors import (
-    AmbiguousFilesError,
     ChecksumError,
     CorruptFileError,
     FileFormatError,
@@ -29,7 +29,7 @@ from ctspine1k.measures import CaseMeasures, require_scipy
 from ctspine1k.plausibility import implausible
 from ctspine1k.rawfiles import KINDS, CaseFiles, RawFile, file_names
 from ctspine1k.scanning import ScannedCase, scan_cases
-from ctspine1k.selection import select_cases
+from ctspine1k.selection import select_cases, some
 from ctspine1k.sources import DEFAULT_REPO, Source, find_source
 from ctspine1k.vertebrae import label
 
@@ -50,7 +50,6 @@ class Check:
 _LABELS = ("label_missing", "label_wrong_value", "label_discontinuous", "label_incomplete")
 
 _FLIPPED = ("orientation_ap_inverted", "orientation_suspected")
-_VARIANTS = ("transitional_not_listed", "numbering_suspected")
 
 CHECKS = {
     "missing": Check("error", "a case has no image, or no mask"),
@@ -75,7 +74,7 @@ CHECKS = {
     "intensity": Check("warning", "labels do not lie on bone", ("image_label_mismatch",)),
     "upside_down": Check("warning", "labels run upwards: flipped, or the header is wrong", _FLIPPED[1:]),
     "front_to_back": Check("warning", "vertebrae face backwards: flipped, or the header is wrong", _FLIPPED),
-    "unlisted_l6": Check("warning", "an L6 in a case that is not listed for it", _VARIANTS),
+    "unlisted_l6": Check("warning", "an L6 in a case that is not listed for it", ("numbering_suspected",)),
 }
 
 #: Which check an error belongs to.
@@ -186,6 +185,7 @@ def verify_files(
         special_case=special_case,
         exclude_issues=exclude_issues,
     )
+    some(cases)
     pairs, findings = _files(cases, load_catalog(split_file), place)
     scanned = list(scan_cases(place, pairs, num_proc))
     for one in scanned:
@@ -196,7 +196,7 @@ def verify_files(
     findings.sort(
         key=lambda f: (position.get(f.case_id or "", len(position)), check_order.index(f.check), f.file or "")
     )
-    measured = sum(one.measures is not None for one in scanned)
+    measured = len({one.files.case.case_id for one in scanned if one.measures})
     return Report(place.describe(), len(cases), measured, tuple(findings))
 
 
@@ -209,25 +209,23 @@ def _finding(check: str, case: Case | None, expected: str, found: str, file: str
 def _files(cases: Catalog, catalog: Catalog, place: Source) -> tuple[list[CaseFiles], list[Finding]]:
     """Pair the files of the cases; tell what is missing, duplicated, unexpected or at a wrong place."""
     findings = _unexpected(catalog, place)
-    by_case: dict[str, dict[str, RawFile]] = {case.case_id: {} for case in cases}
-    while True:
-        try:
-            files = place.find([cases[case_id] for case_id in by_case])
-            break
-        except AmbiguousFilesError as error:
-            found = shortened(error.paths)
-            findings.append(_finding("duplicated", cases[error.case_id], f"one {error.kind}", found))
-            del by_case[error.case_id]
-    for file in files:
-        by_case[file.case.case_id][file.kind] = file
+    by_case: dict[str, dict[str, list[RawFile]]] = {case.case_id: {} for case in cases}
+    for file in place.find(cases, every=True):
+        by_case[file.case.case_id].setdefault(file.kind, []).append(file)
         findings += _misplaced(file, place)
     pairs = []
     for case_id, own in by_case.items():
+        case = cases[case_id]
+        for kind, several in own.items():
+            if len(several) > 1:
+                found = shortened(file.path for file in several)
+                findings.append(_finding("duplicated", case, f"one {kind}", found))
         if len(own) == len(KINDS):
-            pairs.append(CaseFiles(cases[case_id], own["image"], own["mask"]))
+            # Of duplicates each is looked at: what is found may tell which of them to keep.
+            pairs += [CaseFiles(case, *files) for files in itertools.product(own["image"], own["mask"])]
         else:
             there = f"the {' and '.join(own)} alone" if own else "neither"
-            findings.append(_finding("missing", cases[case_id], " and ".join(KINDS), there))
+            findings.append(_finding("missing", case, " and ".join(KINDS), there))
     return pairs, findings
 
 
@@ -265,25 +263,27 @@ def _of_case(one: ScannedCase) -> Iterator[Finding]:
         yield _finding("geometry", case, error.expected, error.found, error.file)
     if one.measures:
         for check, expected, found in implausible(one.measures):
-            yield _finding(check, case, expected, found)
-        yield from _unlisted_l6(case, one.measures)
+            yield _finding(check, case, expected, found, one.files.mask.path)
+        yield from _unlisted_l6(case, one.measures, one.files.mask.path)
 
 
-def _unlisted_l6(case: Case, measures: CaseMeasures) -> Iterator[Finding]:
+def _unlisted_l6(case: Case, measures: CaseMeasures, file: str) -> Iterator[Finding]:
     has_l6 = any(vertebra.label == label("L6") for vertebra in measures.vertebrae)
     if has_l6 and case.source is not None and case.special_case != "sacral_lumbarization":
-        yield _finding("unlisted_l6", case, "L5 as the lowest, or a case of sacral_lumbarization", "L6")
+        expected = "L5 as the lowest, or a case of sacral_lumbarization"
+        yield _finding("unlisted_l6", case, expected, "L6", file)
 
 
 def _twins(scanned: Sequence[ScannedCase]) -> Iterator[Finding]:
     """Tell cases that have the same image, or the same mask."""
     for check, what in (("same_image", "image"), ("same_mask", "mask")):
-        groups: dict[object, list[Case]] = {}
+        groups: dict[object, dict[str, Case]] = {}
         for one in scanned:
             if one.measures and (what == "image" or one.measures.vertebrae):
                 checksum = getattr(one.measures, f"{what}_crc32")
-                groups.setdefault((one.measures.shape, checksum), []).append(one.files.case)
+                group = groups.setdefault((one.measures.shape, checksum), {})
+                group[one.files.case.case_id] = one.files.case
         for cases in groups.values():
-            for case in cases if len(cases) > 1 else ():
-                others = shortened(other.case_id for other in cases if other is not case)
+            for case in cases.values() if len(cases) > 1 else ():
+                others = shortened(other for other in cases if other != case.case_id)
                 yield _finding(check, case, f"{what} of its own", f"that of {others}")

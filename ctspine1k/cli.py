@@ -12,6 +12,7 @@ import io
 import json
 import sys
 import tempfile
+import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +23,18 @@ import click
 from click.shell_completion import CompletionItem
 
 from ctspine1k import __version__
-from ctspine1k.catalog import EXCLUDE_ISSUES, SOURCES, SPECIAL_CASES, SPLITS, Case, load_catalog
+from ctspine1k.catalog import (
+    EVIDENCE,
+    EXCLUDE_ISSUES,
+    ISSUE_KINDS,
+    SCAN_POSITIONS,
+    SOURCES,
+    SPECIAL_CASES,
+    SPLITS,
+    Case,
+    Catalog,
+    load_catalog,
+)
 from ctspine1k.errors import CaseError, CTSpine1KError, CTSpine1KWarning, MissingPackageError
 from ctspine1k.rawfiles import KINDS
 
@@ -44,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 130
         except Exception as error:
             if settings.debug:
-                raise
+                traceback.print_exc()
+                return 2
             _tell(f"error: {_one_line(error)}")
             return 2
     return int(status or 0)
@@ -72,19 +85,33 @@ def _tell(text: str) -> None:
     click.echo(text, err=True)
 
 
-class _CaseId(click.types.StringParamType):
-    """A case id; a shell completes it from the published catalog."""
+class _Completed(click.types.StringParamType):
+    """Text for which a shell knows some words."""
 
-    name = "id"
+    def __init__(self, name: str, words: Callable[[], Iterable[str]], *, or_folder: bool = False) -> None:
+        self.name, self._words, self._or_folder = name, words, or_folder
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        return [
-            CompletionItem(case.case_id) for case in load_catalog() if case.case_id.startswith(incomplete)
-        ]
+        items = [CompletionItem(word) for word in self._words() if word.startswith(incomplete)]
+        if self._or_folder and not items:
+            items = [CompletionItem(incomplete, type="dir")]
+        return items
 
 
+def _case_ids() -> Iterator[str]:
+    return (case.case_id for case in load_catalog())
+
+
+def _vertebra_names() -> list[str]:
+    from ctspine1k.vertebrae import all_vertebrae
+
+    return [vertebra.name for vertebra in all_vertebrae()]
+
+
+_CASE_ID = _Completed("id", _case_ids)
+_VERTEBRA = _Completed("name", _vertebra_names)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -107,7 +134,7 @@ _CASES: list[_Decorator] = [
     _SPLIT_FILE,
     click.option("--split", type=click.Choice(SPLITS)),
     click.option("--source", type=click.Choice(SOURCES)),
-    click.option("--case", type=_CaseId(), multiple=True, help="A case by its id; may be given again."),
+    click.option("--case", type=_CASE_ID, multiple=True, help="A case by its id; may be given again."),
     click.option("--special-case", type=click.Choice(SPECIAL_CASES)),
     click.option(
         "--exclude-issues",
@@ -186,9 +213,25 @@ def _given(directory: Path | None = None, **options: Any) -> dict[str, Any]:
         if options.get("data_dir") is not None:
             raise click.UsageError("DIR and --data-dir are the same: give one.")
         options["data_dir"] = directory
+    if options.get("data_dir") is not None and options.get("repo_id") is not None:
+        raise click.UsageError("A folder and --repo-id are two places: give one.")
     if "case" in options:
         options["case"] = list(options["case"]) or None
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _somewhere(given: Mapping[str, Any]) -> dict[str, Any]:
+    """See that a place or some cases were given: 150 GB of the Hub are not what a bare word asks for."""
+    if not given:
+        raise click.UsageError("Say where (DIR, --data-dir or --repo-id), or which cases.")
+    return dict(given)
+
+
+def _out(path: Path | None) -> Path | None:
+    """Make the folder of an output, before there is anything to lose."""
+    if path is not None:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def _apart(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -226,7 +269,16 @@ def _bars_on_a_terminal() -> Iterator[None]:
     "list",
     *_PLACE,
     *_CASES,
-    click.option("--has-vertebrae", multiple=True, help="Only cases that hold it, as a scan has found."),
+    click.option("--scan-position", type=click.Choice(SCAN_POSITIONS)),
+    click.option("--tcia-series", metavar="PATTERN", help="A series' path on TCIA, such as '*Prone*'."),
+    click.option("--issue", type=click.Choice(ISSUE_KINDS), help="Cases that are known for it."),
+    click.option("--evidence", type=click.Choice(EVIDENCE), help="Cases with an issue that stands on it."),
+    click.option(
+        "--has-vertebrae",
+        type=_VERTEBRA,
+        multiple=True,
+        help="Cases that hold it, as a scan has found; may be given again.",
+    ),
     click.option(
         "--scan", type=_FILE, help="The scan's table of cases [cases.parquet in --data-dir or here]."
     ),
@@ -240,8 +292,18 @@ def _list(
 
     Cases are listed offline; --files looks where they are, and --has-vertebrae at a scan of them.
     """
+    from ctspine1k.selection import ask_scan
+
     place, selected = _apart(_given(**options))
-    cases = _select(place, has_vertebrae, scan, **selected)
+    catalog = _select(**selected)
+    if has_vertebrae:
+        from ctspine1k.sources import find_source
+
+        holding, lacking = ask_scan(catalog, has_vertebrae, scan, find_source(**place))
+        if unknown := len(catalog) - len(holding) - len(lacking):
+            _tell(f"warning: of {unknown:,} cases the scan knows nothing: no files, or none that can be used")
+        catalog = holding
+    cases = list(catalog)
     if files:
         _list_files(cases, place, as_json)
     elif as_json:
@@ -251,20 +313,10 @@ def _list(
         _print_table([_flat(case) for case in cases], columns)
 
 
-def _select(
-    place: Mapping[str, Any], has_vertebrae: Sequence[str], scan: Path | None, **selected: Any
-) -> list[Case]:
+def _select(split_file: Path | None = None, case: list[str] | None = None, **criteria: Any) -> Catalog:
     from ctspine1k.selection import select_cases
 
-    catalog = select_cases(selected.pop("split_file", None), selected.pop("case", None), **selected)
-    if has_vertebrae:
-        from ctspine1k.selection import with_vertebrae
-        from ctspine1k.sources import find_source
-        from ctspine1k.tables import default_table
-
-        table = scan or default_table(place.get("data_dir"))
-        catalog = with_vertebrae(catalog, has_vertebrae, table, find_source(**place))
-    return list(catalog)
+    return select_cases(split_file, case, **criteria)
 
 
 def _flat(case: Case) -> dict[str, object]:
@@ -281,7 +333,7 @@ def _list_files(cases: Sequence[Case], place: Mapping[str, Any], as_json: bool) 
         _print_table(rows, ("case", "kind", "size", "path"))
 
 
-@_verb("info", click.argument("case_id", metavar="CASE", type=_CaseId()), _SPLIT_FILE, _JSON)
+@_verb("info", click.argument("case_id", metavar="CASE", type=_CASE_ID), _SPLIT_FILE, _JSON)
 def _info(case_id: str, split_file: Path | None, as_json: bool) -> None:
     """Tell all that is known of CASE, offline."""
     case = load_catalog(split_file)[case_id]
@@ -327,37 +379,34 @@ def _download(dry_run: bool, as_json: bool, **options: Any) -> None:
         click.echo("".join(f"{path}\n" for path in paths), nl=False)
 
 
-def _plan(as_json: bool, **given: Any) -> None:
-    from ctspine1k.selection import list_files
+def _plan(as_json: bool, kind: Any = None, on_missing: str = "raise", **given: Any) -> None:
+    """Tell what a download would do; fail as it would."""
+    from ctspine1k.selection import find_files
     from ctspine1k.sources import find_source, free_space
 
-    given.pop("on_missing", None)
-    place, _ = _apart(given)
-    files = list_files(**given)
-    lacking = find_source(**place).lacking(files)
+    where, selected = _apart(given)
+    place = find_source(**where)
+    files, missing = find_files(place, _select(**selected), kind)
+    lacking = place.lacking(files)
     free, cache = free_space()
     needed = sum(file.size for file in lacking)
+    absent = {file.path for file in lacking}
+    rows = [{"size": file.size, "here": file.path not in absent, "path": file.path} for file in files]
     if as_json:
-        _print_json(
-            {
-                "files": [
-                    {"path": file.path, "size": file.size, "here": file not in lacking} for file in files
-                ],
-                "bytes": sum(file.size for file in files),
-                "bytes_to_download": needed,
-                "bytes_free": free,
-                "cache": cache,
-            }
+        totals = {"bytes": sum(file.size for file in files), "bytes_to_download": needed, "bytes_free": free}
+        _print_json({"files": rows, **totals, "cache": cache})
+    else:
+        _print_table(
+            [{**row, "here": "yes" if row["here"] else "no"} for row in rows], ("size", "here", "path")
         )
-        return
-    rows = [
-        {"size": file.size, "here": "no" if file in lacking else "yes", "path": file.path} for file in files
-    ]
-    _print_table(rows, ("size", "here", "path"))
     _tell(
         f"{len(lacking):,} of {len(files):,} files to download, {needed:,} bytes ({needed / 1e9:,.2f} GB); "
         f"{free / 1e9:,.2f} GB are free in {cache}"
     )
+    if missing and on_missing == "raise":
+        raise missing
+    if missing:
+        _tell(f"warning: {missing.summary}")
 
 
 @_verb(
@@ -377,7 +426,8 @@ def _scan(directory: Path | None, as_json: bool, num_proc: int | None, **options
     """
     from ctspine1k.scanning import scan_files
 
-    report = scan_files(**_given(directory, **options), num_proc=num_proc or _default_num_proc())
+    given = _somewhere(_given(directory, **options))
+    report = scan_files(**given, num_proc=num_proc or _default_num_proc())
     if as_json:
         _print_json(asdict(report))
         return
@@ -414,15 +464,15 @@ def _verify(
     """
     from ctspine1k.checks import verify_files
 
-    report = verify_files(**_given(directory, **options), num_proc=num_proc or _default_num_proc())
-    if out is not None:
-        _write_csv(
-            out, [{**asdict(finding), "known": " ".join(finding.known)} for finding in report.findings]
-        )
+    given, out = _somewhere(_given(directory, **options)), _out(out)
+    report = verify_files(**given, num_proc=num_proc or _default_num_proc())
     if as_json:
         _print_json({**asdict(report), "ok": report.ok})
     else:
         click.echo(report.summary())
+    if out is not None:
+        rows = [{**asdict(finding), "known": " ".join(finding.known)} for finding in report.findings]
+        _write_csv(out, rows)
     return 0 if report.ok else 1
 
 
@@ -439,7 +489,12 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
 
 @_verb(
     "preview",
-    click.argument("target", metavar="[CASE|DIR]", required=False),
+    click.argument(
+        "target",
+        metavar="[CASE|DIR]",
+        required=False,
+        type=_Completed("case or folder", _case_ids, or_folder=True),
+    ),
     *_PLACE,
     *_CASES,
     click.option(
@@ -448,32 +503,54 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
         help="The picture [CASE.png, sheet.png], or for several the folder [previews].",
     ),
     click.option("--sheet", is_flag=True, help="All cases in one picture."),
+    _JSON,
 )
-def _preview(target: str | None, out: Path | None, sheet: bool, **options: Any) -> None:
+def _preview(target: str | None, out: Path | None, sheet: bool, as_json: bool, **options: Any) -> None:
     """Draw cases with their labels: axial, coronal and sagittal slices through the spine.
 
     CASE is an id; DIR, a folder, is another way to say --data-dir. Prints the path of each picture.
     """
-    directory = Path(target) if target is not None and Path(target).is_dir() else None
-    if target is not None and directory is None:
+    catalog = load_catalog(options["split_file"])
+    is_folder = target is not None and target not in catalog and Path(target).is_dir()
+    if target is not None and not is_folder:
         options["case"] = (target, *options["case"])
-    given = _given(directory, **options)
-    place, selected = _apart(given)
-    cases = _select(place, (), None, **selected)
-    from ctspine1k.pictures import contact_sheet, preview, save_picture
+    given = _given(Path(target) if target is not None and is_folder else None, **options)
+    place, selected = _apart(_somewhere(given))
+    from ctspine1k.selection import some
 
-    if sheet:
-        path = out or Path("sheet.png")
-        save_picture(contact_sheet(_read_all(cases, place)), path)
-        click.echo(path)
+    drawn = _draw(some(_select(**selected)), place, out, sheet)
+    if as_json:
+        _print_json(list(drawn))
         return
-    is_one = len(cases) == 1
-    folder = Path() if is_one else out or Path("previews")
-    folder.mkdir(parents=True, exist_ok=True)
-    for case, pair in _read_all(cases, place):
-        path = out if is_one and out else folder / f"{case.case_id}.png"
-        save_picture(preview(pair, case=case), path)
+    for path in drawn:
         click.echo(path)
+
+
+def _draw(cases: Sequence[Case], place: Mapping[str, Any], out: Path | None, sheet: bool) -> Iterator[Path]:
+    """Draw the cases, and give the path of each picture when it is there."""
+    from ctspine1k.pictures import check_picture_name, contact_sheet, preview, save_picture
+
+    samples = _read_all(cases, place)
+    if sheet:
+        path = check_picture_name(out or Path("sheet.png"))
+        _out(path)
+        save_picture(contact_sheet(samples), path)
+        yield path
+        return
+    if len(cases) == 1:
+        path = check_picture_name(out or Path(f"{cases[0].case_id}.png"))
+    elif out is not None and out.suffix:
+        raise click.UsageError(f"--out {out}: several pictures need a folder, or --sheet.")
+    drawn = 0
+    for case, pair in samples:
+        if len(cases) > 1:
+            path = (out or Path("previews")) / f"{case.case_id}.png"
+        _out(path)  # made with the first picture
+        save_picture(preview(pair, case=case), path)
+        drawn += 1
+        yield path
+    if not drawn:
+        raise click.ClickException("none of the cases can be drawn: see the warnings")
 
 
 def _read_all(cases: Sequence[Case], place: Mapping[str, Any]) -> Iterator[tuple[Case, Any]]:
@@ -485,30 +562,31 @@ def _read_all(cases: Sequence[Case], place: Mapping[str, Any]) -> Iterator[tuple
     from ctspine1k.sources import find_source
 
     source = find_source(**place)
-    pairs, missing = pair_files(source, cases, "raise" if len(cases) == 1 else "skip")
+    is_one = len(cases) == 1
+    pairs, missing = pair_files(source, cases, "raise" if is_one else "skip")
     if missing:
         _tell(f"warning: {missing.summary}")
-    for files in tqdm(pairs, desc="Drawing", unit="case", disable=None if len(pairs) > 1 else True):
+    for files in tqdm(pairs, desc="Drawing", unit="case", disable=True if is_one else None):
         try:
             with _bars_on_a_terminal():
                 image, mask = source.fetch([files.image, files.mask])
             yield files.case, read_pair(image, mask)
         except CaseError as error:
-            if len(pairs) == 1:
+            if is_one:
                 raise
             _tell(f"warning: {files.case.case_id} is left out: {error}")
 
 
 @_verb(
     "vertebrae",
-    click.argument("which", metavar="[NAME|LABEL]...", nargs=-1),
+    click.argument("which", metavar="[NAME|LABEL]...", nargs=-1, type=_VERTEBRA),
     _JSON,
 )
 def _vertebrae(which: tuple[str, ...], as_json: bool) -> None:
     """Print labels and names, numbers in VerSe and TotalSegmentator v2, and how many volumes hold each."""
     from ctspine1k import vertebrae
 
-    labels = [vertebrae.label(int(one) if one.isdecimal() else one) for one in which]
+    labels = [vertebrae.label(one) for one in which]
     rows = [asdict(v) for v in vertebrae.all_vertebrae() if not labels or v.label in labels]
     if as_json:
         _print_json(rows)

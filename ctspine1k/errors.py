@@ -13,6 +13,7 @@
     ├── NoSpaceError           less disk is free than a download needs       (OSError)
     ├── StoredArrayError       stored voxels that cannot be read             (ValueError)
     ├── ScanTableError         a scan's table that cannot be used            (ValueError)
+    ├── BusyError              another process is writing the same output    (RuntimeError)
     ├── WorkerError            a worker process died                         (RuntimeError)
     ├── MissingPackageError    a package of an extra is not installed        (ImportError)
     └── CaseError              a case whose files cannot be used         (ValueError)
@@ -35,6 +36,7 @@ from typing import Any
 
 __all__ = [
     "AmbiguousFilesError",
+    "BusyError",
     "CTSpine1KError",
     "CTSpine1KWarning",
     "CaseError",
@@ -214,14 +216,29 @@ class StoredArrayError(CTSpine1KError, ValueError):
 class ScanTableError(CTSpine1KError, ValueError):
     """A table of a scan that is none, or that does not tell of the files as they are."""
 
-    def __init__(self, path: str, expected: str, found: str) -> None:
-        super().__init__(path, expected, found)
+    def __init__(self, path: str, expected: str, found: str, advice: str = "") -> None:
+        super().__init__(path, expected, found, advice)
         self.path, self.expected, self.found = path, expected, found
+        self.advice = advice or (
+            "Run `ctspine1k scan` (or ctspine1k.scan_files) on these files, which measures what is new and "
+            "keeps the rest."
+        )
+
+    def __str__(self) -> str:
+        return f"{self.path}: expected {self.expected}, found {self.found}. {self.advice}"
+
+
+class BusyError(CTSpine1KError, RuntimeError):
+    """Another process is writing the same output."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
 
     def __str__(self) -> str:
         return (
-            f"{self.path}: expected {self.expected}, found {self.found}. Run `ctspine1k scan` (or "
-            "ctspine1k.scan_files) on these files, which measures what is new and keeps the rest."
+            f"{self.path}: expected to be the only one to write it, found another process at it. Wait until "
+            "that is done, and run again: what it has done is kept."
         )
 
 

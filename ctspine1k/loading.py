@@ -16,12 +16,11 @@ import datasets
 from datasets.utils.info_utils import is_small_dataset
 
 from ctspine1k.builder import CTSpine1K, Policy
-from ctspine1k.catalog import Case
+from ctspine1k.catalog import SPLITS, WHAT_SELECTS, Case
 from ctspine1k.errors import MissingFilesError, NothingLeftError, SkippedCasesWarning
 from ctspine1k.rows import Storage
-from ctspine1k.selection import select_cases, with_vertebrae
+from ctspine1k.selection import select_cases
 from ctspine1k.sources import DEFAULT_REPO, find_source
-from ctspine1k.tables import default_table
 from ctspine1k.vertebrae import LabelScheme
 
 __all__ = ["load_dataset"]
@@ -120,9 +119,14 @@ def load_dataset(
         raise ValueError(f"revision={revision!r} and data_revision={data_revision!r} mean the same: give one")
     # One source for all splits: they are of one commit, which is asked for once.
     source = find_source(data_dir, repo_id, data_revision or revision, token)
-    chosen = select_cases(split_file, cases, exclude_issues=exclude_issues)
-    if has_vertebrae is not None:
-        chosen = with_vertebrae(chosen, has_vertebrae, scan or default_table(data_dir), source)
+    chosen = select_cases(
+        split_file,
+        cases,
+        exclude_issues=exclude_issues,
+        has_vertebrae=has_vertebrae,
+        scan=scan,
+        place=source,
+    )
     specs = _specs(split, list(chosen.by_split(splits)), streaming)
     builders = {
         name_of_split: CTSpine1K(
@@ -170,6 +174,8 @@ def _specs(split: Any, available: Sequence[str], streaming: bool) -> list[list[s
         text = spec.to_spec() if isinstance(spec, datasets.ReadInstruction) else str(spec)
         parts = re.split(r"\s*\+\s*", "+".join(available) if text == "all" else text.strip())
         for part in parts:
+            if _split_name(part) in SPLITS and _split_name(part) not in available:
+                raise ValueError(f"split={text!r}: no cases in {_split_name(part)}: {WHAT_SELECTS}")
             if _split_name(part) not in available:
                 raise ValueError(
                     f"split={text!r}: expected {', '.join(map(repr, available))} or slices of these"

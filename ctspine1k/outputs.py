@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and that one process at a time writes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["whole_file"]
+import filelock
+
+from ctspine1k.errors import BusyError
+
+__all__ = ["only_writer", "whole_file"]
 
 
 @contextlib.contextmanager
@@ -23,3 +27,19 @@ def whole_file(path: Path) -> Iterator[Path]:
         written = Path(scratch) / path.name
         yield written
         written.replace(path)
+
+
+@contextlib.contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """Be the only process that writes ``path`` meanwhile, by a hidden lock file beside it.
+
+    Raises:
+        BusyError: another process is.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        with filelock.FileLock(lock, timeout=0):
+            yield
+            lock.unlink(missing_ok=True)
+    except filelock.Timeout:
+        raise BusyError(str(path)) from None

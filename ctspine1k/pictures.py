@@ -30,7 +30,7 @@ from ctspine1k.views import Panel, Sample, Thumbnail, label_counts, label_names
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["contact_sheet", "preview", "save_picture"]
+__all__ = ["check_picture_name", "contact_sheet", "preview", "save_picture"]
 
 #: Suffixes of pictures, and what keeps the time and the version out of each.
 _METADATA: dict[str, dict[str, None] | None] = {
@@ -120,12 +120,23 @@ def save_picture(figure: Figure, path: str | os.PathLike[str]) -> None:
         ValueError: the name ends in something else.
         FileNotFoundError: there is no such folder.
     """
-    target = Path(path)
+    target = check_picture_name(Path(path))
     suffix = target.suffix.lower()
-    if suffix not in _METADATA:
-        raise ValueError(f"{target}: expected a name that ends in {', '.join(_METADATA)}, found {suffix!r}")
     with whole_file(target) as written, written.open("wb") as file:
         _write(figure, file, suffix)
+
+
+def check_picture_name(path: Path) -> Path:
+    """Return a path if its suffix is one of a picture.
+
+    Raises:
+        ValueError: it ends in something else.
+    """
+    if path.suffix.lower() not in _METADATA:
+        raise ValueError(
+            f"{path}: expected a name that ends in {', '.join(_METADATA)}, found {path.suffix!r}"
+        )
+    return path
 
 
 def _require_matplotlib() -> Any:

@@ -108,8 +108,10 @@ def _distance(measures: CaseMeasures) -> _Strange:
 
 
 def _pieces(measures: CaseMeasures) -> _Strange:
-    axis = measures.orientation.translate(_DIRECTIONS).find("S")
-    heights = {v.label: float(v.stop[axis] - v.start[axis]) for v in measures.vertebrae}
+    axis = _axis_along(measures, "S")
+    heights = (
+        {} if axis is None else {v.label: float(v.stop[axis] - v.start[axis]) for v in measures.vertebrae}
+    )
     apart = {v.label: v.voxels - v.largest_component for v in measures.vertebrae}
     wrong = {
         v.label: f"{name(v.label)} in {v.components} pieces, {apart[v.label]:,} voxels apart"
@@ -154,7 +156,9 @@ def _intensity(measures: CaseMeasures) -> _Strange:
 
 
 def _front_to_back(measures: CaseMeasures) -> _Strange:
-    axis = measures.orientation.translate(_DIRECTIONS).find("A")
+    axis = _axis_along(measures, "A")
+    if axis is None:
+        return None
     sign = 1 if measures.orientation[axis] == "A" else -1
     leanings = [
         sign * (v.centroid[axis] - (v.start[axis] + v.stop[axis] - 1) / 2) / (v.stop[axis] - v.start[axis])
@@ -164,6 +168,12 @@ def _front_to_back(measures: CaseMeasures) -> _Strange:
     if len(leanings) < 2 or median(leanings) > _BACKWARDS:
         return None
     return "vertebral bodies in front of their processes, by the header", "them behind"
+
+
+def _axis_along(measures: CaseMeasures, direction: str) -> int | None:
+    """Tell which axis of the array runs along a direction; None if the header gives one no direction."""
+    turned = measures.orientation.translate(_DIRECTIONS)
+    return turned.index(direction) if direction in turned else None
 
 
 def _is_whole(vertebra: VertebraMeasures, measures: CaseMeasures) -> bool:

@@ -59,11 +59,18 @@ def file_names(case: Case) -> list[str]:
     return [case.case_id + suffix for kind in KINDS for suffix in _SUFFIXES[kind]]
 
 
-def match_names(paths: Iterable[str], cases: Iterable[Case]) -> Iterator[tuple[Case, Kind, str]]:
+def match_names(
+    paths: Iterable[str], cases: Iterable[Case], *, every: bool = False
+) -> Iterator[tuple[Case, Kind, str]]:
     """Find image and mask of each case among paths, by file name.
 
+    Args:
+        paths: of any files.
+        cases: what to look for.
+        every: where there are several files for one image or mask, give them all.
+
     Raises:
-        AmbiguousFilesError: several files for one image or mask.
+        AmbiguousFilesError: several files for one image or mask, unless ``every`` is asked for.
         ValueError: ids that differ by ``_seg``, so that a file could be of both.
     """
     cases = list(cases)
@@ -83,7 +90,7 @@ def match_names(paths: Iterable[str], cases: Iterable[Case]) -> Iterator[tuple[C
     for case in cases:
         for kind in KINDS:
             candidates = [path for suffix in _SUFFIXES[kind] for path in found.get(case.case_id + suffix, [])]
-            if len(candidates) > 1:
+            if len(candidates) > 1 and not every:
                 raise AmbiguousFilesError(case.case_id, kind, sorted(candidates))
-            for path in candidates:
+            for path in sorted(candidates):
                 yield case, kind, path

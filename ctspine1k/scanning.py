@@ -24,11 +24,12 @@ from typing import Any, Literal
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from tqdm import tqdm
 
-from ctspine1k.catalog import Case, load_catalog
+from ctspine1k.catalog import Case, Catalog, load_catalog
 from ctspine1k.errors import (
     CaseError,
     ChecksumError,
     FileFormatError,
+    MissingFilesError,
     PairMismatchError,
     ScanTableError,
     SkippedCasesWarning,
@@ -36,14 +37,15 @@ from ctspine1k.errors import (
     check_choice,
 )
 from ctspine1k.measures import CaseMeasures, measure, require_scipy
+from ctspine1k.outputs import only_writer
 from ctspine1k.rawfiles import CaseFiles
 from ctspine1k.reader import check_file, open_pair
-from ctspine1k.selection import pair_files, select_cases
+from ctspine1k.selection import pair_files, select_cases, some
 from ctspine1k.sources import DEFAULT_REPO, Source, find_source, quiet_hub
 from ctspine1k.tables import (
     SCAN_VERSION,
     ScanTables,
-    default_table,
+    check_target,
     read_tables,
     vertebrae_path,
     write_tables,
@@ -59,6 +61,7 @@ class ScannedCase:
     """What came of one case: its measures, or why its files cannot be used."""
 
     files: CaseFiles
+    states: tuple[str, str]  #: of image and mask, as they were before they were read
     measures: CaseMeasures | None
     problems: tuple[CaseError | ChecksumError, ...] = ()  #: one a file at most; none if there are measures
     misplacement: PairMismatchError | None = None  #: in what the headers place the same voxel differently
@@ -132,11 +135,25 @@ def scan_files(
         special_case=special_case,
         exclude_issues=exclude_issues,
     )
-    pairs, missing = pair_files(place, list(cases), on_missing)
+    pairs, missing = pair_files(place, some(cases), on_missing)
     if missing:
         warnings.warn(missing.summary, SkippedCasesWarning, stacklevel=2)
-    path = (default_table(data_dir) if out is None else Path(out).expanduser()).absolute()
+    path = (place.default_scan() if out is None else Path(out).expanduser()).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
+    with only_writer(path):
+        check_target(path)
+        return _scan_to(path, place, pairs, missing, num_proc, load_catalog(split_file))
+
+
+def _scan_to(
+    path: Path,
+    place: Source,
+    pairs: Sequence[CaseFiles],
+    missing: MissingFilesError | None,
+    num_proc: int,
+    catalog: Catalog,
+) -> ScanReport:
+    """Measure what is new, and write the tables; ``path`` is ours alone meanwhile."""
     journal = path.with_suffix(".partial.jsonl")
     known = {**_recorded(path), **_noted(journal)}
     fresh = []
@@ -151,11 +168,11 @@ def scan_files(
         contextlib.closing(scan_cases(place, fresh, num_proc)) as scanned,
     ):
         for one in scanned:
-            record = known[one.files.case.case_id] = _record(one, place)
+            record = known[one.files.case.case_id] = _record(one)
             # The line break first: the last line of a scan that was stopped may lack its end.
             notes.write("\n" + json.dumps(record))
             notes.flush()
-    records = [known.pop(case.case_id) for case in load_catalog(split_file) if case.case_id in known]
+    records = [known.pop(case.case_id) for case in catalog if case.case_id in known]
     records += known.values()  # of another split file
     write_tables(
         path,
@@ -187,6 +204,7 @@ def scan_cases(
         raise ValueError(f"num_proc={num_proc}: expected 1 or more")
     work = partial(_scan_case, source)
     num_proc = min(num_proc, len(pairs))
+    source.prepare([file for pair in pairs for file in (pair.image, pair.mask)])
     # disable=None: no bar where stderr is no terminal.
     progress = partial(tqdm, desc="Scanning", unit="case", total=len(pairs), disable=None)
     if num_proc <= 1:
@@ -215,12 +233,17 @@ def _start_worker() -> None:
 
 def _scan_case(source: Source, files: CaseFiles) -> ScannedCase:
     try:
+        # Before they are read: a file that is replaced meanwhile must not pass for what was measured.
+        states = source.state(files.image), source.state(files.mask)
+    except OSError as error:
+        return ScannedCase(files, ("", ""), None, (_unreadable(files.image.path, error),))
+    try:
         image, mask = source.fetch([files.image, files.mask])
     except ChecksumError as error:
-        return ScannedCase(files, None, (error,))
+        return ScannedCase(files, states, None, (error,))
     try:
         with open_pair(image, mask, on_geometry=None, threads=usable_threads()) as pair:
-            return ScannedCase(files, measure(pair), misplacement=pair.misplacement())
+            return ScannedCase(files, states, measure(pair), misplacement=pair.misplacement())
     except (CaseError, OSError) as error:
         # The other file may be damaged as well, and this one too, beside what was seen first.
         problems = [problem for path in (image, mask) if (problem := _problem_of(path))]
@@ -228,7 +251,7 @@ def _scan_case(source: Source, files: CaseFiles) -> ScannedCase:
         others = [problem for problem in problems if problem.file not in {e.file for e in own}]
         if not own and not others:
             raise
-        return ScannedCase(files, None, (*own, *others))
+        return ScannedCase(files, states, None, (*own, *others))
 
 
 def _problem_of(path: Path) -> CaseError | None:
@@ -237,19 +260,22 @@ def _problem_of(path: Path) -> CaseError | None:
     except CaseError as error:
         return error
     except OSError as error:
-        reason = error.strerror or str(error)
-        return FileFormatError(
-            str(path), "a file that can be read", reason, "See to its rights and its disk."
-        )
+        return _unreadable(str(path), error)
     return None
 
 
-def _record(one: ScannedCase, source: Source) -> dict[str, Any]:
+def _unreadable(path: str, error: OSError) -> CaseError:
+    reason = error.strerror or str(error)
+    return FileFormatError(path, "a file that can be read", reason, "See to its rights and its disk.")
+
+
+def _record(one: ScannedCase) -> dict[str, Any]:
     """Turn what came of a case into a row of the table of cases, and rows of that of vertebrae."""
     case = one.files.case
     row: dict[str, Any] = {
         **_facts(case),
-        **_files_of(one.files, source),
+        "image_file": one.states[0],
+        "mask_file": one.states[1],
         "geometry_problem": one.misplacement and str(one.misplacement),
         "problem": " ".join(map(str, one.problems)) or None,
     }
@@ -266,13 +292,11 @@ def _record(one: ScannedCase, source: Source) -> dict[str, Any]:
     return {"version": SCAN_VERSION, "case": row, "vertebrae": vertebrae}
 
 
-def _files_of(files: CaseFiles, source: Source) -> dict[str, str]:
-    return {"image_file": source.state(files.image), "mask_file": source.state(files.mask)}
-
-
 def _is_of(row: dict[str, Any], files: CaseFiles, source: Source) -> bool:
-    """Tell whether a row is of these files, as they are now."""
-    return all(row[name] == state for name, state in _files_of(files, source).items())
+    """Tell whether a row is of these files, as they are now; what could not be used is looked at again."""
+    return row["problem"] is None and (
+        (row["image_file"], row["mask_file"]) == (source.state(files.image), source.state(files.mask))
+    )
 
 
 def _facts(case: Case) -> dict[str, Any]:

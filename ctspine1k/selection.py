@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from ctspine1k.catalog import Case, Catalog, load_catalog
+from ctspine1k.catalog import WHAT_SELECTS, Case, Catalog, load_catalog
 from ctspine1k.errors import (
     MissingFilesError,
     ScanTableError,
@@ -21,7 +21,7 @@ from ctspine1k.sources import DEFAULT_REPO, Source, find_source
 from ctspine1k.tables import read_tables
 from ctspine1k.vertebrae import label, name
 
-__all__ = ["download_files", "find_files", "list_files", "pair_files", "select_cases", "with_vertebrae"]
+__all__ = ["ask_scan", "download_files", "find_files", "list_files", "pair_files", "select_cases", "some"]
 
 
 def list_files(
@@ -129,48 +129,80 @@ def download_files(  # noqa: D417 (the selection's arguments are those of list_f
 def select_cases(
     split_file: str | os.PathLike[str] | None,
     case: str | Case | Iterable[str | Case] | None,
+    *,
+    has_vertebrae: str | Iterable[str] | None = None,
+    scan: str | os.PathLike[str] | None = None,
+    place: Source | None = None,
     **criteria: str | None,
 ) -> Catalog:
-    """Select the cases named, or all, that match the criteria of `Catalog.where`."""
-    catalog = load_catalog(split_file)
-    return (catalog if case is None else catalog.select(case)).where(**criteria)
+    """Select the cases named, or all, that match the criteria of `Catalog.where` and what a scan found.
 
-
-def with_vertebrae(
-    catalog: Catalog,
-    vertebrae: str | Iterable[str],
-    table: str | os.PathLike[str],
-    source: Source,
-) -> Catalog:
-    """Keep the cases that hold all of some vertebrae, as a scan's table tells.
-
-    Cases whose files are missing, or cannot be used, are kept: whoever reads them says so.
+    With ``has_vertebrae``, cases whose files are missing or cannot be used are kept: who reads them says so.
 
     Args:
-        catalog: cases to look at.
-        vertebrae: one name or several, such as "C1".
-        table: a scan's table of cases.
-        source: where the raw files are: the table must tell of them as they are now.
+        split_file: another assignment than the official one.
+        case: one case or several; None for all.
+        has_vertebrae: names of vertebrae that a case must hold, all of them.
+        scan: the scan's table of cases; None for where a scan of ``place`` puts it.
+        place: where the raw files are, for ``has_vertebrae``.
+        criteria: as of `Catalog.where`.
+
+    Raises:
+        ValueError: a value that cannot match.
+        UnknownCaseError: a case that is not in the catalog.
+        ScanTableError: there is no such table, or it has not seen files that are there.
+    """
+    catalog = load_catalog(split_file)
+    chosen = (catalog if case is None else catalog.select(case)).where(**criteria)
+    if has_vertebrae is None or place is None:
+        return chosen
+    lacking = {one.case_id for one in ask_scan(chosen, has_vertebrae, scan, place)[1]}
+    return Catalog(tuple(one for one in chosen if one.case_id not in lacking))
+
+
+def some(cases: Catalog) -> list[Case]:
+    """Give the cases as a list.
+
+    Raises:
+        ValueError: there are none, so that nothing would be done.
+    """
+    if not cases:
+        raise ValueError(f"no case is selected: {WHAT_SELECTS}")
+    return list(cases)
+
+
+def ask_scan(
+    catalog: Catalog,
+    vertebrae: str | Iterable[str],
+    scan: str | os.PathLike[str] | None,
+    place: Source,
+) -> tuple[Catalog, Catalog]:
+    """Tell which cases hold all of some vertebrae, and which do not; of the others the scan knows nothing.
 
     Raises:
         ValueError: there is no such vertebra.
-        ScanTableError: there is no such table, or it has not seen files that are there.
+        ScanTableError: there is no table, or it has not seen files that are there.
     """
+    table = place.default_scan() if scan is None else Path(scan).expanduser()
     names = {name(label(which)) for which in ([vertebrae] if isinstance(vertebrae, str) else vertebrae)}
-    rows = {row["case_id"]: row for row in read_tables(Path(table).expanduser()).cases}
-    unseen: set[str] = set()
-    lacking: set[str] = set()
-    for file in source.find(catalog):
-        case_id = file.case.case_id
-        row = rows.get(case_id)
-        if row is None or row[f"{file.kind}_file"] != source.state(file):
-            unseen.add(case_id)
-        elif row["problem"] is None and not names <= set(row["vertebrae"]):
-            lacking.add(case_id)
+    rows = {row["case_id"]: row for row in read_tables(table).cases}
+    files: dict[str, dict[str, str]] = {}
+    for file in place.find(catalog):
+        files.setdefault(file.case.case_id, {})[f"{file.kind}_file"] = place.state(file)
+    unseen = [
+        case_id
+        for case_id, states in files.items()
+        if len(states) == len(KINDS) and not states.items() <= rows.get(case_id, {}).items()
+    ]
     if unseen:
-        found = f"none, or of other files, for {shortened(sorted(unseen))}"
+        found = f"none, or of other files, for {shortened(unseen)}"
         raise ScanTableError(str(table), "a row for each case's files as they are now", found)
-    return Catalog(tuple(case for case in catalog if case.case_id not in lacking))
+    known = {case_id for case_id in files if case_id in rows and rows[case_id]["problem"] is None}
+    holding = {case_id for case_id in known if names <= set(rows[case_id]["vertebrae"])}
+    return (
+        Catalog(tuple(case for case in catalog if case.case_id in holding)),
+        Catalog(tuple(case for case in catalog if case.case_id in known - holding)),
+    )
 
 
 def find_files(

@@ -41,8 +41,14 @@ class Source(Protocol):
     def describe(self) -> str:
         """Name the place, for messages."""
 
-    def find(self, cases: Iterable[Case]) -> list[RawFile]:
-        """List the files of ``cases`` that are there: in the order of cases, image before mask."""
+    def find(self, cases: Iterable[Case], *, every: bool = False) -> list[RawFile]:
+        """List the files of ``cases`` that are there: in the order of cases, image before mask.
+
+        Where there are several for one image or mask, that is an error, or they are all given.
+        """
+
+    def prepare(self, files: Sequence[RawFile]) -> None:
+        """See that files can be fetched, before the first of them is: that there is room, for one."""
 
     def fetch(self, files: Sequence[RawFile]) -> list[Path]:
         """Make files local, whole and verified, and give their paths in the same order."""
@@ -67,6 +73,9 @@ class Source(Protocol):
 
     def relative(self, path: str) -> str:
         """Tell where a file is within the place, with slashes."""
+
+    def default_scan(self) -> Path:
+        """Tell where a scan's table of cases is kept, if nothing else is said."""
 
     def advice(self) -> str:
         """Say what to do about files that are not there."""
@@ -110,11 +119,14 @@ class FolderSource:
         """Name the folder."""
         return str(self.root)
 
-    def find(self, cases: Iterable[Case]) -> list[RawFile]:
+    def prepare(self, files: Sequence[RawFile]) -> None:
+        """Do nothing: the files are here."""
+
+    def find(self, cases: Iterable[Case], *, every: bool = False) -> list[RawFile]:
         """List the files of ``cases`` that are in the folder."""
         return [
             RawFile(case, kind, os.stat(path).st_size, path, Path(path).as_uri(), None)  # noqa: PTH116
-            for case, kind, path in match_names(self.paths(), cases)
+            for case, kind, path in match_names(self.paths(), cases, every=every)
             if os.path.isfile(path)  # noqa: PTH113 (a link may lead nowhere)
         ]
 
@@ -146,6 +158,10 @@ class FolderSource:
     def paths(self) -> list[str]:
         """List all files below the folder but hidden ones."""
         return self._paths
+
+    def default_scan(self) -> Path:
+        """Keep it with the files."""
+        return self.root / "cases.parquet"
 
     def relative(self, path: str) -> str:
         """Tell the path below the folder."""
@@ -192,11 +208,24 @@ class HubSource:
         with self._explained():
             return cast("str", _api(self.token).dataset_info(self.repo_id, revision=self.revision).sha)
 
-    def find(self, cases: Iterable[Case]) -> list[RawFile]:
+    def prepare(self, files: Sequence[RawFile]) -> None:
+        """See that there is room for what is not in the cache, and have it remember the revision, once."""
+        if _is_offline() or not files:
+            return
+        needed = sum(file.size for file in self.lacking(files))
+        free, cache = free_space()
+        if needed > free:
+            raise NoSpaceError(str(cache), needed, free)
+        if "is_recorded" not in vars(self):
+            with self._explained():
+                self._record_revision(files[0])
+            vars(self)["is_recorded"] = True  # as a cached_property: it goes along to worker processes
+
+    def find(self, cases: Iterable[Case], *, every: bool = False) -> list[RawFile]:
         """List the files of ``cases`` that are in the repo; offline, those that are cached."""
         return [
             RawFile(case, kind, size, path, self._url(path), sha256)
-            for case, kind, path in match_names(self._records, cases)
+            for case, kind, path in match_names(self._records, cases, every=every)
             for size, sha256 in [self._records[path]]
         ]
 
@@ -209,9 +238,8 @@ class HubSource:
             for path, file in zip(paths, files, strict=True):
                 _verify(path, file, _delete_advice(path))
             return paths
-        _check_space(sum(file.size for file in self.lacking(files)))
+        self.prepare(files)
         with self._explained():
-            self._record_revision(files[0])
             total = sum(file.size for file in files)
             paths = []
             with (
@@ -275,6 +303,10 @@ class HubSource:
     def paths(self) -> list[str]:
         """List all files of the repo; offline, those that are cached."""
         return list(self._records)
+
+    def default_scan(self) -> Path:
+        """Keep it in the working directory: the Hub's cache is not ours."""
+        return Path("cases.parquet")
 
     def relative(self, path: str) -> str:
         """Give the path in the repo as it is."""
@@ -404,12 +436,6 @@ def free_space() -> tuple[int, Path]:
     cache = Path(huggingface_hub.constants.HF_HUB_CACHE)
     there = next(folder for folder in (cache, *cache.parents) if folder.is_dir())
     return shutil.disk_usage(there).free, cache
-
-
-def _check_space(needed: int) -> None:
-    free, cache = free_space()
-    if needed > free:
-        raise NoSpaceError(str(cache), needed, free)
 
 
 def _api(token: str | bool | None) -> huggingface_hub.HfApi:

@@ -40,7 +40,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +51,7 @@ import pyarrow.parquet as pq
 from ctspine1k.errors import ScanTableError
 from ctspine1k.outputs import whole_file
 
-__all__ = ["SCAN_VERSION", "ScanTables", "default_table", "read_tables", "vertebrae_path", "write_tables"]
+__all__ = ["SCAN_VERSION", "ScanTables", "check_target", "read_tables", "vertebrae_path", "write_tables"]
 
 #: Raise it when the same files give other rows: a scan then measures all of them anew.
 SCAN_VERSION = 1
@@ -119,14 +118,23 @@ class ScanTables:
     vertebrae: Sequence[Mapping[str, Any]]
 
 
-def default_table(data_dir: str | os.PathLike[str] | None) -> Path:
-    """Tell where a scan's table of cases is kept: with the folder's files, or in the working directory."""
-    return Path(data_dir or ".").expanduser() / "cases.parquet"
-
-
 def vertebrae_path(path: Path) -> Path:
     """Tell where the table of vertebrae is, given that of cases."""
     return path.with_suffix(".vertebrae.parquet")
+
+
+def check_target(path: Path) -> None:
+    """See that a scan may write its tables there.
+
+    Raises:
+        ValueError: the name does not end in ``.parquet``.
+        ScanTableError: there is something that no scan wrote.
+    """
+    if path.suffix != ".parquet":
+        raise ValueError(f"{path}: expected a name that ends in .parquet")
+    for target in (path, vertebrae_path(path)):
+        if target.exists():
+            _read(target, advice="A scan replaces no other file: delete it, or give another --out.")
 
 
 def write_tables(path: Path, tables: ScanTables) -> None:
@@ -159,13 +167,13 @@ def read_tables(path: Path) -> ScanTables:
     return ScanTables(cases.to_pylist(), vertebrae.to_pylist())
 
 
-def _read(path: Path) -> pa.Table:
+def _read(path: Path, advice: str = "") -> pa.Table:
     if not path.is_file():
-        raise ScanTableError(str(path), "a table that a scan wrote", "no file")
+        raise ScanTableError(str(path), "a table that a scan wrote", "no file", advice)
     try:
         table = pq.read_table(path)
-    except pa.ArrowInvalid as error:
-        raise ScanTableError(str(path), "a Parquet file", str(error).strip()) from error
+    except (OSError, pa.ArrowException) as error:  # plain OSError where bytes inside are damaged
+        raise ScanTableError(str(path), "a whole Parquet file", str(error).strip(), advice) from error
     if _KEY not in (table.schema.metadata or {}):
-        raise ScanTableError(str(path), "a table that a scan wrote", "another Parquet file")
+        raise ScanTableError(str(path), "a table that a scan wrote", "another Parquet file", advice)
     return table

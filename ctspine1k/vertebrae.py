@@ -128,7 +128,7 @@ def name(label: int) -> str:
 
 
 def label(name: str | int) -> int:
-    """Tell the label of a vertebra, such as 25 for "L6"; case does not count, and a label stays what it is.
+    """Tell the label of a vertebra, such as 25 for "L6", "l6" or "25".
 
     Raises:
         ValueError: there is no such vertebra.
@@ -220,10 +220,10 @@ def label_table(scheme: LabelScheme) -> NDArray[np.uint8] | None:
 
 
 def _vertebra(which: str | int) -> Vertebra:
-    if isinstance(which, str):
+    if isinstance(which, str) and not which.strip().isdecimal():
         found = [v for v in all_vertebrae() if v.name == which.strip().upper()]
     else:
-        number = operator.index(which)
+        number = int(which) if isinstance(which, str) else operator.index(which)
         found = [v for v in all_vertebrae() if v.label == number]
     if not found:
         raise ValueError(

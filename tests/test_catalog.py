@@ -211,7 +211,10 @@ def test_by_split():
     names = {split: [case.case_id for case in cases] for split, cases in chosen.by_split().items()}
     assert names == {"train": ["HN_P001", "liver_106"], "validation": ["HN_P023"]}
     assert list(chosen.by_split(["validation", "train"])) == ["validation", "train"]
-    with pytest.raises(ValueError, match="no cases in test: check splits, cases and split_file"):
+    with pytest.raises(
+        ValueError,
+        match="no cases in test: check splits, cases, split_file, exclude_issues and has_vertebrae",
+    ):
         chosen.by_split("test")
     with pytest.raises(ValueError, match="splits='dev': expected one of 'train'"):
         chosen.by_split(["dev"])

@@ -72,7 +72,33 @@ def test_without_a_verb_it_tells_the_verbs_in_the_order_of_use(run):
             ["list", "--data-dir", ".", "--revision", "main", "--files"],
             "error: data_dir='.' has no revisions",
         ),
-        (["list", "--has-vertebrae", "L6", "--data-dir", "."], "error: cases.parquet: expected a table"),
+        (["scan"], "error: Say where (DIR, --data-dir or --repo-id), or which cases."),
+        (["verify", "--num-proc", "1"], "error: Say where (DIR, --data-dir or --repo-id), or which cases."),
+        (["preview"], "error: Say where (DIR, --data-dir or --repo-id), or which cases."),
+        (["scan", ".", "--repo", "a/b"], "error: A folder and --repo-id are two places: give one."),
+        (
+            [
+                "verify",
+                ".",
+                "--split",
+                "test",
+                "--source",
+                "MSD-T10",
+                "--special-case",
+                "lumbar_sacralization",
+            ],
+            "error: no case is selected: check splits, cases, split_file",
+        ),
+        (
+            ["preview", ".", "--out", "a.gif", "--case", "liver_106"],
+            "error: a.gif: expected a name that ends in .png",
+        ),
+        (["preview", ".", "--out", "a.gif", "--sheet"], "error: a.gif: expected a name that ends in .png"),
+        (
+            ["preview", ".", "--out", "a.png"],
+            "error: --out a.png: several pictures need a folder, or --sheet.",
+        ),
+        (["list", "--has-vertebrae", "L6", "--data-dir", "."], "error: /"),
     ],
 )
 def test_an_error_is_one_line_and_status_2(run, root, arguments, message):
@@ -86,8 +112,10 @@ def test_an_error_is_one_line_and_status_2(run, root, arguments, message):
 def test_debug_shows_where_an_error_comes_from(run, place):
     arguments = ["info", "nobody"]
     arguments.insert(0 if place == "before" else 1, "--debug")
-    with pytest.raises(ctspine1k.errors.UnknownCaseError):
-        run(*arguments)
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith("Traceback (most recent call last):")
+    assert "UnknownCaseError: no case 'nobody'" in err
 
 
 def test_what_was_not_foreseen_is_told_as_such(run, monkeypatch):
@@ -113,7 +141,7 @@ def test_options_are_the_same_everywhere_and_named_as_in_the_library():
     cases = ["--split-file", "--split", "--source", "--case", "--special-case", "--exclude-issues"]
     for verb in ("list", "download", "scan", "verify", "preview"):
         assert options[verb][: len(place + cases)] == place + cases
-    for verb in ("list", "info", "download", "scan", "verify", "vertebrae", "cite"):
+    for verb in ("list", "info", "download", "scan", "verify", "preview", "vertebrae", "cite"):
         assert "--json" in options[verb]
     assert all("--debug" in of_verb for of_verb in options.values())
     helps = {
@@ -157,12 +185,24 @@ def test_list_of_files(run, root):
 def test_which_cases_have_l6(run, root):
     three = ["--case", "liver_106", "--case", "liver_83", "--case", "HN_P023"]
     assert run("scan", root, *three)[0] == 0
-    status, out, _ = run("list", "--data-dir", root, "--has-vertebrae", "L6")
-    assert status == 0
-    # Cases without files are not known to lack it; those with files are.
-    assert {row["case_id"] for row in table(out)}.isdisjoint({"liver_106", "HN_P023"})
-    out = run("list", "--data-dir", root, "--has-vertebrae", "L6", *three)[1]
+    status, out, err = run("list", "--data-dir", root, "--has-vertebrae", "L6", *three)
+    assert (status, err) == (0, "")
     assert [row["case_id"] for row in table(out)] == ["liver_83"]
+    status, out, err = run("list", "--data-dir", root, "--has-vertebrae", "21", "--has-vertebrae", "l1")
+    assert [row["case_id"] for row in table(out)] == ["liver_106"]
+    assert err == "warning: of 1,002 cases the scan knows nothing: no files, or none that can be used\n"
+    break_case(root)
+    run("scan", root, *three)
+    status, out, err = run("list", "--data-dir", root, "--has-vertebrae", "T11", *three)
+    assert table(out) == []
+    assert err.startswith("warning: of 1 cases the scan knows nothing")
+
+
+def test_which_cases_are_known_to_be_wrong(run):
+    reported = table(run("list", "--evidence", "reported")[1])
+    assert [row["case_id"][-4:] for row in reported] == ["0103", "0291", "0482", "0500", "0730"]
+    assert len(table(run("list", "--issue", "orientation_ap_inverted")[1])) == 7
+    assert len(table(run("list", "--scan-position", "prone", "--tcia-series", "*flipped updown*")[1])) == 12
 
 
 def test_info(run):
@@ -215,6 +255,15 @@ def test_dry_run_tells_files_bytes_and_free_disk_and_downloads_nothing(run, root
     assert re.match(
         rf"3 of 4 files to download, {needed:,} bytes \(0\.00 GB\); [\d,.]+ GB are free in /", err
     )
+    # It fails as the download would.
+    status, out, err = run("download", "--repo", repo_id, "--split", "validation", "--dry-run")
+    assert status == 2
+    assert len(table(out)) == 2
+    assert err.splitlines()[1].startswith("error: 196 of 197 cases lack raw files")
+    assert (
+        run("download", "--repo", repo_id, "--split", "validation", "--dry-run", "--on-missing", "skip")[0]
+        == 0
+    )
     plan = json.loads(run("download", *options, "--json")[1])
     assert plan["bytes_to_download"] == needed
     assert plan["bytes_free"] > 0
@@ -254,7 +303,8 @@ def test_verify(run, root):
         rows = list(csv.DictReader(file))
     assert [row["check"] for row in rows] == [finding["check"] for finding in report["findings"]]
     assert set(rows[0]) == {"level", "check", "case_id", "file", "expected", "found", "known"}
-    assert [path for path in os.listdir() if path != "report.csv"] == []  # noqa: PTH208
+    assert run("verify", root, *three, "--out", "new/folder/report.csv")[0] == 1
+    assert sorted(os.listdir()) == ["new", "report.csv"]  # noqa: PTH208
 
 
 def test_verify_of_a_clean_tree_is_0_and_of_none_is_2(run, root):
@@ -278,6 +328,16 @@ def test_preview(run, root):
     assert (status, out) == (0, "a.png\n")
     assert "warning: liver_83 is left out: " in err
     assert run("preview", "liver_83", "--data-dir", root)[0] == 2
+    status, out, err = run("preview", root, "--case", "liver_83", "--case", "liver_0", "--out", "none")
+    assert (status, out) == (2, "")
+    assert (
+        err.splitlines()[-1]
+        == "error: none of the cases can be drawn: see the warnings (--help tells what there is)"
+    )
+    os.mkdir("HN_P023")  # noqa: PTH102 (a folder of that name is no reason not to mean the case)
+    assert json.loads(run("preview", "HN_P023", "--data-dir", root, "--json")[1]) == ["HN_P023.png"]
+    os.rmdir("HN_P023")  # noqa: PTH106
+    os.remove("HN_P023.png")  # noqa: PTH107
     assert sorted(os.listdir()) == ["a.png", "liver_106.png", "previews"]  # noqa: PTH208
     for name in ("a.png", "liver_106.png", "previews/liver_83.png"):
         with open(name, "rb") as file:  # noqa: PTH123
@@ -352,6 +412,9 @@ def test_module_is_a_program(python):
             ["HN_P001", "HN_P002", "HN_P003", "HN_P004", "HN_P005", "HN_P007", "HN_P008"],
         ),
         ("ctspine1k list --split t", ["train", "test"]),
+        ("ctspine1k preview liver_10", ["liver_100", "liver_101", "liver_102"]),
+        ("ctspine1k vertebrae L", ["L1", "L2", "L3", "L4", "L5", "L6"]),
+        ("ctspine1k list --has-vertebrae C", ["C1", "C2", "C3"]),
         ("ctspine1k list --exclude", ["--exclude-issues"]),
     ],
 )

@@ -16,6 +16,7 @@ EXAMPLES = [
     errors.NoSpaceError("/cache", 150_000_000_000, 20_000_000_000),
     errors.StoredArrayError("liver_106 image", "this", "that"),
     errors.ScanTableError("cases.parquet", "this", "that"),
+    errors.BusyError("cases.parquet"),
     errors.WorkerError("a worker died"),
     errors.MissingPackageError("This", "blosc2", "compact"),
     *(

@@ -1,6 +1,7 @@
 import pytest
 
-from ctspine1k.outputs import whole_file
+from ctspine1k.errors import BusyError
+from ctspine1k.outputs import only_writer, whole_file
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path):
@@ -36,3 +37,36 @@ def test_in_the_working_directory_and_in_no_folder(tmp_path, monkeypatch):
     assert (tmp_path / "a.txt").read_text() == "x"
     with pytest.raises(FileNotFoundError), whole_file(tmp_path / "none" / "a.txt"):
         pass
+
+
+def test_one_writer_at_a_time(tmp_path):
+    path = tmp_path / "a.txt"
+    with only_writer(path):
+        with (
+            pytest.raises(BusyError, match=r"a\.txt: expected to be the only one to write it"),
+            only_writer(path),
+        ):
+            pass
+        with only_writer(tmp_path / "b.txt"):
+            pass
+    with only_writer(path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_process_is_seen(tmp_path, python):
+    path = tmp_path / "out" / "a.txt"
+    path.parent.mkdir()
+    code = """
+import sys, pathlib
+from ctspine1k.errors import BusyError
+from ctspine1k.outputs import only_writer
+try:
+    with only_writer(pathlib.Path(sys.argv[1])):
+        print("ours")
+except BusyError as error:
+    print("busy")
+"""
+    with only_writer(path):
+        assert python(code, str(path)).stdout == "busy\n"
+    assert python(code, str(path)).stdout == "ours\n"

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import duckdb
 import nibabel as nib
@@ -17,7 +19,15 @@ from spines import save_spine, spine
 from volumes import ALL_IDS, break_case
 
 import ctspine1k
-from ctspine1k.errors import HubError, MissingFilesError, ScanTableError, SkippedCasesWarning, WorkerError
+from ctspine1k.errors import (
+    BusyError,
+    HubError,
+    MissingFilesError,
+    ScanTableError,
+    SkippedCasesWarning,
+    WorkerError,
+)
+from ctspine1k.outputs import only_writer
 from ctspine1k.tables import CASES, VERTEBRAE, read_tables
 
 
@@ -141,14 +151,51 @@ def test_rows_tell_of_the_split_file_that_was_given(spines, tmp_path):
     assert cases["index"][["liver_106", "HN_P023"]].tolist() == [0, 1]
 
 
-def test_a_table_of_another_version_or_origin_is_made_anew(spines):
+def test_what_no_scan_wrote_is_never_replaced(spines):
     report = scan(spines)
-    pd.DataFrame({"a": [1]}).to_parquet(report.cases)
-    assert scan(spines).measured == 3
     report.vertebrae.unlink()
+    assert scan(spines).measured == 3  # half a table is no table
+    for content in (b"no Parquet file", b"PAR1 damaged PAR1"):
+        report.cases.write_bytes(content)
+        with pytest.raises(
+            ScanTableError, match="A scan replaces no other file: delete it, or give another --out"
+        ):
+            scan(spines)
+        assert report.cases.read_bytes() == content
+    mine = spines / "mine.parquet"
+    pd.DataFrame({"a": [1]}).to_parquet(mine)
+    with pytest.raises(
+        ScanTableError, match="expected a table that a scan wrote, found another Parquet file"
+    ):
+        scan(spines, out=mine)
+    assert list(pd.read_parquet(mine).columns) == ["a"]
+    with pytest.raises(ValueError, match=r"precious\.txt: expected a name that ends in \.parquet"):
+        scan(spines, out=spines / "precious.txt")
+
+
+def test_two_scans_do_not_write_one_table(spines):
+    with (
+        only_writer((spines / "cases.parquet").absolute()),
+        pytest.raises(BusyError, match="found another process"),
+    ):
+        scan(spines)
     assert scan(spines).measured == 3
-    report.cases.write_bytes(b"no Parquet file")
-    assert scan(spines).measured == 3
+
+
+def test_what_was_mended_is_measured_again(spines):
+    path = next(spines.rglob("liver_106.nii.gz"))
+    whole, times = path.read_bytes(), path.stat()
+    break_case(spines)
+    assert list(scan(spines).problems) == ["liver_106"]
+    path.write_bytes(whole)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    report = scan(spines)
+    assert (report.measured, report.kept, report.problems) == (1, 2, {})
+
+
+def test_no_case_no_scan(spines):
+    with pytest.raises(ValueError, match="no case is selected: check splits, cases, split_file"):
+        scan(spines, split="test")
 
 
 def test_broken_cases_have_a_row_that_says_why(spines):
@@ -214,6 +261,15 @@ except ctspine1k.CTSpine1KError as error:
     assert run.stdout == "measuring vertebrae needs scipy: pip install 'ctspine1k[scan]'\n", run.stderr
 
 
+def test_the_hub_is_asked_once_for_the_revision(repo_id, split_file, hub, tmp_path):
+    options = {"repo_id": repo_id, "split_file": split_file}
+    ctspine1k.scan_files(**options, out=tmp_path / "a.parquet")
+    hub.requests.clear()
+    ctspine1k.scan_files(**options, out=tmp_path / "b.parquet")
+    asked = [request.path for request in hub.requests if "/revision/main" in request.path]
+    assert len(asked) <= 2, asked  # which commit it is, and its record in the cache: not once a case
+
+
 def test_from_the_hub(tree, repo_id, split_file, hub, tmp_path):
     """Also of a private repo's files by sha256: nothing is measured again from another revision of them."""
     out = tmp_path / "cases.parquet"
@@ -234,6 +290,11 @@ def test_the_hubs_bad_bytes_are_a_problem_of_the_case(repo_id, split_file, hub, 
     report = ctspine1k.scan_files(repo_id=repo_id, split_file=split_file, out=tmp_path / "cases.parquet")
     assert list(report.problems) == ["liver_106"]
     assert "the Hub says" in report.problems["liver_106"]
+    hub.faults.clear()
+    # What the message asks for: the next scan takes it up.
+    Path(re.search(r"Delete (\S+) and", report.problems["liver_106"])[1]).unlink()
+    report = ctspine1k.scan_files(repo_id=repo_id, split_file=split_file, out=tmp_path / "cases.parquet")
+    assert (report.measured, report.kept, report.problems) == (1, len(ALL_IDS) - 1, {})
 
 
 def test_the_hub_that_goes_away_leaves_what_is_done(repo_id, split_file, hub, tmp_path):

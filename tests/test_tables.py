@@ -9,7 +9,7 @@ from ctspine1k.tables import (
     CASES,
     VERTEBRAE,
     ScanTables,
-    default_table,
+    check_target,
     read_tables,
     vertebrae_path,
     write_tables,
@@ -83,6 +83,25 @@ def test_another_version_is_told(tmp_path):
         read_tables(path)
 
 
-def test_where_a_table_is_looked_for(tmp_path):
-    assert default_table(tmp_path) == tmp_path / "cases.parquet"
-    assert str(default_table(None)) == "cases.parquet"
+def test_bytes_damaged_inside_are_told(tmp_path):
+    path = tmp_path / "x.parquet"
+    write_tables(path, TABLES)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3 : len(data) - 8] = bytes(len(data) - 8 - len(data) // 3)
+    path.write_bytes(data)
+    with pytest.raises(ScanTableError, match=r"x\.parquet: expected a whole Parquet file, found "):
+        read_tables(path)
+
+
+def test_a_scan_may_replace_its_own_tables_alone(tmp_path):
+    path = tmp_path / "x.parquet"
+    check_target(path)
+    write_tables(path, TABLES)
+    check_target(path)
+    with pytest.raises(ValueError, match=r"expected a name that ends in \.parquet"):
+        check_target(tmp_path / "precious.txt")
+    pq.write_table(pa.table({"a": [1]}), vertebrae_path(path))
+    with pytest.raises(
+        ScanTableError, match=r"x\.vertebrae\.parquet: .* A scan replaces no other file: delete it"
+    ):
+        check_target(path)

@@ -14,12 +14,12 @@ def test_labels_and_names_go_both_ways():
     for number, name in enumerate(NAMES, start=1):
         assert vertebrae.name(number) == name
         assert vertebrae.label(name) == number
-        assert vertebrae.label(f" {name.lower()} ") == number
+        assert vertebrae.label(f" {name.lower()} ") == vertebrae.label(str(number)) == number
         assert vertebrae.region(name) == vertebrae.region(np.uint8(number))
         assert vertebrae.region(name) == {"C": "cervical", "T": "thoracic", "L": "lumbar"}[name[0]]
 
 
-@pytest.mark.parametrize("which", [0, 26, -1, "T13", "S1", "", "25"])
+@pytest.mark.parametrize("which", [0, 26, -1, "T13", "S1", "", "26", "-1"])
 def test_what_is_no_vertebra_is_told(which):
     with pytest.raises(ValueError, match=re.escape(f"no vertebra {which!r}: expected C1 to C7, T1")):
         vertebrae.region(which)
