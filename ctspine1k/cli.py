@@ -69,8 +69,10 @@ class _Settings:
 
 
 def _one_line(error: Exception) -> str:
-    if isinstance(error, click.ClickException):
+    if isinstance(error, click.UsageError):
         return f"{error.format_message()} (--help tells what there is)"
+    if isinstance(error, click.ClickException):
+        return error.format_message()
     text = " ".join(str(error).split())
     if isinstance(error, (CTSpine1KError, OSError, ValueError)):
         return text
@@ -292,11 +294,10 @@ def _list(
 
     Cases are listed offline; --files looks where they are, and --has-vertebrae at a scan of them.
     """
-    from ctspine1k.selection import ask_scan
-
     place, selected = _apart(_given(**options))
     catalog = _select(**selected)
     if has_vertebrae:
+        from ctspine1k.selection import ask_scan
         from ctspine1k.sources import find_source
 
         holding, lacking = ask_scan(catalog, has_vertebrae, scan, find_source(**place))
@@ -314,9 +315,8 @@ def _list(
 
 
 def _select(split_file: Path | None = None, case: list[str] | None = None, **criteria: Any) -> Catalog:
-    from ctspine1k.selection import select_cases
-
-    return select_cases(split_file, case, **criteria)
+    catalog = load_catalog(split_file)
+    return (catalog if case is None else catalog.select(case)).where(**criteria)
 
 
 def _flat(case: Case) -> dict[str, object]:

@@ -332,7 +332,7 @@ def test_preview(run, root):
     assert (status, out) == (2, "")
     assert (
         err.splitlines()[-1]
-        == "error: none of the cases can be drawn: see the warnings (--help tells what there is)"
+        == "error: none of the cases can be drawn: see the warnings"
     )
     os.mkdir("HN_P023")  # noqa: PTH102 (a folder of that name is no reason not to mean the case)
     assert json.loads(run("preview", "HN_P023", "--data-dir", root, "--json")[1]) == ["HN_P023.png"]
