@@ -35,7 +35,15 @@ from ctspine1k.catalog import (
     Catalog,
     load_catalog,
 )
-from ctspine1k.errors import CaseError, CTSpine1KError, CTSpine1KWarning, MissingPackageError
+from ctspine1k.errors import (
+    CaseError,
+    ChecksumError,
+    CTSpine1KError,
+    CTSpine1KWarning,
+    HubError,
+    MissingPackageError,
+    NoSpaceError,
+)
 from ctspine1k.rawfiles import KINDS
 
 __all__ = ["main"]
@@ -54,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except click.Abort:
             _tell("stopped")
             return 130
+        except SystemExit:  # Click's, where stdout is a closed pipe: its 1 would be a finding
+            return 141
         except Exception as error:
             if settings.debug:
                 traceback.print_exc()
@@ -114,7 +124,18 @@ def _vertebra_names() -> list[str]:
 
 _CASE_ID = _Completed("id", _case_ids)
 _VERTEBRA = _Completed("name", _vertebra_names)
-_FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+class _Folder(click.Path):
+    """A folder; an empty word, as of a variable that is not set, is not the working directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("expected a folder, found an empty word.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+_FOLDER = _Folder(path_type=Path, file_okay=False)
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -232,7 +253,10 @@ def _somewhere(given: Mapping[str, Any]) -> dict[str, Any]:
 def _out(path: Path | None) -> Path | None:
     """Make the folder of an output, before there is anything to lose."""
     if path is not None:
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        folder = path.absolute().parent
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # may it be written to?
+            pass
     return path
 
 
@@ -246,7 +270,7 @@ def _apart(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _print_json(value: object) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    click.echo(json.dumps(value, indent=2, default=str))  # ASCII: a file's name need not be UTF-8
 
 
 def _print_table(rows: Sequence[Mapping[str, object]], columns: Iterable[str]) -> None:
@@ -261,9 +285,9 @@ def _print_table(rows: Sequence[Mapping[str, object]], columns: Iterable[str]) -
 @contextlib.contextmanager
 def _bars_on_a_terminal() -> Iterator[None]:
     """Let the Hub's client show bars on a terminal alone."""
-    from ctspine1k.sources import quiet_hub
+    from ctspine1k.sources import is_terminal, quiet_hub
 
-    with contextlib.nullcontext() if sys.stderr.isatty() else quiet_hub():
+    with contextlib.nullcontext() if is_terminal() else quiet_hub():
         yield
 
 
@@ -481,7 +505,10 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     from ctspine1k.checks import Finding
     from ctspine1k.outputs import whole_file
 
-    with whole_file(path) as written, written.open("w", encoding="utf-8", newline="") as file:
+    with (
+        whole_file(path) as written,
+        written.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         writer = csv.DictWriter(file, list(Finding.__dataclass_fields__))
         writer.writeheader()
         writer.writerows(rows)
@@ -510,6 +537,8 @@ def _preview(target: str | None, out: Path | None, sheet: bool, as_json: bool, *
 
     CASE is an id; DIR, a folder, is another way to say --data-dir. Prints the path of each picture.
     """
+    if target == "":
+        raise click.UsageError("CASE or DIR: expected an id or a folder, found an empty word.")
     catalog = load_catalog(options["split_file"])
     is_folder = target is not None and target not in catalog and Path(target).is_dir()
     if target is not None and not is_folder:
@@ -541,16 +570,12 @@ def _draw(cases: Sequence[Case], place: Mapping[str, Any], out: Path | None, she
         path = check_picture_name(out or Path(f"{cases[0].case_id}.png"))
     elif out is not None and out.suffix:
         raise click.UsageError(f"--out {out}: several pictures need a folder, or --sheet.")
-    drawn = 0
     for case, pair in samples:
         if len(cases) > 1:
             path = (out or Path("previews")) / f"{case.case_id}.png"
         _out(path)  # made with the first picture
         save_picture(preview(pair, case=case), path)
-        drawn += 1
         yield path
-    if not drawn:
-        raise click.ClickException("none of the cases can be drawn: see the warnings")
 
 
 def _read_all(cases: Sequence[Case], place: Mapping[str, Any]) -> Iterator[tuple[Case, Any]]:
@@ -559,22 +584,27 @@ def _read_all(cases: Sequence[Case], place: Mapping[str, Any]) -> Iterator[tuple
 
     from ctspine1k.reader import read_pair
     from ctspine1k.selection import pair_files
-    from ctspine1k.sources import find_source
+    from ctspine1k.sources import find_source, is_terminal
 
     source = find_source(**place)
-    is_one = len(cases) == 1
+    is_one, given = len(cases) == 1, 0
     pairs, missing = pair_files(source, cases, "raise" if is_one else "skip")
     if missing:
         _tell(f"warning: {missing.summary}")
-    for files in tqdm(pairs, desc="Drawing", unit="case", disable=True if is_one else None):
+    for files in tqdm(pairs, desc="Drawing", unit="case", disable=is_one or not is_terminal()):
         try:
             with _bars_on_a_terminal():
                 image, mask = source.fetch([files.image, files.mask])
             yield files.case, read_pair(image, mask)
-        except CaseError as error:
+            given += 1
+        except (HubError, NoSpaceError):
+            raise
+        except (CaseError, ChecksumError, OSError) as error:
             if is_one:
                 raise
             _tell(f"warning: {files.case.case_id} is left out: {error}")
+    if not given:
+        raise click.ClickException("none of the cases can be drawn: see the warnings")
 
 
 @_verb(

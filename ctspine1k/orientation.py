@@ -2,7 +2,8 @@
 
 Orientations are written as nibabel does: three letters for the file's first, second and third axis, each the
 side that its index grows towards: R(ight) or L(eft), A(nterior) or P(osterior), S(uperior) or I(nferior).
-Turning reorders voxels and resamples nothing.
+Turning reorders voxels and resamples nothing. An axis at exactly 45 degrees leads to two sides
+alike: which of them nibabel takes may then differ before and after.
 """
 
 from __future__ import annotations

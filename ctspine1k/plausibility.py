@@ -120,7 +120,10 @@ def _pieces(measures: CaseMeasures) -> _Strange:
     }
     # One label at two levels, also where the scan cuts it or they touch; but not by a few voxels far away.
     stray = {v.label for v in measures.vertebrae if 0 < apart[v.label] < _APART * v.voxels}
-    for number, height, usual in _beside(heights):
+    whole = {
+        v.label: heights[v.label] for v in measures.vertebrae if axis is not None and _is_whole(v, measures)
+    }
+    for number, height, usual in _beside(heights, whole):
         if height >= _HEIGHT_RATIO * usual and number not in stray:
             wrong.setdefault(number, f"{name(number)} {height / usual:.1f} times as high as those beside it")
     return ("each vertebra in one piece", shortened(wrong.values())) if wrong else None
@@ -183,10 +186,13 @@ def _is_whole(vertebra: VertebraMeasures, measures: CaseMeasures) -> bool:
     )
 
 
-def _beside(values: dict[int, float]) -> Iterator[tuple[int, float, float]]:
-    """Yield each number, its value, and the mean of those of its neighbours that are there."""
+def _beside(
+    values: dict[int, float], among: dict[int, float] | None = None
+) -> Iterator[tuple[int, float, float]]:
+    """Yield each number, its value, and the mean of its neighbours' that are there (or among others)."""
+    others = values if among is None else among
     for number, value in values.items():
-        near = [values[other] for other in (number - 1, number + 1) if other in values]
+        near = [others[other] for other in (number - 1, number + 1) if other in others]
         if any(near):  # all 0: by a header that gives voxels no size
             yield number, value, mean(near)
 

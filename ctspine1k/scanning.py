@@ -12,14 +12,15 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import warnings
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from tqdm import tqdm
@@ -41,7 +42,7 @@ from ctspine1k.outputs import only_writer
 from ctspine1k.rawfiles import CaseFiles
 from ctspine1k.reader import check_file, open_pair
 from ctspine1k.selection import pair_files, select_cases, some
-from ctspine1k.sources import DEFAULT_REPO, Source, find_source, quiet_hub
+from ctspine1k.sources import DEFAULT_REPO, Source, find_source, is_terminal, quiet_hub
 from ctspine1k.tables import (
     SCAN_VERSION,
     ScanTables,
@@ -154,8 +155,10 @@ def _scan_to(
     catalog: Catalog,
 ) -> ScanReport:
     """Measure what is new, and write the tables; ``path`` is ours alone meanwhile."""
-    journal = path.with_suffix(".partial.jsonl")
+    journal = path.with_name(f".{path.name}.partial")
     known = {**_recorded(path), **_noted(journal)}
+    for case_id in missing.missing if missing else ():
+        known.pop(case_id, None)
     fresh = []
     for pair in pairs:
         record = known.get(pair.case.case_id)
@@ -169,9 +172,9 @@ def _scan_to(
     ):
         for one in scanned:
             record = known[one.files.case.case_id] = _record(one)
-            # The line break first: the last line of a scan that was stopped may lack its end.
-            notes.write("\n" + json.dumps(record))
-            notes.flush()
+            _note(notes, record)
+        for record in known.values():  # there are two tables: a stop between them must lose nothing
+            _note(notes, record)
     records = [known.pop(case.case_id) for case in catalog if case.case_id in known]
     records += known.values()  # of another split file
     write_tables(
@@ -205,8 +208,7 @@ def scan_cases(
     work = partial(_scan_case, source)
     num_proc = min(num_proc, len(pairs))
     source.prepare([file for pair in pairs for file in (pair.image, pair.mask)])
-    # disable=None: no bar where stderr is no terminal.
-    progress = partial(tqdm, desc="Scanning", unit="case", total=len(pairs), disable=None)
+    progress = partial(tqdm, desc="Scanning", unit="case", total=len(pairs), disable=not is_terminal())
     if num_proc <= 1:
         with quiet_hub():
             yield from progress(map(work, pairs))
@@ -215,7 +217,9 @@ def scan_cases(
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(num_proc, context, initializer=_start_worker)
     try:
-        for future in progress(as_completed([pool.submit(work, pair) for pair in pairs])):
+        with _interrupts_held():  # by the workers for as long as they live, as they inherit it
+            futures = [pool.submit(work, pair) for pair in pairs]
+        for future in progress(as_completed(futures)):
             yield future.result()
     except BrokenProcessPool as error:
         raise WorkerError(
@@ -227,8 +231,29 @@ def scan_cases(
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that the user sees
     disable_progress_bars()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this worker when the process that started it is gone, however it went."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back until the workers are started: it is for the process that the user sees."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _scan_case(source: Source, files: CaseFiles) -> ScannedCase:
@@ -310,18 +335,25 @@ def _recorded(path: Path) -> dict[str, dict[str, Any]]:
     except ScanTableError:
         return {}
     records: dict[str, dict[str, Any]] = {
-        row["case_id"]: {"case": dict(row), "vertebrae": []} for row in tables.cases
+        row["case_id"]: {"version": SCAN_VERSION, "case": dict(row), "vertebrae": []} for row in tables.cases
     }
     for row in tables.vertebrae:
         records[row["case_id"]]["vertebrae"].append(dict(row))
     return records
 
 
+def _note(notes: IO[str], record: dict[str, Any]) -> None:
+    # The line break first: the last line of a scan that was stopped may lack its end.
+    notes.write("\n" + json.dumps(record))
+    notes.flush()
+
+
 def _noted(journal: Path) -> dict[str, dict[str, Any]]:
     """Give what a scan that was stopped had done, by case id."""
     records = {}
-    for line in journal.read_text(encoding="utf-8").splitlines() if journal.exists() else []:
-        with contextlib.suppress(ValueError):  # the line that it was writing
+    text = journal.read_bytes().decode(errors="replace") if journal.exists() else ""
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, LookupError, TypeError):  # the line that it was writing
             record = json.loads(line)
             if record["version"] == SCAN_VERSION:
                 records[record["case"]["case_id"]] = record

@@ -197,7 +197,8 @@ def ask_scan(
     if unseen:
         found = f"none, or of other files, for {shortened(unseen)}"
         raise ScanTableError(str(table), "a row for each case's files as they are now", found)
-    known = {case_id for case_id in files if case_id in rows and rows[case_id]["problem"] is None}
+    whole = {case_id for case_id, states in files.items() if len(states) == len(KINDS)}
+    known = {case_id for case_id in whole if rows[case_id]["problem"] is None}
     holding = {case_id for case_id in known if names <= set(rows[case_id]["vertebrae"])}
     return (
         Catalog(tuple(case for case in catalog if case.case_id in holding)),

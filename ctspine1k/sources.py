@@ -8,7 +8,9 @@ import glob
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -26,10 +28,19 @@ from huggingface_hub.utils.tqdm import (
 
 from ctspine1k import __version__
 from ctspine1k.catalog import Case
-from ctspine1k.errors import ChecksumError, CTSpine1KError, HubError, NoSpaceError
+from ctspine1k.errors import ChecksumError, CTSpine1KError, CTSpine1KWarning, HubError, NoSpaceError
 from ctspine1k.rawfiles import RawFile, is_image_name, match_names
 
-__all__ = ["DEFAULT_REPO", "FolderSource", "HubSource", "Source", "find_source", "free_space", "quiet_hub"]
+__all__ = [
+    "DEFAULT_REPO",
+    "FolderSource",
+    "HubSource",
+    "Source",
+    "find_source",
+    "free_space",
+    "is_terminal",
+    "quiet_hub",
+]
 
 #: The Hub repo (dataset) that holds the published raw files.
 DEFAULT_REPO = "alexanderdann/CTSpine1K"
@@ -153,7 +164,8 @@ class FolderSource:
     def state(self, file: RawFile) -> str:
         """Tell path, size and modification time."""
         stat = os.stat(file.path)  # noqa: PTH116 (thousands of them)
-        return f"{self.relative(file.path)} {stat.st_size} {stat.st_mtime_ns}"
+        state = f"{self.relative(file.path)} {stat.st_size} {stat.st_mtime_ns}"
+        return state.encode(errors="backslashreplace").decode()  # a name need not be UTF-8
 
     def paths(self) -> list[str]:
         """List all files below the folder but hidden ones."""
@@ -419,6 +431,11 @@ class _HubStream:
             return cast("bytes", self._stream.read(size))
 
 
+def is_terminal() -> bool:
+    """Whether there is somebody to look at a progress bar."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 @contextlib.contextmanager
 def quiet_hub() -> Iterator[None]:
     """Have no progress bars of the Hub's client meanwhile."""
@@ -463,7 +480,7 @@ def _walk(root: Path) -> list[str]:
     """List all files below a folder; what is hidden is left out."""
     paths, visited = [], set()
     # Links to folders are followed, as people link large folders in; a loop of them is walked once.
-    for folder, subfolders, names in os.walk(root, followlinks=True):
+    for folder, subfolders, names in os.walk(root, onerror=_warn_unread, followlinks=True):
         if (real := os.path.realpath(folder)) in visited:
             subfolders.clear()
             continue
@@ -471,6 +488,11 @@ def _walk(root: Path) -> list[str]:
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         paths += [os.path.join(folder, name) for name in names]  # noqa: PTH118 (thousands of them)
     return paths
+
+
+def _warn_unread(error: OSError) -> None:
+    message = f"{error.filename}: {error.strerror}: what is in it is not seen"
+    warnings.warn(message, CTSpine1KWarning, stacklevel=2)
 
 
 def _is_of_the_hub(error: Exception) -> bool:

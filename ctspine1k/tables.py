@@ -127,11 +127,11 @@ def check_target(path: Path) -> None:
     """See that a scan may write its tables there.
 
     Raises:
-        ValueError: the name does not end in ``.parquet``.
+        ValueError: the name does not end in ``.parquet``, or is one of a table of vertebrae.
         ScanTableError: there is something that no scan wrote.
     """
-    if path.suffix != ".parquet":
-        raise ValueError(f"{path}: expected a name that ends in .parquet")
+    if path.suffix != ".parquet" or path.name.endswith(".vertebrae.parquet"):
+        raise ValueError(f"{path}: expected a name that ends in .parquet, and not in .vertebrae.parquet")
     for target in (path, vertebrae_path(path)):
         if target.exists():
             _read(target, advice="A scan replaces no other file: delete it, or give another --out.")
@@ -147,8 +147,8 @@ def write_tables(path: Path, tables: ScanTables) -> None:
         (path, tables.cases, CASES),
     ):
         table = pa.Table.from_pylist(list(map(dict, rows)), schema=schema.with_metadata({_KEY: mark}))
-        with whole_file(target) as written:
-            pq.write_table(table, written, compression="zstd")
+        with whole_file(target) as written, written.open("wb") as file:  # names need not be UTF-8
+            pq.write_table(table, file, compression="zstd")
 
 
 def read_tables(path: Path) -> ScanTables:
@@ -171,7 +171,8 @@ def _read(path: Path, advice: str = "") -> pa.Table:
     if not path.is_file():
         raise ScanTableError(str(path), "a table that a scan wrote", "no file", advice)
     try:
-        table = pq.read_table(path)
+        with path.open("rb") as file:
+            table = pq.read_table(file)
     except (OSError, pa.ArrowException) as error:  # plain OSError where bytes inside are damaged
         raise ScanTableError(str(path), "a whole Parquet file", str(error).strip(), advice) from error
     if _KEY not in (table.schema.metadata or {}):

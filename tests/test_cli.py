@@ -72,6 +72,9 @@ def test_without_a_verb_it_tells_the_verbs_in_the_order_of_use(run):
             ["list", "--data-dir", ".", "--revision", "main", "--files"],
             "error: data_dir='.' has no revisions",
         ),
+        (["scan", ""], "error: Invalid value for '[DIR]': expected a folder, found an empty word."),
+        (["verify", "--data-dir", ""], "error: Invalid value for '--data-dir': expected a folder, found an"),
+        (["preview", ""], "error: CASE or DIR: expected an id or a folder, found an empty word."),
         (["scan"], "error: Say where (DIR, --data-dir or --repo-id), or which cases."),
         (["verify", "--num-proc", "1"], "error: Say where (DIR, --data-dir or --repo-id), or which cases."),
         (["preview"], "error: Say where (DIR, --data-dir or --repo-id), or which cases."),
@@ -330,10 +333,7 @@ def test_preview(run, root):
     assert run("preview", "liver_83", "--data-dir", root)[0] == 2
     status, out, err = run("preview", root, "--case", "liver_83", "--case", "liver_0", "--out", "none")
     assert (status, out) == (2, "")
-    assert (
-        err.splitlines()[-1]
-        == "error: none of the cases can be drawn: see the warnings"
-    )
+    assert err.splitlines()[-1] == "error: none of the cases can be drawn: see the warnings"
     os.mkdir("HN_P023")  # noqa: PTH102 (a folder of that name is no reason not to mean the case)
     assert json.loads(run("preview", "HN_P023", "--data-dir", root, "--json")[1]) == ["HN_P023.png"]
     os.rmdir("HN_P023")  # noqa: PTH106
@@ -467,3 +467,39 @@ def test_bars_are_shown_on_a_terminal_alone(root):
     os.close(leader)
     assert b"Scanning: 100%" in told
     assert process.stdout.count("\n") == 2
+
+
+def test_a_pipe_that_is_closed_is_no_finding(root):
+    command = f"{sys.executable} -m ctspine1k list --json | true; exit ${{PIPESTATUS[0]}}"
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(ctspine1k.__file__))}  # noqa: PTH120
+    run = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env=environment, check=False
+    )
+    assert run.returncode in (0, 141)  # 0: all of it was in the pipe before that closed
+    assert "Traceback" not in run.stderr
+
+
+def test_without_stderr(root):
+    command = f"{sys.executable} -m ctspine1k verify {root} --case liver_106 --num-proc 1 2>&-"
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(ctspine1k.__file__))}  # noqa: PTH120
+    run = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env=environment, check=False
+    )
+    assert run.returncode == 0
+    assert run.stdout.endswith("nothing found\n")
+
+
+def test_file_names_that_are_not_utf8(run, root):
+    os.close(os.open(os.fsencode(root) + b"/x\xff.nii.gz", os.O_CREAT))
+    status, out, err = run("verify", root, "--case", "liver_106", "--out", "r.csv", "--json")
+    assert (status, err) == (1, "")
+    assert json.loads(out)["findings"][0]["found"] == "x\udcff.nii.gz"
+    with open("r.csv", encoding="utf-8", newline="") as file:  # noqa: PTH123
+        assert next(csv.DictReader(file))["found"] == "x\\udcff.nii.gz"
+
+
+def test_an_output_that_cannot_be_written_is_told_before_the_work(run, root):
+    (root / "file").touch()
+    status, out, err = run("verify", root, "--case", "liver_106", "--out", root / "file" / "r.csv")
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1

@@ -49,6 +49,8 @@ def test_one_writer_at_a_time(tmp_path):
             pass
         with only_writer(tmp_path / "b.txt"):
             pass
+    with pytest.raises(ZeroDivisionError), only_writer(path):
+        1 / 0  # noqa: B018
     with only_writer(path):
         pass
     assert list(tmp_path.iterdir()) == []

@@ -111,6 +111,20 @@ def test_one_label_at_two_levels_is_too_high_even_where_the_scan_cuts_it(tmp_pat
     assert "T10 2.2 times as high as those beside it" in strange(tmp_path, image, mask)["pieces"][1]
 
 
+@pytest.mark.parametrize("left", [1, 2, 4])
+@pytest.mark.parametrize("end", ["top", "bottom"])
+def test_a_sliver_of_the_next_vertebra_makes_none_too_high(tmp_path, left, end):
+    image, mask = spine([15, 16, 17, 18, 19], margin=0)
+    gone = 15 - left
+    kept = slice(gone, None) if end == "bottom" else slice(None, -gone)
+    # The whole one beside the sliver is a slice taller than the others, as may be.
+    image, mask = image[..., kept], mask[..., kept]
+    whole, place = (18, left + 2) if end == "bottom" else (16, mask.shape[2] - left - 3)
+    mask[..., place][mask[..., left + 5 if end == "bottom" else mask.shape[2] - left - 6] == whole] = whole
+    image[mask > 0] = 260
+    assert strange(tmp_path, image, mask) == {}
+
+
 def test_half_of_a_vertebra_without_label(tmp_path, healthy):
     """label_incomplete."""
     image, mask = healthy

@@ -321,7 +321,7 @@ if __name__ == "__main__":
 
 
 def wait_for_notes(root, count):
-    journal = root / "cases.partial.jsonl"
+    journal = root / ".cases.parquet.partial"
     for _ in range(6000):
         if journal.exists() and journal.read_text().count('"version"') >= count:
             return journal
@@ -377,6 +377,79 @@ def test_a_worker_that_dies_is_told_and_what_is_done_is_kept(many):
     assert "a worker process died before it was done, with 2 at work" in told
     with pytest.warns(SkippedCasesWarning):
         assert ctspine1k.scan_files(data_dir=many).kept >= 2
+
+
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_workers_end_with_the_process_that_started_them(many, kind):
+    """They hold its stderr: who reads that must not wait for ever."""
+    process = start(many, "2")
+    wait_for_notes(many, 2)
+    process.send_signal(kind)
+    process.communicate(timeout=20)
+    assert process.returncode == -kind
+
+
+def test_an_interrupt_while_workers_start_is_no_noise(many):
+    process = start(many, "2")
+    time.sleep(0.9)
+    while not (many / ".cases.parquet.partial").exists():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode not in (0, 2)
+    assert "Process Spawn" not in told  # no worker's traceback
+
+
+def test_a_stop_between_the_two_tables_loses_nothing(spines, monkeypatch):
+    scan(spines)
+    save_spine(spines, "liver_106", *spine([18, 19]))
+    replace = Path.replace
+
+    def stop(self, target):
+        if target.name == "cases.parquet":
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", stop)
+        with pytest.raises(KeyboardInterrupt):
+            ctspine1k.scan_files(data_dir=spines, case="liver_106")
+    report = ctspine1k.scan_files(data_dir=spines, case="liver_106")
+    assert (report.measured, report.kept) == (0, 1)
+    assert len(pd.read_parquet(report.cases)) == 3
+    assert scan(spines).measured == 0
+
+
+def test_what_is_in_the_journals_place_harms_nothing(spines):
+    for content in (b"notes of mine", b'{"a": 1}\n[1]\n7', b"\xff\xfe", b'\n{"version": 1}'):
+        (spines / ".cases.parquet.partial").write_bytes(content)
+        (spines / "cases.parquet").unlink(missing_ok=True)
+        assert scan(spines).measured == 3
+    with pytest.raises(ValueError, match=r"and not in \.vertebrae\.parquet"):
+        scan(spines, out=spines / "cases.vertebrae.parquet")
+
+
+def test_a_case_that_vanished_is_in_no_table(spines, tmp_path):
+    scan(spines)
+    next(spines.rglob("liver_106.nii.gz")).unlink()
+    with pytest.raises(ctspine1k.errors.MissingFilesError):
+        names(spines, tmp_path, has_vertebrae=["C1"])
+    with pytest.warns(SkippedCasesWarning, match="liver_106"):
+        report = scan(spines)
+    assert set(pd.read_parquet(report.cases).case_id) == {"liver_83", "HN_P023"}
+    assert set(pd.read_parquet(report.vertebrae).case_id) == {"liver_83", "HN_P023"}
+
+
+def test_names_that_are_not_utf8(spines):
+    folder = os.fsencode(spines) + b"/d\xff"
+    os.mkdir(folder)  # noqa: PTH102
+    for path in list(spines.rglob("liver_106*.nii.gz")):
+        os.rename(path, folder + b"/" + os.fsencode(path.name))  # noqa: PTH104
+    report = scan(spines)
+    row = pd.read_parquet(report.cases).set_index("case_id").loc["liver_106"]
+    assert row.image_file.startswith("d\\udcff/liver_106.nii.gz ")
+    assert scan(spines).kept == 3
+    assert scan(Path(os.fsdecode(folder)).parent, out=Path(os.fsdecode(folder)) / "x.parquet").measured == 3
 
 
 def names(root, tmp_path, **options):
