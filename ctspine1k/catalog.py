@@ -104,6 +104,10 @@ class Case:
     scan_position: str | None = None  #: "prone" or "supine" where it is known: most of COLONOG
     issues: tuple[Issue, ...] = ()  #: what is known to be wrong with it
 
+    def row(self) -> dict[str, object]:
+        """Give the fields as a row of a table: of ``issues`` the kinds, joined by spaces."""
+        return {**vars(self), "issues": " ".join(issue.kind for issue in self.issues)}
+
 
 @dataclass(frozen=True)
 class Catalog:
@@ -182,12 +186,14 @@ class Catalog:
 
         return Catalog(tuple(filter(matches, self)))
 
-    def select(self, cases: str | Case | Iterable[str | Case]) -> Catalog:
-        """Keep the cases named, in the catalog's order.
+    def select(self, cases: str | Case | Iterable[str | Case] | None) -> Catalog:
+        """Keep the cases named, in the catalog's order; None for all.
 
         Raises:
             UnknownCaseError: a name that is not here.
         """
+        if cases is None:
+            return self
         if isinstance(cases, (str, Case)):
             cases = [cases]
         wanted = {self[case.case_id if isinstance(case, Case) else case] for case in cases}
@@ -213,8 +219,7 @@ class Catalog:
         """Give a row a case; columns are the fields of `Case`, ``issues`` the kinds, joined by spaces."""
         import pandas as pd  # heavy: only who asks for it
 
-        rows = [{**vars(case), "issues": " ".join(issue.kind for issue in case.issues)} for case in self]
-        return pd.DataFrame(rows, columns=[field.name for field in fields(Case)])
+        return pd.DataFrame([case.row() for case in self], columns=[field.name for field in fields(Case)])
 
     @functools.cached_property
     def _by_id(self) -> dict[str, Case]:

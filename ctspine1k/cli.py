@@ -335,16 +335,11 @@ def _list(
         _print_json([asdict(case) for case in cases])
     else:
         columns = ("case_id", "split", "index", "source", "scan_position", "special_case", "issues")
-        _print_table([_flat(case) for case in cases], columns)
+        _print_table([case.row() for case in cases], columns)
 
 
 def _select(split_file: Path | None = None, case: list[str] | None = None, **criteria: Any) -> Catalog:
-    catalog = load_catalog(split_file)
-    return (catalog if case is None else catalog.select(case)).where(**criteria)
-
-
-def _flat(case: Case) -> dict[str, object]:
-    return {**vars(case), "issues": " ".join(issue.kind for issue in case.issues)}
+    return load_catalog(split_file).select(case).where(**criteria)
 
 
 def _list_files(cases: Sequence[Case], place: Mapping[str, Any], as_json: bool) -> None:

@@ -16,7 +16,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ORIENTATIONS", "Turn", "check_orientation", "turn_to"]
+__all__ = ["OPPOSITE", "ORIENTATIONS", "Turn", "axis_along", "check_orientation", "turn_to"]
 
 #: All 48: each of the three directions once, in any order and either way.
 ORIENTATIONS = tuple(
@@ -24,6 +24,18 @@ ORIENTATIONS = tuple(
     for order in itertools.permutations(("RL", "AP", "SI"))
     for code in itertools.product(*order)
 )
+
+
+#: For each side the one across.
+OPPOSITE = dict(zip("RLAPSI", "LRPAIS", strict=True))
+
+
+def axis_along(orientation: str, side: str) -> tuple[int, bool] | None:
+    """Tell which axis leads to a side, and whether it does so backwards; None if none of them does."""
+    for axis, code in enumerate(orientation):
+        if code in (side, OPPOSITE[side]):
+            return axis, code != side
+    return None
 
 
 def check_orientation(orientation: str | None) -> str | None:

@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 from ctspine1k.errors import shortened
 from ctspine1k.measures import CaseMeasures, VertebraMeasures
+from ctspine1k.orientation import axis_along
 from ctspine1k.vertebrae import name, region
 
 __all__ = ["implausible"]
@@ -42,9 +43,6 @@ _HEIGHT_RATIO = 2.0
 #: Where the centre of gravity lies within a vertebra from back to front, from -0.5 to 0.5: the body is in
 #: front of the processes, so it is positive.
 _BACKWARDS = -0.04
-
-#: Both ends of an axis, as the one of RAS.
-_DIRECTIONS = str.maketrans("LPI", "RAS")
 
 #: What was expected and what was found; None where all is well.
 _Strange: TypeAlias = "tuple[str, str] | None"
@@ -108,9 +106,9 @@ def _distance(measures: CaseMeasures) -> _Strange:
 
 
 def _pieces(measures: CaseMeasures) -> _Strange:
-    axis = _axis_along(measures, "S")
+    along = axis_along(measures.orientation, "S")
     heights = (
-        {} if axis is None else {v.label: float(v.stop[axis] - v.start[axis]) for v in measures.vertebrae}
+        {v.label: float(v.stop[along[0]] - v.start[along[0]]) for v in measures.vertebrae} if along else {}
     )
     apart = {v.label: v.voxels - v.largest_component for v in measures.vertebrae}
     wrong = {
@@ -120,9 +118,7 @@ def _pieces(measures: CaseMeasures) -> _Strange:
     }
     # One label at two levels, also where the scan cuts it or they touch; but not by a few voxels far away.
     stray = {v.label for v in measures.vertebrae if 0 < apart[v.label] < _APART * v.voxels}
-    whole = {
-        v.label: heights[v.label] for v in measures.vertebrae if axis is not None and _is_whole(v, measures)
-    }
+    whole = {v.label: heights[v.label] for v in measures.vertebrae if heights and _is_whole(v, measures)}
     for number, height, usual in _beside(heights, whole):
         if height >= _HEIGHT_RATIO * usual and number not in stray:
             wrong.setdefault(number, f"{name(number)} {height / usual:.1f} times as high as those beside it")
@@ -159,10 +155,10 @@ def _intensity(measures: CaseMeasures) -> _Strange:
 
 
 def _front_to_back(measures: CaseMeasures) -> _Strange:
-    axis = _axis_along(measures, "A")
-    if axis is None:
+    along = axis_along(measures.orientation, "A")
+    if along is None:
         return None
-    sign = 1 if measures.orientation[axis] == "A" else -1
+    axis, sign = along[0], -1 if along[1] else 1
     leanings = [
         sign * (v.centroid[axis] - (v.start[axis] + v.stop[axis] - 1) / 2) / (v.stop[axis] - v.start[axis])
         for v in measures.vertebrae
@@ -171,12 +167,6 @@ def _front_to_back(measures: CaseMeasures) -> _Strange:
     if len(leanings) < 2 or median(leanings) > _BACKWARDS:
         return None
     return "vertebral bodies in front of their processes, by the header", "them behind"
-
-
-def _axis_along(measures: CaseMeasures, direction: str) -> int | None:
-    """Tell which axis of the array runs along a direction; None if the header gives one no direction."""
-    turned = measures.orientation.translate(_DIRECTIONS)
-    return turned.index(direction) if direction in turned else None
 
 
 def _is_whole(vertebra: VertebraMeasures, measures: CaseMeasures) -> bool:

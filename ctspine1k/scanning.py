@@ -156,7 +156,8 @@ def _scan_to(
 ) -> ScanReport:
     """Measure what is new, and write the tables; ``path`` is ours alone meanwhile."""
     journal = path.with_name(f".{path.name}.partial")
-    known = {**_recorded(path), **_noted(journal)}
+    recorded, noted = _recorded(path), _noted(journal)
+    known = {**recorded, **noted}
     for case_id in missing.missing if missing else ():
         known.pop(case_id, None)
     fresh = []
@@ -170,10 +171,10 @@ def _scan_to(
         journal.open("a", encoding="utf-8") as notes,
         contextlib.closing(scan_cases(place, fresh, num_proc)) as scanned,
     ):
+        for case_id in known.keys() - noted.keys():  # a stop between the two tables must lose nothing
+            _note(notes, recorded[case_id])
         for one in scanned:
             record = known[one.files.case.case_id] = _record(one)
-            _note(notes, record)
-        for record in known.values():  # there are two tables: a stop between them must lose nothing
             _note(notes, record)
     records = [known.pop(case.case_id) for case in catalog if case.case_id in known]
     records += known.values()  # of another split file

@@ -152,8 +152,7 @@ def select_cases(
         UnknownCaseError: a case that is not in the catalog.
         ScanTableError: there is no such table, or it has not seen files that are there.
     """
-    catalog = load_catalog(split_file)
-    chosen = (catalog if case is None else catalog.select(case)).where(**criteria)
+    chosen = load_catalog(split_file).select(case).where(**criteria)
     if has_vertebrae is None or place is None:
         return chosen
     lacking = {one.case_id for one in ask_scan(chosen, has_vertebrae, scan, place)[1]}

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ctspine1k.catalog import Case, load_catalog
 from ctspine1k.errors import shortened
-from ctspine1k.orientation import check_orientation
+from ctspine1k.orientation import OPPOSITE, axis_along, check_orientation
 from ctspine1k.reader import VolumePair
 from ctspine1k.vertebrae import BACKGROUND, MAX_LABEL, REGIONS, LabelScheme, all_vertebrae, label_table
 
@@ -57,7 +57,6 @@ _PALETTE = (
 #: Where the axes of a turned volume lead to: its slices downwards, its rows to the back, its columns to the
 #: left of the patient, which is the right of the picture.
 _VIEW = "IPL"
-_OPPOSITE = {"I": "S", "S": "I", "P": "A", "A": "P", "L": "R", "R": "L"}
 
 #: Across each axis of a turned volume.
 _PLANES = ("axial", "coronal", "sagittal")
@@ -129,9 +128,8 @@ class _View:
     def of(cls, orientation: str | None) -> _View:
         if orientation is None:
             return cls((0, 1, 2), (False, False, False))
-        axes = [next(n for n, code in enumerate(orientation) if code in (to, _OPPOSITE[to])) for to in _VIEW]
-        backwards = [orientation[axis] != to for axis, to in zip(axes, _VIEW, strict=True)]
-        return cls((axes[0], axes[1], axes[2]), (backwards[0], backwards[1], backwards[2]))
+        down, back, left = (along for to in _VIEW if (along := axis_along(orientation, to)))
+        return cls((down[0], back[0], left[0]), (down[1], back[1], left[1]))
 
     def counts(self, stored: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
         """Turn what is counted along each stored axis."""
@@ -248,7 +246,7 @@ class Sample:
             painted(self.view.cut(self.image, across, index), labels),
             labels,
             (row_mm, column_mm),
-            _OPPOSITE[down] + down + _OPPOSITE[right] + right if turned else None,
+            OPPOSITE[down] + down + OPPOSITE[right] + right if turned else None,
         )
 
     def where(self, across: int, index: int) -> str:
