@@ -27,36 +27,32 @@ import contextlib
 import hashlib
 import json
 import logging
-import operator
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import datasets
 import pyarrow as pa
 
-from ctspine1k.boxes import require_blosc2
 from ctspine1k.catalog import Case
 from ctspine1k.citations import LICENCE, bibtex
 from ctspine1k.errors import (
     CaseError,
     CTSpine1KError,
-    ImageSizeError,
     MissingFilesError,
     NothingLeftError,
     check_choice,
 )
-from ctspine1k.orientation import check_orientation
 from ctspine1k.rawfiles import CaseFiles, RawFile
-from ctspine1k.reader import PairReader, Readable, open_pair
-from ctspine1k.rows import Batch, Storage, batches, row_features
+from ctspine1k.reader import Readable
+from ctspine1k.rows import Batch, RowOptions, Storage, case_batches
 from ctspine1k.selection import pair_files, select_cases
 from ctspine1k.skipped import read_skipped, record_skipped, warn_skipped
 from ctspine1k.sources import DEFAULT_REPO, Source, find_source
 from ctspine1k.threads import ahead, usable_threads
-from ctspine1k.vertebrae import LABEL_SCHEMES, LabelScheme
+from ctspine1k.vertebrae import LabelScheme
 
 __all__ = ["CTSpine1K", "CTSpine1KConfig", "Policy"]
 
@@ -69,18 +65,6 @@ ROWS_VERSION = "1.0.0"
 
 #: Rows held in memory until they are written. A dense 3d row takes 2 MiB a slice, and the next is then read.
 _WRITER_BATCH_SIZE = {"3d": 1, "2d": 16}
-
-#: Options that decide what a row holds or whether there is one. Those that select cases tell as the cases.
-_ROW_OPTIONS = (
-    "storage",
-    "image_size",
-    "orientation",
-    "label_scheme",
-    "geometry",
-    "on_missing",
-    "on_error",
-    "on_geometry",
-)
 
 _DESCRIPTION = "1,005 spine CT scans with voxel labels for more than 11,100 vertebrae."
 
@@ -97,7 +81,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
     has_vertebrae: str | Sequence[str] | None = None  #: only cases that hold all of these
     scan: str | None = None  #: the table of a scan that tells which do
     storage: Storage = "dense"  #: how voxels are kept on disk
-    image_size: tuple[int, int] | None = None  #: first and second axis of every slice; see `_normalise`
+    image_size: tuple[int, int] | None = None  #: first and second axis of every slice; see `RowOptions`
     orientation: str | None = None  #: where the files' axes shall lead to; None for as stored
     label_scheme: LabelScheme = "ctspine1k"  #: what segmentations hold
     geometry: bool = False  #: add columns source, spacing, affine, orientation
@@ -112,13 +96,27 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
         """Name the cache by all that its rows depend on: options, cases and the state of their files."""
         if custom_features is not None:
             raise ValueError("features cannot be replaced: load, then Dataset.cast(features)")
-        self._normalise()
-        options = {name: getattr(self, name) for name in _ROW_OPTIONS}
+        for option in ("on_missing", "on_error"):
+            check_choice(option, getattr(self, option), ("raise", "skip"))
+        options = {**asdict(self.row_options), "on_missing": self.on_missing, "on_error": self.on_error}
         cases = [(case.case_id, case.split, case.index, case.source) for case in self._cases]
         state = [options, cases, self.source.fingerprint(self._cases)]
         if self.on_missing == "skip":  # which cases there are is then part of what the rows are
             state.append([file.path for file in self.source.find(self._cases)])
         return f"{self.name}-{hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]}"
+
+    @cached_property
+    def row_options(self) -> RowOptions:
+        """The options that decide what a row holds; errors as of `RowOptions.checked`."""
+        return RowOptions(
+            config=self.name,
+            storage=self.storage,
+            image_size=self.image_size,
+            orientation=self.orientation,
+            label_scheme=self.label_scheme,
+            geometry=self.geometry,
+            on_geometry=self.on_geometry,
+        ).checked()
 
     @cached_property
     def source(self) -> Source:
@@ -148,35 +146,6 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
     @property
     def _cases(self) -> list[Case]:
         return [case for cases in self.cases_by_split.values() for case in cases]
-
-    def _normalise(self) -> None:
-        """Check the options, and write each in one way, however it was given."""
-        for option in ("on_missing", "on_error"):
-            check_choice(option, getattr(self, option), ("raise", "skip"))
-        check_choice("on_geometry", self.on_geometry, ("raise", "warn"))
-        if not isinstance(self.geometry, bool):
-            raise ValueError(f"geometry={self.geometry!r}: expected True or False")
-        check_choice("storage", self.storage, ("dense", "compact"))
-        check_orientation(self.orientation)
-        check_choice("label_scheme", self.label_scheme, LABEL_SCHEMES)
-        if self.storage == "compact":
-            require_blosc2()
-        elif self.image_size is None:  # dense features promise a size: that of all the published volumes
-            self.image_size = 512, 512
-        if self.image_size is not None:
-            self.image_size = _checked_size(self.image_size)
-
-
-def _checked_size(image_size: tuple[int, int]) -> tuple[int, int]:
-    try:
-        first, second = map(operator.index, image_size)
-        if min(first, second) < 1:
-            raise ValueError
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"image_size={image_size!r}: expected two positive numbers, such as (512, 512)"
-        ) from None
-    return first, second
 
 
 @dataclass(frozen=True)
@@ -238,9 +207,7 @@ class CTSpine1K(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(
             description=_DESCRIPTION,
-            features=row_features(
-                self.config.name, self.config.storage, self.config.image_size, self.config.geometry
-            ),
+            features=self.config.row_options.features(),
             homepage="https://arxiv.org/abs/2105.14711",
             license=LICENCE,
             citation=bibtex()[0],
@@ -310,36 +277,15 @@ class CTSpine1K(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
     def _case_batches(self, job: _Job, depth: int) -> Iterator[Batch]:
         config: CTSpine1KConfig = self.config
         with self._opened(job) as (image, mask):
-            if config.on_error == "skip" and config.name == "2d":
-                # Slices are given before the end of the file is seen: see it first.
-                with self._reader(image, mask, on_geometry=None) as pair:
-                    pair.check()
-                _rewind(image, mask)
-            with self._reader(image, mask, on_geometry=config.on_geometry) as pair:
-                yield from batches(config.name, config.storage, job.case, pair, depth, config.geometry)
-
-    @contextlib.contextmanager
-    def _reader(
-        self, image: Readable, mask: Readable, on_geometry: Literal["raise", "warn"] | None
-    ) -> Iterator[PairReader]:
-        with open_pair(
-            image,
-            mask,
-            on_geometry=on_geometry,
-            orientation=self.config.orientation,
-            label_scheme=self.config.label_scheme,
-            threads=self._threads,
-        ) as pair:
-            size, expected = pair.geometry.shape[1:], self.config.image_size
-            if expected is not None and size != expected:
-                raise ImageSizeError(
-                    pair.name,
-                    f"slices of {expected[0]} x {expected[1]}",
-                    f"{size[0]} x {size[1]}",
-                    f"Load cases of this size with image_size={size} (and cases=[...]), or leave this "
-                    'one out with on_error="skip".',
-                )
-            yield pair
+            yield from case_batches(
+                config.row_options,
+                job.case,
+                image,
+                mask,
+                depth=depth,
+                threads=self._threads,
+                check_first=config.on_error == "skip",
+            )
 
     @contextlib.contextmanager
     def _opened(self, job: _Job) -> Iterator[list[Readable]]:
@@ -401,9 +347,3 @@ def _joined(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
             yield pa.concat_tables(held)
             held.clear()
     yield from held
-
-
-def _rewind(*files: Readable) -> None:
-    for file in files:
-        if not isinstance(file, str):
-            file.seek(0)  # type: ignore[union-attr]

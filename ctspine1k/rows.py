@@ -6,8 +6,11 @@ A batch has its columns whole, as Arrow will hold them: a conversion hands them 
 
 from __future__ import annotations
 
+import contextlib
+import operator
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import datasets
@@ -15,12 +18,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ctspine1k.boxes import ArrayWriter, store
+from ctspine1k.boxes import ArrayWriter, require_blosc2, store
 from ctspine1k.catalog import Case
 from ctspine1k.compact import CompactArray, stored_column
-from ctspine1k.reader import PairReader
+from ctspine1k.errors import ImageSizeError, check_choice
+from ctspine1k.orientation import check_orientation
+from ctspine1k.reader import PairReader, Readable, open_pair
+from ctspine1k.vertebrae import LABEL_SCHEMES, LabelScheme
 
-__all__ = ["Batch", "Storage", "batches", "row_features"]
+__all__ = ["Batch", "RowOptions", "Storage", "case_batches"]
 
 Storage: TypeAlias = Literal["dense", "compact"]
 
@@ -28,35 +34,77 @@ Storage: TypeAlias = Literal["dense", "compact"]
 _MAX_ELEMENTS = 2**31 - 1
 
 
-def row_features(
-    config: str, storage: Storage, image_size: tuple[int, int] | None, geometry: bool
-) -> datasets.Features:
-    """Tell the columns of config "3d" or "2d", and their types; dense slices are of ``image_size``."""
-    if storage == "compact":
-        image, segmentation = CompactArray("float32"), CompactArray("int32")
-    else:
-        kind, shape = (
-            (datasets.Array3D, (None, *(image_size or ())))
-            if config == "3d"
-            else (datasets.Array2D, image_size)
-        )
-        image, segmentation = kind(shape, "float32"), kind(shape, "int32")
-    columns: dict[str, Any] = {
-        "image": image,
-        "segmentation": segmentation,
-        "patient_id": datasets.Value("string"),
-        "index": datasets.Value("int32"),
-    }
-    if config == "2d":
-        columns["slice_index"] = datasets.Value("int32")
-    if geometry:
-        columns |= {
-            "source": datasets.Value("string"),
-            "spacing": datasets.Sequence(datasets.Value("float64"), length=3),
-            "affine": datasets.Array2D((4, 4), "float64"),
-            "orientation": datasets.Value("string"),
+@dataclass(frozen=True)
+class RowOptions:
+    """What decides what the rows of a case hold, beside its files; options of `load_dataset`."""
+
+    config: str = "3d"
+    storage: Storage = "dense"
+    image_size: tuple[int, int] | None = None
+    orientation: str | None = None
+    label_scheme: LabelScheme = "ctspine1k"
+    geometry: bool = False
+    on_geometry: Literal["raise", "warn"] | None = "warn"  #: None compares nothing
+
+    def checked(self) -> RowOptions:
+        """Give the same options, each written in one way, however it was given.
+
+        Raises:
+            ValueError: an option that is not allowed.
+            MissingPackageError: compact storage needs a package that is not installed.
+        """
+        check_choice("on_geometry", self.on_geometry, ("raise", "warn"))
+        if not isinstance(self.geometry, bool):
+            raise ValueError(f"geometry={self.geometry!r}: expected True or False")
+        check_choice("storage", self.storage, ("dense", "compact"))
+        check_orientation(self.orientation)
+        check_choice("label_scheme", self.label_scheme, LABEL_SCHEMES)
+        size = self.image_size
+        if self.storage == "compact":
+            require_blosc2()
+        elif size is None:  # dense features promise a size: that of all the published volumes
+            size = 512, 512
+        return replace(self, image_size=None if size is None else _checked_size(size))
+
+    def features(self) -> datasets.Features:
+        """Tell the columns and their types; dense slices are of ``image_size``."""
+        if self.storage == "compact":
+            image, segmentation = CompactArray("float32"), CompactArray("int32")
+        else:
+            kind, shape = (
+                (datasets.Array3D, (None, *(self.image_size or ())))
+                if self.config == "3d"
+                else (datasets.Array2D, self.image_size)
+            )
+            image, segmentation = kind(shape, "float32"), kind(shape, "int32")
+        columns: dict[str, Any] = {
+            "image": image,
+            "segmentation": segmentation,
+            "patient_id": datasets.Value("string"),
+            "index": datasets.Value("int32"),
         }
-    return datasets.Features(columns)
+        if self.config == "2d":
+            columns["slice_index"] = datasets.Value("int32")
+        if self.geometry:
+            columns |= {
+                "source": datasets.Value("string"),
+                "spacing": datasets.Sequence(datasets.Value("float64"), length=3),
+                "affine": datasets.Array2D((4, 4), "float64"),
+                "orientation": datasets.Value("string"),
+            }
+        return datasets.Features(columns)
+
+
+def _checked_size(image_size: tuple[int, int]) -> tuple[int, int]:
+    try:
+        first, second = map(operator.index, image_size)
+        if min(first, second) < 1:
+            raise ValueError
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"image_size={image_size!r}: expected two positive numbers, such as (512, 512)"
+        ) from None
+    return first, second
 
 
 @dataclass(frozen=True)
@@ -77,10 +125,62 @@ class Batch:
         return pa.Table.from_arrays(arrays, schema=features.arrow_schema)
 
 
-def batches(
-    config: str, storage: Storage, case: Case, pair: PairReader, depth: int, geometry: bool
+def case_batches(
+    options: RowOptions,
+    case: Case,
+    image: Readable,
+    mask: Readable,
+    *,
+    depth: int,
+    threads: int = 1,
+    check_first: bool = False,
 ) -> Iterator[Batch]:
-    """Yield the rows of a case: one for "3d"; for "2d" one a slice, ``depth`` at a time."""
+    """Yield the rows of a case: one for "3d"; for "2d" one a slice, ``depth`` at a time.
+
+    Slices are given before the end of the file is seen: with ``check_first`` it is seen before, by reading
+    the files twice.
+
+    Raises:
+        CaseError: the files cannot be used.
+    """
+    if check_first and options.config == "2d":
+        with _opened(replace(options, on_geometry=None), image, mask, threads) as pair:
+            pair.check()
+        _rewind(image, mask)
+    with _opened(options, image, mask, threads) as pair:
+        yield from _batches(options, case, pair, depth)
+
+
+@contextlib.contextmanager
+def _opened(options: RowOptions, image: Readable, mask: Readable, threads: int) -> Iterator[PairReader]:
+    with open_pair(
+        image,
+        mask,
+        on_geometry=options.on_geometry,
+        orientation=options.orientation,
+        label_scheme=options.label_scheme,
+        threads=threads,
+    ) as pair:
+        size, expected = pair.geometry.shape[1:], options.image_size
+        if expected is not None and size != expected:
+            raise ImageSizeError(
+                pair.name,
+                f"slices of {expected[0]} x {expected[1]}",
+                f"{size[0]} x {size[1]}",
+                f"Load cases of this size with image_size={size} (and cases=[...]), or leave this "
+                'one out with on_error="skip".',
+            )
+        yield pair
+
+
+def _rewind(*files: Readable) -> None:
+    for file in files:
+        if not isinstance(file, (str, os.PathLike)):
+            file.seek(0)
+
+
+def _batches(options: RowOptions, case: Case, pair: PairReader, depth: int) -> Iterator[Batch]:
+    config = options.config
     makers = {
         ("3d", "dense"): _dense_volume,
         ("3d", "compact"): _compact_volume,
@@ -88,7 +188,7 @@ def batches(
         ("2d", "compact"): _compact_slices,
     }
     case_columns: dict[str, Any] = {"patient_id": case.case_id, "index": case.index}
-    if geometry:
+    if options.geometry:
         case_columns |= {
             "source": case.source,
             "spacing": list(pair.geometry.spacing),
@@ -96,7 +196,7 @@ def batches(
             "orientation": pair.geometry.orientation,
         }
     done = 0
-    for image, segmentation in makers[config, storage](case.case_id, pair, depth):
+    for image, segmentation in makers[config, options.storage](case.case_id, pair, depth):
         count = len(image)
         columns: dict[str, Any] = {"image": image, "segmentation": segmentation}
         columns |= {name: [value] * count for name, value in case_columns.items()}

@@ -4,25 +4,23 @@ import pytest
 from volumes import intensities, labels, save
 
 import ctspine1k
-from ctspine1k.reader import open_pair
-from ctspine1k.rows import batches, row_features
+from ctspine1k.rows import RowOptions, case_batches
 
 CASE = ctspine1k.load_catalog()["liver_106"]
 
 
 @pytest.fixture
-def opened(tmp_path):
-    image, mask = save(tmp_path / "a.nii.gz", intensities()), save(tmp_path / "m.nii.gz", labels())
-    with open_pair(image, mask) as pair:
-        yield pair
+def files(tmp_path):
+    return save(tmp_path / "a.nii.gz", intensities()), save(tmp_path / "m.nii.gz", labels())
 
 
 @pytest.mark.parametrize("config", ["3d", "2d"])
 @pytest.mark.parametrize("geometry", [False, True])
 @pytest.mark.parametrize("storage", ["dense", "compact"])
-def test_a_table_is_what_datasets_makes_of_the_rows(opened, config, geometry, storage):
-    features = row_features(config, storage, (6, 5), geometry)
-    made = list(batches(config, storage, CASE, opened, 3, geometry))
+def test_a_table_is_what_datasets_makes_of_the_rows(files, config, geometry, storage):
+    options = RowOptions(config, storage, (6, 5), geometry=geometry).checked()
+    features = options.features()
+    made = list(case_batches(options, CASE, *files, depth=3))
     assert [len(batch.keys) for batch in made] == ([1] if config == "3d" else [3, 1])
     rows = [row for batch in made for _, row in batch.rows()]
     assert [list(row) for row in rows] == [
@@ -39,9 +37,10 @@ def test_a_table_is_what_datasets_makes_of_the_rows(opened, config, geometry, st
     assert ours.data.table.combine_chunks().to_pylist() == theirs.data.table.combine_chunks().to_pylist()
 
 
-def test_dense_voxels_reach_arrow_without_a_copy(opened):
-    (batch,) = batches("3d", "dense", CASE, opened, 1, False)
-    table = batch.table(row_features("3d", "dense", (6, 5), False))
+def test_dense_voxels_reach_arrow_without_a_copy(files):
+    options = RowOptions("3d", "dense", (6, 5))
+    (batch,) = case_batches(options, CASE, *files, depth=1)
+    table = batch.table(options.features())
     column = table.column("image").chunk(0).storage
     while hasattr(column, "values"):
         column = column.values
@@ -49,9 +48,9 @@ def test_dense_voxels_reach_arrow_without_a_copy(opened):
 
 
 @pytest.mark.parametrize("storage", ["dense", "compact"])
-def test_slices_lie_as_arrow_has_them(opened, storage):
+def test_slices_lie_as_arrow_has_them(files, storage):
     keys, arrays = [], []
-    for batch in batches("2d", storage, CASE, opened, 3, False):
+    for batch in case_batches(RowOptions("2d", storage), CASE, *files, depth=3):
         keys += batch.keys
         arrays += [batch.columns["image"], batch.columns["segmentation"]]
     assert keys == [f"liver_106/{number:04d}" for number in range(4)]
