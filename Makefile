@@ -4,7 +4,7 @@ PYTHON ?= python3
 NEWEST := .venv/newest/bin
 OLDEST := .venv/oldest/bin
 
-.PHONY: demo test test-newest test-oldest test-torch check bench clean
+.PHONY: demo test test-newest test-oldest test-torch check bench chaos clean
 
 # The picture that the README shows, docs/preview.png, is the one that it makes.
 demo: .venv/newest/ready
@@ -46,6 +46,10 @@ bench: .venv/bench/ready
 
 test-torch: .venv/bench/ready
 	.venv/bench/bin/pytest tests/with_torch.py
+
+# Kills exports, at random moments and before every change of a file: what they leave must be whole in the end.
+chaos: .venv/newest/ready
+	PYTHONPATH=tests $(NEWEST)/python tests/killing.py $(KILLS)
 
 clean:
 	rm -rf .venv build dist

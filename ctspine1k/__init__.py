@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ctspine1k.catalog import load_catalog as load_catalog
     from ctspine1k.checks import verify_files as verify_files
     from ctspine1k.errors import CTSpine1KError as CTSpine1KError
+    from ctspine1k.exporting import export_parquet as export_parquet
     from ctspine1k.lazy import LazyDataset as LazyDataset
     from ctspine1k.loading import load_dataset as load_dataset
     from ctspine1k.pictures import preview as preview
@@ -47,6 +48,7 @@ _MODULES = {
     "RawFile": "rawfiles",
     "VolumePair": "reader",
     "download_files": "selection",
+    "export_parquet": "exporting",
     "list_files": "selection",
     "load_catalog": "catalog",
     "load_dataset": "loading",

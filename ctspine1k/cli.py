@@ -59,8 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = _cli.main(
                 None if argv is None else list(argv), "ctspine1k", standalone_mode=False, obj=settings
             )
-        except click.Abort:
-            _tell("stopped")
+        except click.Abort as stop:
+            done = str(stop.__cause__ or "")  # what was stopped may say how far it was
+            _tell(f"stopped: {done}" if done else "stopped")
             return 130
         except SystemExit:  # Click's, where stdout is a closed pipe: its 1 would be a finding
             return 141
@@ -122,7 +123,14 @@ def _vertebra_names() -> list[str]:
     return [vertebra.name for vertebra in all_vertebrae()]
 
 
+def _label_schemes() -> tuple[str, ...]:
+    from ctspine1k.vertebrae import LABEL_SCHEMES
+
+    return LABEL_SCHEMES
+
+
 _CASE_ID = _Completed("id", _case_ids)
+_LABEL_SCHEME = _Completed("scheme", _label_schemes)
 _VERTEBRA = _Completed("name", _vertebra_names)
 
 
@@ -166,6 +174,22 @@ _CASES: list[_Decorator] = [
     ),
 ]
 
+#: What a scan knows.
+_SCANNED: list[_Decorator] = [
+    click.option(
+        "--has-vertebrae",
+        type=_VERTEBRA,
+        multiple=True,
+        help="Cases that hold it, as a scan has found; may be given again.",
+    ),
+    click.option(
+        "--scan", type=_FILE, help="The scan's table of cases [cases.parquet in --data-dir or here]."
+    ),
+]
+
+_ON_MISSING = click.option(
+    "--on-missing", type=click.Choice(["raise", "skip"]), help="What to do about files not there [raise]."
+)
 _DIRECTORY = click.argument("directory", metavar="[DIR]", required=False, type=_FOLDER)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 _NUM_PROC = click.option(
@@ -211,20 +235,25 @@ def _cli(ctx: click.Context) -> int | None:
     Raw files are those of --data-dir, or of a Hub repo. Data goes to stdout, the rest to stderr. The exit
     status is 0, or 2 after an error.
     """
+    return _help_if_bare(ctx)
+
+
+def _help_if_bare(ctx: click.Context) -> int | None:
+    """Tell the verbs where none is given, on every version of Click in the same way."""
     if ctx.invoked_subcommand is None:
         _tell(ctx.get_help())
         return 2
     return None
 
 
-def _verb(name: str, *options: _Decorator) -> _Decorator:
+def _verb(name: str, *options: _Decorator, group: click.Group = _cli) -> _Decorator:
     """Make a function a verb with these options, in this order, and --debug."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         every: list[_Decorator] = [*options, _DEBUG]
         for option in reversed(every):
             function = option(function)
-        command: Callable[..., Any] = _cli.command(name)(function)
+        command: Callable[..., Any] = group.command(name)(function)
         return command
 
     return decorate
@@ -299,15 +328,7 @@ def _bars_on_a_terminal() -> Iterator[None]:
     click.option("--tcia-series", metavar="PATTERN", help="A series' path on TCIA, such as '*Prone*'."),
     click.option("--issue", type=click.Choice(ISSUE_KINDS), help="Cases that are known for it."),
     click.option("--evidence", type=click.Choice(EVIDENCE), help="Cases with an issue that stands on it."),
-    click.option(
-        "--has-vertebrae",
-        type=_VERTEBRA,
-        multiple=True,
-        help="Cases that hold it, as a scan has found; may be given again.",
-    ),
-    click.option(
-        "--scan", type=_FILE, help="The scan's table of cases [cases.parquet in --data-dir or here]."
-    ),
+    *_SCANNED,
     click.option("--files", is_flag=True, help="List raw files instead of cases."),
     _JSON,
 )
@@ -373,9 +394,7 @@ def _info(case_id: str, split_file: Path | None, as_json: bool) -> None:
     *_PLACE,
     *_CASES,
     click.option("--kind", type=click.Choice(KINDS), help="Only images, or only masks."),
-    click.option(
-        "--on-missing", type=click.Choice(["raise", "skip"]), help="What to do about files not there [raise]."
-    ),
+    _ON_MISSING,
     click.option("--dry-run", is_flag=True, help="Tell files, bytes and free disk, and download nothing."),
     _JSON,
 )
@@ -600,6 +619,71 @@ def _read_all(cases: Sequence[Case], place: Mapping[str, Any]) -> Iterator[tuple
             _tell(f"warning: {files.case.case_id} is left out: {error}")
     if not given:
         raise click.ClickException("none of the cases can be drawn: see the warnings")
+
+
+@_cli.group("export", cls=_Verbs, invoke_without_command=True)
+@_DEBUG
+@click.pass_context
+def _export(ctx: click.Context) -> int | None:
+    """Write the data set in a form that loads without this package."""
+    return _help_if_bare(ctx)
+
+
+@_verb(
+    "parquet",
+    click.argument("out", type=click.Path()),
+    click.option("--config", type=click.Choice(["3d", "2d", "all"]), help="Volumes, slices, or both [all]."),
+    *_PLACE,
+    *_CASES,
+    *_SCANNED,
+    click.option("--image-size", type=int, nargs=2, metavar="I J", help="Voxels of a slice [512 512]."),
+    click.option("--orientation", metavar="CODE", help="Turn volumes so, such as RAS [as stored]."),
+    click.option("--label-scheme", type=_LABEL_SCHEME, help="What masks hold, such as binary [ctspine1k]."),
+    click.option("--geometry", is_flag=True, help="Add columns source, spacing, affine, orientation."),
+    _ON_MISSING,
+    click.option(
+        "--on-error",
+        type=click.Choice(["raise", "skip"]),
+        help="Cases that cannot be used: let their shards fail, or leave them out and say so [raise].",
+    ),
+    click.option(
+        "--on-geometry",
+        type=click.Choice(["raise", "warn"]),
+        help="Masks that lie elsewhere than their images [warn].",
+    ),
+    click.option("--cases-per-shard", type=click.IntRange(min=1), help="Whole cases in a file [4]."),
+    click.option(
+        "--num-proc",
+        type=click.IntRange(min=1),
+        help="Processes, of up to 8 GB each for 3d, 0.5 GB for 2d [1].",
+    ),
+    click.option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Have the workers of this Dask scheduler do the work; or its scheduler file.",
+    ),
+    click.option("--verify", is_flag=True, help="Read all shards that are there; make bad ones anew."),
+    _JSON,
+    group=_export,
+)
+def _export_parquet(
+    out: str, geometry: bool, verify: bool, has_vertebrae: tuple[str, ...], as_json: bool, **options: Any
+) -> int:
+    """Write Parquet files, a table of cases, a card and a manifest to OUT, a folder or an fsspec URL.
+
+    An export that was stopped goes on where it was. The exit status is 0, or 1 if shards failed: the others
+    are made.
+    """
+    from ctspine1k.exporting import export_parquet
+
+    given = _somewhere(_given(has_vertebrae=list(has_vertebrae) or None, **options))
+    with _bars_on_a_terminal():
+        report = export_parquet(out, geometry=geometry, verify=verify, **given)
+    if as_json:
+        _print_json({**asdict(report), "ok": report.ok})
+    else:
+        click.echo(report.summary())
+    return 0 if report.ok else 1
 
 
 @_verb(

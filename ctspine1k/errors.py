@@ -10,9 +10,10 @@
     ├── ChecksumError          a file that differs from the Hub's record (ValueError)
     ├── NothingLeftError       a split of which every case was skipped       (ValueError)
     ├── HubError               the Hub, or a repo or revision on it, cannot be reached (ConnectionError)
-    ├── NoSpaceError           less disk is free than a download needs       (OSError)
+    ├── NoSpaceError           less disk is free than the work needs         (OSError)
     ├── StoredArrayError       stored voxels that cannot be read             (ValueError)
     ├── ScanTableError         a scan's table that cannot be used            (ValueError)
+    ├── OutputError            a folder that holds something else            (ValueError)
     ├── BusyError              another process is writing the same output    (RuntimeError)
     ├── WorkerError            a worker process died                         (RuntimeError)
     ├── MissingPackageError    a package of an extra is not installed        (ImportError)
@@ -50,6 +51,7 @@ __all__ = [
     "MissingPackageError",
     "NoSpaceError",
     "NothingLeftError",
+    "OutputError",
     "PairMismatchError",
     "ScanTableError",
     "SkippedCasesWarning",
@@ -180,21 +182,21 @@ class HubError(CTSpine1KError, ConnectionError):
 
 
 class NoSpaceError(CTSpine1KError, OSError):
-    """Less disk is free than a download needs; ``needed`` and ``free`` are bytes."""
+    """Less disk is free than is needed ``purpose``; ``needed`` and ``free`` are bytes."""
 
-    def __init__(self, folder: str, needed: int, free: int) -> None:
+    def __init__(self, folder: str, purpose: str, needed: int, free: int, advice: str) -> None:
         # OSError reads several arguments as errno and names: hand it none.
         super().__init__()
-        self.folder, self.needed, self.free = folder, needed, free
+        self.folder, self.purpose, self.needed, self.free = folder, purpose, needed, free
+        self.advice = advice
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.folder, self.needed, self.free)
+        return type(self), (self.folder, self.purpose, self.needed, self.free, self.advice)
 
     def __str__(self) -> str:
         return (
-            f"{self.folder}: expected room for a download of {self.needed / 1e9:,.2f} GB, found "
-            f"{self.free / 1e9:,.2f} GB free. Select fewer cases, or set HF_HUB_CACHE to a folder on a "
-            "larger disk."
+            f"{self.folder}: expected room for {self.purpose} of {self.needed / 1e9:,.2f} GB, found "
+            f"{self.free / 1e9:,.2f} GB free. {self.advice}"
         )
 
 
@@ -228,16 +230,27 @@ class ScanTableError(CTSpine1KError, ValueError):
         return f"{self.path}: expected {self.expected}, found {self.found}. {self.advice}"
 
 
+class OutputError(CTSpine1KError, ValueError):
+    """A folder that is to be written to, and holds what is not ours to replace."""
+
+    def __init__(self, path: str, expected: str, found: str, advice: str) -> None:
+        super().__init__(path, expected, found, advice)
+        self.path, self.expected, self.found, self.advice = path, expected, found, advice
+
+    def __str__(self) -> str:
+        return f"{self.path}: expected {self.expected}, found {self.found}. {self.advice}"
+
+
 class BusyError(CTSpine1KError, RuntimeError):
     """Another process is writing the same output."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        self.path = path
+    def __init__(self, path: str, who: str = "another process") -> None:
+        super().__init__(path, who)
+        self.path, self.who = path, who
 
     def __str__(self) -> str:
         return (
-            f"{self.path}: expected to be the only one to write it, found another process at it. Wait until "
+            f"{self.path}: expected to be the only one to write it, found {self.who} at it. Wait until "
             "that is done, and run again: what it has done is kept."
         )
 
@@ -290,6 +303,12 @@ class PairMismatchError(CaseError):
 
 class ImageSizeError(CaseError):
     """A volume whose slices are not of the size that the features promise."""
+
+
+def unreadable(path: str, error: OSError) -> FileFormatError:
+    """Tell of a file that the machine does not hand out."""
+    reason = error.strerror or str(error)
+    return FileFormatError(path, "a file that can be read", reason, "See to its rights and its disk.")
 
 
 def shortened(names: Iterable[object], limit: int = 10) -> str:

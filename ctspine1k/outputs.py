@@ -1,32 +1,53 @@
-"""Files that appear whole or not at all, and that one process at a time writes."""
+"""Files that appear whole or not at all, and that one process at a time writes; sha256, and room on disk."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import filelock
 
 from ctspine1k.errors import BusyError
 
-__all__ = ["only_writer", "whole_file"]
+__all__ = ["digest", "free_bytes", "only_writer", "whole_file"]
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Give a path to write to, in the same folder: what is there at the end takes the place of ``path``.
+def whole_file(path: Path, scratch: Path | None = None) -> Iterator[Path]:
+    """Give a path to write to: what is there at the end, on the disk, takes the place of ``path``.
 
     After an error nothing is left of it, and what was at ``path`` before is still there.
+
+    Args:
+        path: the file.
+        scratch: a folder, on the same disk, for what is not whole yet; None for that of the file.
 
     Raises:
         FileNotFoundError: there is no such folder.
     """
-    with tempfile.TemporaryDirectory(prefix=".ctspine1k-", dir=path.absolute().parent) as scratch:
-        written = Path(scratch) / path.name
+    folder = path.absolute().parent
+    with tempfile.TemporaryDirectory(prefix=".ctspine1k-", dir=scratch or folder) as place:
+        written = Path(place) / path.name
         yield written
+        _flush(written, os.O_RDWR)
         written.replace(path)
+        if os.name != "nt":  # Windows opens no folders
+            _flush(folder, os.O_RDONLY)
+
+
+def _flush(path: Path, flags: int) -> None:
+    """Have the disk hold what was written, before a power cut can take it."""
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -45,3 +66,17 @@ def only_writer(path: Path) -> Iterator[None]:
                 lock.unlink(missing_ok=True)
     except filelock.Timeout:
         raise BusyError(str(path)) from None
+
+
+def digest(file: IO[bytes]) -> str:
+    """Give the sha256 of what is left to read."""
+    sha256 = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        sha256.update(chunk)
+    return sha256.hexdigest()
+
+
+def free_bytes(folder: Path) -> int:
+    """Tell how many bytes are free where a folder is, or will be."""
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
+    return shutil.disk_usage(there).free

@@ -9,40 +9,33 @@ from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
 import os
-import signal
-import threading
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from huggingface_hub.utils.tqdm import disable_progress_bars
 from tqdm import tqdm
 
 from ctspine1k.catalog import Case, Catalog, load_catalog
 from ctspine1k.errors import (
     CaseError,
     ChecksumError,
-    FileFormatError,
     MissingFilesError,
     PairMismatchError,
     ScanTableError,
     SkippedCasesWarning,
-    WorkerError,
     check_choice,
+    unreadable,
 )
 from ctspine1k.measures import CaseMeasures, measure, require_scipy
 from ctspine1k.outputs import only_writer
 from ctspine1k.rawfiles import CaseFiles
 from ctspine1k.reader import check_file, open_pair
 from ctspine1k.selection import pair_files, select_cases, some
-from ctspine1k.sources import DEFAULT_REPO, Source, find_source, is_terminal, quiet_hub
+from ctspine1k.sources import DEFAULT_REPO, Source, find_source, is_terminal
 from ctspine1k.tables import (
     SCAN_VERSION,
     ScanTables,
@@ -53,6 +46,7 @@ from ctspine1k.tables import (
 )
 from ctspine1k.threads import usable_threads
 from ctspine1k.vertebrae import name, region
+from ctspine1k.workers import check_num_proc, in_processes
 
 __all__ = ["ScanReport", "ScannedCase", "scan_cases", "scan_files"]
 
@@ -204,57 +198,11 @@ def scan_cases(
         WorkerError: a worker process died.
         HubError: the Hub cannot be reached.
     """
-    if num_proc < 1:
-        raise ValueError(f"num_proc={num_proc}: expected 1 or more")
-    work = partial(_scan_case, source)
-    num_proc = min(num_proc, len(pairs))
+    check_num_proc(num_proc)
     source.prepare([file for pair in pairs for file in (pair.image, pair.mask)])
-    progress = partial(tqdm, desc="Scanning", unit="case", total=len(pairs), disable=not is_terminal())
-    if num_proc <= 1:
-        with quiet_hub():
-            yield from progress(map(work, pairs))
-        return
-    # Started anew, not forked: a fork of a process with threads may hang.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(num_proc, context, initializer=_start_worker)
-    try:
-        with _interrupts_held():  # by the workers for as long as they live, as they inherit it
-            futures = [pool.submit(work, pair) for pair in pairs]
-        for future in progress(as_completed(futures)):
-            yield future.result()
-    except BrokenProcessPool as error:
-        raise WorkerError(
-            f"a worker process died before it was done, with {num_proc} at work: out of memory, or killed. "
-            "Run again, with a smaller num_proc: what is done is kept."
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    disable_progress_bars()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """End this worker when the process that started it is gone, however it went."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-@contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back until the workers are started: it is for the process that the user sees."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    scanned = in_processes(partial(_scan_case, source.pinned()), pairs, num_proc)
+    with contextlib.closing(scanned):
+        yield from tqdm(scanned, desc="Scanning", unit="case", total=len(pairs), disable=not is_terminal())
 
 
 def _scan_case(source: Source, files: CaseFiles) -> ScannedCase:
@@ -262,7 +210,7 @@ def _scan_case(source: Source, files: CaseFiles) -> ScannedCase:
         # Before they are read: a file that is replaced meanwhile must not pass for what was measured.
         states = source.state(files.image), source.state(files.mask)
     except OSError as error:
-        return ScannedCase(files, ("", ""), None, (_unreadable(files.image.path, error),))
+        return ScannedCase(files, ("", ""), None, (unreadable(files.image.path, error),))
     try:
         image, mask = source.fetch([files.image, files.mask])
     except ChecksumError as error:
@@ -286,13 +234,8 @@ def _problem_of(path: Path) -> CaseError | None:
     except CaseError as error:
         return error
     except OSError as error:
-        return _unreadable(str(path), error)
+        return unreadable(str(path), error)
     return None
-
-
-def _unreadable(path: str, error: OSError) -> CaseError:
-    reason = error.strerror or str(error)
-    return FileFormatError(path, "a file that can be read", reason, "See to its rights and its disk.")
 
 
 def _record(one: ScannedCase) -> dict[str, Any]:

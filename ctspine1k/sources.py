@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import glob
-import hashlib
 import os
 import shutil
 import sys
@@ -29,6 +28,7 @@ from huggingface_hub.utils.tqdm import (
 from ctspine1k import __version__
 from ctspine1k.catalog import Case
 from ctspine1k.errors import ChecksumError, CTSpine1KError, CTSpine1KWarning, HubError, NoSpaceError
+from ctspine1k.outputs import digest, free_bytes
 from ctspine1k.rawfiles import RawFile, is_image_name, match_names
 
 __all__ = [
@@ -78,6 +78,12 @@ class Source(Protocol):
 
     def state(self, file: RawFile) -> str:
         """Tell which file it is, wherever the place is seen from: it changes when the file does."""
+
+    def pinned(self) -> Source:
+        """Give the same place at the commit it is at, without what was looked up: small, to be sent."""
+
+    def origin(self) -> dict[str, str]:
+        """Tell where the files are from, in a form that may be published."""
 
     def paths(self) -> list[str]:
         """List all files of the place, also those of no case: in the repo, or absolute on disk."""
@@ -167,6 +173,14 @@ class FolderSource:
         state = f"{self.relative(file.path)} {stat.st_size} {stat.st_mtime_ns}"
         return state.encode(errors="backslashreplace").decode()  # a name need not be UTF-8
 
+    def pinned(self) -> FolderSource:
+        """Give the folder as it is: it has no commits."""
+        return FolderSource(self.root)
+
+    def origin(self) -> dict[str, str]:
+        """Tell the folder's name: where it lies is nobody else's affair."""
+        return {"folder": self.root.name}
+
     def paths(self) -> list[str]:
         """List all files below the folder but hidden ones."""
         return self._paths
@@ -227,7 +241,8 @@ class HubSource:
         needed = sum(file.size for file in self.lacking(files))
         free, cache = free_space()
         if needed > free:
-            raise NoSpaceError(str(cache), needed, free)
+            advice = "Select fewer cases, or set HF_HUB_CACHE to a folder on a larger disk."
+            raise NoSpaceError(str(cache), "a download", needed, free, advice)
         if "is_recorded" not in vars(self):
             with self._explained():
                 self._record_revision(files[0])
@@ -311,6 +326,14 @@ class HubSource:
     def state(self, file: RawFile) -> str:
         """Tell path and sha256, or, of a file that has none on the Hub, size and commit."""
         return f"{file.path} {file.sha256 or f'{file.size} {self.commit}'}"
+
+    def pinned(self) -> HubSource:
+        """Give the repo at its commit."""
+        return HubSource(self.repo_id, self.commit, self.token)
+
+    def origin(self) -> dict[str, str]:
+        """Tell repo and commit."""
+        return {"repo_id": self.repo_id, "commit": self.commit}
 
     def paths(self) -> list[str]:
         """List all files of the repo; offline, those that are cached."""
@@ -451,8 +474,7 @@ def quiet_hub() -> Iterator[None]:
 def free_space() -> tuple[int, Path]:
     """Tell how many bytes are free where the Hub's cache is, or will be, and where that is."""
     cache = Path(huggingface_hub.constants.HF_HUB_CACHE)
-    there = next(folder for folder in (cache, *cache.parents) if folder.is_dir())
-    return shutil.disk_usage(there).free, cache
+    return free_bytes(cache), cache
 
 
 def _api(token: str | bool | None) -> huggingface_hub.HfApi:
@@ -524,9 +546,7 @@ def _verify(path: Path, file: RawFile, advice: str) -> None:
         raise ChecksumError(file.url, "size", str(file.size), str(size), advice)
     if file.sha256 is None:  # not in LFS: git has no sha256 of it
         return
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    if digest.hexdigest() != file.sha256:
-        raise ChecksumError(file.url, "sha256", file.sha256, digest.hexdigest(), advice)
+        found = digest(stream)
+    if found != file.sha256:
+        raise ChecksumError(file.url, "sha256", file.sha256, found, advice)

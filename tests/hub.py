@@ -1,7 +1,12 @@
-"""A Hub on loopback: the endpoints that `huggingface_hub` and `datasets` call, byte counts, faults on demand."""
+"""A Hub on loopback: the endpoints that `huggingface_hub` and `datasets` call, byte counts, faults on demand.
+
+An upload takes four steps: `_preupload` says which way each file goes, `_batch` where the large ones go,
+`_store` takes the bytes of one, and `_commit` makes them files, or takes files away.
+"""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -12,6 +17,7 @@ import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import PurePosixPath
 from typing import Any
 
 #: Bytes sent at a time, so that a client that stops reading leaves the rest unsent.
@@ -25,7 +31,8 @@ class Repo:
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
     token: str | None = None
-    page: int = 3  #: files a page of a listing: few, so that tests see several pages
+    page: int = 3  #: entries a page of a listing: few, so that tests see several pages
+    objects: dict[str, bytes] = field(default_factory=dict)  #: large files that were uploaded, by sha256
 
     def commit(self, files: dict[str, bytes]) -> str:
         """Add a commit and let "main" stand for it."""
@@ -60,6 +67,7 @@ class Hub:
         self.requests: list[Request] = []
         #: By file name: what happens to the next requests for its bytes, one fault a request.
         self.faults: dict[str, list[Any]] = {}
+        self.lock = threading.Lock()  #: one commit at a time
         self._server = _Server(("127.0.0.1", 0), _handler(self))
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
@@ -88,6 +96,7 @@ class Hub:
 def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # else a body waits 40 ms for the word that the head has come
 
         def setup(self) -> None:
             super().setup()
@@ -106,15 +115,17 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             self._answer()
 
+        def do_PUT(self) -> None:
+            self._answer()
+
         def _answer(self) -> None:
             url = urllib.parse.urlsplit(self.path)
             path = urllib.parse.unquote(url.path)
             self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             self.request_seen = Request(self.command, path, self.headers.get("Range"))
             hub.requests.append(self.request_seen)
-            if found := re.fullmatch(
-                r"/api/datasets/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(.*))?", path
-            ):
+            verbs = "revision|tree|paths-info|preupload|commit"
+            if found := re.fullmatch(rf"/api/datasets/([^/]+/[^/]+)(?:/({verbs})/([^/]+)(.*))?", path):
                 repo_id, verb, revision, rest = found.groups()
                 if (files := self._files(repo_id, revision or "main")) is not None:
                     getattr(self, f"_{verb or 'revision'}")(repo_id, *files, rest or "", url.query)
@@ -122,6 +133,14 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 repo_id, revision, name = found.groups()
                 if (files := self._files(repo_id, revision)) is not None:
                     self._resolve(*files, name)
+            elif found := re.fullmatch(r"/datasets/([^/]+/[^/]+)\.git/info/lfs/objects/(batch|verify)", path):
+                repo_id, verb = found.groups()
+                if self._files(repo_id, "main") is not None:
+                    getattr(self, f"_{verb}")(repo_id, json.loads(self.body))
+            elif found := re.fullmatch(r"/lfs/([^/]+/[^/]+)/([^/]+)", path):  # a signed URL: no token
+                self._store(*found.groups())
+            elif path == "/api/validate-yaml":
+                self._json({"errors": [], "warnings": []})
             else:
                 self._error(404, "EntryNotFound")
 
@@ -151,17 +170,24 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             )
 
         def _tree(self, repo_id: str, sha: str, files: dict[str, bytes], rest: str, query: str) -> None:
-            under = rest.strip("/")
-            names = [name for name in files if name.startswith(under)]
+            options = dict(urllib.parse.parse_qsl(query))
+            below = f"{rest.strip('/')}/".lstrip("/")
+            is_deep = options.get("recursive", "").lower() == "true"
+            entries = [
+                entry
+                for entry in _entries(files)
+                if entry["path"].startswith(below) and (is_deep or "/" not in entry["path"][len(below) :])
+            ]
+            if below and not entries:
+                self._error(404, "EntryNotFound", sha)
+                return
             page = hub.repos[repo_id].page
-            start = int(urllib.parse.parse_qs(query).get("cursor", ["0"])[0])
+            start = int(options.get("cursor", 0))
             headers = {}
-            if start + page < len(names):
-                link = (
-                    f"{hub.url}/api/datasets/{repo_id}/tree/{sha}{rest}?recursive=true&cursor={start + page}"
-                )
-                headers["Link"] = f'<{link}>; rel="next"'
-            self._json([_entry(name, files[name]) for name in names[start : start + page]], headers)
+            if start + page < len(entries):
+                more = urllib.parse.urlencode({**options, "cursor": start + page})
+                headers["Link"] = f'<{hub.url}/api/datasets/{repo_id}/tree/{sha}{rest}?{more}>; rel="next"'
+            self._json(entries[start : start + page], headers)
 
         def _json(self, value: object, headers: dict[str, str] | None = None) -> None:
             body = json.dumps(value).encode()
@@ -178,6 +204,63 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             _, _, files, _, _ = args
             asked = json.loads(self.body)["paths"]
             self._json([_entry(name, files[name]) for name in asked if name in files])
+
+        def _preupload(self, repo_id: str, sha: str, files: dict[str, bytes], rest: str, query: str) -> None:
+            told = []
+            for file in json.loads(self.body)["files"]:
+                name = file["path"]
+                # As .gitattributes has it in a new repo; and what is larger than that goes this way, too.
+                is_large = name.endswith(".parquet") or file["size"] > 5 << 20
+                known = {"oid": (_sha256 if is_large else _git_sha1)(files[name])} if name in files else {}
+                mode = "lfs" if is_large else "regular"
+                told.append({"path": name, "uploadMode": mode, "shouldIgnore": False, **known})
+            self._json({"files": told})
+
+        def _batch(self, repo_id: str, asked: dict[str, Any]) -> None:
+            told = []
+            for one in asked["objects"]:
+                upload = {"href": f"{hub.url}/lfs/{repo_id}/{one['oid']}"}
+                verify = {"href": f"{hub.url}/datasets/{repo_id}.git/info/lfs/objects/verify"}
+                is_known = one["oid"] in hub.repos[repo_id].objects
+                told.append(one if is_known else {**one, "actions": {"upload": upload, "verify": verify}})
+            self._json({"transfer": "basic", "objects": told})
+
+        def _store(self, repo_id: str, oid: str) -> None:
+            if _sha256(self.body) != oid:
+                self._error(400, "BadDigest")
+                return
+            hub.repos[repo_id].objects[oid] = self.body
+            self._json({})
+
+        def _verify(self, repo_id: str, asked: dict[str, Any]) -> None:
+            stored = hub.repos[repo_id].objects.get(asked["oid"])
+            if stored is None or len(stored) != asked["size"]:
+                self._error(404, "ObjectNotFound")
+            else:
+                self._json({})
+
+        def _commit(self, repo_id: str, *args: Any) -> None:
+            repo = hub.repos[repo_id]
+            with hub.lock:
+                files = dict(repo.commits[repo.refs["main"]])
+                for line in self.body.splitlines():
+                    change = json.loads(line)
+                    key, value = change["key"], change["value"]
+                    if key == "file":
+                        files[value["path"]] = base64.b64decode(value["content"])
+                    elif key == "lfsFile":
+                        files[value["path"]] = repo.objects[value["oid"]]
+                    elif key == "deletedFile" and value["path"] not in files:
+                        self._error(404, "EntryNotFound")
+                        return
+                    elif key == "deletedFile":
+                        del files[value["path"]]
+                    elif key == "deletedFolder":
+                        folder = value["path"].rstrip("/") + "/"
+                        files = {name: files[name] for name in files if not name.startswith(folder)}
+                sha = repo.commit(files)
+            url = f"{hub.url}/datasets/{repo_id}/commit/{sha}"
+            self._json({"success": True, "commitOid": sha, "commitUrl": url, "hookOutput": ""})
 
         def _resolve(self, sha: str, files: dict[str, bytes], name: str) -> None:
             if name not in files:
@@ -198,8 +281,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                     return
             self.send_response(206 if asked else 200)
             self.send_header("X-Repo-Commit", sha)
-            self.send_header("ETag", f'"{hashlib.sha256(files[name]).hexdigest()}"')
-            self.send_header("X-Linked-ETag", f'"{hashlib.sha256(files[name]).hexdigest()}"')
+            self.send_header("ETag", f'"{_sha256(files[name])}"')
+            self.send_header("X-Linked-ETag", f'"{_sha256(files[name])}"')
             self.send_header("X-Linked-Size", str(len(files[name])))
             self.send_header("Accept-Ranges", "bytes")
             if asked:
@@ -233,11 +316,28 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
+def _entries(files: dict[str, bytes]) -> list[dict[str, Any]]:
+    """Give what is in a repo: the folders, then the files."""
+    folders = {str(folder) for name in files for folder in list(PurePosixPath(name).parents)[:-1]}
+    return [
+        {"type": "directory", "path": name, "oid": _git_sha1(name.encode()), "size": 0}
+        for name in sorted(folders)
+    ] + [_entry(name, data) for name, data in files.items()]
+
+
 def _entry(name: str, data: bytes) -> dict[str, Any]:
     return {
         "type": "file",
         "path": name,
-        "oid": hashlib.sha1(data).hexdigest(),  # noqa: S324 (git's)
+        "oid": _git_sha1(data),
         "size": len(data),
-        "lfs": {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130},
+        "lfs": {"oid": _sha256(data), "size": len(data), "pointerSize": 130},
     }
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _git_sha1(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()  # noqa: S324 (git's)

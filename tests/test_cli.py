@@ -8,7 +8,9 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from spines import save_spine, spine
 from volumes import break_case
@@ -50,7 +52,19 @@ def test_without_a_verb_it_tells_the_verbs_in_the_order_of_use(run):
     status, out, err = run()
     assert (status, out) == (2, "")
     verbs = re.findall(r"^  (\w+)  ", err.partition("Commands:")[2], re.MULTILINE)
-    assert verbs == ["list", "info", "download", "scan", "verify", "preview", "vertebrae", "cite", "demo"]
+    assert verbs == [
+        "list",
+        "info",
+        "download",
+        "scan",
+        "verify",
+        "preview",
+        "export",
+        "vertebrae",
+        "cite",
+        "demo",
+    ]
+    assert re.findall(r"^  (\w+)  ", run("export")[2].partition("Commands:")[2], re.MULTILINE) == ["parquet"]
     assert run("--version") == (0, f"{__version__}\n", "")
     assert run("-h")[0] == 0
 
@@ -502,4 +516,51 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(run, root):
     (root / "file").touch()
     status, out, err = run("verify", root, "--case", "liver_106", "--out", root / "file" / "r.csv")
     assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+
+
+def test_export(run, root):
+    where = ("export", "parquet", "out", "--data-dir", root, "--image-size", 56, 80)
+    cases = ("--case", "liver_83", "--case", "HN_P023")
+    status, out, err = run(*where, *cases, "--config", "2d", "--geometry", "--label-scheme", "binary")
+    assert (status, err) == (0, "")
+    assert out.splitlines()[-1] == "2 shards made, 0 kept, 0 cases failed"
+    assert re.match(r"2d train: \d+ rows in 1 shards, [\d,]+ bytes\n2d validation: ", out)
+    rows = pq.read_table("out/2d/train/00000-of-00001.parquet")
+    assert {"spacing", "affine", "orientation"} <= set(rows.column_names)
+    assert np.unique(rows["segmentation"].combine_chunks().flatten().flatten()).tolist() == [0, 1]
+    status, out, err = run(
+        *where, *cases, "--config", "2d", "--geometry", "--label-scheme", "binary", "--verify", "--json"
+    )
+    report = json.loads(out)
+    assert (status, report["made"], report["kept"], report["ok"]) == (0, 0, 2, True)
+
+
+def test_export_of_a_broken_case(run, root):
+    break_case(root, "liver_83")
+    where = ("export", "parquet", "out", "--data-dir", root, "--image-size", 56, 80, "--num-proc", 2)
+    cases = ("--case", "liver_83", "--case", "HN_P023")
+    status, out, _ = run(*where, *cases)
+    assert status == 1
+    assert "failed: liver_83: raw_data/volumes/MSD-T10/liver_83.nii.gz: expected" in out
+    assert out.endswith("2 shards made, 0 kept, 1 cases failed\n")
+    status, out, _ = run(*where, *cases, "--on-error", "skip")
+    assert status == 0
+    assert "left out: liver_83: " in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("out",), "Say where"),
+        (("", "--data-dir", "."), "out is empty"),
+        (("nonsense://x", "--case", "liver_83", "--data-dir", "ROOT"), "expected a URL that fsspec can open"),
+        (("out", "--data-dir", "ROOT", "--label-scheme", "x"), "label_scheme='x': expected one of"),
+        (("out", "--data-dir", "ROOT", "--num-proc", "0"), "num-proc"),
+    ],
+)
+def test_export_of_what_cannot_be(run, root, arguments, message):
+    status, out, err = run("export", "parquet", *(root if word == "ROOT" else word for word in arguments))
+    assert (status, out) == (2, "")
+    assert message in err
     assert err.count("\n") == 1

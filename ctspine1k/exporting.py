@@ -1,0 +1,486 @@
+"""An export: the rows of `load_dataset` as Parquet files that load anywhere, without this package.
+
+::
+
+    OUT/3d/train/00000-of-00153.parquet    rows of whole cases (`ctspine1k.shards`)
+    OUT/2d/...
+    OUT/cases.parquet                      what is known of each case
+    OUT/README.md                          the card (`ctspine1k.card`)
+    OUT/manifest.json                      what was made of what (`ctspine1k.manifest`); there when all is
+
+Each shard is one piece of work, done by a process of this machine or by a worker of a Dask cluster.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from ctspine1k import __version__
+from ctspine1k.card import CARD, CASES_TABLE, SplitSize, make_card, split_sizes
+from ctspine1k.catalog import Case
+from ctspine1k.errors import (
+    CTSpine1KWarning,
+    GeometryWarning,
+    MissingFilesError,
+    NoSpaceError,
+    NothingLeftError,
+    OutputError,
+    ScanTableError,
+    SkippedCasesWarning,
+    check_choice,
+    shortened,
+)
+from ctspine1k.folders import Entry, OutFolder, out_folder
+from ctspine1k.manifest import (
+    MANIFEST,
+    ShardRecord,
+    begin,
+    finish,
+    is_export,
+    read_records,
+)
+from ctspine1k.outputs import digest, free_bytes
+from ctspine1k.rawfiles import CaseFiles
+from ctspine1k.rows import RowOptions
+from ctspine1k.selection import pair_files, select_cases, some
+from ctspine1k.shards import ADVICE_IF_FULL, ShardOutcome, ShardTask, export_shard, plan_shards
+from ctspine1k.sources import DEFAULT_REPO, Source, find_source, free_space, is_terminal
+from ctspine1k.tables import CASES as SCAN_COLUMNS
+from ctspine1k.tables import read_tables
+from ctspine1k.vertebrae import LabelScheme
+from ctspine1k.workers import check_num_proc, in_processes, on_cluster
+
+__all__ = ["ExportReport", "export_parquet"]
+
+CONFIGS = ("3d", "2d")
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export did."""
+
+    out: str  #: the folder
+    made: int  #: shards that were written
+    kept: int  #: shards that were there
+    sizes: tuple[SplitSize, ...]  #: of what is there, by config and split
+    failed: dict[str, str]  #: shards that could not be made, and why, by case id
+    skipped: dict[str, str]  #: why a case was left out, by case id
+
+    @property
+    def ok(self) -> bool:
+        """Whether the export is whole."""
+        return not self.failed
+
+    def summary(self) -> str:
+        """Tell it in some lines."""
+        lines = [
+            f"{size.config} {size.split}: {size.rows:,} rows in {size.shards:,} shards, {size.bytes:,} bytes"
+            for size in self.sizes
+        ]
+        lines += [f"left out: {case_id}: {reason}" for case_id, reason in self.skipped.items()]
+        lines += [f"failed: {what}: {reason}" for what, reason in self.failed.items()]
+        lines.append(f"{self.made:,} shards made, {self.kept:,} kept, {len(self.failed):,} cases failed")
+        return "\n".join(lines)
+
+
+def export_parquet(
+    out: str | os.PathLike[str],
+    *,
+    config: Literal["3d", "2d", "all"] = "all",
+    data_dir: str | os.PathLike[str] | None = None,
+    repo_id: str = DEFAULT_REPO,
+    revision: str | None = None,
+    split_file: str | os.PathLike[str] | None = None,
+    split: str | None = None,
+    source: str | None = None,
+    case: str | Case | Iterable[str | Case] | None = None,
+    special_case: str | None = None,
+    exclude_issues: Literal["reported", "all"] | None = None,
+    has_vertebrae: str | Sequence[str] | None = None,
+    scan: str | os.PathLike[str] | None = None,
+    image_size: tuple[int, int] | None = None,
+    orientation: str | None = None,
+    label_scheme: LabelScheme = "ctspine1k",
+    geometry: bool = False,
+    on_missing: Literal["raise", "skip"] = "raise",
+    on_error: Literal["raise", "skip"] = "raise",
+    on_geometry: Literal["raise", "warn"] = "warn",
+    cases_per_shard: int = 4,
+    num_proc: int = 1,
+    scheduler: str | None = None,
+    verify: bool = False,
+    token: str | bool | None = None,
+) -> ExportReport:
+    """Write the rows of `load_dataset` as Parquet shards, with a card, a table of cases and a manifest.
+
+    An export that was stopped, however it was, goes on where it was: shards that are there are kept, unless
+    their options, the raw files or their own bytes have changed. The same selection gives the same bytes.
+
+    Args:
+        out: a folder, or an fsspec URL such as "s3://bucket/folder"; how to log in there is for fsspec's
+            configuration. It holds this export alone.
+        config: "3d", one row a case, "2d", one row an axial slice, or "all" for both.
+        data_dir: a folder with raw files in any layout, instead of the Hub.
+        repo_id: a Hub repo (dataset) with them; they are downloaded to the Hub's cache.
+        revision: its branch, tag or commit; None for "main".
+        split_file: another assignment in the format of ``data_split.txt``.
+        split: with the next four, which cases, as of `Catalog.where` and `Catalog.select`.
+        source: one of `ctspine1k.catalog.SOURCES`.
+        case: one case or several, by id or as `Case`.
+        special_case: one of `ctspine1k.catalog.SPECIAL_CASES`.
+        exclude_issues: leave out cases with a "reported" issue, or "all" with any.
+        has_vertebrae: only cases that hold all of these, as a scan has found.
+        scan: the table of cases that `ctspine1k.scan_files` wrote, whose columns ``cases.parquet`` then has,
+            too; None for the place where a scan puts it, if it is there.
+        image_size: voxels along the first and second axis of each slice; None for (512, 512).
+        orientation: with the next two as of `load_dataset`.
+        label_scheme: what segmentations hold.
+        geometry: add columns source, spacing, affine and orientation.
+        on_missing: "raise" if a case has no raw files, or "skip" it: manifest and card then name it.
+        on_error: "raise" lets the shard of a case whose files cannot be used fail, and makes the others;
+            "skip" leaves the case out: manifest and card then name it.
+        on_geometry: "warn" if a mask lies elsewhere than its image, or "raise".
+        cases_per_shard: whole cases in a file; 4 make some 600 MB.
+        num_proc: processes that make shards; each needs up to 8 GB for "3d", and 0.5 GB for "2d". More
+            than one start Python anew, so a script needs ``if __name__ == "__main__":``.
+        scheduler: the address of a Dask scheduler, such as "tcp://node1:8786", or its scheduler file: its
+            workers make the shards, instead of processes of this machine.
+        verify: read all shards that are there, and make those anew whose bytes are not what they were.
+        token: for a private repo; None for the token you are logged in with.
+
+    Returns:
+        What was done. Where a shard failed, ``ok`` is False, there is no manifest yet, and ``failed`` says
+        why: mend the files, or leave them out, and run again.
+
+    Raises:
+        ValueError: an argument that is not allowed.
+        MissingFilesError: cases have no raw files, and ``on_missing`` is "raise" or none has.
+        NothingLeftError: all cases were skipped.
+        OutputError: ``out`` holds something else, or an export of other cases.
+        BusyError: another process is writing there.
+        NoSpaceError: a disk is too small, or full; what is done is kept.
+        HubError: the Hub cannot be reached; what is done is kept.
+        WorkerError: a worker died, or the scheduler is lost; what is done is kept.
+        MissingPackageError: a scheduler needs ``ctspine1k[cluster]``.
+        KeyboardInterrupt: says how much is done, which is kept.
+    """
+    check_choice("config", config, (*CONFIGS, "all"))
+    check_choice("on_missing", on_missing, ("raise", "skip"))
+    check_choice("on_error", on_error, ("raise", "skip"))
+    check_num_proc(num_proc)
+    if scheduler is not None and num_proc != 1:
+        raise ValueError(
+            "num_proc is for processes of this machine: with a scheduler its workers do the work"
+        )
+    if cases_per_shard < 1:
+        raise ValueError(f"cases_per_shard={cases_per_shard}: expected 1 or more")
+    options = [
+        RowOptions(
+            config=one,
+            image_size=image_size,
+            orientation=orientation,
+            label_scheme=label_scheme,
+            geometry=geometry,
+            on_geometry=on_geometry,
+        ).checked()
+        for one in (CONFIGS if config == "all" else (config,))
+    ]
+    folder = out_folder(out)
+    place = find_source(data_dir, repo_id, revision, token)
+    chosen = select_cases(
+        split_file,
+        case,
+        split=split,
+        source=source,
+        special_case=special_case,
+        exclude_issues=exclude_issues,
+        has_vertebrae=has_vertebrae,
+        scan=scan,
+        place=place,
+    )
+    pairs, missing = pair_files(place, some(chosen), on_missing)
+    if missing:
+        warnings.warn(missing.summary, SkippedCasesWarning, stacklevel=2)
+    work = _Export(folder, place, options, on_error, _Workers(num_proc, scheduler))
+    tasks = work.plan(list(chosen), pairs, missing, cases_per_shard)
+    table = _case_table(list(chosen), pairs, place, scan)
+    with folder.only_writer():
+        return work.run(tasks, table, verify=verify)
+
+
+@dataclass(frozen=True)
+class _Workers:
+    """Who does the work."""
+
+    num_proc: int
+    scheduler: str | None
+
+    def each(self, work: Any, items: Sequence[Any], names: Sequence[str]) -> Generator[Any, None, None]:
+        """Yield what comes of each item, in any order."""
+        if self.scheduler is None:
+            return in_processes(work, items, self.num_proc)
+        return on_cluster(work, items, self.scheduler, names)
+
+
+@dataclass(frozen=True)
+class _Export:
+    """An export to a folder: what is the same for all of its shards."""
+
+    folder: OutFolder
+    place: Source
+    options: list[RowOptions]
+    on_error: Literal["raise", "skip"]
+    workers: _Workers
+
+    def plan(
+        self,
+        cases: Sequence[Case],
+        pairs: Sequence[CaseFiles],
+        missing: MissingFilesError | None,
+        cases_per_shard: int,
+    ) -> list[ShardTask]:
+        """Give the work that there is, were nothing done yet."""
+        files = {pair.case.case_id: pair for pair in pairs}
+        states = {
+            case_id: (self.place.state(pair.image), self.place.state(pair.mask))
+            for case_id, pair in files.items()
+        }
+        absent = {} if missing is None else missing.missing
+        options = {one.config: one for one in self.options}
+        pinned = self.place.pinned()
+        tasks = []
+        for shard in plan_shards(cases, list(options), cases_per_shard):
+            there = [one.case_id for one in shard.cases if one.case_id in files]
+            tasks.append(
+                ShardTask(
+                    shard=shard,
+                    files=tuple(files[case_id] for case_id in there),
+                    states=tuple(states[case_id] for case_id in there),
+                    missing={
+                        one.case_id: f"no {absent[one.case_id]} file"
+                        for one in shard.cases
+                        if one.case_id in absent
+                    },
+                    options=options[shard.config],
+                    on_error=self.on_error,
+                    source=pinned,
+                    folder=self.folder,
+                )
+            )
+        return tasks
+
+    def run(self, tasks: Sequence[ShardTask], table: pa.Table, *, verify: bool) -> ExportReport:
+        """Make what is missing, and finish; the folder is ours alone meanwhile."""
+        entries = self.folder.files()
+        _check_target(self.folder, entries, tasks)
+        done = self._done(tasks, entries, verify=verify)
+        todo = [task for task in tasks if task.shard.path not in done]
+        kept = len(done)
+        failed: dict[str, str] = {}
+        if todo:
+            self._check_room(todo)
+            begin(self.folder, done.values())
+            for outcome in self._make(todo):
+                failed |= outcome.problems
+                if outcome.record is not None:
+                    done[outcome.shard.path] = outcome.record
+        records = [done[task.shard.path] for task in tasks if task.shard.path in done]
+        skipped = {case_id: why for record in records for case_id, why in record.skipped.items()}
+        sizes = split_sizes(records)
+        if not failed:
+            if not sizes:
+                raise NothingLeftError("the export", skipped)
+            self._finish(records, sizes, skipped, table)
+        return ExportReport(self.folder.describe(), len(done) - kept, kept, tuple(sizes), failed, skipped)
+
+    def _done(
+        self, tasks: Sequence[ShardTask], entries: Mapping[str, Entry], *, verify: bool
+    ) -> dict[str, ShardRecord]:
+        """Give the records of shards that need not be made, by their path."""
+        recorded = read_records(self.folder, entries)
+        done, doubtful = {}, []
+        for task in tasks:
+            path = task.shard.path
+            if path not in recorded or path not in entries:
+                continue
+            record, entry = recorded[path].record, entries[path]
+            if record.inputs != task.inputs or record.bytes != entry.size:
+                continue
+            done[path] = record
+            at = recorded[path].at
+            # A shard that is younger than its record may be another one.
+            if verify or (at is not None and entry.modified is not None and entry.modified > at):
+                doubtful.append(record)
+        names = [f"verify/{record.path}" for record in doubtful]
+        verified = self.workers.each(partial(_verify, self.folder), doubtful, names)
+        with contextlib.closing(verified), _bar("Verifying", len(doubtful), "shard") as bar:
+            for path, is_same in verified:
+                bar.update()
+                if not is_same:
+                    del done[path]
+        return done
+
+    def _check_room(self, todo: Sequence[ShardTask]) -> None:
+        """See that there is room before work begins, where that can be known."""
+        in_place = self.folder.free() is not None
+        sizes = [task.size for task in todo]
+        needed = sum(sizes) if in_place else max(sizes) * self.workers.num_proc
+        where = self.folder.scratch()
+        if self.workers.scheduler is None:
+            files = [file for task in todo for pair in task.files for file in (pair.image, pair.mask)]
+            self.place.prepare(files)
+            cache = free_space()[1]
+            if _disk(cache) == _disk(where):
+                needed += sum(file.size for file in self.place.lacking(list(dict.fromkeys(files))))
+        elif not in_place:
+            return  # the workers' disks are theirs
+        if needed > (free := free_bytes(where)):
+            raise NoSpaceError(str(where), "an export", needed, free, ADVICE_IF_FULL)
+
+    def _make(self, todo: Sequence[ShardTask]) -> Generator[ShardOutcome, None, None]:
+        """Make shards, and yield what comes of each."""
+        names = [f"export/{task.shard.path}" for task in todo]
+        outcomes = self.workers.each(export_shard, todo, names)
+        warned: set[str] = set()
+        left = {task.shard.path: task.size for task in todo}
+        try:
+            with (
+                contextlib.closing(outcomes),
+                _bar("Exporting", sum(len(task.shard.cases) for task in todo), "case") as bar,
+            ):
+                for outcome in outcomes:
+                    bar.update(len(outcome.shard.cases))
+                    if outcome.record is not None:
+                        del left[outcome.shard.path]
+                    for text in outcome.warnings:
+                        if text not in warned:  # 3d and 2d each tell of it
+                            warnings.warn(text, GeometryWarning, stacklevel=4)
+                            warned.add(text)
+                    yield outcome
+        except NoSpaceError as error:
+            needed, free = sum(left.values()), error.free
+            raise NoSpaceError(
+                error.folder, f"the {len(left):,} shards left", needed, free, ADVICE_IF_FULL
+            ) from error
+        except KeyboardInterrupt:
+            count = f"{len(todo) - len(left):,} of {len(todo):,} shards are made"
+            raise KeyboardInterrupt(f"{count}; run again to go on from there") from None
+
+    def _finish(
+        self,
+        records: Sequence[ShardRecord],
+        sizes: Sequence[SplitSize],
+        skipped: Mapping[str, str],
+        table: pa.Table,
+    ) -> None:
+        """Write what stands beside the shards; the manifest, which says that all is there, comes last."""
+        with self.folder.whole(CASES_TABLE) as path:
+            pq.write_table(table, str(path), compression="zstd")
+        origin = self.place.origin()
+        card = make_card(self.options, sizes, skipped, origin, is_scanned="shape" in table.column_names)
+        with self.folder.whole(CARD) as path:
+            path.write_text(card, encoding="utf-8", errors="backslashreplace")  # names need not be
+        options = asdict(self.options[0])
+        del options["config"]
+        about = {
+            "source": origin,
+            "options": {**options, "on_error": self.on_error},
+            "versions": {"ctspine1k": __version__, "pyarrow": pa.__version__},
+            "splits": [asdict(size) for size in sizes],
+            "skipped": skipped,
+        }
+        finish(self.folder, about, records)
+
+
+def _verify(folder: OutFolder, record: ShardRecord) -> tuple[str, bool]:
+    """Tell whether a shard has the bytes that it had."""
+    with folder.open(record.path) as file:
+        return record.path, digest(file) == record.sha256
+
+
+def _bar(what: str, total: int, unit: str) -> Any:
+    return tqdm(desc=what, total=total, unit=unit, disable=not total or not is_terminal())
+
+
+def _disk(path: Path) -> int:
+    """Tell on which disk a folder is, or will be."""
+    return next(parent for parent in (path, *path.absolute().parents) if parent.exists()).stat().st_dev
+
+
+def _check_target(folder: OutFolder, entries: Mapping[str, Entry], tasks: Sequence[ShardTask]) -> None:
+    """See that nothing is there that is not of this export."""
+    where = folder.describe()
+    strange = [name for name in (MANIFEST, CARD, CASES_TABLE) if name in entries]
+    if strange and not is_export(entries):
+        advice = "Give a folder of its own, or delete them."
+        raise OutputError(where, "an empty folder or an export", shortened(strange), advice)
+    planned = {task.shard.path for task in tasks}
+    others = [
+        name
+        for name in entries
+        if name.startswith(tuple(f"{one}/" for one in CONFIGS))
+        and name.endswith(".parquet")
+        and name not in planned
+    ]
+    if others:
+        raise OutputError(
+            where,
+            "shards of the cases and configs selected, and no others",
+            shortened(others),
+            "Give another folder for another selection; or delete this export first.",
+        )
+
+
+def _case_table(
+    cases: Sequence[Case],
+    pairs: Sequence[CaseFiles],
+    place: Source,
+    scan: str | os.PathLike[str] | None,
+) -> pa.Table:
+    """Give a row a case: its facts, and what a scan has measured in the files as they are now."""
+    rows = [dict(case.row()) for case in cases]
+    names = list(rows[0])
+    fields = [pa.field(name, pa.int32() if name == "index" else pa.string()) for name in names]
+    scanned = _scanned(pairs, place, scan)
+    if scanned:
+        own = {*names, "image_file", "mask_file"}  # where files lie is not for others
+        fields += [field for field in SCAN_COLUMNS if field.name not in own]
+        for row in rows:
+            found = scanned.get(str(row["case_id"]), {})
+            row |= {field.name: found.get(field.name) for field in fields[len(names) :]}
+        if unseen := [pair.case.case_id for pair in pairs if pair.case.case_id not in scanned]:
+            text = f"the scan knows nothing of the files, as they are now, of {shortened(unseen)}"
+            warnings.warn(text, CTSpine1KWarning, stacklevel=3)
+    return pa.Table.from_pylist(rows, schema=pa.schema(fields))
+
+
+def _scanned(
+    pairs: Sequence[CaseFiles], place: Source, scan: str | os.PathLike[str] | None
+) -> dict[str, Mapping[str, Any]]:
+    """Give the scan's rows of these files, by case id; nothing where none was named, and none is there."""
+    path = place.default_scan() if scan is None else Path(scan).expanduser()
+    if scan is None and not path.exists():
+        return {}
+    try:
+        rows = {row["case_id"]: row for row in read_tables(path).cases}
+    except ScanTableError:
+        if scan is not None:
+            raise
+        return {}
+    states = {pair.case.case_id: (place.state(pair.image), place.state(pair.mask)) for pair in pairs}
+    return {
+        case_id: rows[case_id]
+        for case_id, state in states.items()
+        if case_id in rows and (rows[case_id]["image_file"], rows[case_id]["mask_file"]) == state
+    }

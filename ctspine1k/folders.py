@@ -1,0 +1,298 @@
+"""The folder that an export writes to: on a disk of this machine or a shared one, or at any fsspec URL.
+
+A file in it appears whole or not at all, and one process at a time is its writer. What is not finished is in
+the hidden folder `WORKING` of it, which goes when all is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import re
+import shutil
+import socket
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import fsspec
+from huggingface_hub.errors import EntryNotFoundError
+
+from ctspine1k.errors import BusyError
+from ctspine1k.outputs import free_bytes, only_writer, whole_file
+
+__all__ = ["WORKING", "Entry", "OutFolder", "out_folder"]
+
+#: What is not finished is below it.
+WORKING = ".ctspine1k"
+
+_SCRATCH = f"{WORKING}/scratch"
+
+#: Of whoever writes, outside of what he clears.
+_LOCK = ".export.lock"
+
+#: How a file system says that something is not there: that of the Hub has a word of its own for it, too.
+_ABSENT = (FileNotFoundError, EntryNotFoundError)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of a folder."""
+
+    size: int  #: bytes
+    modified: float | None  #: seconds since 1970, where the file system tells
+
+
+class OutFolder(Protocol):
+    """A folder to write to. Pure data: it can be sent to another process."""
+
+    def describe(self) -> str:
+        """Name the folder, for messages."""
+
+    def files(self) -> dict[str, Entry]:
+        """List all files below it, hidden ones too, by their path with slashes."""
+
+    def read(self, name: str) -> bytes:
+        """Read a small file."""
+
+    def open(self, name: str) -> contextlib.AbstractContextManager[IO[bytes]]:
+        """Open a file to be read from start to end."""
+
+    def whole(self, name: str) -> contextlib.AbstractContextManager[Path]:
+        """Give a local path to write to: what is there at the end becomes the file, whole."""
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Delete files that are there."""
+
+    def clear(self) -> None:
+        """Delete all below `WORKING`."""
+
+    def only_writer(self) -> contextlib.AbstractContextManager[None]:
+        """Be the only process that writes here meanwhile, and drop what one that was killed has left half.
+
+        Raises:
+            BusyError: another process is.
+        """
+
+    def scratch(self) -> Path:
+        """Tell the local folder where a file lies until it is whole."""
+
+    def free(self) -> int | None:
+        """Tell how many bytes are free, where that is known."""
+
+
+def out_folder(out: str | os.PathLike[str]) -> OutFolder:
+    """Take a path, or an fsspec URL such as "s3://bucket/folder". Nothing is written yet.
+
+    Raises:
+        ValueError: it is empty, or fsspec knows no such protocol, or the package for it is not installed.
+        NotADirectoryError: there is a file.
+    """
+    place = os.fspath(out)
+    if not place:
+        raise ValueError("out is empty: expected a folder or a URL")
+    protocol, separator, rest = place.partition("://")
+    if separator and protocol not in ("file", "local"):
+        folder = RemoteFolder(place.rstrip("/"))
+        folder.check()
+        return folder
+    root = Path(rest if separator else place).expanduser().absolute()
+    if root.exists() and not root.is_dir():
+        raise NotADirectoryError(f"{root}: expected a folder, found a file")
+    return LocalFolder(root)
+
+
+@dataclass(frozen=True)
+class LocalFolder:
+    """A folder of this machine, or of a disk that machines share."""
+
+    root: Path
+
+    def describe(self) -> str:
+        """Give its path."""
+        return str(self.root)
+
+    def files(self) -> dict[str, Entry]:
+        """List all files below it."""
+        found = {}
+        for folder, _, names in os.walk(self.root):
+            for name in names:
+                path = Path(folder, name)
+                with contextlib.suppress(FileNotFoundError):  # a dangling link
+                    stat = path.stat()
+                    found[path.relative_to(self.root).as_posix()] = Entry(stat.st_size, stat.st_mtime)
+        return found
+
+    def read(self, name: str) -> bytes:
+        """Read a small file."""
+        return (self.root / name).read_bytes()
+
+    def open(self, name: str) -> contextlib.AbstractContextManager[IO[bytes]]:
+        """Open a file."""
+        return (self.root / name).open("rb")
+
+    @contextlib.contextmanager
+    def whole(self, name: str) -> Iterator[Path]:
+        """Write beside, then flush and rename."""
+        path = self.root / name
+        self.scratch().mkdir(parents=True, exist_ok=True)
+        with whole_file(path, self.scratch()) as written:
+            yield written
+            path.parent.mkdir(parents=True, exist_ok=True)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Delete files."""
+        for name in names:
+            (self.root / name).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Delete what was not finished."""
+        shutil.rmtree(self.root / WORKING, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def only_writer(self) -> Iterator[None]:
+        """Hold a lock that the kernel gives back when this process ends, however it does."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with only_writer(self.root / "export"):  # by `_LOCK`
+            shutil.rmtree(self.scratch(), ignore_errors=True)
+            yield
+
+    def scratch(self) -> Path:
+        """Keep it on the same disk."""
+        return self.root / _SCRATCH
+
+    def free(self) -> int:
+        """Ask the disk."""
+        return free_bytes(self.root)
+
+
+@dataclass(frozen=True)
+class RemoteFolder:
+    """A folder of a file system that fsspec knows. How to log in there is for fsspec's configuration."""
+
+    url: str
+
+    def check(self) -> None:
+        """See that there is such a file system; errors as of `out_folder`."""
+        if set(self.url) & set("*?["):  # fsspec reads them as patterns, also where it deletes
+            raise ValueError(f"{self.describe()}: expected a URL without *, ? and [")
+        try:
+            fsspec.get_filesystem_class(self.url.partition("://")[0])
+        except (ImportError, ValueError) as error:
+            raise ValueError(
+                f"{self.describe()}: expected a URL that fsspec can open, found none: {error}"
+            ) from None
+
+    def describe(self) -> str:
+        """Give the URL, without a password in it."""
+        return re.sub(r"://[^/@]*@", "://", self.url)
+
+    def files(self) -> dict[str, Entry]:
+        """List all files below it."""
+        filesystem, root = self._filesystem()
+        filesystem.invalidate_cache()
+        found: dict[str, Any] = {}
+        with contextlib.suppress(*_ABSENT):
+            found = filesystem.find(root, detail=True)
+        return {
+            os.path.relpath(path, root): Entry(info["size"], _modified(info)) for path, info in found.items()
+        }
+
+    def read(self, name: str) -> bytes:
+        """Read a small file."""
+        with self.open(name) as file:
+            return file.read()
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[IO[bytes]]:
+        """Open a file."""
+        filesystem, root = self._filesystem()
+        filesystem.invalidate_cache()
+        with filesystem.open(f"{root}/{name}", "rb") as file:
+            yield file
+
+    @contextlib.contextmanager
+    def whole(self, name: str) -> Iterator[Path]:
+        """Write to a local file, then upload it."""
+        with tempfile.TemporaryDirectory(prefix="ctspine1k-") as place:
+            written = Path(place) / Path(name).name
+            yield written
+            filesystem, root = self._filesystem()
+            target = f"{root}/{name}"
+            filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)
+            filesystem.put_file(str(written), target)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Delete files."""
+        filesystem, root = self._filesystem()
+        for name in names:
+            with contextlib.suppress(*_ABSENT):
+                filesystem.rm_file(f"{root}/{name}")
+
+    def clear(self) -> None:
+        """Delete what was not finished."""
+        filesystem, root = self._filesystem()
+        filesystem.invalidate_cache()
+        with contextlib.suppress(*_ABSENT):
+            filesystem.rm(f"{root}/{WORKING}", recursive=True)
+
+    @contextlib.contextmanager
+    def only_writer(self) -> Iterator[None]:
+        """Leave a note of who writes. That of a process of this machine that is gone does not count."""
+        mine = {"id": uuid.uuid4().hex, "host": socket.gethostname(), "pid": os.getpid()}
+        self._check_free(mine)
+        with self.whole(_LOCK) as path:
+            path.write_text(json.dumps(mine), encoding="utf-8")
+        self._check_free(mine)  # whoever of two has written last holds it
+        try:
+            yield
+        finally:
+            self.remove([_LOCK])
+
+    def scratch(self) -> Path:
+        """Use the machine's folder for temporary files."""
+        return Path(tempfile.gettempdir())
+
+    def free(self) -> None:
+        """Nobody tells."""
+
+    def _check_free(self, mine: dict[str, Any]) -> None:
+        try:
+            holder = json.loads(self.read(_LOCK))
+        except (*_ABSENT, ValueError):
+            return
+        if holder["id"] != mine["id"] and not _is_gone(holder):
+            who = f"process {holder['pid']} of {holder['host']}"
+            raise BusyError(self.describe(), f"{who} (if that is dead, delete {self.describe()}/{_LOCK})")
+
+    def _filesystem(self) -> tuple[Any, str]:
+        filesystem, root = fsspec.core.url_to_fs(self.url)
+        return filesystem, root.rstrip("/")
+
+
+def _modified(info: dict[str, Any]) -> float | None:
+    """Tell when a file was written: each file system has a name of its own for it, if it has any."""
+    for key in ("LastModified", "last_modified", "mtime", "updated"):
+        value = info.get(key)
+        if isinstance(value, datetime.datetime):
+            return value.timestamp()
+        if isinstance(value, (int, float)):
+            return float(value)
+    return None
+
+
+def _is_gone(holder: dict[str, Any]) -> bool:
+    if holder["host"] != socket.gethostname() or os.name == "nt":  # there, signal 0 is no question
+        return False
+    try:
+        os.kill(holder["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -1,0 +1,124 @@
+"""What an export has done: a record a shard, so that a run that was stopped goes on where it was.
+
+While work goes on, each shard that is done has a file of its own in the hidden folder, written after it. In
+the end all are in ``manifest.json``, which is written last: where it is, the export is whole. Nothing in it
+differs from run to run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ctspine1k.errors import OutputError
+from ctspine1k.folders import WORKING, Entry, OutFolder
+
+__all__ = ["MANIFEST", "Recorded", "ShardRecord", "begin", "finish", "is_export", "note", "read_records"]
+
+MANIFEST = "manifest.json"
+
+#: Raise it when a manifest is to be read in another way.
+_FORMAT = 1
+
+_KEPT = f"{WORKING}/kept.json"
+_DONE = f"{WORKING}/done/"
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """A shard that is whole."""
+
+    path: str  #: in the export
+    inputs: str  #: stands for the options, cases and files that it was made of
+    rows: int
+    bytes: int  #: of the file
+    arrow_bytes: int  #: of its rows in memory
+    sha256: str  #: of the file
+    cases: list[str]  #: those in it, by id
+    skipped: dict[str, str]  #: why a case was left out, by id
+    files: dict[str, dict[str, Any]]  #: bytes and sha256 of each raw file, by its path
+    versions: dict[str, str]  #: of the packages that made it
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A record, and when it was written, where the file system tells."""
+
+    record: ShardRecord
+    at: float | None
+
+
+def is_export(entries: Mapping[str, Entry]) -> bool:
+    """Tell whether an export has written to the folder with these files."""
+    return any(name == MANIFEST or name.startswith(f"{WORKING}/") for name in entries)
+
+
+def read_records(folder: OutFolder, entries: Mapping[str, Entry]) -> dict[str, Recorded]:
+    """Read the records of all shards that were done, by their path.
+
+    Raises:
+        OutputError: there is a manifest, and it is none of an export.
+    """
+    found: dict[str, Recorded] = {}
+    # What was noted last counts.
+    for name in (MANIFEST, _KEPT, *sorted(name for name in entries if name.startswith(_DONE))):
+        if name in entries:
+            for record in _parsed(folder, name):
+                found[record.path] = Recorded(record, entries[name].modified)
+    return found
+
+
+def note(folder: OutFolder, record: ShardRecord) -> None:
+    """Record a shard that is in its place."""
+    _write(folder, _DONE + record.path.replace("/", "-") + ".json", _document({}, [record]))
+
+
+def begin(folder: OutFolder, kept: Iterable[ShardRecord]) -> None:
+    """Have nothing recorded but these, before any other shard is touched."""
+    entries = folder.files()
+    _write(folder, _KEPT, _document({}, kept))
+    # First what says that the export is whole.
+    folder.remove([MANIFEST] if MANIFEST in entries else [])
+    folder.remove(name for name in entries if name.startswith(_DONE))
+
+
+def finish(folder: OutFolder, about: Mapping[str, Any], records: Iterable[ShardRecord]) -> None:
+    """Say that the export is whole, and what it is about."""
+    _write(folder, MANIFEST, _document(about, records))
+    folder.clear()
+
+
+def _document(about: Mapping[str, Any], records: Iterable[ShardRecord]) -> dict[str, Any]:
+    shards = [asdict(record) for record in records]
+    files: dict[str, Any] = {}
+    for shard in shards:
+        files |= shard["files"]
+        shard["files"] = sorted(shard["files"])
+    return {"ctspine1k_export": _FORMAT, **about, "files": dict(sorted(files.items())), "shards": shards}
+
+
+def _write(folder: OutFolder, name: str, document: Mapping[str, Any]) -> None:
+    with folder.whole(name) as path:
+        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def _parsed(folder: OutFolder, name: str) -> list[ShardRecord]:
+    found = "something else"
+    with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
+        document = json.loads(folder.read(name))
+        if (version := document["ctspine1k_export"]) == _FORMAT:
+            files = document["files"]
+            return [
+                ShardRecord(**{**shard, "files": {path: files[path] for path in shard["files"]}})
+                for shard in document["shards"]
+            ]
+        found = f"format {version}"
+    raise OutputError(
+        f"{folder.describe()}/{name}",
+        f"the manifest of an export, format {_FORMAT}",
+        found,
+        "Delete it, and all shards are made anew; or give another folder.",
+    )

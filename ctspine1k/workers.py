@@ -1,0 +1,185 @@
+"""Work done by processes of this machine, or by the workers of a Dask cluster: results as they come.
+
+Those of this machine end with the process that started them, however that goes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import uuid
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import CancelledError, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import TypeVar
+
+from huggingface_hub.utils.tqdm import disable_progress_bars
+
+from ctspine1k.errors import CTSpine1KWarning, MissingPackageError, WorkerError
+from ctspine1k.sources import quiet_hub
+
+__all__ = ["check_num_proc", "check_stopped", "in_processes", "on_cluster"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+#: Of a worker: set when its results are not wanted any more.
+_stop: Event | None = None
+
+#: How often a cluster tries a task that raises, on any worker. A worker that is lost does not count.
+_RETRIES = 2
+
+
+def check_num_proc(num_proc: int) -> None:
+    """See that there is at least one process.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if num_proc < 1:
+        raise ValueError(f"num_proc={num_proc}: expected 1 or more")
+
+
+def in_processes(
+    work: Callable[[Item], Result], items: Sequence[Item], num_proc: int
+) -> Generator[Result, None, None]:
+    """Yield what ``work`` gives for each item, in any order; with one process, it is this one.
+
+    When the generator is closed, work that has begun goes on to its end, or to where it asks `check_stopped`.
+
+    Raises:
+        WorkerError: a worker process died.
+    """
+    num_proc = min(num_proc, len(items))
+    if num_proc <= 1:
+        with quiet_hub():
+            yield from map(work, items)
+        return
+    # Started anew, not forked: a fork of a process with threads may hang.
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    pool = ProcessPoolExecutor(num_proc, context, initializer=_start_worker, initargs=(stop,))
+    try:
+        with _interrupts_held():  # by the workers for as long as they live, as they inherit it
+            futures = [pool.submit(work, item) for item in items]
+        for future in as_completed(futures):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise WorkerError(
+            f"a worker process died before it was done, with {num_proc} at work: out of memory, or killed. "
+            "Run again, with a smaller num_proc: what is done is kept."
+        ) from error
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+
+
+def check_stopped() -> None:
+    """End the work at hand if nobody waits for it any more: to be asked now and then by long work.
+
+    Raises:
+        WorkerError: that is so.
+    """
+    if _stop is not None and _stop.is_set():
+        raise WorkerError("stopped, as this process is not needed any more")
+
+
+def on_cluster(
+    work: Callable[[Item], Result], items: Sequence[Item], scheduler: str, names: Sequence[str]
+) -> Generator[Result, None, None]:
+    """Yield what ``work`` gives for each item, in any order, done by the workers of a Dask cluster.
+
+    Dask gives the work of a lost worker to another one, and ours to workers that come later, too.
+
+    Args:
+        work: a function of a module that the workers have.
+        items: what it is given; they are sent, so they are to be small.
+        scheduler: the scheduler's address, such as "tcp://node1:8786", or the path of its scheduler file.
+        names: paths that name the items; the dashboard counts those of one folder together.
+
+    Raises:
+        MissingPackageError: Dask's ``distributed`` is not installed.
+        WorkerError: there is no such scheduler, or it is lost, or an item has cost several workers their
+            life; the others are done then.
+    """
+    try:
+        import distributed
+    except ImportError as error:
+        raise MissingPackageError("a Dask cluster", "distributed", "cluster") from error
+    if not items:
+        return
+    run = uuid.uuid4().hex
+    killers = []
+    where = {"scheduler_file": scheduler} if Path(scheduler).is_file() else {"address": scheduler}
+    try:
+        client = distributed.Client(**where, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise _lost(scheduler, error) from error
+    with client:
+        if not client.nthreads():
+            text = f"{scheduler} has no workers yet: waiting for some (`dask worker {scheduler}`)"
+            warnings.warn(text, CTSpine1KWarning, stacklevel=2)
+        futures = [
+            # Keys of this run alone: a scheduler hands out results that it has under the same key.
+            client.submit(
+                work, item, key=(f"{name.rpartition('/')[0]}-{run}", number), retries=_RETRIES, pure=False
+            )
+            for number, (item, name) in enumerate(zip(items, names, strict=True))
+        ]
+        try:
+            for future in distributed.as_completed(futures, loop=client.loop):
+                try:
+                    yield future.result()
+                except distributed.scheduler.KilledWorker as error:
+                    killers.append(f"{names[future.key[1]]} ({error.last_worker.address})")
+        except CancelledError as error:
+            raise _lost(scheduler, error) from error
+        finally:
+            client.cancel([future for future in futures if not future.done()])
+    if killers:
+        raise WorkerError(
+            f"workers died again and again at {', '.join(killers)}: out of memory, or killed. Give each "
+            "worker more memory, or one thread, and run again: what is done is kept."
+        )
+
+
+def _lost(scheduler: str, error: BaseException) -> WorkerError:
+    reason = " ".join(str(error).split())
+    return WorkerError(
+        f"{scheduler}: expected a Dask scheduler, found none, or lost it ({reason}). Start one with "
+        "`dask scheduler`, and run again: what is done is kept."
+    )
+
+
+def _start_worker(stop: Event) -> None:
+    global _stop
+    _stop = stop
+    disable_progress_bars()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this worker when the process that started it is gone, however it went."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back until the workers are started: it is for the process that the user sees."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,134 @@
+"""Exports that are killed: at random moments, and at every step. ``make chaos`` does it for long.
+
+python tests/killing.py [KILLS]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from exports import ROOT, finish, options_of, same, start
+from volumes import ALL_IDS, save_case
+
+_STEPS = """
+import json, os, signal, sys
+import ctspine1k.exporting
+
+CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate"}
+
+def changes(event, arguments, out):
+    if event == "open":
+        path, mode, flags = arguments
+        is_change = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    else:
+        path, is_change = arguments[0], event in CHANGES
+    return is_change and str(path).startswith(out)
+
+def export(out, options, last):
+    seen = 0
+    def count(event, arguments):
+        nonlocal seen
+        if (event == "open" or event.startswith("os.")) and changes(event, arguments, out):
+            seen += 1
+            if seen == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(count)
+    ctspine1k.export_parquet(out, **options)
+
+def apart(*arguments):
+    if (child := os.fork()) == 0:
+        status = 1
+        try:
+            export(*arguments)
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitpid(child, 0)[1]
+
+root, options, first, step = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+for last in range(first, 10**6, step):
+    out = f"{root}/{last}"
+    if (status := apart(out, options, last)) == 0:
+        break
+    assert status == signal.SIGKILL, status
+    assert apart(out, options, 0) == 0
+    print(out, flush=True)
+"""
+
+
+def stop_at_every_step(
+    whole: Path, root: Path, options: dict, first: int = 1, step: int = 1, **environment: str
+) -> int:
+    """Kill an export just before it changes a file for the first time, the second, and so on; each goes on then.
+
+    Each must end as if nothing had been. Returns how many there were.
+    """
+    arguments = [str(root), json.dumps(options), str(first), str(step)]
+    run = subprocess.run(
+        [sys.executable, "-c", _STEPS, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+    )
+    assert run.returncode == 0, run.stderr
+    ended = run.stdout.split()
+    assert [out for out in ended if not same(Path(out), whole)] == []
+    return len(ended)
+
+
+def kill_again_and_again(whole: Path, out: Path, options: dict, kills: int, seed: int) -> int:
+    """Kill as many exports at random moments; each goes on where the one before was.
+
+    Whenever one comes to its end, all must be as if nothing had been. Returns how many ends there were.
+    """
+    chance = random.Random(seed)
+    process = start(out, options)
+    began = time.monotonic()
+    process.communicate()
+    longest = time.monotonic() - began
+    assert same(out, whole)
+    shutil.rmtree(out)
+    ends = 0
+    while kills:
+        process = start(out, {**options, "num_proc": chance.choice([1, 2])})
+        time.sleep(chance.uniform(0, longest))
+        process.kill()
+        printed, _ = process.communicate()
+        kills -= 1
+        if printed:  # it was too fast for us
+            ends += 1
+            assert same(out, whole)
+            shutil.rmtree(out)
+    finish(out, options)
+    assert same(out, whole)
+    return ends + 1
+
+
+def main() -> None:
+    kills = int(sys.argv[1]) if len(sys.argv) > 1 else 50
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        os.environ["HF_HOME"] = str(place)
+        for seed, case_id in enumerate(ALL_IDS):
+            save_case(place / "tree", case_id, seed=seed, shape=(60, 50, 40 + seed))
+        split_file = ROOT / "data_split.txt"
+        options = options_of(place / "tree", split_file, case=ALL_IDS, cases_per_shard=1, image_size=[60, 50])
+        finish(place / "whole", options)
+        ends = kill_again_and_again(place / "whole", place / "out", options, kills, seed=int(time.time()))
+        print(f"{kills} kills at random moments, {ends} times brought to the end: the same bytes")
+        (place / "steps").mkdir()
+        steps = stop_at_every_step(place / "whole", place / "steps", options)
+        print(f"{steps} kills, one before each change of a file: the same bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from ctspine1k.errors import BusyError
+from ctspine1k.folders import WORKING, out_folder
+
+
+@pytest.fixture(params=["local", "s3", "memory"])
+def folder(request, tmp_path):
+    if request.param == "local":
+        return out_folder(tmp_path / "new" / "out")
+    if request.param == "memory":
+        return out_folder(f"memory://{request.node.originalname}/out")
+    return out_folder(request.getfixturevalue("s3") + "/out")
+
+
+def write(folder, name, data):
+    with folder.whole(name) as path:
+        path.write_bytes(data)
+
+
+def test_files_are_written_listed_read_and_removed(folder):
+    assert folder.files() == {}
+    write(folder, "3d/train/a.parquet", b"abc")
+    write(folder, f"{WORKING}/done/b.json", b"{}")
+    write(folder, "3d/train/a.parquet", b"abcd")
+    assert {name: entry.size for name, entry in folder.files().items()} == {
+        "3d/train/a.parquet": 4,
+        f"{WORKING}/done/b.json": 2,
+    }
+    assert folder.read("3d/train/a.parquet") == b"abcd"
+    with folder.open("3d/train/a.parquet") as file:
+        assert (file.read(1), file.read(9)) == (b"a", b"bcd")
+    with pytest.raises(FileNotFoundError):
+        folder.read("none")
+    folder.clear()
+    folder.remove(["3d/train/a.parquet", "none"])
+    assert folder.files() == {}
+
+
+def fail(folder):
+    with folder.whole("a") as path:
+        path.write_bytes(b"half")
+        raise RuntimeError
+
+
+def test_after_an_error_there_is_nothing_new(folder):
+    write(folder, "a", b"before")
+    with pytest.raises(RuntimeError):
+        fail(folder)
+    assert folder.read("a") == b"before"
+    assert list(folder.files()) == ["a"]
+
+
+def test_one_process_writes(folder):
+    with (
+        folder.only_writer(),
+        pytest.raises(BusyError, match="expected to be the only one to write it, found"),
+        folder.only_writer(),
+    ):
+        pass
+    assert [name for name in folder.files() if "lock" in name] == []
+    with folder.only_writer():
+        write(folder, "a", b"")
+    assert list(folder.files()) == ["a"]
+
+
+def test_the_lock_of_a_process_that_is_gone_does_not_count(s3):
+    folder = out_folder(f"{s3}/out")
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    lock = {"id": "x", "host": socket.gethostname(), "pid": gone.pid}
+    write(folder, ".export.lock", json.dumps(lock).encode())
+    with folder.only_writer():
+        assert json.loads(folder.read(".export.lock"))["pid"] == os.getpid()
+
+
+def test_the_lock_of_another_machine_counts_and_the_message_says_what_to_do(s3):
+    folder = out_folder(f"{s3}/out")
+    write(folder, ".export.lock", b'{"id": "x", "host": "node7", "pid": 12}')
+    with (
+        pytest.raises(
+            BusyError, match=r"process 12 of node7 \(if that is dead, delete s3://.*/\.export\.lock\)"
+        ),
+        folder.only_writer(),
+    ):
+        pass
+
+
+def test_what_a_killed_process_has_left_half_is_dropped(tmp_path):
+    folder = out_folder(tmp_path)
+    left = folder.scratch() / "left"
+    left.mkdir(parents=True)
+    (left / "half").write_bytes(b"x")
+    with folder.only_writer():
+        assert not left.exists()
+
+
+def test_a_password_is_not_printed():
+    assert out_folder("ftp://me:secret@host/out").describe() == "ftp://host/out"
+
+
+def test_what_is_no_folder_is_told(tmp_path):
+    with pytest.raises(ValueError, match="out is empty: expected a folder or a URL"):
+        out_folder("")
+    with pytest.raises(ValueError, match="nonsense://x: expected a URL that fsspec can open, found none"):
+        out_folder("nonsense://x")
+    with pytest.raises(ValueError, match=r"memory://a\[1\]: expected a URL without"):
+        out_folder("memory://a[1]")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="expected a folder, found a file"):
+        out_folder(tmp_path / "file")
+
+
+def test_a_file_url_is_a_path(tmp_path):
+    assert out_folder(f"file://{tmp_path}/a") == out_folder(tmp_path / "a")
+
+
+def test_free_bytes_are_the_disks(tmp_path, s3):
+    assert 0 < out_folder(tmp_path).free() < os.statvfs(tmp_path).f_blocks * os.statvfs(tmp_path).f_frsize
+    assert out_folder(f"{s3}/out").free() is None
+    assert out_folder(f"{s3}/out").scratch() == Path(tempfile.gettempdir())

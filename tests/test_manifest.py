@@ -1,0 +1,90 @@
+import json
+
+import pytest
+
+from ctspine1k.errors import OutputError
+from ctspine1k.folders import out_folder
+from ctspine1k.manifest import MANIFEST, ShardRecord, begin, finish, is_export, note, read_records
+
+
+def record(path, inputs="a"):
+    return ShardRecord(
+        path=path,
+        inputs=inputs,
+        rows=3,
+        bytes=100,
+        arrow_bytes=1000,
+        sha256="00",
+        cases=["liver_106"],
+        skipped={"liver_0": "why"},
+        files={f"{path}.nii.gz": {"bytes": 1, "sha256": "11"}, "shared.nii.gz": {"bytes": 2, "sha256": "22"}},
+        versions={"ctspine1k": "1"},
+    )
+
+
+A, B = record("3d/train/00000-of-00002.parquet"), record("3d/train/00001-of-00002.parquet")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return out_folder(tmp_path / "out")
+
+
+def known(folder):
+    return {path: found.record for path, found in read_records(folder, folder.files()).items()}
+
+
+def test_what_is_noted_is_known_until_work_begins_anew(folder):
+    assert not is_export(folder.files())
+    begin(folder, [])
+    assert is_export(folder.files())
+    note(folder, A)
+    note(folder, B)
+    assert known(folder) == {A.path: A, B.path: B}
+    begin(folder, [B])
+    assert known(folder) == {B.path: B}
+
+
+def test_what_was_noted_last_counts(folder):
+    begin(folder, [A])
+    again = record(A.path, inputs="b")
+    note(folder, again)
+    assert known(folder) == {A.path: again}
+
+
+def test_in_the_end_there_is_one_file_that_says_all(folder):
+    begin(folder, [A])
+    note(folder, B)
+    finish(folder, {"source": {"folder": "tree"}}, [A, B])
+    assert list(folder.files()) == [MANIFEST]
+    assert known(folder) == {A.path: A, B.path: B}
+    manifest = json.loads(folder.read(MANIFEST))
+    assert manifest["ctspine1k_export"] == 1
+    assert manifest["source"] == {"folder": "tree"}
+    assert manifest["files"]["shared.nii.gz"] == {"bytes": 2, "sha256": "22"}
+    assert manifest["shards"][1]["files"] == [f"{B.path}.nii.gz", "shared.nii.gz"]
+
+
+def test_while_shards_are_made_nothing_says_that_the_export_is_whole(folder):
+    begin(folder, [])
+    finish(folder, {}, [A, B])
+    begin(folder, [A])
+    assert MANIFEST not in folder.files()
+    assert known(folder) == {A.path: A}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("{", "found something else"),
+        ("[]", "found something else"),
+        ('{"name": "another"}', "found something else"),
+        ('{"ctspine1k_export": 2}', "found format 2"),
+        ('{"ctspine1k_export": 1, "files": {}, "shards": [{"path": "x"}]}', "found something else"),
+    ],
+)
+def test_another_manifest_is_refused(folder, text, found):
+    with folder.whole(MANIFEST) as path:
+        path.write_text(text)
+    with pytest.raises(OutputError, match=rf"manifest\.json: expected the manifest of an export.*{found}"):
+        known(folder)

@@ -1,0 +1,141 @@
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from functools import partial
+
+import cluster
+import dask
+import pytest
+from exports import ROOT
+
+from ctspine1k.errors import CTSpine1KWarning, MissingPackageError, WorkerError
+from ctspine1k.workers import check_num_proc, check_stopped, in_processes, on_cluster
+
+
+@pytest.mark.parametrize("num_proc", [1, 2, 9])
+def test_each_item_has_its_result(num_proc):
+    assert sorted(in_processes(abs, [-1, -2, -3], num_proc)) == [1, 2, 3]
+    assert list(in_processes(abs, [], num_proc)) == []
+
+
+@pytest.mark.parametrize("num_proc", [0, -1])
+def test_no_process_is_too_few(num_proc):
+    with pytest.raises(ValueError, match=f"num_proc={num_proc}: expected 1 or more"):
+        check_num_proc(num_proc)
+
+
+def test_one_process_is_this_one():
+    assert list(in_processes(lambda _: os.getpid(), [1], 1)) == [os.getpid()]
+
+
+def test_what_work_raises_arrives():
+    with pytest.raises(ZeroDivisionError):
+        list(in_processes(partial(divmod, 1), [1, 0], 2))
+
+
+def test_a_worker_that_dies_is_told():
+    with pytest.raises(WorkerError, match="a worker process died before it was done, with 2 at work"):
+        list(in_processes(os._exit, [3, 3], 2))
+
+
+#: A module that the workers can import.
+LONG = """
+import pathlib, time
+from ctspine1k.workers import check_stopped
+def work(folder):
+    pathlib.Path(folder, "began").touch()
+    while True:
+        check_stopped()
+        time.sleep(0.01)
+"""
+
+
+def test_long_work_ends_when_nobody_waits_for_it(tmp_path, monkeypatch):
+    (tmp_path / "long_work.py").write_text(LONG)
+    monkeypatch.syspath_prepend(tmp_path)
+    import long_work
+
+    (tmp_path / "a").mkdir()
+    results = in_processes(partial(run, long_work.work), [str(tmp_path / "a"), None], 2)
+    assert next(results) is None
+    while not (tmp_path / "a" / "began").exists():
+        time.sleep(0.01)
+    results.close()  # returns, as the work has ended
+
+
+def run(work, folder):
+    return None if folder is None else work(folder)
+
+
+def test_in_the_main_process_nobody_stops_work():
+    check_stopped()
+
+
+def test_a_cluster_gives_each_item_its_result(tmp_path):
+    with (
+        cluster.scheduler(tmp_path) as address,
+        cluster.worker(tmp_path, address, "one"),
+        cluster.worker(tmp_path, address, "two"),
+    ):
+        cluster.wait_for_workers(address, 2)
+        names = ["work"] * 5
+        assert sorted(on_cluster(abs, [-1, -2, -3, -4, -5], address, names)) == [1, 2, 3, 4, 5]
+        # Of another run, under keys of its own.
+        assert sorted(on_cluster(float, [-1, -2, -3, -4, -5], address, names)) == [-5, -4, -3, -2, -1]
+        file = str(tmp_path / "scheduler.json")
+        assert list(on_cluster(abs, [-1], file, ["work"])) == [1]
+        with pytest.raises(ZeroDivisionError):
+            list(on_cluster(partial(divmod, 1), [0], address, ["work"]))
+    assert list(on_cluster(abs, [], address, [])) == []
+
+
+def test_workers_that_come_late_are_waited_for(tmp_path):
+    with cluster.scheduler(tmp_path) as address, contextlib.ExitStack() as late:
+        results = on_cluster(abs, [-1, -2], address, ["work", "work"])
+        start = threading.Timer(0.5, lambda: late.enter_context(cluster.worker(tmp_path, address, "late")))
+        start.start()
+        with pytest.warns(CTSpine1KWarning, match="has no workers yet: waiting for some"):
+            assert sorted(results) == [1, 2]
+        start.join()
+
+
+def die_of_none(item):
+    if item is None:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+def test_work_that_kills_its_workers_is_told_and_the_rest_is_done(tmp_path):
+    here = {"PYTHONPATH": os.pathsep.join(str(path) for path in (ROOT, ROOT / "tests"))}
+    at_once = {
+        "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0",
+        "DASK_DISTRIBUTED__SCHEDULER__WORKER_SATURATION": "1.0",  # none waits where another one dies
+    }
+    with (
+        cluster.scheduler(tmp_path, **at_once, **here) as address,
+        cluster.worker(tmp_path, address, "one", **here),
+        cluster.worker(tmp_path, address, "two", **here),
+    ):
+        cluster.wait_for_workers(address, 2)
+        seen = []
+        names = ["3d/train/0", "3d/train/1", "3d/train/2"]
+        with pytest.raises(WorkerError, match=r"workers died again and again at 3d/train/1 \(tcp"):
+            seen.extend(on_cluster(die_of_none, [1, None, 2], address, names))
+    assert sorted(seen) == [1, 2]
+
+
+def test_no_scheduler_is_told():
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        pytest.raises(WorkerError, match=r"tcp://127\.0\.0\.1:9: expected a Dask scheduler, found none"),
+    ):
+        list(on_cluster(abs, [1], "tcp://127.0.0.1:9", ["work"]))
+
+
+def test_a_cluster_needs_dask(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(MissingPackageError, match=r"pip install 'ctspine1k\[cluster\]'"):
+        list(on_cluster(abs, [1], "tcp://127.0.0.1:9", ["work"]))
