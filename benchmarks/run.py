@@ -108,6 +108,14 @@ def convert(way: str, root: Path, count: int) -> dict[str, float]:
             )
         elif who == "verify":
             ctspine1k.verify_files(data_dir=folder, case=CASES[:count], num_proc=int(name))
+        elif who in ("export", "cluster"):
+            config, _, processes = name.partition(" ")
+            export(who, config, int(processes or 1), folder, CASES[:count], Path(cache))
+        elif who == "to_parquet":
+            loaded = ctspine1k.load_dataset(
+                name, split="train", data_dir=folder, cases=CASES[:count], cache_dir=Path(cache) / "dense"
+            )
+            loaded.to_parquet(Path(cache) / "all.parquet")
         elif who == "published":
             files = [pair["image"] for pair in ways.pairs_of(folder)[:count]]
             ways.Published(
@@ -118,8 +126,23 @@ def convert(way: str, root: Path, count: int) -> dict[str, float]:
                 name, split="train", data_dir=folder, cases=CASES[:count], cache_dir=cache, storage=who
             )
         seconds = time.perf_counter() - start
-        size = sum(path.stat().st_size for path in Path(cache).rglob("*.arrow"))
+        kind = "*.parquet" if who in ("export", "cluster", "to_parquet") else "*.arrow"
+        size = sum(path.stat().st_size for path in Path(cache).rglob(kind))
     return {"seconds": seconds / count, "peak_mb": peak_mb(), "mb": size / count / 1e6}
+
+
+def export(who: str, config: str, processes: int, folder: Path, cases: list[str], cache: Path) -> None:
+    """Export with so many processes of ours, or workers of a Dask cluster."""
+    options: dict[str, Any] = {"config": config, "data_dir": folder, "case": cases, "cases_per_shard": 1}
+    if who == "export":
+        ctspine1k.export_parquet(cache / "out", **options, num_proc=processes)
+        return
+    import distributed
+
+    with distributed.LocalCluster(
+        n_workers=processes, threads_per_worker=1, dashboard_address=None
+    ) as cluster:
+        ctspine1k.export_parquet(cache / "out", **options, scheduler=cluster.scheduler_address)
 
 
 def peak_mb() -> float:
@@ -227,6 +250,58 @@ def scan_rows(scratch: Path, slices: int, turns: int) -> list[Row]:
             Row(f"peak memory, 600 slices, {way[:-2]}", f"{peak:,.0f} MB", "600 MB", peak / 600, "<= 1.0")
         )
     shutil.rmtree(long)
+    return rows
+
+
+def export_rows(scratch: Path, slices: int, turns: int) -> list[Row]:
+    """Bytes, time and memory of an export, and how its time grows with cases and workers."""
+    root = scratch / "exports"
+    root.mkdir()
+    make_cases(root, slices, 40)
+    ways_of = ("export", "to_parquet", "dense")
+    results = conversions(root, [f"{way} {name}" for name in ("3d", "2d") for way in ways_of], 3, turns)
+    times = {name: [result["seconds"] for result in runs] for name, runs in results.items()}
+    size = {name: runs[0]["mb"] for name, runs in results.items()}
+    raw = sum(Path(path).stat().st_size for path in ways.pairs_of(root / "cases")[0].values()) / 1e6
+    rows = []
+    for name in ("3d", "2d"):
+        ours, theirs, dense = (size[f"{way} {name}"] for way in ways_of)
+        mine = f"{ours:.1f} MB a volume"
+        rows += [
+            Row(f"bytes, export {name}", mine, f"raw: {raw:.1f} MB", ours / raw, "<= 1.05"),
+            Row(f"bytes, export {name}", mine, f"dense: {dense:.1f} MB", ours / dense, "<= 0.1667"),
+            Row(f"bytes, to_parquet {name}", f"{theirs:.1f} MB a volume", f"raw: {raw:.1f} MB", theirs / raw),
+            compare(f"export {name}, a volume", times, f"export {name}", f"to_parquet {name}", unit="s"),
+        ]
+    shutil.rmtree(root)
+    long = scratch / "exports-600"
+    long.mkdir()
+    make_cases(long, 600, 2)
+    for way, runs in conversions(long, ["export 3d", "export 2d"], 2, 1, counted_from=0).items():
+        peak = runs[0]["peak_mb"]
+        rows.append(Row(f"peak memory, 600 slices, {way}", f"{peak:,.0f} MB", "a slice", peak / 600))
+    shutil.rmtree(long)
+    return rows
+
+
+def cost_rows(scratch: Path, slices: int) -> list[Row]:
+    """How the time of an export, both configs, grows: against what 5 cases and 1 process foretell."""
+    root = scratch / "costs"
+    root.mkdir()
+    make_cases(root, slices, 40)
+    rows: list[Row] = []
+    per_case = 0.0
+    for count in (5, 10, 20, 40):
+        ways_of = ["export all 1", "export all 2", "cluster all 2"]
+        for way, runs in conversions(root, ways_of, count, 1, counted_from=0).items():
+            total = runs[0]["seconds"] * count
+            per_case = per_case or total / count
+            workers = int(way[-1])
+            told = per_case * count / workers
+            rows.append(
+                Row(f"{way}, {count} cases", f"{total:.1f} s", f"foretold: {told:.1f} s", total / told)
+            )
+    shutil.rmtree(root)
     return rows
 
 
@@ -449,7 +524,7 @@ def table(rows: list[Row]) -> str:
 def main() -> None:
     """Run the sections asked for, print the table and keep it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    sections = ("conversion", "memory", "scans", "reads", "epochs", "growth")
+    sections = ("conversion", "memory", "scans", "exports", "costs", "reads", "epochs", "growth")
     parser.add_argument("sections", nargs="*", default=sections, help=f"of {', '.join(sections)}; all")
     parser.add_argument("--slices", type=int, default=300)
     parser.add_argument("--cases", type=int, default=5)
@@ -472,6 +547,8 @@ def main() -> None:
             "conversion": lambda: conversion_rows(root, args.slices, args.cases, args.repeat),
             "memory": lambda: memory_rows(scratch, (150, 300, 600)),
             "scans": lambda: scan_rows(scratch, args.slices, args.repeat),
+            "exports": lambda: export_rows(scratch, args.slices, args.repeat),
+            "costs": lambda: cost_rows(scratch, args.slices),
             "reads": lambda: read_rows(root, args.slices, args.cases, 3 * args.repeat),
             "epochs": lambda: epoch_rows(root, args.slices, args.cases),
             "growth": lambda: growth_rows(scratch, args.slices, args.repeat),

@@ -107,7 +107,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
 
     @cached_property
     def row_options(self) -> RowOptions:
-        """The options that decide what a row holds; errors as of `RowOptions.checked`."""
+        """The options that decide what a row holds; errors as of `RowOptions`."""
         return RowOptions(
             config=self.name,
             storage=self.storage,
@@ -116,7 +116,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
             label_scheme=self.label_scheme,
             geometry=self.geometry,
             on_geometry=self.on_geometry,
-        ).checked()
+        )
 
     @cached_property
     def source(self) -> Source:

@@ -10,6 +10,7 @@ import contextlib
 import csv
 import io
 import json
+import signal
 import sys
 import tempfile
 import traceback
@@ -50,7 +51,10 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and give its exit status: 0, 1 if `verify` found something, 2 after an error."""
+    """Run a command and give its exit status.
+
+    0; 1 if `verify` found something or shards of an export failed; 2 after an error; 130 if it was stopped.
+    """
     settings = _Settings()
     with warnings.catch_warnings():
         warnings.simplefilter("always", CTSpine1KWarning)
@@ -272,6 +276,13 @@ def _given(directory: Path | None = None, **options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+#: Options that say where files are, or which.
+_WHAT = (
+    *("data_dir", "repo_id", "revision"),
+    *("split_file", "split", "source", "case", "special_case", "exclude_issues", "has_vertebrae"),
+)
+
+
 def _somewhere(given: Mapping[str, Any]) -> dict[str, Any]:
     """See that a place or some cases were given: 150 GB of the Hub are not what a bare word asks for."""
     if not given:
@@ -318,6 +329,20 @@ def _bars_on_a_terminal() -> Iterator[None]:
 
     with contextlib.nullcontext() if is_terminal() else quiet_hub():
         yield
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM, which a cluster sends when the time of a job is up, end the work as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @_verb(
@@ -655,7 +680,7 @@ def _export(ctx: click.Context) -> int | None:
     click.option(
         "--num-proc",
         type=click.IntRange(min=1),
-        help="Processes, of up to 8 GB each for 3d, 0.5 GB for 2d [1].",
+        help="Processes, of up to 9 GB each for 3d, 0.5 GB for 2d [1].",
     ),
     click.option(
         "--scheduler",
@@ -676,8 +701,9 @@ def _export_parquet(
     """
     from ctspine1k.exporting import export_parquet
 
-    given = _somewhere(_given(has_vertebrae=list(has_vertebrae) or None, **options))
-    with _bars_on_a_terminal():
+    given = _given(has_vertebrae=list(has_vertebrae) or None, **options)
+    _somewhere({name: value for name, value in given.items() if name in _WHAT})
+    with _bars_on_a_terminal(), _ended_by_sigterm():
         report = export_parquet(out, geometry=geometry, verify=verify, **given)
     if as_json:
         _print_json({**asdict(report), "ok": report.ok})

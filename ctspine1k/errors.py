@@ -63,6 +63,7 @@ __all__ = [
     "WorkerError",
     "check_choice",
     "shortened",
+    "unreadable",
 ]
 
 
@@ -182,7 +183,7 @@ class HubError(CTSpine1KError, ConnectionError):
 
 
 class NoSpaceError(CTSpine1KError, OSError):
-    """Less disk is free than is needed ``purpose``; ``needed`` and ``free`` are bytes."""
+    """Less disk is free than is needed for ``purpose``; ``needed`` and ``free`` are bytes."""
 
     def __init__(self, folder: str, purpose: str, needed: int, free: int, advice: str) -> None:
         # OSError reads several arguments as errno and names: hand it none.
@@ -195,8 +196,8 @@ class NoSpaceError(CTSpine1KError, OSError):
 
     def __str__(self) -> str:
         return (
-            f"{self.folder}: expected room for {self.purpose} of {self.needed / 1e9:,.2f} GB, found "
-            f"{self.free / 1e9:,.2f} GB free. {self.advice}"
+            f"{self.folder}: expected room for {self.purpose} of {_size(self.needed)}, found "
+            f"{_size(self.free)} free. {self.advice}"
         )
 
 
@@ -309,6 +310,10 @@ def unreadable(path: str, error: OSError) -> FileFormatError:
     """Tell of a file that the machine does not hand out."""
     reason = error.strerror or str(error)
     return FileFormatError(path, "a file that can be read", reason, "See to its rights and its disk.")
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:,.2f} GB" if count >= 1e8 else f"{count / 1e6:,.2f} MB"
 
 
 def shortened(names: Iterable[object], limit: int = 10) -> str:

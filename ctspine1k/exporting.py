@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import uuid
 import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -28,15 +28,14 @@ from tqdm import tqdm
 
 from ctspine1k import __version__
 from ctspine1k.card import CARD, CASES_TABLE, SplitSize, make_card, split_sizes
+from ctspine1k.casetable import MISPLACED, case_table
 from ctspine1k.catalog import Case
 from ctspine1k.errors import (
-    CTSpine1KWarning,
     GeometryWarning,
     MissingFilesError,
     NoSpaceError,
     NothingLeftError,
     OutputError,
-    ScanTableError,
     SkippedCasesWarning,
     check_choice,
     shortened,
@@ -50,14 +49,12 @@ from ctspine1k.manifest import (
     is_export,
     read_records,
 )
-from ctspine1k.outputs import digest, free_bytes
+from ctspine1k.outputs import ADVICE_IF_FULL, digest, disk_of, free_bytes, full_disk_told
 from ctspine1k.rawfiles import CaseFiles
 from ctspine1k.rows import RowOptions
 from ctspine1k.selection import pair_files, select_cases, some
-from ctspine1k.shards import ADVICE_IF_FULL, ShardOutcome, ShardTask, export_shard, plan_shards
+from ctspine1k.shards import ShardOutcome, ShardTask, export_shard, plan_shards
 from ctspine1k.sources import DEFAULT_REPO, Source, find_source, free_space, is_terminal
-from ctspine1k.tables import CASES as SCAN_COLUMNS
-from ctspine1k.tables import read_tables
 from ctspine1k.vertebrae import LabelScheme
 from ctspine1k.workers import check_num_proc, in_processes, on_cluster
 
@@ -74,7 +71,7 @@ class ExportReport:
     made: int  #: shards that were written
     kept: int  #: shards that were there
     sizes: tuple[SplitSize, ...]  #: of what is there, by config and split
-    failed: dict[str, str]  #: shards that could not be made, and why, by case id
+    failed: dict[str, str]  #: why a shard could not be made, by case id and shard
     skipped: dict[str, str]  #: why a case was left out, by case id
 
     @property
@@ -85,12 +82,12 @@ class ExportReport:
     def summary(self) -> str:
         """Tell it in some lines."""
         lines = [
-            f"{size.config} {size.split}: {size.rows:,} rows in {size.shards:,} shards, {size.bytes:,} bytes"
+            f"{size.config} {size.split}: rows {size.rows:,}, shards {size.shards:,}, bytes {size.bytes:,}"
             for size in self.sizes
         ]
         lines += [f"left out: {case_id}: {reason}" for case_id, reason in self.skipped.items()]
         lines += [f"failed: {what}: {reason}" for what, reason in self.failed.items()]
-        lines.append(f"{self.made:,} shards made, {self.kept:,} kept, {len(self.failed):,} cases failed")
+        lines.append(f"shards: {self.made:,} made, {self.kept:,} kept; failures: {len(self.failed):,}")
         return "\n".join(lines)
 
 
@@ -152,7 +149,7 @@ def export_parquet(
             "skip" leaves the case out: manifest and card then name it.
         on_geometry: "warn" if a mask lies elsewhere than its image, or "raise".
         cases_per_shard: whole cases in a file; 4 make some 600 MB.
-        num_proc: processes that make shards; each needs up to 8 GB for "3d", and 0.5 GB for "2d". More
+        num_proc: processes that make shards; each needs up to 9 GB for "3d", and 0.5 GB for "2d". More
             than one start Python anew, so a script needs ``if __name__ == "__main__":``.
         scheduler: the address of a Dask scheduler, such as "tcp://node1:8786", or its scheduler file: its
             workers make the shards, instead of processes of this machine.
@@ -193,7 +190,7 @@ def export_parquet(
             label_scheme=label_scheme,
             geometry=geometry,
             on_geometry=on_geometry,
-        ).checked()
+        )
         for one in (CONFIGS if config == "all" else (config,))
     ]
     folder = out_folder(out)
@@ -212,9 +209,9 @@ def export_parquet(
     pairs, missing = pair_files(place, some(chosen), on_missing)
     if missing:
         warnings.warn(missing.summary, SkippedCasesWarning, stacklevel=2)
-    work = _Export(folder, place, options, on_error, _Workers(num_proc, scheduler))
-    tasks = work.plan(list(chosen), pairs, missing, cases_per_shard)
-    table = _case_table(list(chosen), pairs, place, scan)
+    work = _Export(folder, place, options, on_error, cases_per_shard, _Workers(num_proc, scheduler))
+    tasks = work.plan(list(chosen), pairs, missing)
+    table = case_table(list(chosen), pairs, place, scan)
     with folder.only_writer():
         return work.run(tasks, table, verify=verify)
 
@@ -241,14 +238,11 @@ class _Export:
     place: Source
     options: list[RowOptions]
     on_error: Literal["raise", "skip"]
+    cases_per_shard: int
     workers: _Workers
 
     def plan(
-        self,
-        cases: Sequence[Case],
-        pairs: Sequence[CaseFiles],
-        missing: MissingFilesError | None,
-        cases_per_shard: int,
+        self, cases: Sequence[Case], pairs: Sequence[CaseFiles], missing: MissingFilesError | None
     ) -> list[ShardTask]:
         """Give the work that there is, were nothing done yet."""
         files = {pair.case.case_id: pair for pair in pairs}
@@ -258,9 +252,9 @@ class _Export:
         }
         absent = {} if missing is None else missing.missing
         options = {one.config: one for one in self.options}
-        pinned = self.place.pinned()
+        pinned, run = self.place.pinned(), uuid.uuid4().hex
         tasks = []
-        for shard in plan_shards(cases, list(options), cases_per_shard):
+        for shard in plan_shards(cases, list(options), self.cases_per_shard):
             there = [one.case_id for one in shard.cases if one.case_id in files]
             tasks.append(
                 ShardTask(
@@ -276,6 +270,7 @@ class _Export:
                     on_error=self.on_error,
                     source=pinned,
                     folder=self.folder,
+                    run=run,
                 )
             )
         return tasks
@@ -285,23 +280,26 @@ class _Export:
         entries = self.folder.files()
         _check_target(self.folder, entries, tasks)
         done = self._done(tasks, entries, verify=verify)
-        todo = [task for task in tasks if task.shard.path not in done]
         kept = len(done)
+        todo = [task for task in tasks if task.shard.path not in done]
         failed: dict[str, str] = {}
-        if todo:
-            self._check_room(todo)
-            begin(self.folder, done.values())
-            for outcome in self._make(todo):
-                failed |= outcome.problems
-                if outcome.record is not None:
-                    done[outcome.shard.path] = outcome.record
-        records = [done[task.shard.path] for task in tasks if task.shard.path in done]
-        skipped = {case_id: why for record in records for case_id, why in record.skipped.items()}
-        sizes = split_sizes(records)
-        if not failed:
-            if not sizes:
-                raise NothingLeftError("the export", skipped)
-            self._finish(records, sizes, skipped, table)
+        with full_disk_told(self.folder.scratch(), "an export", sum(task.size for task in todo)):
+            if todo:
+                self._check_room(todo)
+                begin(self.folder, done.values(), todo[0].run)
+                for outcome in self._make(todo):
+                    failed |= {
+                        f"{case_id} ({outcome.shard.path})": why for case_id, why in outcome.problems.items()
+                    }
+                    if outcome.record is not None:
+                        done[outcome.shard.path] = outcome.record
+            records = [done[task.shard.path] for task in tasks if task.shard.path in done]
+            skipped = {case_id: why for record in records for case_id, why in record.skipped.items()}
+            sizes = split_sizes(records)
+            if not failed:
+                if not sizes:
+                    raise NothingLeftError("the export", skipped)
+                self._finish(records, sizes, skipped, table)
         return ExportReport(self.folder.describe(), len(done) - kept, kept, tuple(sizes), failed, skipped)
 
     def _done(
@@ -315,7 +313,7 @@ class _Export:
             if path not in recorded or path not in entries:
                 continue
             record, entry = recorded[path].record, entries[path]
-            if record.inputs != task.inputs or record.bytes != entry.size:
+            if not task.is_made(record) or record.bytes != entry.size:
                 continue
             done[path] = record
             at = recorded[path].at
@@ -329,23 +327,26 @@ class _Export:
                 bar.update()
                 if not is_same:
                     del done[path]
+        # Size and time may be right: nothing but their absence tells the next run that they are not.
+        self.folder.remove(record.path for record in doubtful if record.path not in done)
         return done
 
     def _check_room(self, todo: Sequence[ShardTask]) -> None:
         """See that there is room before work begins, where that can be known."""
-        in_place = self.folder.free() is not None
+        free, where = self.folder.free(), self.folder.scratch()
         sizes = [task.size for task in todo]
-        needed = sum(sizes) if in_place else max(sizes) * self.workers.num_proc
-        where = self.folder.scratch()
+        needed = sum(sizes)
+        if free is None:  # a shard is here only until it is uploaded
+            free, needed = free_bytes(where), max(sizes) * min(self.workers.num_proc, len(todo))
+            if self.workers.scheduler is not None:
+                return  # the workers' disks are theirs
         if self.workers.scheduler is None:
-            files = [file for task in todo for pair in task.files for file in (pair.image, pair.mask)]
+            both = (file for task in todo for pair in task.files for file in (pair.image, pair.mask))
+            files = list(dict.fromkeys(both))  # 3d and 2d are of the same ones
             self.place.prepare(files)
-            cache = free_space()[1]
-            if _disk(cache) == _disk(where):
-                needed += sum(file.size for file in self.place.lacking(list(dict.fromkeys(files))))
-        elif not in_place:
-            return  # the workers' disks are theirs
-        if needed > (free := free_bytes(where)):
+            if disk_of(free_space()[1]) == disk_of(where):
+                needed += sum(file.size for file in self.place.lacking(files))
+        if needed > free:
             raise NoSpaceError(str(where), "an export", needed, free, ADVICE_IF_FULL)
 
     def _make(self, todo: Sequence[ShardTask]) -> Generator[ShardOutcome, None, None]:
@@ -369,10 +370,10 @@ class _Export:
                             warned.add(text)
                     yield outcome
         except NoSpaceError as error:
-            needed, free = sum(left.values()), error.free
-            raise NoSpaceError(
-                error.folder, f"the {len(left):,} shards left", needed, free, ADVICE_IF_FULL
-            ) from error
+            if self.folder.free() is None:  # it is about a place where shards only pass
+                raise
+            what = f"the {len(left):,} shards left"
+            raise NoSpaceError(error.folder, what, sum(left.values()), error.free, ADVICE_IF_FULL) from error
         except KeyboardInterrupt:
             count = f"{len(todo) - len(left):,} of {len(todo):,} shards are made"
             raise KeyboardInterrupt(f"{count}; run again to go on from there") from None
@@ -388,14 +389,14 @@ class _Export:
         with self.folder.whole(CASES_TABLE) as path:
             pq.write_table(table, str(path), compression="zstd")
         origin = self.place.origin()
-        card = make_card(self.options, sizes, skipped, origin, is_scanned="shape" in table.column_names)
+        card = make_card(self.options, sizes, skipped, origin, is_scanned=MISPLACED in table.column_names)
         with self.folder.whole(CARD) as path:
             path.write_text(card, encoding="utf-8", errors="backslashreplace")  # names need not be
         options = asdict(self.options[0])
-        del options["config"]
+        del options["config"], options["storage"]  # it is both configs, or stands in their names; and dense
         about = {
             "source": origin,
-            "options": {**options, "on_error": self.on_error},
+            "options": {**options, "on_error": self.on_error, "cases_per_shard": self.cases_per_shard},
             "versions": {"ctspine1k": __version__, "pyarrow": pa.__version__},
             "splits": [asdict(size) for size in sizes],
             "skipped": skipped,
@@ -404,18 +405,16 @@ class _Export:
 
 
 def _verify(folder: OutFolder, record: ShardRecord) -> tuple[str, bool]:
-    """Tell whether a shard has the bytes that it had."""
-    with folder.open(record.path) as file:
-        return record.path, digest(file) == record.sha256
+    """Tell whether a shard can be read, and has the bytes that it had."""
+    try:
+        with folder.open(record.path) as file:
+            return record.path, digest(file) == record.sha256
+    except OSError:
+        return record.path, False
 
 
 def _bar(what: str, total: int, unit: str) -> Any:
     return tqdm(desc=what, total=total, unit=unit, disable=not total or not is_terminal())
-
-
-def _disk(path: Path) -> int:
-    """Tell on which disk a folder is, or will be."""
-    return next(parent for parent in (path, *path.absolute().parents) if parent.exists()).stat().st_dev
 
 
 def _check_target(folder: OutFolder, entries: Mapping[str, Entry], tasks: Sequence[ShardTask]) -> None:
@@ -436,51 +435,7 @@ def _check_target(folder: OutFolder, entries: Mapping[str, Entry], tasks: Sequen
     if others:
         raise OutputError(
             where,
-            "shards of the cases and configs selected, and no others",
+            "shards of the cases, configs and cases_per_shard given, and no others",
             shortened(others),
-            "Give another folder for another selection; or delete this export first.",
+            "Give the same as before, or another folder; or delete this export first.",
         )
-
-
-def _case_table(
-    cases: Sequence[Case],
-    pairs: Sequence[CaseFiles],
-    place: Source,
-    scan: str | os.PathLike[str] | None,
-) -> pa.Table:
-    """Give a row a case: its facts, and what a scan has measured in the files as they are now."""
-    rows = [dict(case.row()) for case in cases]
-    names = list(rows[0])
-    fields = [pa.field(name, pa.int32() if name == "index" else pa.string()) for name in names]
-    scanned = _scanned(pairs, place, scan)
-    if scanned:
-        own = {*names, "image_file", "mask_file"}  # where files lie is not for others
-        fields += [field for field in SCAN_COLUMNS if field.name not in own]
-        for row in rows:
-            found = scanned.get(str(row["case_id"]), {})
-            row |= {field.name: found.get(field.name) for field in fields[len(names) :]}
-        if unseen := [pair.case.case_id for pair in pairs if pair.case.case_id not in scanned]:
-            text = f"the scan knows nothing of the files, as they are now, of {shortened(unseen)}"
-            warnings.warn(text, CTSpine1KWarning, stacklevel=3)
-    return pa.Table.from_pylist(rows, schema=pa.schema(fields))
-
-
-def _scanned(
-    pairs: Sequence[CaseFiles], place: Source, scan: str | os.PathLike[str] | None
-) -> dict[str, Mapping[str, Any]]:
-    """Give the scan's rows of these files, by case id; nothing where none was named, and none is there."""
-    path = place.default_scan() if scan is None else Path(scan).expanduser()
-    if scan is None and not path.exists():
-        return {}
-    try:
-        rows = {row["case_id"]: row for row in read_tables(path).cases}
-    except ScanTableError:
-        if scan is not None:
-            raise
-        return {}
-    states = {pair.case.case_id: (place.state(pair.image), place.state(pair.mask)) for pair in pairs}
-    return {
-        case_id: rows[case_id]
-        for case_id, state in states.items()
-        if case_id in rows and (rows[case_id]["image_file"], rows[case_id]["mask_file"]) == state
-    }

@@ -14,16 +14,17 @@ import re
 import shutil
 import socket
 import tempfile
+import time
 import uuid
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 import fsspec
 from huggingface_hub.errors import EntryNotFoundError
 
-from ctspine1k.errors import BusyError
+from ctspine1k.errors import BusyError, MissingPackageError
 from ctspine1k.outputs import free_bytes, only_writer, whole_file
 
 __all__ = ["WORKING", "Entry", "OutFolder", "out_folder"]
@@ -33,7 +34,10 @@ WORKING = ".ctspine1k"
 
 _SCRATCH = f"{WORKING}/scratch"
 
-#: Of whoever writes, outside of what he clears.
+#: After how many seconds a file that could not be uploaded is tried again.
+_PAUSES = (1.0, 4.0, 16.0)
+
+#: What the names of locks begin with.
 _LOCK = ".export.lock"
 
 #: How a file system says that something is not there: that of the Hub has a word of its own for it, too.
@@ -91,6 +95,7 @@ def out_folder(out: str | os.PathLike[str]) -> OutFolder:
 
     Raises:
         ValueError: it is empty, or fsspec knows no such protocol, or the package for it is not installed.
+        MissingPackageError: s3:// needs ``ctspine1k[s3]``.
         NotADirectoryError: there is a file.
     """
     place = os.fspath(out)
@@ -158,7 +163,7 @@ class LocalFolder:
     def only_writer(self) -> Iterator[None]:
         """Hold a lock that the kernel gives back when this process ends, however it does."""
         self.root.mkdir(parents=True, exist_ok=True)
-        with only_writer(self.root / "export"):  # by `_LOCK`
+        with only_writer(self.root, self.root / _LOCK):
             shutil.rmtree(self.scratch(), ignore_errors=True)
             yield
 
@@ -175,7 +180,7 @@ class LocalFolder:
 class RemoteFolder:
     """A folder of a file system that fsspec knows. How to log in there is for fsspec's configuration."""
 
-    url: str
+    url: str = field(repr=False)  #: it may hold a password
 
     def check(self) -> None:
         """See that there is such a file system; errors as of `out_folder`."""
@@ -183,14 +188,18 @@ class RemoteFolder:
             raise ValueError(f"{self.describe()}: expected a URL without *, ? and [")
         try:
             fsspec.get_filesystem_class(self.url.partition("://")[0])
-        except (ImportError, ValueError) as error:
+        except ImportError as error:
+            if self.url.startswith("s3://"):
+                raise MissingPackageError("s3://", "s3fs", "s3") from error
+            raise ValueError(f"{self.describe()}: expected the package that opens it. {error}") from error
+        except ValueError as error:
             raise ValueError(
                 f"{self.describe()}: expected a URL that fsspec can open, found none: {error}"
             ) from None
 
     def describe(self) -> str:
         """Give the URL, without a password in it."""
-        return re.sub(r"://[^/@]*@", "://", self.url)
+        return re.sub(r"://[^/]*@", "://", self.url)
 
     def files(self) -> dict[str, Entry]:
         """List all files below it."""
@@ -213,19 +222,32 @@ class RemoteFolder:
         """Open a file."""
         filesystem, root = self._filesystem()
         filesystem.invalidate_cache()
-        with filesystem.open(f"{root}/{name}", "rb") as file:
-            yield file
+        try:
+            with filesystem.open(f"{root}/{name}", "rb") as file:
+                yield file
+        except EntryNotFoundError as error:
+            raise FileNotFoundError(f"{self.describe()}/{name}") from error
 
     @contextlib.contextmanager
     def whole(self, name: str) -> Iterator[Path]:
-        """Write to a local file, then upload it."""
+        """Write to a local file, then upload it; again, where that fails."""
         with tempfile.TemporaryDirectory(prefix="ctspine1k-") as place:
             written = Path(place) / Path(name).name
             yield written
-            filesystem, root = self._filesystem()
-            target = f"{root}/{name}"
-            filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)
-            filesystem.put_file(str(written), target)
+            for pause in _PAUSES:
+                try:
+                    self._upload(written, name)
+                except Exception:  # each file system has errors of its own
+                    time.sleep(pause)
+                else:
+                    return
+            self._upload(written, name)
+
+    def _upload(self, written: Path, name: str) -> None:
+        filesystem, root = self._filesystem()
+        target = f"{root}/{name}"
+        filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)
+        filesystem.put_file(str(written), target)
 
     def remove(self, names: Iterable[str]) -> None:
         """Delete files."""
@@ -243,16 +265,37 @@ class RemoteFolder:
 
     @contextlib.contextmanager
     def only_writer(self) -> Iterator[None]:
-        """Leave a note of who writes. That of a process of this machine that is gone does not count."""
-        mine = {"id": uuid.uuid4().hex, "host": socket.gethostname(), "pid": os.getpid()}
-        self._check_free(mine)
-        with self.whole(_LOCK) as path:
-            path.write_text(json.dumps(mine), encoding="utf-8")
-        self._check_free(mine)  # whoever of two has written last holds it
+        """Leave a note of who writes, and only then look for others: of two, one at least sees the other.
+
+        The note of a process of this machine that is gone does not count.
+        """
+        mine = f"{_LOCK}.{uuid.uuid4().hex}"
         try:
+            with self.whole(mine) as path:
+                path.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
+            self._check_others(mine)
             yield
         finally:
-            self.remove([_LOCK])
+            self.remove([mine])
+
+    def _check_others(self, mine: str) -> None:
+        gone = []
+        for name in self.files():
+            if name == mine or not name.startswith(_LOCK):
+                continue
+            try:
+                holder = json.loads(self.read(name))
+                who = f"process {int(holder['pid'])} of {holder['host']}"
+            except FileNotFoundError:
+                continue
+            except (ValueError, LookupError, TypeError):
+                who = "somebody"
+            else:
+                if _is_gone(holder):
+                    gone.append(name)
+                    continue
+            raise BusyError(self.describe(), f"{who} (if that is dead, delete {self.describe()}/{name})")
+        self.remove(gone)
 
     def scratch(self) -> Path:
         """Use the machine's folder for temporary files."""
@@ -260,15 +303,6 @@ class RemoteFolder:
 
     def free(self) -> None:
         """Nobody tells."""
-
-    def _check_free(self, mine: dict[str, Any]) -> None:
-        try:
-            holder = json.loads(self.read(_LOCK))
-        except (*_ABSENT, ValueError):
-            return
-        if holder["id"] != mine["id"] and not _is_gone(holder):
-            who = f"process {holder['pid']} of {holder['host']}"
-            raise BusyError(self.describe(), f"{who} (if that is dead, delete {self.describe()}/{_LOCK})")
 
     def _filesystem(self) -> tuple[Any, str]:
         filesystem, root = fsspec.core.url_to_fs(self.url)

@@ -13,10 +13,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ctspine1k.errors import OutputError
+from ctspine1k.errors import OutputError, WorkerError
 from ctspine1k.folders import WORKING, Entry, OutFolder
 
-__all__ = ["MANIFEST", "Recorded", "ShardRecord", "begin", "finish", "is_export", "note", "read_records"]
+__all__ = [
+    "MANIFEST",
+    "Recorded",
+    "ShardRecord",
+    "begin",
+    "check_run",
+    "finish",
+    "is_export",
+    "note",
+    "read_records",
+]
 
 MANIFEST = "manifest.json"
 
@@ -39,6 +49,8 @@ class ShardRecord:
     sha256: str  #: of the file
     cases: list[str]  #: those in it, by id
     skipped: dict[str, str]  #: why a case was left out, by id
+    misplaced: list[str]  #: cases whose masks lie elsewhere than their images, by id
+    policy: str  #: what was to be done about both
     files: dict[str, dict[str, Any]]  #: bytes and sha256 of each raw file, by its path
     versions: dict[str, str]  #: of the packages that made it
 
@@ -66,7 +78,13 @@ def read_records(folder: OutFolder, entries: Mapping[str, Entry]) -> dict[str, R
     # What was noted last counts.
     for name in (MANIFEST, _KEPT, *sorted(name for name in entries if name.startswith(_DONE))):
         if name in entries:
-            for record in _parsed(folder, name):
+            try:
+                records = _parsed(folder, name)
+            except OutputError:
+                if name == MANIFEST:
+                    raise
+                continue  # it was cut off in the middle: the shards are made anew
+            for record in records:
                 found[record.path] = Recorded(record, entries[name].modified)
     return found
 
@@ -76,13 +94,25 @@ def note(folder: OutFolder, record: ShardRecord) -> None:
     _write(folder, _DONE + record.path.replace("/", "-") + ".json", _document({}, [record]))
 
 
-def begin(folder: OutFolder, kept: Iterable[ShardRecord]) -> None:
-    """Have nothing recorded but these, before any other shard is touched."""
+def begin(folder: OutFolder, kept: Iterable[ShardRecord], run: str) -> None:
+    """Have nothing recorded but these, before any other shard is touched; from now on it is this run's."""
     entries = folder.files()
-    _write(folder, _KEPT, _document({}, kept))
+    _write(folder, _KEPT, _document({"run": run}, kept))
     # First what says that the export is whole.
     folder.remove([MANIFEST] if MANIFEST in entries else [])
     folder.remove(name for name in entries if name.startswith(_DONE))
+
+
+def check_run(folder: OutFolder, run: str) -> None:
+    """See that the export is still this run's: a cluster goes on with tasks that nobody waits for any more.
+
+    Raises:
+        WorkerError: another run has begun, or ended.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if json.loads(folder.read(_KEPT)).get("run") == run:
+            return
+    raise WorkerError(f"{folder.describe()}: expected the run that this shard is of, found it over")
 
 
 def finish(folder: OutFolder, about: Mapping[str, Any], records: Iterable[ShardRecord]) -> None:

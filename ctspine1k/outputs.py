@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -13,9 +14,11 @@ from typing import IO
 
 import filelock
 
-from ctspine1k.errors import BusyError
+from ctspine1k.errors import BusyError, NoSpaceError
 
-__all__ = ["digest", "free_bytes", "only_writer", "whole_file"]
+__all__ = ["ADVICE_IF_FULL", "digest", "disk_of", "free_bytes", "full_disk_told", "only_writer", "whole_file"]
+
+ADVICE_IF_FULL = "Make room there, or select fewer cases, and run again: what is done is kept."
 
 
 @contextlib.contextmanager
@@ -51,13 +54,13 @@ def _flush(path: Path, flags: int) -> None:
 
 
 @contextlib.contextmanager
-def only_writer(path: Path) -> Iterator[None]:
-    """Be the only process that writes ``path`` meanwhile, by a hidden lock file beside it.
+def only_writer(path: Path, lock: Path | None = None) -> Iterator[None]:
+    """Be the only process that writes ``path`` meanwhile, by a lock file: hidden beside it, or ``lock``.
 
     Raises:
         BusyError: another process is.
     """
-    lock = path.with_name(f".{path.name}.lock")
+    lock = lock or path.with_name(f".{path.name}.lock")
     try:
         with filelock.FileLock(lock, timeout=0):
             try:
@@ -76,7 +79,30 @@ def digest(file: IO[bytes]) -> str:
     return sha256.hexdigest()
 
 
+@contextlib.contextmanager
+def full_disk_told(folder: Path, purpose: str, needed: int) -> Iterator[None]:
+    """Turn the machine's word for a full disk, or a full quota, into an error that says what is needed.
+
+    Raises:
+        NoSpaceError: that is so.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise NoSpaceError(str(folder), purpose, needed, free_bytes(folder), ADVICE_IF_FULL) from error
+
+
+def disk_of(folder: Path) -> int:
+    """Name the disk where a folder is, or will be."""
+    return _there(folder).stat().st_dev
+
+
 def free_bytes(folder: Path) -> int:
     """Tell how many bytes are free where a folder is, or will be."""
-    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
-    return shutil.disk_usage(there).free
+    return shutil.disk_usage(_there(folder)).free
+
+
+def _there(folder: Path) -> Path:
+    return next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())

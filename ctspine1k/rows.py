@@ -38,16 +38,16 @@ _MAX_ELEMENTS = 2**31 - 1
 class RowOptions:
     """What decides what the rows of a case hold, beside its files; options of `load_dataset`."""
 
-    config: str = "3d"
+    config: str = "3d"  #: "3d", a row a case, or "2d", a row an axial slice
     storage: Storage = "dense"
-    image_size: tuple[int, int] | None = None
-    orientation: str | None = None
+    image_size: tuple[int, int] | None = None  #: voxels of a slice; None for any, or (512, 512) if dense
+    orientation: str | None = None  #: where the files' axes shall lead to; None for as stored
     label_scheme: LabelScheme = "ctspine1k"
-    geometry: bool = False
+    geometry: bool = False  #: whether there are columns of it
     on_geometry: Literal["raise", "warn"] | None = "warn"  #: None compares nothing
 
-    def checked(self) -> RowOptions:
-        """Give the same options, each written in one way, however it was given.
+    def __post_init__(self) -> None:
+        """Check the options, and write each in one way, however it was given.
 
         Raises:
             ValueError: an option that is not allowed.
@@ -64,7 +64,7 @@ class RowOptions:
             require_blosc2()
         elif size is None:  # dense features promise a size: that of all the published volumes
             size = 512, 512
-        return replace(self, image_size=None if size is None else _checked_size(size))
+        object.__setattr__(self, "image_size", None if size is None else _checked_size(size))
 
     def features(self) -> datasets.Features:
         """Tell the columns and their types; dense slices are of ``image_size``."""

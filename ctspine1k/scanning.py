@@ -40,6 +40,7 @@ from ctspine1k.tables import (
     SCAN_VERSION,
     ScanTables,
     check_target,
+    is_of,
     read_tables,
     vertebrae_path,
     write_tables,
@@ -263,9 +264,7 @@ def _record(one: ScannedCase) -> dict[str, Any]:
 
 def _is_of(row: dict[str, Any], files: CaseFiles, source: Source) -> bool:
     """Tell whether a row is of these files, as they are now; what could not be used is looked at again."""
-    return row["problem"] is None and (
-        (row["image_file"], row["mask_file"]) == (source.state(files.image), source.state(files.mask))
-    )
+    return row["problem"] is None and is_of(row, source.state(files.image), source.state(files.mask))
 
 
 def _facts(case: Case) -> dict[str, Any]:

@@ -3,16 +3,16 @@
 The plan depends on the selection alone, so that every run and every worker has the same. A shard holds whole
 cases; a row group holds one volume, or some slices of one case. How voxels are encoded was chosen by
 measurement (``benchmarks/README.md``): the image's bytes are split into streams, which zstd then shrinks to
-less than the raw file; the mask needs nothing beside zstd. A page is one slice of 2d, or one volume of 3d:
-there is nothing that content-defined chunking could cut in another way, and it would take half as long again.
+less than the raw file; the mask needs nothing beside zstd. A page is one slice of 512 x 512 in 2d, or one
+volume in 3d: content-defined chunking would cut at the same places, and take half as long again.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -36,15 +36,15 @@ from ctspine1k.errors import (
     unreadable,
 )
 from ctspine1k.folders import OutFolder
-from ctspine1k.manifest import ShardRecord, note
-from ctspine1k.outputs import digest, free_bytes
+from ctspine1k.manifest import ShardRecord, check_run, note
+from ctspine1k.outputs import digest, full_disk_told
 from ctspine1k.rawfiles import CaseFiles, RawFile
 from ctspine1k.rows import RowOptions, case_batches
-from ctspine1k.sources import Source, free_space
+from ctspine1k.sources import Source, free_space, quiet_hub
 from ctspine1k.threads import usable_threads
 from ctspine1k.workers import check_stopped
 
-__all__ = ["ADVICE_IF_FULL", "Shard", "ShardOutcome", "ShardTask", "export_shard", "plan_shards"]
+__all__ = ["Shard", "ShardOutcome", "ShardTask", "export_shard", "plan_shards"]
 
 #: Raise it when the same rows are written in another way: all shards are then made anew.
 _SHARDS_VERSION = 1
@@ -52,7 +52,9 @@ _SHARDS_VERSION = 1
 #: Slices in a row group: 16 MiB of image, and as much of mask, are what a reader of one of them takes.
 _SLICES = 16
 
-ADVICE_IF_FULL = "Make room there, or select fewer cases, and run again: what is done is kept."
+#: Of a process with several threads, as workers of a cluster may be: a shard takes the memory of a volume,
+#: and what a reader warns of is caught for the whole process.
+_ONE_AT_A_TIME = threading.Lock()
 
 #: How often, and after how many seconds, a file that the Hub did not hand out is asked for again.
 _PAUSES = (1.0, 4.0, 16.0)
@@ -103,6 +105,7 @@ class ShardTask:
     on_error: Literal["raise", "skip"]
     source: Source
     folder: OutFolder
+    run: str  #: names the run that it is of
     version: str = __version__
 
     @property
@@ -114,9 +117,20 @@ class ShardTask:
     @property
     def inputs(self) -> str:
         """What stands for all that the shard is made of: equal for equal shards."""
+        options = {**asdict(self.options), "on_geometry": None}  # that is for `policy`
         cases = [(case.case_id, case.index, case.source) for case in self.shard.cases]
-        made_of = [_SHARDS_VERSION, asdict(self.options), self.on_error, cases, self.states, self.missing]
+        made_of = [_SHARDS_VERSION, options, cases, self.states, self.missing]
         return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
+
+    @property
+    def policy(self) -> str:
+        """What is to be done about a case that cannot be used, and about a mask that lies elsewhere."""
+        return f"on_error={self.on_error}, on_geometry={self.options.on_geometry}"
+
+    def is_made(self, record: ShardRecord) -> bool:
+        """Tell whether a record is of this shard; another policy counts if there was something to decide."""
+        undecided = record.skipped.keys() <= self.missing.keys() and not record.misplaced
+        return record.inputs == self.inputs and (undecided or record.policy == self.policy)
 
 
 @dataclass(frozen=True)
@@ -142,16 +156,18 @@ def export_shard(task: ShardTask) -> ShardOutcome:
             f"a worker has ctspine1k {__version__}, the export was begun by {task.version}: install the same "
             "version everywhere"
         )
-    maker = _Maker(task)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", GeometryWarning)
+    with _ONE_AT_A_TIME, quiet_hub():
+        maker = _Maker(task)
         record = maker.make()
-    return ShardOutcome(task.shard, record, maker.problems, tuple(str(told.message) for told in caught))
+        return ShardOutcome(task.shard, record, maker.problems, tuple(maker.misplaced.values()))
 
 
 class _ProblemsError(Exception):
     """The shard cannot be made: `_Maker.problems` tells why."""
+
+
+class _UnreadableError(Exception):
+    """The machine does not hand out a file."""
 
 
 class _Maker:
@@ -162,6 +178,7 @@ class _Maker:
         self.files: dict[str, dict[str, Any]] = {}
         self.skipped = dict(task.missing)
         self.problems: dict[str, str] = {}
+        self.misplaced: dict[str, str] = {}  #: what was warned of, by case id
         self.rows = self.arrow_bytes = 0
 
     def make(self) -> ShardRecord | None:
@@ -169,11 +186,12 @@ class _Maker:
         task = self.task
         local = [self._fetched(files) for files in task.files]
         try:
-            with _full_disk_told(task.folder.scratch(), task), task.folder.whole(task.shard.path) as written:
+            with self._room(task.folder.scratch()), task.folder.whole(task.shard.path) as written:
                 self._write(written, local)
                 with written.open("rb") as file:
                     sha256 = digest(file)
                 size = written.stat().st_size
+                check_run(task.folder, task.run)
         except _ProblemsError:
             return None
         record = ShardRecord(
@@ -185,19 +203,24 @@ class _Maker:
             sha256=sha256,
             cases=[case.case_id for case in task.shard.cases if case.case_id not in self.skipped],
             skipped=self.skipped,
+            misplaced=list(self.misplaced),
+            policy=task.policy,
             files=self.files,
             versions={"ctspine1k": __version__, "pyarrow": pa.__version__},
         )
-        with _full_disk_told(task.folder.scratch(), task):
+        with self._room(task.folder.scratch()):
             note(task.folder, record)
         return record
+
+    def _room(self, folder: Path) -> contextlib.AbstractContextManager[None]:
+        return full_disk_told(folder, f"shard {self.task.shard.path}", self.task.size)
 
     def _fetched(self, files: CaseFiles) -> tuple[Path, ...]:
         """Make the files of a case local, and note what they are; give nothing where that cannot be done."""
         check_stopped()
         both = (files.image, files.mask)
         try:
-            with _full_disk_told(free_space()[1], self.task):
+            with self._room(free_space()[1]):
                 paths = _fetch(self.task.source, both)
             for file, path in zip(both, paths, strict=True):
                 with path.open("rb") as opened:
@@ -209,46 +232,55 @@ class _Maker:
             self.problems[files.case.case_id] = str(error)
             return ()
         except OSError as error:
-            self.problems[files.case.case_id] = str(unreadable(files.image.path, error))
+            self.problems[files.case.case_id] = _unreadable(error, files)
             return ()
         return tuple(paths)
 
     def _write(self, target: Path, local: Sequence[tuple[Path, ...]]) -> None:
         """Write the rows of all cases. After a problem the others are read all the same, to tell of all."""
-        task, features = self.task, self.task.options.features()
-        schema = _schema(features)
+        schema = _schema(self.task.options.features())
         with pq.ParquetWriter(str(target), schema, **_settings(schema)) as writer:
-            for files, states, paths in zip(task.files, task.states, local, strict=True):
-                if not paths:
-                    continue
-                before = self.rows
-                try:
-                    for table in _tables(task, files, states, paths, features):
-                        self.rows += len(table)
-                        self.arrow_bytes += table.nbytes
-                        if not self.problems:
-                            plain = pa.Table.from_arrays(_plain(table), schema=schema)
-                            writer.write_table(plain, row_group_size=len(table))
-                except CaseError as error:
-                    is_left_out = task.on_error == "skip" and self.rows == before
-                    reasons = self.skipped if is_left_out else self.problems
-                    reasons[files.case.case_id] = _published(error, task.source, files, paths)
+            for files, states, paths in zip(self.task.files, self.task.states, local, strict=True):
+                if paths:
+                    self._write_case(writer, files, states, paths)
         if self.problems:
             raise _ProblemsError
 
+    def _write_case(
+        self, writer: pq.ParquetWriter, files: CaseFiles, states: tuple[str, str], paths: tuple[Path, ...]
+    ) -> None:
+        """Write the rows of a case; what is a volume is let go at the end of it."""
+        before = self.rows
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("always", GeometryWarning)
+            try:
+                for table in _tables(self.task, files, states, paths):
+                    self.rows += len(table)
+                    self.arrow_bytes += table.nbytes
+                    if not self.problems:
+                        plain = pa.Table.from_arrays(_plain(table), schema=writer.schema)
+                        writer.write_table(plain, row_group_size=len(table))
+            except CaseError as error:
+                is_left_out = self.task.on_error == "skip" and self.rows == before
+                reasons = self.skipped if is_left_out else self.problems
+                reasons[files.case.case_id] = _published(error, self.task.source, files, paths)
+            except _UnreadableError as error:  # may be the machine's affair, not the case's: never left out
+                self.problems[files.case.case_id] = str(error)
+        for told in caught:  # one at most
+            self.misplaced[files.case.case_id] = str(told.message)
+
 
 def _tables(
-    task: ShardTask,
-    files: CaseFiles,
-    states: tuple[str, str],
-    paths: tuple[Path, ...],
-    features: datasets.Features,
+    task: ShardTask, files: CaseFiles, states: tuple[str, str], paths: tuple[Path, ...]
 ) -> Iterator[pa.Table]:
     """Yield the rows of a case, a row group at a time.
 
     Raises:
         CaseError: its files cannot be used, or were replaced while they were read.
+        _UnreadableError: the machine does not hand them out.
     """
+    features = task.options.features()
     batches = case_batches(
         task.options,
         files.case,
@@ -263,7 +295,7 @@ def _tables(
             yield batch.table(features)
         found = task.source.state(files.image), task.source.state(files.mask)
     except OSError as error:
-        raise unreadable(files.image.path, error) from error
+        raise _UnreadableError(_unreadable(error, files)) from error
     if found != states:
         raise CaseError(
             str(paths[0]), "the files that were there when the export began", "others", "Run again."
@@ -280,16 +312,9 @@ def _fetch(source: Source, files: Sequence[RawFile]) -> list[Path]:
     return source.fetch(files)
 
 
-@contextlib.contextmanager
-def _full_disk_told(folder: Path, task: ShardTask) -> Iterator[None]:
-    """Turn the machine's word for a full disk, or a full quota, into a `NoSpaceError`."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        what = f"shard {task.shard.path}"
-        raise NoSpaceError(str(folder), what, task.size, free_bytes(folder), ADVICE_IF_FULL) from error
+def _unreadable(error: OSError, files: CaseFiles) -> str:
+    """Tell of a file that the machine does not hand out."""
+    return str(unreadable(str(error.filename or files.image.path), error))
 
 
 def _published(error: CaseError, source: Source, files: CaseFiles, paths: tuple[Path, ...]) -> str:

@@ -51,7 +51,15 @@ import pyarrow.parquet as pq
 from ctspine1k.errors import ScanTableError
 from ctspine1k.outputs import whole_file
 
-__all__ = ["SCAN_VERSION", "ScanTables", "check_target", "read_tables", "vertebrae_path", "write_tables"]
+__all__ = [
+    "SCAN_VERSION",
+    "ScanTables",
+    "check_target",
+    "is_of",
+    "read_tables",
+    "vertebrae_path",
+    "write_tables",
+]
 
 #: Raise it when the same files give other rows: a scan then measures all of them anew.
 SCAN_VERSION = 1
@@ -121,6 +129,11 @@ class ScanTables:
 def vertebrae_path(path: Path) -> Path:
     """Tell where the table of vertebrae is, given that of cases."""
     return path.with_suffix(".vertebrae.parquet")
+
+
+def is_of(row: Mapping[str, Any], image_state: str, mask_state: str) -> bool:
+    """Tell whether a row of the table of cases was measured in files of these states (`Source.state`)."""
+    return (row["image_file"], row["mask_file"]) == (image_state, mask_state)
 
 
 def check_target(path: Path) -> None:

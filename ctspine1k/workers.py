@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import re
 import signal
 import threading
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -34,6 +36,9 @@ _stop: Event | None = None
 
 #: How often a cluster tries a task that raises, on any worker. A worker that is lost does not count.
 _RETRIES = 2
+
+#: How many seconds a scheduler file is waited for: a job starts the scheduler and us together.
+_PATIENCE = 60.0
 
 
 def check_num_proc(num_proc: int) -> None:
@@ -116,9 +121,8 @@ def on_cluster(
         return
     run = uuid.uuid4().hex
     killers = []
-    where = {"scheduler_file": scheduler} if Path(scheduler).is_file() else {"address": scheduler}
     try:
-        client = distributed.Client(**where, set_as_default=False)
+        client = distributed.Client(**_where(scheduler), set_as_default=False)
     except (OSError, ValueError) as error:
         raise _lost(scheduler, error) from error
     with client:
@@ -147,6 +151,18 @@ def on_cluster(
             f"workers died again and again at {', '.join(killers)}: out of memory, or killed. Give each "
             "worker more memory, or one thread, and run again: what is done is kept."
         )
+
+
+def _where(scheduler: str) -> dict[str, str]:
+    """Tell an address, which has a port, from a scheduler file, which may be there some seconds later."""
+    if re.search(r":\d+/?$", scheduler):
+        return {"address": scheduler}
+    end = time.monotonic() + _PATIENCE
+    while not Path(scheduler).is_file():
+        if time.monotonic() > end:
+            raise FileNotFoundError("no such file, and no address with a port")
+        time.sleep(0.1)
+    return {"scheduler_file": scheduler}
 
 
 def _lost(scheduler: str, error: BaseException) -> WorkerError:

@@ -32,7 +32,7 @@ def options_of(tree: Path, split_file: Path, **options) -> dict:
     return {"data_dir": str(tree), "split_file": str(split_file), "image_size": SIZE, **options}
 
 
-def start(out, options: dict, **environment: str) -> subprocess.Popen:
+def start(out, options: dict) -> subprocess.Popen:
     """Begin an export in a process of its own; it is at work when this returns."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     script = Path(os.environ["HF_HOME"]) / "run_export.py"  # spawned workers read it again
@@ -42,15 +42,15 @@ def start(out, options: dict, **environment: str) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": path, **environment},
+        env={**os.environ, "PYTHONPATH": path},
     )
     assert process.stdout.readline() == "begins\n", process.communicate()
     return process
 
 
-def finish(out, options: dict, **environment: str) -> list:
+def finish(out, options: dict) -> list:
     """Let an export end in its own time: shards made and kept, and what failed."""
-    process = start(out, options, **environment)
+    process = start(out, options)
     printed, told = process.communicate(timeout=120)
     assert process.returncode == 0, told
     return json.loads(printed)

@@ -139,6 +139,13 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                     getattr(self, f"_{verb}")(repo_id, json.loads(self.body))
             elif found := re.fullmatch(r"/lfs/([^/]+/[^/]+)/([^/]+)", path):  # a signed URL: no token
                 self._store(*found.groups())
+            elif path == "/api/repos/create":
+                asked = json.loads(self.body)
+                repo_id = f"{asked['organization']}/{asked['name']}"
+                if repo_id not in hub.repos:
+                    hub.repos[repo_id] = Repo()
+                    hub.repos[repo_id].commit({})
+                self._json({"url": f"{hub.url}/datasets/{repo_id}"})
             elif path == "/api/validate-yaml":
                 self._json({"errors": [], "warnings": []})
             else:

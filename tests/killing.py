@@ -30,6 +30,8 @@ def changes(event, arguments, out):
         is_change = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
     else:
         path, is_change = arguments[0], event in CHANGES
+        if event in ("os.remove", "os.rmdir") and arguments[1] != -1:  # a name in an open folder
+            path = os.path.join(os.readlink(f"/proc/self/fd/{arguments[1]}"), path)
     return is_change and str(path).startswith(out)
 
 def export(out, options, last):
@@ -64,9 +66,7 @@ for last in range(first, 10**6, step):
 """
 
 
-def stop_at_every_step(
-    whole: Path, root: Path, options: dict, first: int = 1, step: int = 1, **environment: str
-) -> int:
+def stop_at_every_step(whole: Path, root: Path, options: dict, first: int = 1, step: int = 1) -> int:
     """Kill an export just before it changes a file for the first time, the second, and so on; each goes on then.
 
     Each must end as if nothing had been. Returns how many there were.
@@ -77,7 +77,7 @@ def stop_at_every_step(
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert run.returncode == 0, run.stderr
     ended = run.stdout.split()

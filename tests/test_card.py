@@ -13,7 +13,7 @@ SIZES = [
     SplitSize("3d", "test", 50, 198, 20_000_000_000, 200_000_000_000),
     SplitSize("2d", "test", 50, 100_000, 21_000_000_000, 200_000_000_000),
 ]
-OPTIONS = [RowOptions(config, geometry=True).checked() for config in ("3d", "2d")]
+OPTIONS = [RowOptions(config, geometry=True) for config in ("3d", "2d")]
 
 
 def card(options=OPTIONS, sizes=SIZES, skipped=None, origin=None, is_scanned=False):
@@ -91,7 +91,7 @@ def test_people_are_told_what_is_in_it():
     ("scheme", "told"), [("binary", "1 vertebra"), ("region", "3 lumbar"), ("verse", "as VerSe counts")]
 )
 def test_labels_are_told_as_they_are(scheme, told):
-    options = [RowOptions("3d", label_scheme=scheme, orientation="RAS", image_size=(6, 5)).checked()]
+    options = [RowOptions("3d", label_scheme=scheme, orientation="RAS", image_size=(6, 5))]
     text = card(options, SIZES[::2]).text
     assert f"int32, (slices, 6, 5): 0 background, {'1-7' if scheme == 'verse' else '1'}" in text
     assert told in text
@@ -105,7 +105,7 @@ def test_what_is_left_out_is_told_and_cannot_break_the_table():
 
 
 def record(path, rows):
-    return ShardRecord(path, "", rows, 10, 100, "", [], {}, {}, {})
+    return ShardRecord(path, "", rows, 10, 100, "", [], {}, [], "", {}, {})
 
 
 def test_sizes_are_added_up_and_a_split_without_rows_is_left_out():

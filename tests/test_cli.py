@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from exports import wait_until
 from spines import save_spine, spine
 from volumes import break_case
 
@@ -524,8 +525,8 @@ def test_export(run, root):
     cases = ("--case", "liver_83", "--case", "HN_P023")
     status, out, err = run(*where, *cases, "--config", "2d", "--geometry", "--label-scheme", "binary")
     assert (status, err) == (0, "")
-    assert out.splitlines()[-1] == "2 shards made, 0 kept, 0 cases failed"
-    assert re.match(r"2d train: \d+ rows in 1 shards, [\d,]+ bytes\n2d validation: ", out)
+    assert out.splitlines()[-1] == "shards: 2 made, 0 kept; failures: 0"
+    assert re.match(r"2d train: rows \d+, shards 1, bytes [\d,]+\n2d validation: ", out)
     rows = pq.read_table("out/2d/train/00000-of-00001.parquet")
     assert {"spacing", "affine", "orientation"} <= set(rows.column_names)
     assert np.unique(rows["segmentation"].combine_chunks().flatten().flatten()).tolist() == [0, 1]
@@ -542,8 +543,9 @@ def test_export_of_a_broken_case(run, root):
     cases = ("--case", "liver_83", "--case", "HN_P023")
     status, out, _ = run(*where, *cases)
     assert status == 1
-    assert "failed: liver_83: raw_data/volumes/MSD-T10/liver_83.nii.gz: expected" in out
-    assert out.endswith("2 shards made, 0 kept, 1 cases failed\n")
+    where_from = "raw_data/volumes/MSD-T10/liver_83.nii.gz: expected"
+    assert f"failed: liver_83 (3d/train/00000-of-00001.parquet): {where_from}" in out
+    assert out.endswith("shards: 2 made, 0 kept; failures: 2\n")
     status, out, _ = run(*where, *cases, "--on-error", "skip")
     assert status == 0
     assert "left out: liver_83: " in out
@@ -553,6 +555,7 @@ def test_export_of_a_broken_case(run, root):
     ("arguments", "message"),
     [
         (("out",), "Say where"),
+        (("out", "--config", "2d", "--num-proc", "2", "--geometry"), "Say where"),
         (("", "--data-dir", "."), "out is empty"),
         (("nonsense://x", "--case", "liver_83", "--data-dir", "ROOT"), "expected a URL that fsspec can open"),
         (("out", "--data-dir", "ROOT", "--label-scheme", "x"), "label_scheme='x': expected one of"),
@@ -564,3 +567,18 @@ def test_export_of_what_cannot_be(run, root, arguments, message):
     assert (status, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_sigterm_stops_an_export_as_ctrl_c_does(root):
+    save_spine(root, "liver_0", *spine(list(range(8, 25))))
+    command = [sys.executable, "-m", "ctspine1k", "export", "parquet", "out", "--data-dir", root]
+    command += ["--image-size", "56", "80", "--on-missing", "skip", "--split", "train"]
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(ctspine1k.__file__))}  # noqa: PTH120
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    wait_until(lambda: os.path.exists("out/.ctspine1k/kept.json"))  # noqa: PTH110
+    process.terminate()
+    _, told = process.communicate(timeout=60)
+    assert process.returncode in (0, 130)  # 0: it was done
+    if process.returncode:
+        assert re.search(r"stopped: \d+ of \d+ shards are made; run again", told)
+    assert not os.path.exists("out/.export.lock")  # noqa: PTH110

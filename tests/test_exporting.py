@@ -199,7 +199,8 @@ def test_the_case_table_has_the_facts_and_what_a_scan_has_measured(tmp_path):
     assert {key: value for key, value in table[0].items() if key in facts.column_names} == facts.to_pylist()[
         0
     ]
-    assert {"image_file", "mask_file"} & set(table[0]) == set()
+    assert {"image_file", "mask_file", "problem", "geometry_problem"} & set(table[0]) == set()
+    assert [row["mask_misplaced"] for row in table] == [False, False]
     assert "what a scan has measured" in (tmp_path / "scanned/README.md").read_text()
     save_spine(root, "liver_83", *spine([22, 23, 24, 25]))
     with pytest.warns(
@@ -210,9 +211,17 @@ def test_the_case_table_has_the_facts_and_what_a_scan_has_measured(tmp_path):
     assert [row["vertebrae"] for row in table] == [["T11", "T12", "L1", "L2"], None]
     with pytest.raises(ScanTableError):
         ctspine1k.export_parquet(tmp_path / "none", **options, scan=tmp_path / "none.parquet")
+    break_case(root, "liver_83")
+    ctspine1k.scan_files(data_dir=root, case=ids)
+    ctspine1k.export_parquet(tmp_path / "broken", **options, on_error="skip")
+    assert str(root).encode() not in b"".join(files_of(tmp_path / "broken").values())
+    assert str(root) not in str(pq.read_table(tmp_path / "broken/cases.parquet").to_pylist())
     ctspine1k.export_parquet(
         tmp_path / "some", data_dir=root, case="liver_106", has_vertebrae="T12", image_size=(56, 80)
     )
+    (root / "cases.vertebrae.parquet").unlink()
+    with pytest.warns(CTSpine1KWarning, match="The table of cases goes without"):
+        ctspine1k.export_parquet(tmp_path / "broken", **options, on_error="skip")
 
 
 def test_the_manifest_tells_what_was_made_of_what(export, out, tree, repo_id):
@@ -318,15 +327,42 @@ def test_verify_finds_what_time_and_size_do_not_tell(export, out):
     assert export(config="2d").made == 0
     assert export(config="2d", verify=True, num_proc=2).made == 1
     assert files_of(out) == before
+    path.unlink()
+    path.symlink_to("/proc/self/mem")  # which cannot be read from its start
+    assert export(config="2d", verify=True).made == 1
+    assert files_of(out) == before
+
+
+def test_a_shard_that_verify_found_bad_is_not_believed_by_the_next_run(export, out, monkeypatch):
+    export(config="2d")
+    before = files_of(out)
+    path = out / "2d/train/00000-of-00001.parquet"
+    stat = path.stat()
+    path.write_bytes(spoil(path))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ctspine1k.exporting.begin", stop)
+        with pytest.raises(KeyboardInterrupt):
+            export(config="2d", verify=True)
+    assert export(config="2d").made == 1
+    assert files_of(out) == before
 
 
 def test_another_selection_does_not_go_into_the_same_folder(export, out):
     export(config="2d")
     before = files_of(out)
-    with pytest.raises(OutputError, match=r"expected shards of the cases and configs selected.*found 2d/"):
+    with pytest.raises(
+        OutputError, match=r"expected shards of the cases, configs and cases_per_shard given.*found 2d/"
+    ):
         export(config="2d", case="liver_106")
-    with pytest.raises(OutputError, match="Give another folder for another selection"):
+    with pytest.raises(OutputError, match="Give the same as before, or another folder"):
         export(config="3d")
+    with pytest.raises(OutputError, match="cases_per_shard"):
+        export(config="2d", cases_per_shard=1)
     assert files_of(out) == before
 
 
@@ -345,9 +381,10 @@ def test_a_broken_case_fails_its_shards_alone(export, out, tree):
     break_case(tree, "HN_P023")
     report = export(num_proc=2)
     assert not report.ok
-    assert list(report.failed) == ["HN_P023"]
-    assert "HN_P023.nii.gz: expected" in report.failed["HN_P023"]
-    assert "failed: HN_P023" in report.summary()
+    shards = [f"HN_P023 ({name}/validation/00000-of-00001.parquet)" for name in ("2d", "3d")]
+    assert sorted(report.failed) == shards
+    assert "HN_P023.nii.gz: expected" in report.failed[shards[0]]
+    assert f"failed: {shards[0]}: " in report.summary()
     assert report.made == 4
     assert not (out / "3d/validation").exists()
     assert not (out / "manifest.json").exists()
@@ -396,7 +433,20 @@ def test_masks_that_lie_elsewhere_are_told_once(export, tree):
     with pytest.warns(GeometryWarning, match="liver_106") as told:
         export()
     assert len([one for one in told if issubclass(one.category, GeometryWarning)]) == 1
-    assert "liver_106" in export(on_geometry="raise", out=tree.parent / "strict").failed
+    report = export(on_geometry="raise", out=tree.parent / "strict", config="3d")
+    assert list(report.failed) == ["liver_106 (3d/train/00000-of-00001.parquet)"]
+    # Of what is there, only what a stricter policy would have decided otherwise is looked at again.
+    assert (export(on_geometry="raise").kept, len(export(on_geometry="raise").failed)) == (4, 2)
+
+
+def test_to_leave_out_what_failed_makes_nothing_twice(export, out, tree):
+    break_case(tree, "HN_P023")
+    whole = export()
+    assert (whole.made, whole.ok) == (4, False)
+    again = export(on_error="skip")
+    assert (again.made, again.kept, list(again.skipped)) == (2, 4, ["HN_P023"])
+    assert export(on_error="skip").kept == 6
+    assert export().kept == 4  # those with a case that was left out are tried again
 
 
 @pytest.mark.parametrize(
@@ -555,11 +605,11 @@ def test_a_disk_that_fills_up_leaves_no_broken_shard(small_disk, export, tmp_pat
 
 
 @contextlib.contextmanager
-def two_workers(folder, address, **environment):
+def two_workers(folder, address):
     """Of which each has a cache of its own for raw files."""
     with (
-        cluster.worker(folder, address, "one", HF_HUB_CACHE=str(folder / "cache-1"), **environment) as one,
-        cluster.worker(folder, address, "two", HF_HUB_CACHE=str(folder / "cache-2"), **environment),
+        cluster.worker(folder, address, "one", HF_HUB_CACHE=str(folder / "cache-1")) as one,
+        cluster.worker(folder, address, "two", HF_HUB_CACHE=str(folder / "cache-2")),
     ):
         cluster.wait_for_workers(address, 2)
         yield one
@@ -623,6 +673,41 @@ def test_an_export_to_an_object_store_goes_on_after_a_kill(many, s3, out):
     assert stored(f"{s3}/out") == files_of(out)
 
 
+def test_raw_files_of_both_configs_are_counted_once(export, repo_id, tree, monkeypatch):
+    raw = sum(len(data) for data in files_of(tree).values())
+    place = Path(os.environ["HF_HOME"]) / "hub"
+    monkeypatch.setattr("ctspine1k.sources.free_space", lambda: (raw * 3 // 2, place))
+    assert export(repo_id=repo_id).ok
+
+
+def test_a_scheduler_that_is_lost_is_told_and_what_is_done_is_kept(many, out, tmp_path):
+    _, options = many
+    with contextlib.ExitStack() as running:
+        address = running.enter_context(cluster.scheduler(tmp_path))
+        running.enter_context(two_workers(tmp_path, address))
+        process = start(out, {**options, "scheduler": str(tmp_path / "scheduler.json")})
+        wait_until(lambda: len(shards_in(out)) >= 3)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "expected a Dask scheduler, found none, or lost it" in told
+    _, kept, _ = finish(out, options)
+    assert kept >= 2
+
+
+def test_a_run_right_after_a_stopped_one_on_a_cluster(many, out, tmp_path):
+    """Its tasks may go on: whatever they do, the second run's options are what is there in the end."""
+    _, options = many
+    with cluster.scheduler(tmp_path) as address, two_workers(tmp_path, address):
+        process = start(out, {**options, "scheduler": address})
+        wait_until(lambda: len(shards_in(out)) >= 3)
+        process.kill()
+        process.communicate()
+        report = ctspine1k.export_parquet(out, **options, label_scheme="binary", scheduler=address)
+        assert (report.made, report.kept) == (32, 0)
+    ctspine1k.export_parquet(tmp_path / "whole", **options, label_scheme="binary")
+    assert same(out, tmp_path / "whole")
+
+
 def test_a_hub_that_is_away_stops_the_export_and_what_is_done_is_kept(export, out, repo_id, hub, monkeypatch):
     monkeypatch.setattr("ctspine1k.shards._PAUSES", (0.01,))
     hub.faults["1.3.6.1.4.1.9328.50.4.0650.nii.gz"] = [500] * 9
@@ -636,8 +721,8 @@ def test_a_hub_that_is_away_stops_the_export_and_what_is_done_is_kept(export, ou
 def test_wrong_bytes_from_the_hub_are_never_exported(export, out, repo_id, hub):
     hub.faults["liver_106.nii.gz"] = [b"x"]
     report = export(repo_id=repo_id, config="3d")
-    assert list(report.failed) == ["liver_106"]
-    assert "the Hub says" in report.failed["liver_106"]
+    assert list(report.failed) == ["liver_106 (3d/train/00000-of-00001.parquet)"]
+    assert "the Hub says" in next(iter(report.failed.values()))
     assert not (out / "3d/train").exists()
 
 

@@ -1,15 +1,18 @@
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from ctspine1k.errors import BusyError
-from ctspine1k.folders import WORKING, out_folder
+from ctspine1k.errors import BusyError, MissingPackageError
+from ctspine1k.folders import WORKING, RemoteFolder, out_folder
 
 
 @pytest.fixture(params=["local", "s3", "memory"])
@@ -76,22 +79,75 @@ def test_the_lock_of_a_process_that_is_gone_does_not_count(s3):
     folder = out_folder(f"{s3}/out")
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    lock = {"id": "x", "host": socket.gethostname(), "pid": gone.pid}
-    write(folder, ".export.lock", json.dumps(lock).encode())
+    lock = {"host": socket.gethostname(), "pid": gone.pid}
+    write(folder, ".export.lock.1", json.dumps(lock).encode())
     with folder.only_writer():
-        assert json.loads(folder.read(".export.lock"))["pid"] == os.getpid()
+        (name,) = folder.files()
+        assert json.loads(folder.read(name))["pid"] == os.getpid()
+    assert folder.files() == {}
 
 
-def test_the_lock_of_another_machine_counts_and_the_message_says_what_to_do(s3):
+@pytest.mark.parametrize(
+    ("lock", "who"),
+    [
+        (b'{"host": "node7", "pid": 12}', "process 12 of node7"),
+        (b"{", "somebody"),
+        (b"[]", "somebody"),
+        (b'{"host": "node7", "pid": "x"}', "somebody"),
+    ],
+)
+def test_the_lock_of_another_machine_counts_and_the_message_says_what_to_do(s3, lock, who):
     folder = out_folder(f"{s3}/out")
-    write(folder, ".export.lock", b'{"id": "x", "host": "node7", "pid": 12}')
-    with (
-        pytest.raises(
-            BusyError, match=r"process 12 of node7 \(if that is dead, delete s3://.*/\.export\.lock\)"
-        ),
-        folder.only_writer(),
-    ):
+    write(folder, ".export.lock.1", lock)
+    message = rf"found {who} \(if that is dead, delete s3://.*/out/\.export\.lock\.1\)"
+    with pytest.raises(BusyError, match=message), folder.only_writer():
         pass
+    assert list(folder.files()) == [".export.lock.1"]
+
+
+def test_of_two_that_come_at_once_never_both_write(s3):
+    """Both have left their note before either looks."""
+    first, second = out_folder(f"{s3}/out"), out_folder(f"{s3}/out")
+    both = threading.Barrier(2)
+    whole = RemoteFolder.whole
+
+    @contextlib.contextmanager
+    def together(folder, name):
+        with whole(folder, name) as path:
+            yield path
+        both.wait(timeout=10)
+
+    entered = []
+
+    def enter(folder):
+        with contextlib.suppress(BusyError), folder.only_writer():
+            entered.append(folder)
+            time.sleep(0.1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RemoteFolder, "whole", together)
+        threads = [threading.Thread(target=enter, args=(folder,)) for folder in (first, second)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(entered) <= 1
+    assert first.files() == {}
+
+
+def test_an_upload_that_fails_is_tried_again(s3, monkeypatch):
+    folder = out_folder(f"{s3}/out")
+    monkeypatch.setattr("ctspine1k.folders._PAUSES", (0.01, 0.01))
+    upload, fails = RemoteFolder._upload, [ConnectionError(), RuntimeError()]
+
+    def flaky(self, written, name):
+        if fails:
+            raise fails.pop()
+        upload(self, written, name)
+
+    monkeypatch.setattr(RemoteFolder, "_upload", flaky)
+    write(folder, "a", b"abc")
+    assert folder.read("a") == b"abc"
 
 
 def test_what_a_killed_process_has_left_half_is_dropped(tmp_path):
@@ -104,7 +160,16 @@ def test_what_a_killed_process_has_left_half_is_dropped(tmp_path):
 
 
 def test_a_password_is_not_printed():
-    assert out_folder("ftp://me:secret@host/out").describe() == "ftp://host/out"
+    folder = out_folder("ftp://me:se@cret@host/out")
+    assert folder.describe() == "ftp://host/out"
+    assert "cret" not in repr(folder)
+
+
+def test_a_package_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
+    with pytest.raises(MissingPackageError, match=r"s3:// needs s3fs: pip install 'ctspine1k\[s3\]'"):
+        out_folder("s3://bucket/out")
 
 
 def test_what_is_no_folder_is_told(tmp_path):

@@ -2,18 +2,22 @@
 
 import json
 import os
+import re
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import datasets
+import huggingface_hub
 import pytest
 from compare import identical, rows, wanted
+from exports import ROOT
 from volumes import IDS, SIZE, files_of
 
 from ctspine1k import export_parquet
 from ctspine1k.errors import BusyError
 from ctspine1k.folders import WORKING, Entry, out_folder
-
-LOCK = ".export.lock"
 
 # What huggingface_hub 2 does where it uploads without Xet, as to our Hub.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -124,6 +128,11 @@ def test_clear_removes_the_hidden_folder_alone(hub, target, folder):
     assert len(files_at(hub, target)) == 2
 
 
+def lock_of(folder):
+    (name,) = [name for name in listed(folder) if name.startswith(".export.lock")]
+    return name, json.loads(folder.read(name))
+
+
 def test_one_writer_at_a_time(hub, target, folder):
     with folder.only_writer():
         with (
@@ -131,14 +140,12 @@ def test_one_writer_at_a_time(hub, target, folder):
             out_folder(folder.url).only_writer(),
         ):
             pass
-        assert json.loads(folder.read(LOCK))["pid"] == os.getpid()
+        assert lock_of(folder)[1]["pid"] == os.getpid()
+        folder.clear()
+        assert lock_of(folder)[1]["pid"] == os.getpid()
     assert files_at(hub, target) == {}
     with pytest.raises(ZeroDivisionError), folder.only_writer():
         1 / 0  # noqa: B018
-    assert files_at(hub, target) == {}
-    with folder.only_writer():
-        folder.clear()
-        assert list(listed(folder)) == [LOCK]
     assert files_at(hub, target) == {}
 
 
@@ -152,11 +159,11 @@ os._exit(3)
 """
     done = python(code, folder.url)
     assert done.returncode == 3, done.stderr
-    theirs = json.loads(folder.read(LOCK))
+    name, theirs = lock_of(folder)
     with folder.only_writer():
-        assert json.loads(folder.read(LOCK))["pid"] == os.getpid() != theirs["pid"]
+        assert lock_of(folder)[1]["pid"] == os.getpid() != theirs["pid"]
     assert files_at(hub, target) == {}
-    put(folder, LOCK, json.dumps({**theirs, "host": "elsewhere"}).encode())
+    put(folder, name, json.dumps({**theirs, "host": "elsewhere"}).encode())
     with pytest.raises(BusyError, match=f"found process {theirs['pid']} of elsewhere "), folder.only_writer():
         pass
 
@@ -214,3 +221,25 @@ def test_an_export_that_was_stopped_goes_on(hub, target, export):
     report = export(config="3d")
     assert (report.made, report.kept) == (1, first.made - 1)
     assert files_at(hub, target) == whole
+
+
+def test_the_documented_upload(hub, tree, split_file, tmp_path, load):
+    """The command in docs/publishing.md that this release of huggingface_hub has, as a person types it."""
+    export_parquet(tmp_path / "out", data_dir=tree, split_file=split_file, image_size=SIZE)
+    made = files_of(tmp_path / "out")
+    has_large = hasattr(huggingface_hub.HfApi, "upload_large_folder")
+    (line,) = re.findall(
+        rf"^    (hf upload{'-large-folder' if has_large else ''} .*?) *#",
+        (ROOT / "docs/publishing.md").read_text(),
+        re.MULTILINE,
+    )
+    repo_id = f"people/documented-{datasets.__version__}"
+    program, *words = line.replace("OWNER/NAME", repo_id).split()
+    command = [Path(sys.executable).with_name(program), *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert files_at(hub, repo_id) == made
+    for name in ("3d", "2d"):
+        loaded = datasets.load_dataset(repo_id, name=name, cache_dir=tmp_path / "cache")
+        for split in IDS:
+            assert identical(rows(loaded[split]), rows(load(name, split=split)))

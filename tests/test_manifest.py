@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from ctspine1k.errors import OutputError
+from ctspine1k.errors import OutputError, WorkerError
 from ctspine1k.folders import out_folder
-from ctspine1k.manifest import MANIFEST, ShardRecord, begin, finish, is_export, note, read_records
+from ctspine1k.manifest import MANIFEST, ShardRecord, begin, check_run, finish, is_export, note, read_records
 
 
 def record(path, inputs="a"):
@@ -17,6 +17,8 @@ def record(path, inputs="a"):
         sha256="00",
         cases=["liver_106"],
         skipped={"liver_0": "why"},
+        misplaced=[],
+        policy="",
         files={f"{path}.nii.gz": {"bytes": 1, "sha256": "11"}, "shared.nii.gz": {"bytes": 2, "sha256": "22"}},
         versions={"ctspine1k": "1"},
     )
@@ -36,24 +38,24 @@ def known(folder):
 
 def test_what_is_noted_is_known_until_work_begins_anew(folder):
     assert not is_export(folder.files())
-    begin(folder, [])
+    begin(folder, [], "run")
     assert is_export(folder.files())
     note(folder, A)
     note(folder, B)
     assert known(folder) == {A.path: A, B.path: B}
-    begin(folder, [B])
+    begin(folder, [B], "run")
     assert known(folder) == {B.path: B}
 
 
 def test_what_was_noted_last_counts(folder):
-    begin(folder, [A])
+    begin(folder, [A], "run")
     again = record(A.path, inputs="b")
     note(folder, again)
     assert known(folder) == {A.path: again}
 
 
 def test_in_the_end_there_is_one_file_that_says_all(folder):
-    begin(folder, [A])
+    begin(folder, [A], "run")
     note(folder, B)
     finish(folder, {"source": {"folder": "tree"}}, [A, B])
     assert list(folder.files()) == [MANIFEST]
@@ -66,9 +68,9 @@ def test_in_the_end_there_is_one_file_that_says_all(folder):
 
 
 def test_while_shards_are_made_nothing_says_that_the_export_is_whole(folder):
-    begin(folder, [])
+    begin(folder, [], "run")
     finish(folder, {}, [A, B])
-    begin(folder, [A])
+    begin(folder, [A], "run")
     assert MANIFEST not in folder.files()
     assert known(folder) == {A.path: A}
 
@@ -88,3 +90,26 @@ def test_another_manifest_is_refused(folder, text, found):
         path.write_text(text)
     with pytest.raises(OutputError, match=rf"manifest\.json: expected the manifest of an export.*{found}"):
         known(folder)
+
+
+def test_a_record_that_was_cut_off_is_none(folder):
+    begin(folder, [A], "run")
+    note(folder, B)
+    (name,) = [name for name in folder.files() if "/done/" in name]
+    with folder.whole(name) as path:
+        path.write_text("{")
+    assert known(folder) == {A.path: A}
+    with folder.whole(".ctspine1k/kept.json") as path:
+        path.write_text("[]")
+    assert known(folder) == {}
+
+
+def test_an_export_is_of_the_run_that_began_last(folder):
+    begin(folder, [], "first")
+    check_run(folder, "first")
+    begin(folder, [], "second")
+    with pytest.raises(WorkerError, match="expected the run that this shard is of, found it over"):
+        check_run(folder, "first")
+    finish(folder, {}, [])
+    with pytest.raises(WorkerError):
+        check_run(folder, "second")

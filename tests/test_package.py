@@ -127,6 +127,7 @@ ORDER = [
     "manifest",
     "shards",
     "card",
+    "casetable",
     "exporting",
     "phantom",
     "cli",

@@ -18,7 +18,7 @@ def files(tmp_path):
 @pytest.mark.parametrize("geometry", [False, True])
 @pytest.mark.parametrize("storage", ["dense", "compact"])
 def test_a_table_is_what_datasets_makes_of_the_rows(files, config, geometry, storage):
-    options = RowOptions(config, storage, (6, 5), geometry=geometry).checked()
+    options = RowOptions(config, storage, (6, 5), geometry=geometry)
     features = options.features()
     made = list(case_batches(options, CASE, *files, depth=3))
     assert [len(batch.keys) for batch in made] == ([1] if config == "3d" else [3, 1])
@@ -50,7 +50,7 @@ def test_dense_voxels_reach_arrow_without_a_copy(files):
 @pytest.mark.parametrize("storage", ["dense", "compact"])
 def test_slices_lie_as_arrow_has_them(files, storage):
     keys, arrays = [], []
-    for batch in case_batches(RowOptions("2d", storage), CASE, *files, depth=3):
+    for batch in case_batches(RowOptions("2d", storage, (6, 5)), CASE, *files, depth=3):
         keys += batch.keys
         arrays += [batch.columns["image"], batch.columns["segmentation"]]
     assert keys == [f"liver_106/{number:04d}" for number in range(4)]

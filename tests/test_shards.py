@@ -1,6 +1,8 @@
 import gzip
+import inspect
 import json
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import datasets
@@ -8,12 +10,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from compare import identical, rows, wanted
-from volumes import ALL_IDS, IDS, SIZE, break_case, intensities, save, save_case
+from volumes import ALL_IDS, IDS, SIZE, break_case, files_of, intensities, save, save_case
 
 import ctspine1k
+from ctspine1k import shards
 from ctspine1k.errors import HubError, NoSpaceError, WorkerError
 from ctspine1k.folders import out_folder
-from ctspine1k.manifest import read_records
+from ctspine1k.manifest import begin, read_records
 from ctspine1k.outputs import digest
 from ctspine1k.rows import RowOptions
 from ctspine1k.selection import pair_files
@@ -24,19 +27,29 @@ from ctspine1k.sources import find_source
 @pytest.fixture
 def task(tree, split_file, tmp_path, name):
     """The shard of train, with both of its cases."""
-    source = find_source(tree)
     cases = [case for case in ctspine1k.load_catalog(split_file) if case.split == "train"]
-    pairs, _ = pair_files(source, cases, "raise")
-    return ShardTask(
+    folder = out_folder(tmp_path / "out")
+    begin(folder, [], "run")
+    empty = ShardTask(
         shard=plan_shards(cases, [name], 4)[0],
-        files=tuple(pairs),
-        states=tuple((source.state(pair.image), source.state(pair.mask)) for pair in pairs),
+        files=(),
+        states=(),
         missing={},
-        options=RowOptions(name, image_size=SIZE, geometry=True).checked(),
+        options=RowOptions(name, image_size=SIZE, geometry=True),
         on_error="raise",
-        source=source,
-        folder=out_folder(tmp_path / "out"),
+        source=find_source(tree),
+        folder=folder,
+        run="run",
     )
+    return fresh(empty)
+
+
+def fresh(task, source=None):
+    """The task with the files as they are now, or those of another place."""
+    source = source or find_source(task.source.root)
+    pairs, _ = pair_files(source, list(task.shard.cases), "raise")
+    states = tuple((source.state(pair.image), source.state(pair.mask)) for pair in pairs)
+    return replace(task, files=tuple(pairs), states=states, source=source.pinned())
 
 
 def test_the_plan_is_of_the_selection_alone():
@@ -120,12 +133,18 @@ def test_what_a_shard_is_made_of(task, name):
         return replace(task, **changes).inputs
 
     assert of() == task.inputs
-    assert of(folder=out_folder(task.folder.root / "other"), version="0.0.1") == task.inputs
+    same = of(
+        folder=out_folder(task.folder.root / "other"),
+        version="0.0.1",
+        run="another",
+        on_error="skip",
+        options=replace(task.options, on_geometry="raise"),
+    )
+    assert same == task.inputs
     others = [
         of(options=replace(task.options, geometry=False)),
         of(options=replace(task.options, label_scheme="binary")),
         of(states=(("a", "b"), task.states[1])),
-        of(on_error="skip"),
         of(missing={"liver_0": "no mask file"}),
         of(shard=replace(task.shard, cases=task.shard.cases[:1])),
     ]
@@ -143,14 +162,6 @@ def test_a_broken_case_fails_the_shard_and_each_is_named(task, tree, name):
     assert str(paths[0].parent) not in str(outcome.problems)
     assert (task.folder.root / task.shard.path).read_bytes() == before
     assert not list(task.folder.scratch().iterdir())
-
-
-def fresh(task):
-    """The task with the files as they are now."""
-    source = find_source(task.source.root)
-    pairs, _ = pair_files(source, list(task.shard.cases), "raise")
-    states = tuple((source.state(pair.image), source.state(pair.mask)) for pair in pairs)
-    return replace(task, files=tuple(pairs), states=states, source=source)
 
 
 def test_a_broken_case_that_is_skipped_is_left_out_whole(task, tree, name):
@@ -183,7 +194,34 @@ def test_files_that_were_replaced_meanwhile_are_no_part_of_it(task, tree, on_err
 
 def test_a_file_that_is_gone_is_named(task, tree, name):
     next(tree.rglob("liver_106_seg.nii.gz")).unlink()
-    assert list(export_shard(task).problems) == ["liver_106"]
+    (problem,) = export_shard(task).problems.items()
+    assert problem[0] == "liver_106"
+    assert "liver_106_seg.nii.gz: expected a file that can be read" in problem[1]
+
+
+def test_a_disk_that_fails_is_no_reason_to_leave_a_case_out(task, tree, name):
+    path = next(tree.rglob("liver_106.nii.gz"))
+    path.unlink()
+    path.symlink_to("/proc/self/mem")  # which cannot be read from its start
+    outcome = export_shard(replace(fresh(task), on_error="skip"))
+    assert outcome.record is None
+    assert "Input/output error" in outcome.problems["liver_106"]
+
+
+def test_a_run_that_is_over_leaves_the_shard_to_the_next(task, name):
+    begin(task.folder, [], "the next")
+    with pytest.raises(WorkerError, match="expected the run that this shard is of, found it over"):
+        export_shard(task)
+    assert not (task.folder.root / task.shard.path).exists()
+
+
+def test_one_shard_at_a_time_in_a_process(task, tmp_path, name):
+    others = [replace(task, folder=out_folder(tmp_path / str(number))) for number in range(3)]
+    for other in others:
+        begin(other.folder, [], "run")
+    with ThreadPoolExecutor(3) as pool:
+        records = [outcome.record for outcome in pool.map(export_shard, others)]
+    assert records == [export_shard(task).record] * 3
 
 
 def test_masks_that_lie_elsewhere_are_told(task, tree, name):
@@ -192,8 +230,14 @@ def test_masks_that_lie_elsewhere_are_told(task, tree, name):
     data[80:84] = np.float32(9.0).tobytes()  # pixdim[1] and sform's first entry
     data[280:284] = np.float32(9.0).tobytes()
     path.write_bytes(gzip.compress(bytes(data)))
-    (told,) = export_shard(fresh(task)).warnings
-    assert "liver_106" in told
+    task = fresh(task)
+    outcome = export_shard(task)
+    assert ["liver_106" in told for told in outcome.warnings] == [True]
+    assert outcome.record.misplaced == ["liver_106"]
+    strict = replace(task, options=replace(task.options, on_geometry="raise"))
+    assert task.is_made(outcome.record)
+    assert not strict.is_made(outcome.record)
+    assert list(export_shard(strict).problems) == ["liver_106"]
 
 
 def test_a_worker_of_another_version_says_so(task, name):
@@ -203,10 +247,7 @@ def test_a_worker_of_another_version_says_so(task, name):
 
 def test_a_hub_that_fails_now_and_then_is_asked_again(task, publish, tree, hub, name, monkeypatch):
     monkeypatch.setattr("ctspine1k.shards._PAUSES", (0.01, 0.01, 0.01))
-    source = find_source(None, publish(tree))
-    pairs, _ = pair_files(source, list(task.shard.cases), "raise")
-    states = tuple((source.state(pair.image), source.state(pair.mask)) for pair in pairs)
-    task = replace(task, source=source.pinned(), files=tuple(pairs), states=states)
+    task = fresh(task, find_source(None, publish(tree)))
     hub.faults["liver_106.nii.gz"] = [500, {"cut_after": 40}, 500]
     outcome = export_shard(task)
     made = datasets.Dataset(pq.read_table(task.folder.root / task.shard.path))
@@ -218,21 +259,20 @@ def test_a_hub_that_fails_now_and_then_is_asked_again(task, publish, tree, hub, 
 
 def test_a_hub_that_always_fails_is_told(task, publish, tree, hub, name, monkeypatch):
     monkeypatch.setattr("ctspine1k.shards._PAUSES", (0.01, 0.01, 0.01))
-    source = find_source(None, publish(tree))
-    pairs, _ = pair_files(source, list(task.shard.cases), "raise")
-    states = tuple((source.state(pair.image), source.state(pair.mask)) for pair in pairs)
+    task = fresh(task, find_source(None, publish(tree)))
     hub.faults["liver_106_seg.nii.gz"] = [500] * 99
     with pytest.raises(HubError):
-        export_shard(replace(task, source=source.pinned(), files=tuple(pairs), states=states))
+        export_shard(task)
     assert not (task.folder.root / task.shard.path).exists()
 
 
 def test_a_disk_that_is_full_is_told_and_nothing_is_left(task, name, small_disk):
     task = replace(task, folder=out_folder(small_disk.root / "out"))
+    begin(task.folder, [], "run")
     small_disk.fill()
     with pytest.raises(NoSpaceError, match=f"expected room for shard {name}/train/00000-of-00001"):
         export_shard(task)
-    assert [path for path in (small_disk.root / "out").rglob("*") if path.is_file()] == []
+    assert list(task.folder.files()) == [".ctspine1k/kept.json"]
 
 
 def test_a_source_is_sent_without_what_it_has_looked_up(publish, split_file, tmp_path):
@@ -245,3 +285,20 @@ def test_a_source_is_sent_without_what_it_has_looked_up(publish, split_file, tmp
     assert len(pickle.dumps(source.pinned())) < 500
     assert "_records" not in vars(source.pinned())
     assert source.pinned().commit == source.commit
+
+
+def test_content_defined_chunking_would_change_nothing(tmp_path, monkeypatch, name):
+    """A page is a slice, or a volume, already: pyarrow, where it can, would cut at the same places."""
+    root = tmp_path / "tree"
+    image = np.cumsum(intensities(3, (512, 512, 20), "<i2") % 7 - 3, axis=0, dtype="<i2")
+    save(root / "liver_106.nii.gz", image)
+    save(root / "liver_106_seg.nii.gz", (image > 9).astype("u1"))
+    options = {"config": name, "data_dir": root, "case": "liver_106"}
+    ctspine1k.export_parquet(tmp_path / "plain", **options)
+    if "use_content_defined_chunking" in inspect.signature(pq.ParquetWriter.__init__).parameters:
+        settings = shards._settings
+        monkeypatch.setattr(
+            shards, "_settings", lambda schema: settings(schema) | {"use_content_defined_chunking": True}
+        )
+    ctspine1k.export_parquet(tmp_path / "chunked", **options)
+    assert files_of(tmp_path / "plain") == files_of(tmp_path / "chunked")

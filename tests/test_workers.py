@@ -127,6 +127,27 @@ def test_work_that_kills_its_workers_is_told_and_the_rest_is_done(tmp_path):
     assert sorted(seen) == [1, 2]
 
 
+def test_a_scheduler_file_that_comes_late_is_waited_for(tmp_path):
+    with contextlib.ExitStack() as late:
+        results = on_cluster(abs, [-1], str(tmp_path / "scheduler.json"), ["work"])
+
+        def come():
+            address = late.enter_context(cluster.scheduler(tmp_path))
+            late.enter_context(cluster.worker(tmp_path, address, "late"))
+
+        start = threading.Timer(0.5, come)
+        start.start()
+        with pytest.warns(CTSpine1KWarning, match="has no workers yet"):
+            assert list(results) == [1]
+        start.join()
+
+
+def test_a_scheduler_file_that_never_comes_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("ctspine1k.workers._PATIENCE", 0.1)
+    with pytest.raises(WorkerError, match="no such file, and no address with a port"):
+        list(on_cluster(abs, [1], str(tmp_path / "none.json"), ["work"]))
+
+
 def test_no_scheduler_is_told():
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
