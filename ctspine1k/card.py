@@ -14,15 +14,10 @@ from huggingface_hub import DatasetCardData
 from ctspine1k import __version__
 from ctspine1k.catalog import SPLITS
 from ctspine1k.citations import LICENCE, TERMS, bibtex
-from ctspine1k.manifest import MANIFEST, ShardRecord
+from ctspine1k.manifest import CASES_TABLE, MANIFEST, ShardRecord
 from ctspine1k.rows import RowOptions
 
-__all__ = ["CARD", "CASES_TABLE", "SplitSize", "make_card", "split_sizes"]
-
-CARD = "README.md"
-
-#: The table of the cases.
-CASES_TABLE = "cases.parquet"
+__all__ = ["SplitSize", "make_card", "split_sizes"]
 
 #: The Hub's classes of size, by the number of rows that they end before.
 _SIZES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1M", 10**7: "1M<n<10M"}
@@ -221,4 +216,9 @@ def _columns(options: RowOptions) -> str:
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """Keep a text, such as a file's name, from ending a cell, and from being HTML."""
+    return " ".join(text.split()).replace("|", "/").replace("<", "&lt;")

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from ctspine1k import __version__
-from ctspine1k.card import CARD, CASES_TABLE, SplitSize, make_card, split_sizes
+from ctspine1k.card import SplitSize, make_card, split_sizes
 from ctspine1k.casetable import MISPLACED, case_table
 from ctspine1k.catalog import Case
 from ctspine1k.errors import (
@@ -42,6 +42,8 @@ from ctspine1k.errors import (
 )
 from ctspine1k.folders import Entry, OutFolder, out_folder
 from ctspine1k.manifest import (
+    CARD,
+    CASES_TABLE,
     MANIFEST,
     ShardRecord,
     begin,
@@ -195,6 +197,8 @@ def export_parquet(
     ]
     folder = out_folder(out)
     place = find_source(data_dir, repo_id, revision, token)
+    if data_dir is not None and folder == out_folder(data_dir):
+        raise ValueError(f"out={os.fspath(out)!r} is data_dir: give a folder of its own")
     chosen = select_cases(
         split_file,
         case,
@@ -299,6 +303,7 @@ class _Export:
             if not failed:
                 if not sizes:
                     raise NothingLeftError("the export", skipped)
+                self._check_there(records)
                 self._finish(records, sizes, skipped, table)
         return ExportReport(self.folder.describe(), len(done) - kept, kept, tuple(sizes), failed, skipped)
 
@@ -378,6 +383,22 @@ class _Export:
             count = f"{len(todo) - len(left):,} of {len(todo):,} shards are made"
             raise KeyboardInterrupt(f"{count}; run again to go on from there") from None
 
+    def _check_there(self, records: Sequence[ShardRecord]) -> None:
+        """See that what workers say they have made is here, before it is said to all."""
+        entries = self.folder.files()
+        absent = [
+            record.path
+            for record in records
+            if record.path not in entries or entries[record.path].size != record.bytes
+        ]
+        if absent:
+            raise OutputError(
+                self.folder.describe(),
+                "the shards that were made",
+                f"none, or others, at {shortened(absent)}",
+                "Processes and workers must write to the same folder: give one that they share, or a URL.",
+            )
+
     def _finish(
         self,
         records: Sequence[ShardRecord],
@@ -386,8 +407,8 @@ class _Export:
         table: pa.Table,
     ) -> None:
         """Write what stands beside the shards; the manifest, which says that all is there, comes last."""
-        with self.folder.whole(CASES_TABLE) as path:
-            pq.write_table(table, str(path), compression="zstd")
+        with self.folder.whole(CASES_TABLE) as path, path.open("wb") as file:
+            pq.write_table(table, file, compression="zstd")
         origin = self.place.origin()
         card = make_card(self.options, sizes, skipped, origin, is_scanned=MISPLACED in table.column_names)
         with self.folder.whole(CARD) as path:

@@ -24,7 +24,7 @@ from typing import IO, Any, Protocol
 import fsspec
 from huggingface_hub.errors import EntryNotFoundError
 
-from ctspine1k.errors import BusyError, MissingPackageError
+from ctspine1k.errors import BusyError, MissingPackageError, OutputError
 from ctspine1k.outputs import free_bytes, only_writer, whole_file
 
 __all__ = ["WORKING", "Entry", "OutFolder", "out_folder"]
@@ -34,8 +34,14 @@ WORKING = ".ctspine1k"
 
 _SCRATCH = f"{WORKING}/scratch"
 
+#: Protocols of stores without folders, and with whole files alone. Their `makedirs` would make buckets.
+_OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "hf")
+
 #: After how many seconds a file that could not be uploaded is tried again.
 _PAUSES = (1.0, 4.0, 16.0)
+
+#: Folders that an export makes.
+_OURS = (WORKING, _SCRATCH, "[23]d", "[23]d/*")
 
 #: What the names of locks begin with.
 _LOCK = ".export.lock"
@@ -101,12 +107,16 @@ def out_folder(out: str | os.PathLike[str]) -> OutFolder:
     place = os.fspath(out)
     if not place:
         raise ValueError("out is empty: expected a folder or a URL")
+    if re.match(r"[a-z][a-z0-9+.-]+:/(?!/)", place):
+        raise ValueError(
+            f"out={place!r}: expected a folder or a URL with two slashes, as text: Path drops one"
+        )
     protocol, separator, rest = place.partition("://")
     if separator and protocol not in ("file", "local"):
         folder = RemoteFolder(place.rstrip("/"))
         folder.check()
         return folder
-    root = Path(rest if separator else place).expanduser().absolute()
+    root = Path(rest.removeprefix("localhost") if separator else place).expanduser().absolute()
     if root.exists() and not root.is_dir():
         raise NotADirectoryError(f"{root}: expected a folder, found a file")
     return LocalFolder(root)
@@ -163,9 +173,18 @@ class LocalFolder:
     def only_writer(self) -> Iterator[None]:
         """Hold a lock that the kernel gives back when this process ends, however it does."""
         self.root.mkdir(parents=True, exist_ok=True)
+        self._check_within()
         with only_writer(self.root, self.root / _LOCK):
             shutil.rmtree(self.scratch(), ignore_errors=True)
             yield
+
+    def _check_within(self) -> None:
+        """See that no folder in it is another place: that is not ours to clear, or cannot be moved to."""
+        disk = self.root.stat().st_dev
+        for path in (path for pattern in _OURS for path in self.root.glob(pattern)):
+            if path.is_dir() and (path.is_symlink() or path.stat().st_dev != disk):
+                advice = "Give a folder of its own, on one disk."
+                raise OutputError(str(path), "a folder within the export", "a link or another disk", advice)
 
     def scratch(self) -> Path:
         """Keep it on the same disk."""
@@ -198,8 +217,8 @@ class RemoteFolder:
             ) from None
 
     def describe(self) -> str:
-        """Give the URL, without a password in it."""
-        return re.sub(r"://[^/]*@", "://", self.url)
+        """Give the URL, without a password or a signature in it."""
+        return re.sub(r"://[^/]*@", "://", re.split("[?#]", self.url)[0])
 
     def files(self) -> dict[str, Entry]:
         """List all files below it."""
@@ -246,8 +265,14 @@ class RemoteFolder:
     def _upload(self, written: Path, name: str) -> None:
         filesystem, root = self._filesystem()
         target = f"{root}/{name}"
-        filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)
-        filesystem.put_file(str(written), target)
+        if self.url.partition("://")[0] in _OBJECT_STORES:  # what is uploaded is there when it is whole
+            filesystem.put_file(str(written), target)
+            return
+        half = f"{root}/{_SCRATCH}/{uuid.uuid4().hex}"
+        for path in (half, target):
+            filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
+        filesystem.put_file(str(written), half)
+        filesystem.mv(half, target)
 
     def remove(self, names: Iterable[str]) -> None:
         """Delete files."""
@@ -288,7 +313,7 @@ class RemoteFolder:
                 who = f"process {int(holder['pid'])} of {holder['host']}"
             except FileNotFoundError:
                 continue
-            except (ValueError, LookupError, TypeError):
+            except (OSError, ValueError, LookupError, TypeError):
                 who = "somebody"
             else:
                 if _is_gone(holder):
@@ -327,6 +352,6 @@ def _is_gone(holder: dict[str, Any]) -> bool:
         os.kill(holder["pid"], 0)
     except ProcessLookupError:
         return True
-    except OSError:
+    except (OSError, OverflowError):
         return False
     return False

@@ -30,6 +30,10 @@ __all__ = [
 
 MANIFEST = "manifest.json"
 
+#: What stands beside it: the card, and the table of the cases.
+CARD = "README.md"
+CASES_TABLE = "cases.parquet"
+
 #: Raise it when a manifest is to be read in another way.
 _FORMAT = 1
 
@@ -109,10 +113,17 @@ def check_run(folder: OutFolder, run: str) -> None:
     Raises:
         WorkerError: another run has begun, or ended.
     """
-    with contextlib.suppress(FileNotFoundError):
-        if json.loads(folder.read(_KEPT)).get("run") == run:
-            return
-    raise WorkerError(f"{folder.describe()}: expected the run that this shard is of, found it over")
+    try:
+        current = json.loads(folder.read(_KEPT)).get("run")
+    except FileNotFoundError:
+        current = None
+    if current == run:
+        return
+    found = "another one" if current else "none: it is over, or this machine has another folder of that name"
+    raise WorkerError(
+        f"{folder.describe()}: expected the run that this shard is of, found {found}. Processes and workers "
+        "must share the folder: give one that all of them see, or a URL."
+    )
 
 
 def finish(folder: OutFolder, about: Mapping[str, Any], records: Iterable[ShardRecord]) -> None:
@@ -137,12 +148,12 @@ def _write(folder: OutFolder, name: str, document: Mapping[str, Any]) -> None:
 
 def _parsed(folder: OutFolder, name: str) -> list[ShardRecord]:
     found = "something else"
-    with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
+    with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
         document = json.loads(folder.read(name))
         if (version := document["ctspine1k_export"]) == _FORMAT:
             files = document["files"]
             return [
-                ShardRecord(**{**shard, "files": {path: files[path] for path in shard["files"]}})
+                _checked(ShardRecord(**{**shard, "files": {path: files[path] for path in shard["files"]}}))
                 for shard in document["shards"]
             ]
         found = f"format {version}"
@@ -150,5 +161,24 @@ def _parsed(folder: OutFolder, name: str) -> list[ShardRecord]:
         f"{folder.describe()}/{name}",
         f"the manifest of an export, format {_FORMAT}",
         found,
-        "Delete it, and all shards are made anew; or give another folder.",
+        f"Delete it, {CARD} and {CASES_TABLE}, and all shards are made anew; or give another folder.",
     )
+
+
+def _checked(record: ShardRecord) -> ShardRecord:
+    """Give the record.
+
+    Raises:
+        TypeError: it is none: somebody has edited it.
+    """
+    kinds = (
+        (str, ("path", "inputs", "sha256", "policy")),
+        (int, ("rows", "bytes", "arrow_bytes")),
+        (list, ("cases", "misplaced")),
+        (dict, ("skipped", "files", "versions")),
+    )
+    for kind, names in kinds:
+        for name in names:
+            if not isinstance(getattr(record, name), kind):
+                raise TypeError(name)
+    return record

@@ -239,7 +239,8 @@ class _Maker:
     def _write(self, target: Path, local: Sequence[tuple[Path, ...]]) -> None:
         """Write the rows of all cases. After a problem the others are read all the same, to tell of all."""
         schema = _schema(self.task.options.features())
-        with pq.ParquetWriter(str(target), schema, **_settings(schema)) as writer:
+        # A file of Python's: Arrow takes no name that is not UTF-8.
+        with target.open("wb") as file, pq.ParquetWriter(file, schema, **_settings(schema)) as writer:
             for files, states, paths in zip(self.task.files, self.task.states, local, strict=True):
                 if paths:
                     self._write_case(writer, files, states, paths)

@@ -6,6 +6,7 @@ Those of this machine end with the process that started them, however that goes.
 from __future__ import annotations
 
 import contextlib
+import json
 import multiprocessing
 import os
 import re
@@ -36,6 +37,9 @@ _stop: Event | None = None
 
 #: How often a cluster tries a task that raises, on any worker. A worker that is lost does not count.
 _RETRIES = 2
+
+#: What Dask could connect to: it waits long for what it could not.
+_ADDRESS = re.compile(r"((tcp|tls|ucx|ws|wss)://)?(\[[^]]+\]|[^/:\s]+):\d+/?")
 
 #: How many seconds a scheduler file is waited for: a job starts the scheduler and us together.
 _PATIENCE = 60.0
@@ -82,7 +86,8 @@ def in_processes(
         ) from error
     finally:
         stop.set()
-        pool.shutdown(cancel_futures=True)
+        with _interrupts_ignored():
+            pool.shutdown(cancel_futures=True)
 
 
 def check_stopped() -> None:
@@ -122,7 +127,7 @@ def on_cluster(
     run = uuid.uuid4().hex
     killers = []
     try:
-        client = distributed.Client(**_where(scheduler), set_as_default=False)
+        client = distributed.Client(_address(scheduler), set_as_default=False)
     except (OSError, ValueError) as error:
         raise _lost(scheduler, error) from error
     with client:
@@ -153,16 +158,23 @@ def on_cluster(
         )
 
 
-def _where(scheduler: str) -> dict[str, str]:
-    """Tell an address, which has a port, from a scheduler file, which may be there some seconds later."""
-    if re.search(r":\d+/?$", scheduler):
-        return {"address": scheduler}
+def _address(scheduler: str) -> str:
+    """Give the address, which may stand in a scheduler file, which may be there some seconds later."""
+    if _ADDRESS.fullmatch(scheduler):
+        return scheduler
     end = time.monotonic() + _PATIENCE
-    while not Path(scheduler).is_file():
-        if time.monotonic() > end:
-            raise FileNotFoundError("no such file, and no address with a port")
+    while True:
+        try:
+            address = str(json.loads(Path(scheduler).read_bytes())["address"])
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            found = error
+        else:
+            if _ADDRESS.fullmatch(address):
+                return address
+            found = ValueError(f"no address: {address!r}")
+        if time.monotonic() > end or (isinstance(found, OSError) and "://" in scheduler):
+            raise ValueError(f"no address such as tcp://node1:8786, and no scheduler file: {found}")
         time.sleep(0.1)
-    return {"scheduler_file": scheduler}
 
 
 def _lost(scheduler: str, error: BaseException) -> WorkerError:
@@ -186,6 +198,19 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Let a second Ctrl-C pass: it would end the wait for the workers, and the exit would wait for ever."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may say so
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

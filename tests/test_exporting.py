@@ -37,6 +37,7 @@ from ctspine1k.errors import (
     OutputError,
     ScanTableError,
     SkippedCasesWarning,
+    WorkerError,
 )
 
 
@@ -460,9 +461,12 @@ def test_to_leave_out_what_failed_makes_nothing_twice(export, out, tree):
         ({"orientation": "ABC"}, "orientation='ABC'"),
         ({"num_proc": 2, "scheduler": "tcp://127.0.0.1:1"}, "num_proc is for processes of this machine"),
         ({"case": []}, "no case is selected"),
+        ({"out": "tree"}, "is data_dir: give a folder of its own"),
     ],
 )
-def test_bad_arguments(export, out, options, message):
+def test_bad_arguments(export, out, options, message, tree):
+    if "out" in options:
+        options = {"out": tree}
     with pytest.raises(ValueError, match=message):
         export(**options)
     assert not out.exists()
@@ -602,6 +606,37 @@ def test_a_disk_that_fills_up_leaves_no_broken_shard(small_disk, export, tmp_pat
     assert report.made + report.kept == 4
     export(tmp_path / "whole", config="3d", cases_per_shard=1)
     assert same(out, tmp_path / "whole")
+
+
+def test_shards_that_are_not_there_are_not_said_to_be(export):
+    """Each process has a memory of its own."""
+    with pytest.raises(WorkerError, match=r"found none: .* Processes and workers must share the folder"):
+        export("memory://nowhere/out", num_proc=2)
+
+
+def test_a_shard_that_is_taken_away_meanwhile_is_not_said_to_be_there(many, out):
+    _, options = many
+    process = start(out, options)
+    wait_until(lambda: len(shards_in(out)) >= 3)
+    shards_in(out)[0].unlink()
+    _, told = process.communicate(timeout=120)
+    assert "expected the shards that were made, found none, or others, at" in told
+    assert not (out / "manifest.json").exists()
+    assert finish(out, options)[:2] == [1, 31]
+
+
+def test_a_full_disk_is_told_wherever_it_shows(small_disk, export):
+    small_disk.fill()
+    (small_disk.root / "rest").write_bytes(bytes(os.statvfs(small_disk.root).f_bavail * 4096))
+    with pytest.raises(NoSpaceError, match=r"expected room for an export of [\d.]+ MB"):
+        export(small_disk.root / "out", config="3d")
+
+
+def test_a_folder_whose_name_is_not_utf8(export, tmp_path, out):
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/o\xff"))
+    assert export(odd).ok
+    export(out)
+    assert same(odd, out)
 
 
 @contextlib.contextmanager

@@ -9,9 +9,10 @@ import threading
 import time
 from pathlib import Path
 
+import fsspec
 import pytest
 
-from ctspine1k.errors import BusyError, MissingPackageError
+from ctspine1k.errors import BusyError, MissingPackageError, OutputError
 from ctspine1k.folders import WORKING, RemoteFolder, out_folder
 
 
@@ -163,6 +164,9 @@ def test_a_password_is_not_printed():
     folder = out_folder("ftp://me:se@cret@host/out")
     assert folder.describe() == "ftp://host/out"
     assert "cret" not in repr(folder)
+    assert out_folder("https://host/out#secret").describe() == "https://host/out"
+    with pytest.raises(ValueError, match=r"^https://host/x: expected a URL without \*, \? and \[$"):
+        out_folder("https://host/x?sig=secret")
 
 
 def test_a_package_that_is_not_there_is_named(monkeypatch):
@@ -186,6 +190,34 @@ def test_what_is_no_folder_is_told(tmp_path):
 
 def test_a_file_url_is_a_path(tmp_path):
     assert out_folder(f"file://{tmp_path}/a") == out_folder(tmp_path / "a")
+    assert out_folder(f"file://localhost{tmp_path}/a") == out_folder(tmp_path / "a")
+
+
+@pytest.mark.parametrize("out", [Path("s3://bucket/x"), "file:/x"])
+def test_a_url_that_has_lost_a_slash_is_no_path(out):
+    with pytest.raises(ValueError, match="expected a folder or a URL with two slashes, as text"):
+        out_folder(out)
+
+
+def test_a_bucket_is_not_made(s3):
+    folder = out_folder("s3://a-bucket-that-is-not-there/out")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ctspine1k.folders._PAUSES", ())
+        with pytest.raises(FileNotFoundError):
+            write(folder, "a", b"x")
+    assert not fsspec.filesystem("s3").exists("a-bucket-that-is-not-there")
+
+
+@pytest.mark.parametrize("inner", [".ctspine1k", "3d", "2d/train"])
+def test_a_folder_that_is_elsewhere_is_refused(tmp_path, inner):
+    precious = tmp_path / "elsewhere/scratch/precious"
+    precious.mkdir(parents=True)
+    (tmp_path / "out" / inner).parent.mkdir(parents=True)
+    (tmp_path / "out" / inner).symlink_to(tmp_path / "elsewhere")
+    message = f"{inner}: expected a folder within the export, found a link or another disk"
+    with pytest.raises(OutputError, match=message), out_folder(tmp_path / "out").only_writer():
+        pass
+    assert precious.exists()
 
 
 def test_free_bytes_are_the_disks(tmp_path, s3):

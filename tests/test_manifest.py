@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict
 
 import pytest
 
@@ -25,6 +26,10 @@ def record(path, inputs="a"):
 
 
 A, B = record("3d/train/00000-of-00002.parquet"), record("3d/train/00001-of-00002.parquet")
+
+
+def edited(**changes):
+    return {**asdict(A), "files": [], **changes}
 
 
 @pytest.fixture
@@ -83,6 +88,9 @@ def test_while_shards_are_made_nothing_says_that_the_export_is_whole(folder):
         ('{"name": "another"}', "found something else"),
         ('{"ctspine1k_export": 2}', "found format 2"),
         ('{"ctspine1k_export": 1, "files": {}, "shards": [{"path": "x"}]}', "found something else"),
+        (json.dumps({"ctspine1k_export": 1, "files": {}, "shards": [edited(rows="6")]}), "found something"),
+        (json.dumps({"ctspine1k_export": 1, "files": {}, "shards": [edited(skipped=None)]}), "found some"),
+        ("[" * 100_000, "found something else"),
     ],
 )
 def test_another_manifest_is_refused(folder, text, found):
@@ -108,7 +116,7 @@ def test_an_export_is_of_the_run_that_began_last(folder):
     begin(folder, [], "first")
     check_run(folder, "first")
     begin(folder, [], "second")
-    with pytest.raises(WorkerError, match="expected the run that this shard is of, found it over"):
+    with pytest.raises(WorkerError, match="expected the run that this shard is of, found another one"):
         check_run(folder, "first")
     finish(folder, {}, [])
     with pytest.raises(WorkerError):

@@ -210,7 +210,7 @@ def test_a_disk_that_fails_is_no_reason_to_leave_a_case_out(task, tree, name):
 
 def test_a_run_that_is_over_leaves_the_shard_to_the_next(task, name):
     begin(task.folder, [], "the next")
-    with pytest.raises(WorkerError, match="expected the run that this shard is of, found it over"):
+    with pytest.raises(WorkerError, match="expected the run that this shard is of, found another one"):
         export_shard(task)
     assert not (task.folder.root / task.shard.path).exists()
 

@@ -1,6 +1,7 @@
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -68,6 +69,39 @@ def test_long_work_ends_when_nobody_waits_for_it(tmp_path, monkeypatch):
 
 def run(work, folder):
     return None if folder is None else work(folder)
+
+
+IMPATIENT = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from ctspine1k.workers import in_processes
+from slow_work import work
+if __name__ == "__main__":
+    for result in in_processes(work, [0, 1, 1, 1], 2):
+        print(result, flush=True)
+"""
+
+
+def test_a_second_interrupt_does_not_keep_the_process_from_its_end(tmp_path):
+    (tmp_path / "slow_work.py").write_text(
+        "import time\ndef work(item):\n    time.sleep(item)\n    return item\n"
+    )
+    (tmp_path / "run.py").write_text(IMPATIENT)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "run.py", tmp_path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    assert process.stdout.readline() == "0\n"
+    for pause in (0.0, 0.05, 0.1):
+        time.sleep(pause)
+        process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGINT
+    assert told.strip().endswith("KeyboardInterrupt")
 
 
 def test_in_the_main_process_nobody_stops_work():
@@ -142,10 +176,13 @@ def test_a_scheduler_file_that_comes_late_is_waited_for(tmp_path):
         start.join()
 
 
-def test_a_scheduler_file_that_never_comes_is_told(tmp_path, monkeypatch):
+@pytest.mark.parametrize("scheduler", ["none.json", "file", "nonsense", "", "xyz://a:1", "tcp://node1"])
+def test_what_is_no_scheduler_is_told_at_once(tmp_path, monkeypatch, scheduler):
     monkeypatch.setattr("ctspine1k.workers._PATIENCE", 0.1)
-    with pytest.raises(WorkerError, match="no such file, and no address with a port"):
-        list(on_cluster(abs, [1], str(tmp_path / "none.json"), ["work"]))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text('{"address": "xyz://a:1"}')
+    with pytest.raises(WorkerError, match="no address such as tcp://node1:8786, and no scheduler file"):
+        list(on_cluster(abs, [1], scheduler, ["work"]))
 
 
 def test_no_scheduler_is_told():
