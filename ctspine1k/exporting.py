@@ -62,7 +62,7 @@ from ctspine1k.workers import check_num_proc, in_processes, on_cluster
 
 __all__ = ["ExportReport", "export_parquet"]
 
-CONFIGS = ("3d", "2d")
+_CONFIGS = ("3d", "2d")
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def export_parquet(
         MissingPackageError: a scheduler needs ``ctspine1k[cluster]``.
         KeyboardInterrupt: says how much is done, which is kept.
     """
-    check_choice("config", config, (*CONFIGS, "all"))
+    check_choice("config", config, (*_CONFIGS, "all"))
     check_choice("on_missing", on_missing, ("raise", "skip"))
     check_choice("on_error", on_error, ("raise", "skip"))
     check_num_proc(num_proc)
@@ -193,7 +193,7 @@ def export_parquet(
             geometry=geometry,
             on_geometry=on_geometry,
         )
-        for one in (CONFIGS if config == "all" else (config,))
+        for one in (_CONFIGS if config == "all" else (config,))
     ]
     folder = out_folder(out)
     place = find_source(data_dir, repo_id, revision, token)
@@ -449,7 +449,7 @@ def _check_target(folder: OutFolder, entries: Mapping[str, Entry], tasks: Sequen
     others = [
         name
         for name in entries
-        if name.startswith(tuple(f"{one}/" for one in CONFIGS))
+        if name.startswith(tuple(f"{one}/" for one in _CONFIGS))
         and name.endswith(".parquet")
         and name not in planned
     ]

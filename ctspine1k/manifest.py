@@ -102,8 +102,8 @@ def begin(folder: OutFolder, kept: Iterable[ShardRecord], run: str) -> None:
     """Have nothing recorded but these, before any other shard is touched; from now on it is this run's."""
     entries = folder.files()
     _write(folder, _KEPT, _document({"run": run}, kept))
-    # First what says that the export is whole.
-    folder.remove([MANIFEST] if MANIFEST in entries else [])
+    # First what says that the export is whole, and what loads it.
+    folder.remove(name for name in (MANIFEST, CARD) if name in entries)
     folder.remove(name for name in entries if name.startswith(_DONE))
 
 

@@ -282,6 +282,11 @@ def test_only_shards_whose_sources_have_changed_are_made_anew(export, out, tree,
     made = remade(out, export, config=name, cases_per_shard=1)
     assert made == {f"{name}/train/00001-of-00002.parquet"}
     assert identical(rows(loaded(out, name, split="train")), wanted(tree, name, "train"))
+    break_case(tree, "liver_106")
+    assert not export(config=name, cases_per_shard=1).ok
+    assert not {"README.md", "manifest.json"} & set(files_of(out))  # it is not whole any more
+    save(next(tree.rglob("liver_106.nii.gz")), intensities(9, (6, 5, 4)))
+    export(config=name, cases_per_shard=1)
     assert remade(out, export, config=name, cases_per_shard=1) == set()
 
 
@@ -304,6 +309,13 @@ def spoil(path):
     return bytes(data)
 
 
+def spoil_unseen(path):
+    """Change a bit, and neither size nor time."""
+    stat = path.stat()
+    path.write_bytes(spoil(path))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
 def test_a_shard_whose_bytes_have_changed_is_made_anew(export, out):
     export(config="2d")
     before = files_of(out)
@@ -322,9 +334,7 @@ def test_verify_finds_what_time_and_size_do_not_tell(export, out):
     export(config="2d")
     before = files_of(out)
     path = out / "2d/train/00000-of-00001.parquet"
-    stat = path.stat()
-    path.write_bytes(spoil(path))
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    spoil_unseen(path)
     assert export(config="2d").made == 0
     assert export(config="2d", verify=True, num_proc=2).made == 1
     assert files_of(out) == before
@@ -338,9 +348,7 @@ def test_a_shard_that_verify_found_bad_is_not_believed_by_the_next_run(export, o
     export(config="2d")
     before = files_of(out)
     path = out / "2d/train/00000-of-00001.parquet"
-    stat = path.stat()
-    path.write_bytes(spoil(path))
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    spoil_unseen(path)
 
     def stop(*_):
         raise KeyboardInterrupt
