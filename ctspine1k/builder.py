@@ -331,11 +331,15 @@ class CTSpine1K(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
             yield from datasets.ArrowBasedBuilder._prepare_split_single(
                 self, gen_kwargs, fpath, file_format, max_shard_size, job_id
             )
+            return
         except datasets.exceptions.DatasetGenerationError as error:
             # Our errors say what to do; and from a worker process only the outermost one arrives.
-            if isinstance(error.__cause__, CTSpine1KError):
-                raise error.__cause__ from None
-            raise
+            own = error.__cause__
+            if not isinstance(own, CTSpine1KError):
+                raise
+        # Not while the other is handled, which it would then lead back to: Dask, where it is imported, has
+        # errors pickled with all that they lead to.
+        raise own
 
 
 def _joined(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
