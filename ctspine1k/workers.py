@@ -20,12 +20,15 @@ from concurrent.futures import CancelledError, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from ctspine1k.errors import CTSpine1KWarning, MissingPackageError, WorkerError
 from ctspine1k.sources import quiet_hub
+
+if TYPE_CHECKING:
+    from distributed import Future
 
 __all__ = ["check_num_proc", "check_stopped", "in_processes", "on_cluster"]
 
@@ -126,12 +129,13 @@ def on_cluster(
         return
     run = uuid.uuid4().hex
     killers = []
-    try:
-        client = distributed.Client(_address(scheduler), set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise _lost(scheduler, error) from error
-    with client:
-        if not client.nthreads():
+    with contextlib.ExitStack() as running:
+        try:
+            client = running.enter_context(distributed.Client(_address(scheduler), set_as_default=False))
+            has_workers = bool(client.nthreads())
+        except (OSError, ValueError) as error:
+            raise _lost(scheduler, error) from error
+        if not has_workers:
             text = f"{scheduler} has no workers yet: waiting for some (`dask worker {scheduler}`)"
             warnings.warn(text, CTSpine1KWarning, stacklevel=2)
         futures = [
@@ -144,13 +148,12 @@ def on_cluster(
         try:
             for future in distributed.as_completed(futures, loop=client.loop):
                 try:
-                    yield future.result()
+                    yield _result(future, scheduler)
                 except distributed.scheduler.KilledWorker as error:
                     killers.append(f"{names[future.key[1]]} ({error.last_worker.address})")
-        except CancelledError as error:
-            raise _lost(scheduler, error) from error
         finally:
-            client.cancel([future for future in futures if not future.done()])
+            if client.status == "running":  # else nobody is there to be told
+                client.cancel([future for future in futures if not future.done()])
     if killers:
         raise WorkerError(
             f"workers died again and again at {', '.join(killers)}: out of memory, or killed. Give each "
@@ -175,6 +178,16 @@ def _address(scheduler: str) -> str:
         if time.monotonic() > end or (isinstance(found, OSError) and "://" in scheduler):
             raise ValueError(f"no address such as tcp://node1:8786, and no scheduler file: {found}")
         time.sleep(0.1)
+
+
+def _result(future: Future[Result], scheduler: str) -> Result:
+    try:
+        return future.result()
+    # A scheduler that is lost takes what it has been told with it, or ends the talk about a result.
+    except (CancelledError, OSError) as error:
+        if future.status == "error":  # raised by the work
+            raise
+        raise _lost(scheduler, error) from error
 
 
 def _lost(scheduler: str, error: BaseException) -> WorkerError:

@@ -9,6 +9,7 @@ from functools import partial
 
 import cluster
 import dask
+import distributed
 import pytest
 from exports import ROOT
 
@@ -159,6 +160,35 @@ def test_work_that_kills_its_workers_is_told_and_the_rest_is_done(tmp_path):
         with pytest.raises(WorkerError, match=r"workers died again and again at 3d/train/1 \(tcp"):
             seen.extend(on_cluster(die_of_none, [1, None, 2], address, names))
     assert sorted(seen) == [1, 2]
+
+
+@pytest.mark.parametrize("during", ["work", "the handing over of a result"])
+def test_a_scheduler_that_is_lost_is_told(tmp_path, during):
+    second = 60 if during == "work" else 0
+    with (
+        cluster.scheduler(tmp_path) as address,
+        cluster.worker(tmp_path, address, "one"),
+        cluster.worker(tmp_path, address, "two"),
+    ):
+        cluster.wait_for_workers(address, 2)
+        with distributed.Client(address, set_as_default=False) as client:
+            pid = client.run_on_scheduler(os.getpid)
+        results = on_cluster(time.sleep, [0, second], address, ["work", "work"])
+        assert next(results) is None
+        time.sleep(1)  # for the end of a short second item to be heard of
+        os.kill(pid, signal.SIGSTOP)
+        end = threading.Timer(0.5, os.kill, (pid, signal.SIGKILL))
+        end.start()
+        with pytest.raises(WorkerError, match="expected a Dask scheduler, found none, or lost it"):
+            next(results)
+        end.join()
+
+
+def test_an_error_of_the_work_is_no_lost_scheduler(tmp_path):
+    with cluster.scheduler(tmp_path) as address, cluster.worker(tmp_path, address, "one"):
+        cluster.wait_for_workers(address, 1)
+        with pytest.raises(FileNotFoundError):
+            list(on_cluster(os.stat, [str(tmp_path / "none")], address, ["work"]))
 
 
 def test_a_scheduler_file_that_comes_late_is_waited_for(tmp_path):
