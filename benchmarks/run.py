@@ -254,12 +254,13 @@ def scan_rows(scratch: Path, slices: int, turns: int) -> list[Row]:
 
 
 def export_rows(scratch: Path, slices: int, turns: int) -> list[Row]:
-    """Bytes, time and memory of an export, and how its time grows with cases and workers."""
-    root = scratch / "exports"
+    """Bytes, time and memory of an export, against the raw files, dense storage and `to_parquet`."""
+    root, count = scratch / "exports", 3
     root.mkdir()
-    make_cases(root, slices, 40)
+    make_cases(root, slices, count)
     ways_of = ("export", "to_parquet", "dense")
-    results = conversions(root, [f"{way} {name}" for name in ("3d", "2d") for way in ways_of], 3, turns)
+    names = [f"{way} {name}" for name in ("3d", "2d") for way in ways_of]
+    results = conversions(root, names, count, turns)
     times = {name: [result["seconds"] for result in runs] for name, runs in results.items()}
     size = {name: runs[0]["mb"] for name, runs in results.items()}
     raw = sum(Path(path).stat().st_size for path in ways.pairs_of(root / "cases")[0].values()) / 1e6

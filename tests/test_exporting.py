@@ -17,25 +17,21 @@ import fsspec
 import numpy as np
 import pandas as pd
 import polars as pl
-import pyarrow.parquet as pq
 import pytest
 from compare import identical, rows, wanted
 from exports import finish, options_of, same, start, wait_until
 from killing import kill_again_and_again, stop_at_every_step
-from spines import save_spine, spine
 from volumes import ALL_IDS, IDS, break_case, files_of, intensities, save, save_case
 
 import ctspine1k
 from ctspine1k.errors import (
     BusyError,
-    CTSpine1KWarning,
     GeometryWarning,
     HubError,
     MissingFilesError,
     NoSpaceError,
     NothingLeftError,
     OutputError,
-    ScanTableError,
     SkippedCasesWarning,
     WorkerError,
 )
@@ -182,47 +178,6 @@ def test_other_readers_read_a_shard_and_the_cases(export, out, tree):
     assert list(pd.read_parquet(cases)["case_id"]) == ALL_IDS
     assert pl.read_parquet(cases)["split"].to_list() == ["train", "train", "validation", "test"]
     assert duckdb.sql(f"select count(*) from '{cases}' where source = 'MSD-T10'").fetchall() == [(1,)]
-
-
-def test_the_case_table_has_the_facts_and_what_a_scan_has_measured(tmp_path):
-    root = tmp_path / "spines"
-    save_spine(root, "liver_106", *spine([18, 19, 20, 21]))
-    save_spine(root, "liver_83", *spine([23, 24, 25]))
-    ids = ["liver_106", "liver_83"]
-    options = {"data_dir": root, "case": ids, "image_size": (56, 80)}
-    ctspine1k.export_parquet(tmp_path / "plain", **options)
-    facts = pq.read_table(tmp_path / "plain/cases.parquet")
-    assert facts.to_pylist() == [dict(ctspine1k.load_catalog()[case_id].row()) for case_id in ids]
-    ctspine1k.scan_files(data_dir=root, case=ids)
-    ctspine1k.export_parquet(tmp_path / "scanned", **options)
-    table = pq.read_table(tmp_path / "scanned/cases.parquet").to_pylist()
-    assert [row["vertebrae"] for row in table] == [["T11", "T12", "L1", "L2"], ["L4", "L5", "L6"]]
-    assert {key: value for key, value in table[0].items() if key in facts.column_names} == facts.to_pylist()[
-        0
-    ]
-    assert {"image_file", "mask_file", "problem", "geometry_problem"} & set(table[0]) == set()
-    assert [row["mask_misplaced"] for row in table] == [False, False]
-    assert "what a scan has measured" in (tmp_path / "scanned/README.md").read_text()
-    save_spine(root, "liver_83", *spine([22, 23, 24, 25]))
-    with pytest.warns(
-        CTSpine1KWarning, match="the scan knows nothing of the files, as they are now, of liver_83"
-    ):
-        ctspine1k.export_parquet(tmp_path / "stale", **options)
-    table = pq.read_table(tmp_path / "stale/cases.parquet").to_pylist()
-    assert [row["vertebrae"] for row in table] == [["T11", "T12", "L1", "L2"], None]
-    with pytest.raises(ScanTableError):
-        ctspine1k.export_parquet(tmp_path / "none", **options, scan=tmp_path / "none.parquet")
-    break_case(root, "liver_83")
-    ctspine1k.scan_files(data_dir=root, case=ids)
-    ctspine1k.export_parquet(tmp_path / "broken", **options, on_error="skip")
-    assert str(root).encode() not in b"".join(files_of(tmp_path / "broken").values())
-    assert str(root) not in str(pq.read_table(tmp_path / "broken/cases.parquet").to_pylist())
-    ctspine1k.export_parquet(
-        tmp_path / "some", data_dir=root, case="liver_106", has_vertebrae="T12", image_size=(56, 80)
-    )
-    (root / "cases.vertebrae.parquet").unlink()
-    with pytest.warns(CTSpine1KWarning, match="The table of cases goes without"):
-        ctspine1k.export_parquet(tmp_path / "broken", **options, on_error="skip")
 
 
 def test_the_manifest_tells_what_was_made_of_what(export, out, tree, repo_id):
