@@ -11,7 +11,6 @@ import csv
 import io
 import json
 import signal
-import sys
 import tempfile
 import traceback
 import warnings
@@ -36,15 +35,7 @@ from ctspine1k.catalog import (
     Catalog,
     load_catalog,
 )
-from ctspine1k.errors import (
-    CaseError,
-    ChecksumError,
-    CTSpine1KError,
-    CTSpine1KWarning,
-    HubError,
-    MissingPackageError,
-    NoSpaceError,
-)
+from ctspine1k.errors import CTSpine1KError, CTSpine1KWarning, MissingPackageError
 from ctspine1k.rawfiles import KINDS
 
 __all__ = ["main"]
@@ -290,16 +281,6 @@ def _somewhere(given: Mapping[str, Any]) -> dict[str, Any]:
     return dict(given)
 
 
-def _out(path: Path | None) -> Path | None:
-    """Make the folder of an output, before there is anything to lose."""
-    if path is not None:
-        folder = path.absolute().parent
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # may it be written to?
-            pass
-    return path
-
-
 def _apart(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split what was given: where the files are, and the rest."""
     names = ("data_dir", "repo_id", "revision")
@@ -320,15 +301,6 @@ def _print_table(rows: Sequence[Mapping[str, object]], columns: Iterable[str]) -
     writer.writeheader()
     writer.writerows(rows)
     click.echo(out.getvalue(), nl=False)
-
-
-@contextlib.contextmanager
-def _bars_on_a_terminal() -> Iterator[None]:
-    """Let the Hub's client show bars on a terminal alone."""
-    from ctspine1k.sources import is_terminal, quiet_hub
-
-    with contextlib.nullcontext() if is_terminal() else quiet_hub():
-        yield
 
 
 @contextlib.contextmanager
@@ -429,12 +401,13 @@ def _download(dry_run: bool, as_json: bool, **options: Any) -> None:
     What is in the cache is not fetched again, and a transfer that broke off goes on where it stopped.
     """
     from ctspine1k.selection import download_files
+    from ctspine1k.sources import bars_on_a_terminal
 
     given = _given(**options)
     if dry_run:
         _plan(as_json, **given)
         return
-    with _bars_on_a_terminal():
+    with bars_on_a_terminal():
         paths = download_files(**given)
     if as_json:
         _print_json(paths)
@@ -526,8 +499,11 @@ def _verify(
     The exit status is 0 if nothing was found, 1 if something was, 2 if it could not be done.
     """
     from ctspine1k.checks import verify_files
+    from ctspine1k.outputs import make_folder_of
 
-    given, out = _somewhere(_given(directory, **options)), _out(out)
+    given = _somewhere(_given(directory, **options))
+    if out is not None:
+        make_folder_of(out)
     report = verify_files(**given, num_proc=num_proc or _default_num_proc())
     if as_json:
         _print_json({**asdict(report), "ok": report.ok})
@@ -584,66 +560,16 @@ def _preview(target: str | None, out: Path | None, sheet: bool, as_json: bool, *
         options["case"] = (target, *options["case"])
     given = _given(Path(target) if target is not None and is_folder else None, **options)
     place, selected = _apart(_somewhere(given))
+    from ctspine1k.drawing import draw_cases
     from ctspine1k.selection import some
+    from ctspine1k.sources import find_source
 
-    drawn = _draw(some(_select(**selected)), place, out, sheet)
+    drawn = draw_cases(some(_select(**selected)), find_source(**place), out, sheet=sheet)
     if as_json:
         _print_json(list(drawn))
         return
     for path in drawn:
         click.echo(path)
-
-
-def _draw(cases: Sequence[Case], place: Mapping[str, Any], out: Path | None, sheet: bool) -> Iterator[Path]:
-    """Draw the cases, and give the path of each picture when it is there."""
-    from ctspine1k.pictures import check_picture_name, contact_sheet, preview, save_picture
-
-    samples = _read_all(cases, place)
-    if sheet:
-        path = check_picture_name(out or Path("sheet.png"))
-        _out(path)
-        save_picture(contact_sheet(samples), path)
-        yield path
-        return
-    if len(cases) == 1:
-        path = check_picture_name(out or Path(f"{cases[0].case_id}.png"))
-    elif out is not None and out.suffix:
-        raise click.UsageError(f"--out {out}: several pictures need a folder, or --sheet.")
-    for case, pair in samples:
-        if len(cases) > 1:
-            path = (out or Path("previews")) / f"{case.case_id}.png"
-        _out(path)  # made with the first picture
-        save_picture(preview(pair, case=case), path)
-        yield path
-
-
-def _read_all(cases: Sequence[Case], place: Mapping[str, Any]) -> Iterator[tuple[Case, Any]]:
-    """Read case after case; of several, those that cannot be read are told and passed over."""
-    from tqdm import tqdm
-
-    from ctspine1k.reader import read_pair
-    from ctspine1k.selection import pair_files
-    from ctspine1k.sources import find_source, is_terminal
-
-    source = find_source(**place)
-    is_one, given = len(cases) == 1, 0
-    pairs, missing = pair_files(source, cases, "raise" if is_one else "skip")
-    if missing:
-        _tell(f"warning: {missing.summary}")
-    for files in tqdm(pairs, desc="Drawing", unit="case", disable=is_one or not is_terminal()):
-        try:
-            with _bars_on_a_terminal():
-                image, mask = source.fetch([files.image, files.mask])
-            yield files.case, read_pair(image, mask)
-            given += 1
-        except (HubError, NoSpaceError):
-            raise
-        except (CaseError, ChecksumError, OSError) as error:
-            if is_one:
-                raise
-            _tell(f"warning: {files.case.case_id} is left out: {error}")
-    if not given:
-        raise click.ClickException("none of the cases can be drawn: see the warnings")
 
 
 @_cli.group("export", cls=_Verbs, invoke_without_command=True)
@@ -700,10 +626,11 @@ def _export_parquet(
     are made.
     """
     from ctspine1k.exporting import export_parquet
+    from ctspine1k.sources import bars_on_a_terminal
 
     given = _given(has_vertebrae=list(has_vertebrae) or None, **options)
     _somewhere({name: value for name, value in given.items() if name in _WHAT})
-    with _bars_on_a_terminal(), _ended_by_sigterm():
+    with bars_on_a_terminal(), _ended_by_sigterm():
         report = export_parquet(out, geometry=geometry, verify=verify, **given)
     if as_json:
         _print_json({**asdict(report), "ok": report.ok})
@@ -747,48 +674,16 @@ def _cite(as_json: bool) -> None:
 )
 def _demo(out: Path | None) -> None:
     """Make a small phantom and load it as 3d and as 2d; needs no network."""
+    from ctspine1k.demo import draw_phantom, load_phantom
+
     with tempfile.TemporaryDirectory(prefix="ctspine1k-") as scratch:
         root = out or Path(scratch) / "phantom"
-        _load_phantom(root, Path(scratch) / "cache")
-        if out is not None:
-            _tell(f"The files are in {root}")
-            _draw_phantom(root)
-
-
-def _load_phantom(root: Path, cache_dir: Path) -> None:
-    import datasets
-    import numpy as np
-
-    from ctspine1k.loading import load_dataset
-    from ctspine1k.phantom import PHANTOM_CASES, make_phantom
-
-    make_phantom(root)
-    if not sys.stderr.isatty():
-        datasets.disable_progress_bars()
-    for name in ("3d", "2d"):
-        loaded = load_dataset(name, data_dir=root, cases=PHANTOM_CASES, cache_dir=cache_dir)
-        click.echo(f"{name}: {', '.join(f'{split} {len(rows)} rows' for split, rows in loaded.items())}")
-        for column, feature in loaded["train"].features.items():
-            click.echo(f"  {column}: {feature}")
-        for split, rows in loaded.items():
-            shapes: dict[str, set[tuple[int, ...]]] = {"image": set(), "segmentation": set()}
-            labels: set[int] = set()
-            for row in rows.with_format("numpy"):
-                for column, seen in shapes.items():
-                    seen.add(row[column].shape)
-                labels.update(np.flatnonzero(np.bincount(row["segmentation"].ravel())).tolist())
-            told = "; ".join(f"{column} {sorted(seen)}" for column, seen in shapes.items())
-            click.echo(f"  {split}: {told}; labels {sorted(labels)}")
-
-
-def _draw_phantom(root: Path) -> None:
-    """Draw one case of it, if Matplotlib is there: a demo must not fail for want of an extra."""
-    from ctspine1k.pictures import preview, save_picture
-
-    ((case, pair),) = _read_all([load_catalog()["1.3.6.1.4.1.9328.50.4.0650"]], {"data_dir": root})
-    try:
-        save_picture(preview(pair, case=case), root / "preview.png")
-    except MissingPackageError as error:
-        _tell(f"no picture: {error}")
-    else:
-        _tell(f"A picture of a case is {root / 'preview.png'}")
+        for line in load_phantom(root, Path(scratch) / "cache"):
+            click.echo(line)
+        if out is None:
+            return
+        _tell(f"The files are in {root}")
+        try:
+            _tell(f"A picture of a case is {draw_phantom(root)}")
+        except MissingPackageError as error:  # a demo must not fail for want of an extra
+            _tell(f"no picture: {error}")

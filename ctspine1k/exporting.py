@@ -17,7 +17,7 @@ import contextlib
 import os
 import uuid
 import warnings
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
@@ -287,7 +287,8 @@ class _Export:
         kept = len(done)
         todo = [task for task in tasks if task.shard.path not in done]
         failed: dict[str, str] = {}
-        with full_disk_told(self.folder.scratch(), "an export", sum(task.size for task in todo)):
+        needed = sum(task.size for task in todo)
+        with full_disk_told(self.folder.scratch(), "an export", needed), _stop_told(todo, done):
             if todo:
                 self._check_room(todo)
                 begin(self.folder, done.values(), todo[0].run)
@@ -379,9 +380,6 @@ class _Export:
                 raise
             what = f"the {len(left):,} shards left"
             raise NoSpaceError(error.folder, what, sum(left.values()), error.free, ADVICE_IF_FULL) from error
-        except KeyboardInterrupt:
-            count = f"{len(todo) - len(left):,} of {len(todo):,} shards are made"
-            raise KeyboardInterrupt(f"{count}; run again to go on from there") from None
 
     def _check_there(self, records: Sequence[ShardRecord]) -> None:
         """See that what workers say they have made is here, before it is said to all."""
@@ -423,6 +421,16 @@ class _Export:
             "skipped": skipped,
         }
         finish(self.folder, about, records)
+
+
+@contextlib.contextmanager
+def _stop_told(todo: Sequence[ShardTask], done: Mapping[str, ShardRecord]) -> Iterator[None]:
+    """Have Ctrl-C say how far the work was."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        count = f"{sum(task.shard.path in done for task in todo):,} of {len(todo):,} shards are made"
+        raise KeyboardInterrupt(f"{count}; run again to go on from there") from None
 
 
 def _verify(folder: OutFolder, record: ShardRecord) -> tuple[str, bool]:

@@ -14,7 +14,6 @@ import re
 import shutil
 import socket
 import tempfile
-import time
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from huggingface_hub.errors import EntryNotFoundError
 
 from ctspine1k.errors import BusyError, MissingPackageError, OutputError
 from ctspine1k.outputs import free_bytes, only_writer, whole_file
+from ctspine1k.retries import tried_again
 
 __all__ = ["WORKING", "Entry", "OutFolder", "out_folder"]
 
@@ -36,9 +36,6 @@ _SCRATCH = f"{WORKING}/scratch"
 
 #: Protocols of stores without folders, and with whole files alone. Their `makedirs` would make buckets.
 _OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "hf")
-
-#: After how many seconds a file that could not be uploaded is tried again.
-_PAUSES = (1.0, 4.0, 16.0)
 
 #: Folders that an export makes.
 _OURS = (WORKING, _SCRATCH, "[23]d", "[23]d/*")
@@ -253,14 +250,7 @@ class RemoteFolder:
         with tempfile.TemporaryDirectory(prefix="ctspine1k-") as place:
             written = Path(place) / Path(name).name
             yield written
-            for pause in _PAUSES:
-                try:
-                    self._upload(written, name)
-                except Exception:  # each file system has errors of its own
-                    time.sleep(pause)
-                else:
-                    return
-            self._upload(written, name)
+            tried_again(lambda: self._upload(written, name), Exception)  # each has errors of its own
 
     def _upload(self, written: Path, name: str) -> None:
         filesystem, root = self._filesystem()

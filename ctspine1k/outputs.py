@@ -16,9 +16,30 @@ import filelock
 
 from ctspine1k.errors import BusyError, NoSpaceError
 
-__all__ = ["ADVICE_IF_FULL", "digest", "disk_of", "free_bytes", "full_disk_told", "only_writer", "whole_file"]
+__all__ = [
+    "ADVICE_IF_FULL",
+    "digest",
+    "disk_of",
+    "free_bytes",
+    "full_disk_told",
+    "make_folder_of",
+    "only_writer",
+    "whole_file",
+]
 
 ADVICE_IF_FULL = "Make room there, or select fewer cases, and run again: what is done is kept."
+
+
+def make_folder_of(path: Path) -> None:
+    """Make the folder of a file, and see that it may be written to, before there is work to lose.
+
+    Raises:
+        OSError: that is not so.
+    """
+    folder = path.absolute().parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from ctspine1k.errors import (
 )
 from ctspine1k.rawfiles import KINDS, CaseFiles, Kind, RawFile
 from ctspine1k.sources import DEFAULT_REPO, Source, find_source
-from ctspine1k.tables import read_tables
+from ctspine1k.tables import is_of, read_tables
 from ctspine1k.vertebrae import label, name
 
 __all__ = ["ask_scan", "download_files", "find_files", "list_files", "pair_files", "select_cases", "some"]
@@ -187,16 +187,16 @@ def ask_scan(
     rows = {row["case_id"]: row for row in read_tables(table).cases}
     files: dict[str, dict[str, str]] = {}
     for file in place.find(catalog):
-        files.setdefault(file.case.case_id, {})[f"{file.kind}_file"] = place.state(file)
+        files.setdefault(file.case.case_id, {})[file.kind] = place.state(file)
+    whole = {case_id: states for case_id, states in files.items() if len(states) == len(KINDS)}
     unseen = [
         case_id
-        for case_id, states in files.items()
-        if len(states) == len(KINDS) and not states.items() <= rows.get(case_id, {}).items()
+        for case_id, states in whole.items()
+        if case_id not in rows or not is_of(rows[case_id], states["image"], states["mask"])
     ]
     if unseen:
         found = f"none, or of other files, for {shortened(unseen)}"
         raise ScanTableError(str(table), "a row for each case's files as they are now", found)
-    whole = {case_id for case_id, states in files.items() if len(states) == len(KINDS)}
     known = {case_id for case_id in whole if rows[case_id]["problem"] is None}
     holding = {case_id for case_id in known if names <= set(rows[case_id]["vertebrae"])}
     return (

@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import json
 import threading
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -38,7 +37,8 @@ from ctspine1k.errors import (
 from ctspine1k.folders import OutFolder
 from ctspine1k.manifest import ShardRecord, check_run, note
 from ctspine1k.outputs import digest, full_disk_told
-from ctspine1k.rawfiles import CaseFiles, RawFile
+from ctspine1k.rawfiles import CaseFiles
+from ctspine1k.retries import tried_again
 from ctspine1k.rows import RowOptions, case_batches
 from ctspine1k.sources import Source, free_space, quiet_hub
 from ctspine1k.threads import usable_threads
@@ -55,9 +55,6 @@ _SLICES = 16
 #: Of a process with several threads, as workers of a cluster may be: a shard takes the memory of a volume,
 #: and what a reader warns of is caught for the whole process.
 _ONE_AT_A_TIME = threading.Lock()
-
-#: How often, and after how many seconds, a file that the Hub did not hand out is asked for again.
-_PAUSES = (1.0, 4.0, 16.0)
 
 
 @dataclass(frozen=True)
@@ -221,7 +218,7 @@ class _Maker:
         both = (files.image, files.mask)
         try:
             with self._room(free_space()[1]):
-                paths = _fetch(self.task.source, both)
+                paths = tried_again(lambda: self.task.source.fetch(both), HubError)
             for file, path in zip(both, paths, strict=True):
                 with path.open("rb") as opened:
                     found = file.sha256 or digest(opened)  # the source has compared the one that it knows
@@ -301,16 +298,6 @@ def _tables(
         raise CaseError(
             str(paths[0]), "the files that were there when the export began", "others", "Run again."
         )
-
-
-def _fetch(source: Source, files: Sequence[RawFile]) -> list[Path]:
-    """Make files local; ask again where the Hub did not hand them out."""
-    for pause in _PAUSES:
-        try:
-            return source.fetch(files)
-        except HubError:
-            time.sleep(pause)
-    return source.fetch(files)
 
 
 def _unreadable(error: OSError, files: CaseFiles) -> str:

@@ -471,6 +471,13 @@ def quiet_hub() -> Iterator[None]:
             enable_progress_bars()
 
 
+@contextlib.contextmanager
+def bars_on_a_terminal() -> Iterator[None]:
+    """Let the Hub's client show bars on a terminal alone."""
+    with contextlib.nullcontext() if is_terminal() else quiet_hub():
+        yield
+
+
 def free_space() -> tuple[int, Path]:
     """Tell how many bytes are free where the Hub's cache is, or will be, and where that is."""
     cache = Path(huggingface_hub.constants.HF_HUB_CACHE)

@@ -114,7 +114,7 @@ def test_without_a_verb_it_tells_the_verbs_in_the_order_of_use(run):
         (["preview", ".", "--out", "a.gif", "--sheet"], "error: a.gif: expected a name that ends in .png"),
         (
             ["preview", ".", "--out", "a.png"],
-            "error: --out a.png: several pictures need a folder, or --sheet.",
+            "error: a.png: expected a folder, as there are several pictures; or ask for a sheet",
         ),
         (["list", "--has-vertebrae", "L6", "--data-dir", "."], "error: /"),
     ],
@@ -348,7 +348,7 @@ def test_preview(run, root):
     assert run("preview", "liver_83", "--data-dir", root)[0] == 2
     status, out, err = run("preview", root, "--case", "liver_83", "--case", "liver_0", "--out", "none")
     assert (status, out) == (2, "")
-    assert err.splitlines()[-1] == "error: none of the cases can be drawn: see the warnings"
+    assert err.splitlines()[-1].startswith("error: the pictures: expected at least one case, found every one")
     os.mkdir("HN_P023")  # noqa: PTH102 (a folder of that name is no reason not to mean the case)
     assert json.loads(run("preview", "HN_P023", "--data-dir", root, "--json")[1]) == ["HN_P023.png"]
     os.rmdir("HN_P023")  # noqa: PTH106

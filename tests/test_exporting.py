@@ -707,7 +707,7 @@ def test_a_run_right_after_a_stopped_one_on_a_cluster(many, out, tmp_path):
 
 
 def test_a_hub_that_is_away_stops_the_export_and_what_is_done_is_kept(export, out, repo_id, hub, monkeypatch):
-    monkeypatch.setattr("ctspine1k.shards._PAUSES", (0.01,))
+    monkeypatch.setattr("ctspine1k.retries._PAUSES", (0.01,))
     hub.faults["1.3.6.1.4.1.9328.50.4.0650.nii.gz"] = [500] * 9
     with pytest.raises(HubError):
         export(repo_id=repo_id, config="3d")

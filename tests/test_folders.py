@@ -138,7 +138,7 @@ def test_of_two_that_come_at_once_never_both_write(s3):
 
 def test_an_upload_that_fails_is_tried_again(s3, monkeypatch):
     folder = out_folder(f"{s3}/out")
-    monkeypatch.setattr("ctspine1k.folders._PAUSES", (0.01, 0.01))
+    monkeypatch.setattr("ctspine1k.retries._PAUSES", (0.01, 0.01))
     upload, fails = RemoteFolder._upload, [ConnectionError(), RuntimeError()]
 
     def flaky(self, written, name):
@@ -202,7 +202,7 @@ def test_a_url_that_has_lost_a_slash_is_no_path(out):
 def test_a_bucket_is_not_made(s3):
     folder = out_folder("s3://a-bucket-that-is-not-there/out")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ctspine1k.folders._PAUSES", ())
+        patch.setattr("ctspine1k.retries._PAUSES", ())
         with pytest.raises(FileNotFoundError):
             write(folder, "a", b"x")
     assert not fsspec.filesystem("s3").exists("a-bucket-that-is-not-there")

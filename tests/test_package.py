@@ -116,6 +116,7 @@ ORDER = [
     "checks",
     "views",
     "pictures",
+    "drawing",
     "boxes",
     "compact",
     "lazy",
@@ -123,6 +124,7 @@ ORDER = [
     "skipped",
     "builder",
     "loading",
+    "retries",
     "folders",
     "manifest",
     "shards",
@@ -130,6 +132,7 @@ ORDER = [
     "casetable",
     "exporting",
     "phantom",
+    "demo",
     "cli",
     "__main__",
 ]

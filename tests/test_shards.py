@@ -246,7 +246,7 @@ def test_a_worker_of_another_version_says_so(task, name):
 
 
 def test_a_hub_that_fails_now_and_then_is_asked_again(task, publish, tree, hub, name, monkeypatch):
-    monkeypatch.setattr("ctspine1k.shards._PAUSES", (0.01, 0.01, 0.01))
+    monkeypatch.setattr("ctspine1k.retries._PAUSES", (0.01, 0.01, 0.01))
     task = fresh(task, find_source(None, publish(tree)))
     hub.faults["liver_106.nii.gz"] = [500, {"cut_after": 40}, 500]
     outcome = export_shard(task)
@@ -258,7 +258,7 @@ def test_a_hub_that_fails_now_and_then_is_asked_again(task, publish, tree, hub, 
 
 
 def test_a_hub_that_always_fails_is_told(task, publish, tree, hub, name, monkeypatch):
-    monkeypatch.setattr("ctspine1k.shards._PAUSES", (0.01, 0.01, 0.01))
+    monkeypatch.setattr("ctspine1k.retries._PAUSES", (0.01, 0.01, 0.01))
     task = fresh(task, find_source(None, publish(tree)))
     hub.faults["liver_106_seg.nii.gz"] = [500] * 99
     with pytest.raises(HubError):

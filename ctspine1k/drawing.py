@@ -1,0 +1,90 @@
+"""Pictures of many cases: read one after the other, drawn, and written to files."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ctspine1k.catalog import Case
+from ctspine1k.errors import (
+    CaseError,
+    ChecksumError,
+    HubError,
+    NoSpaceError,
+    NothingLeftError,
+    SkippedCasesWarning,
+)
+from ctspine1k.outputs import make_folder_of
+from ctspine1k.pictures import check_picture_name, contact_sheet, preview, save_picture
+from ctspine1k.reader import VolumePair, read_pair
+from ctspine1k.selection import pair_files
+from ctspine1k.sources import Source, bars_on_a_terminal, is_terminal
+
+__all__ = ["draw_cases"]
+
+
+def draw_cases(
+    cases: Sequence[Case], source: Source, out: Path | None = None, *, sheet: bool = False
+) -> Iterator[Path]:
+    """Draw cases, and yield the path of each picture when it is there.
+
+    Of several cases, those that cannot be drawn are passed over with a warning.
+
+    Args:
+        cases: at least one.
+        source: where their files are.
+        out: the picture, or for several their folder; None for CASE.png, "previews" or "sheet.png".
+        sheet: whether all are drawn into one picture.
+
+    Raises:
+        ValueError: ``out`` is one picture, where there are several; or of a kind that cannot be drawn.
+        NothingLeftError: of several cases none can be drawn.
+        CaseError: the only case cannot be used; as its files are missing, cannot be read or are not what
+            the Hub says, the error of that.
+        HubError: the Hub cannot be reached.
+        NoSpaceError: a disk is full.
+        MissingPackageError: pictures need ``ctspine1k[preview]``.
+    """
+    samples = _read_all(cases, source)
+    if sheet:
+        path = check_picture_name(out or Path("sheet.png"))
+        make_folder_of(path)
+        save_picture(contact_sheet(samples), path)
+        yield path
+        return
+    if len(cases) == 1:
+        path = check_picture_name(out or Path(f"{cases[0].case_id}.png"))
+    elif out is not None and out.suffix:
+        raise ValueError(f"{out}: expected a folder, as there are several pictures; or ask for a sheet")
+    for case, pair in samples:
+        if len(cases) > 1:
+            path = (out or Path("previews")) / f"{case.case_id}.png"
+        make_folder_of(path)  # with the first picture
+        save_picture(preview(pair, case=case), path)
+        yield path
+
+
+def _read_all(cases: Sequence[Case], source: Source) -> Iterator[tuple[Case, VolumePair]]:
+    is_one, skipped = len(cases) == 1, dict[str, str]()
+    pairs, missing = pair_files(source, cases, "raise" if is_one else "skip")
+    if missing:
+        warnings.warn(missing.summary, SkippedCasesWarning, stacklevel=4)
+        skipped |= {case_id: f"no {kinds} file" for case_id, kinds in missing.missing.items()}
+    for files in tqdm(pairs, desc="Drawing", unit="case", disable=is_one or not is_terminal()):
+        try:
+            with bars_on_a_terminal():
+                image, mask = source.fetch([files.image, files.mask])
+            yield files.case, read_pair(image, mask)  # not held here, while the next one is read
+        except (HubError, NoSpaceError):
+            raise
+        except (CaseError, ChecksumError, OSError) as error:
+            if is_one:
+                raise
+            case_id = files.case.case_id
+            skipped[case_id] = str(error)
+            warnings.warn(f"{case_id} is left out: {error}", SkippedCasesWarning, stacklevel=4)
+    if len(skipped) == len(cases):
+        raise NothingLeftError("the pictures", skipped)

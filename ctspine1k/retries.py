@@ -1,0 +1,24 @@
+"""Calls over a network that are tried again: what it refuses now, it may grant some seconds later."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+__all__ = ["tried_again"]
+
+Result = TypeVar("Result")
+
+#: How often, and after how many seconds.
+_PAUSES = (1.0, 4.0, 16.0)
+
+
+def tried_again(call: Callable[[], Result], failure: type[Exception]) -> Result:
+    """Give what the call gives, and let it fail some times; the last failure goes on."""
+    for pause in _PAUSES:
+        try:
+            return call()
+        except failure:
+            time.sleep(pause)
+    return call()
