@@ -47,7 +47,7 @@ from ctspine1k.errors import (
 )
 from ctspine1k.rawfiles import CaseFiles, RawFile
 from ctspine1k.reader import Readable
-from ctspine1k.rows import Batch, RowOptions, Storage, case_batches
+from ctspine1k.rows import ROWS_VERSION, Batch, RowOptions, Storage, case_batches
 from ctspine1k.selection import pair_files, select_cases
 from ctspine1k.skipped import read_skipped, record_skipped, warn_skipped
 from ctspine1k.sources import DEFAULT_REPO, Source, find_source
@@ -59,9 +59,6 @@ __all__ = ["CTSpine1K", "CTSpine1KConfig", "Policy"]
 Policy: TypeAlias = Literal["raise", "skip"]
 
 _logger = logging.getLogger(__name__)
-
-#: Raise it when the same files and options give other rows: it is part of every cache's path.
-ROWS_VERSION = "1.0.0"
 
 #: Rows held in memory until they are written. A dense 3d row takes 2 MiB a slice, and the next is then read.
 _WRITER_BATCH_SIZE = {"3d": 1, "2d": 16}

@@ -13,9 +13,9 @@
     ├── NoSpaceError           less disk is free than the work needs         (OSError)
     ├── StoredArrayError       stored voxels that cannot be read             (ValueError)
     ├── ScanTableError         a scan's table that cannot be used            (ValueError)
-    ├── OutputError            a folder that holds something else            (ValueError)
+    ├── OutputError            a folder that cannot be written to, or is not ours to (ValueError)
     ├── BusyError              another process is writing the same output    (RuntimeError)
-    ├── WorkerError            a worker process died                         (RuntimeError)
+    ├── WorkerError            work that other processes did not do          (RuntimeError)
     ├── MissingPackageError    a package of an extra is not installed        (ImportError)
     └── CaseError              a case whose files cannot be used         (ValueError)
         ├── FileFormatError    not NIfTI, or a kind of it that holds no scan
@@ -232,7 +232,7 @@ class ScanTableError(CTSpine1KError, ValueError):
 
 
 class OutputError(CTSpine1KError, ValueError):
-    """A folder that is to be written to, and holds what is not ours to replace."""
+    """A folder that is to be written to, and cannot be, or holds what is not ours to replace."""
 
     def __init__(self, path: str, expected: str, found: str, advice: str) -> None:
         super().__init__(path, expected, found, advice)
@@ -257,7 +257,7 @@ class BusyError(CTSpine1KError, RuntimeError):
 
 
 class WorkerError(CTSpine1KError, RuntimeError):
-    """A worker process died before it was done."""
+    """Other processes did not do the work: one died, cannot be reached, or is of another version or run."""
 
 
 class MissingPackageError(CTSpine1KError, ImportError):

@@ -18,8 +18,9 @@ import os
 import uuid
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -45,20 +46,21 @@ from ctspine1k.manifest import (
     CARD,
     CASES_TABLE,
     MANIFEST,
+    Recorded,
     ShardRecord,
     begin,
     finish,
     is_export,
     read_records,
 )
-from ctspine1k.outputs import ADVICE_IF_FULL, digest, disk_of, free_bytes, full_disk_told
+from ctspine1k.outputs import ADVICE_IF_FULL, disk_of, free_bytes, full_disk_told
 from ctspine1k.rawfiles import CaseFiles
 from ctspine1k.rows import RowOptions
 from ctspine1k.selection import pair_files, select_cases, some
 from ctspine1k.shards import ShardOutcome, ShardTask, export_shard, plan_shards
 from ctspine1k.sources import DEFAULT_REPO, Source, find_source, free_space, is_terminal
 from ctspine1k.vertebrae import LabelScheme
-from ctspine1k.workers import check_num_proc, in_processes, on_cluster
+from ctspine1k.workers import Each, check_num_proc, in_processes, on_cluster
 
 __all__ = ["ExportReport", "export_parquet"]
 
@@ -197,7 +199,7 @@ def export_parquet(
     ]
     folder = out_folder(out)
     place = find_source(data_dir, repo_id, revision, token)
-    if data_dir is not None and folder == out_folder(data_dir):
+    if data_dir is not None and folder.is_at(Path(data_dir)):
         raise ValueError(f"out={os.fspath(out)!r} is data_dir: give a folder of its own")
     chosen = select_cases(
         split_file,
@@ -227,11 +229,14 @@ class _Workers:
     num_proc: int
     scheduler: str | None
 
-    def each(self, work: Any, items: Sequence[Any], names: Sequence[str]) -> Generator[Any, None, None]:
-        """Yield what comes of each item, in any order."""
+    @contextlib.contextmanager
+    def ready(self) -> Iterator[Each]:
+        """Give what does it; a cluster is connected to first."""
         if self.scheduler is None:
-            return in_processes(work, items, self.num_proc)
-        return on_cluster(work, items, self.scheduler, names)
+            yield lambda work, items, names: in_processes(work, items, self.num_proc)
+            return
+        with on_cluster(self.scheduler) as each:
+            yield each
 
 
 @dataclass(frozen=True)
@@ -283,16 +288,24 @@ class _Export:
         """Make what is missing, and finish; the folder is ours alone meanwhile."""
         entries = self.folder.files()
         _check_target(self.folder, entries, tasks)
-        done = self._done(tasks, entries, verify=verify)
+        there = self._there(tasks, read_records(self.folder, entries), verify=verify)
+        done = {
+            path: there[path]
+            for task in tasks
+            if (path := task.shard.path) in there and task.is_made(there[path])
+        }
         kept = len(done)
-        todo = [task for task in tasks if task.shard.path not in done]
+        todo = [
+            replace(task, replaces=task.shard.path in entries)
+            for task in tasks
+            if task.shard.path not in done
+        ]
         failed: dict[str, str] = {}
         needed = sum(task.size for task in todo)
         with full_disk_told(self.folder.scratch(), "an export", needed), _stop_told(todo, done):
             if todo:
-                self._check_room(todo)
-                begin(self.folder, done.values(), todo[0].run)
-                for outcome in self._make(todo):
+                self._check_room(todo, entries)
+                for outcome in self._make(todo, there):
                     failed |= {
                         f"{case_id} ({outcome.shard.path})": why for case_id, why in outcome.problems.items()
                     }
@@ -308,44 +321,48 @@ class _Export:
                 self._finish(records, sizes, skipped, table)
         return ExportReport(self.folder.describe(), len(done) - kept, kept, tuple(sizes), failed, skipped)
 
-    def _done(
-        self, tasks: Sequence[ShardTask], entries: Mapping[str, Entry], *, verify: bool
+    def _there(
+        self, tasks: Sequence[ShardTask], recorded: Mapping[str, Recorded], *, verify: bool
     ) -> dict[str, ShardRecord]:
-        """Give the records of shards that need not be made, by their path."""
-        recorded = read_records(self.folder, entries)
-        done, doubtful = {}, []
-        for task in tasks:
-            path = task.shard.path
-            if path not in recorded or path not in entries:
-                continue
-            record, entry = recorded[path].record, entries[path]
-            if not task.is_made(record) or record.bytes != entry.size:
-                continue
-            done[path] = record
-            at = recorded[path].at
-            # A shard that is younger than its record may be another one.
-            if verify or (at is not None and entry.modified is not None and entry.modified > at):
-                doubtful.append(record)
+        """Give the records of shards that are what they were, by their path, of whatever options they are."""
+        there = {path: found.record for path, found in recorded.items() if found.is_sure}
+        doubtful = [
+            found.record
+            for task in tasks
+            if (found := recorded.get(task.shard.path)) is not None
+            and task.is_made(found.record)
+            and (verify or not found.is_sure)
+        ]
+        if not doubtful:
+            return there
         names = [f"verify/{record.path}" for record in doubtful]
-        verified = self.workers.each(partial(_verify, self.folder), doubtful, names)
-        with contextlib.closing(verified), _bar("Verifying", len(doubtful), "shard") as bar:
-            for path, is_same in verified:
-                bar.update()
-                if not is_same:
-                    del done[path]
+        with self.workers.ready() as each:
+            verified = each(partial(_verify, self.folder), doubtful, names)
+            with contextlib.closing(verified), _bar("Verifying", len(doubtful), "shard") as bar:
+                bad = []
+                for path, is_same in verified:
+                    bar.update()
+                    if not is_same:
+                        bad.append(path)
+        there |= {record.path: record for record in doubtful}
+        for path in bad:
+            del there[path]
         # Size and time may be right: nothing but their absence tells the next run that they are not.
-        self.folder.remove(record.path for record in doubtful if record.path not in done)
-        return done
+        self.folder.remove(bad)
+        return there
 
-    def _check_room(self, todo: Sequence[ShardTask]) -> None:
+    def _check_room(self, todo: Sequence[ShardTask], entries: Mapping[str, Entry]) -> None:
         """See that there is room before work begins, where that can be known."""
         free, where = self.folder.free(), self.folder.scratch()
         sizes = [task.size for task in todo]
-        needed = sum(sizes)
+        needed = at_once = max(sizes) * min(self.workers.num_proc, len(todo))
         if free is None:  # a shard is here only until it is uploaded
-            free, needed = free_bytes(where), max(sizes) * min(self.workers.num_proc, len(todo))
+            free = free_bytes(where)
             if self.workers.scheduler is not None:
                 return  # the workers' disks are theirs
+        else:
+            freed = sum(entries[task.shard.path].size for task in todo if task.replaces)
+            needed = max(sum(sizes) - freed, at_once)
         if self.workers.scheduler is None:
             both = (file for task in todo for pair in task.files for file in (pair.image, pair.mask))
             files = list(dict.fromkeys(both))  # 3d and 2d are of the same ones
@@ -355,17 +372,20 @@ class _Export:
         if needed > free:
             raise NoSpaceError(str(where), "an export", needed, free, ADVICE_IF_FULL)
 
-    def _make(self, todo: Sequence[ShardTask]) -> Generator[ShardOutcome, None, None]:
-        """Make shards, and yield what comes of each."""
+    def _make(
+        self, todo: Sequence[ShardTask], there: Mapping[str, ShardRecord]
+    ) -> Generator[ShardOutcome, None, None]:
+        """Make shards, and yield what comes of each; the records of those that are there stay until then."""
         names = [f"export/{task.shard.path}" for task in todo]
-        outcomes = self.workers.each(export_shard, todo, names)
         warned: set[str] = set()
         left = {task.shard.path: task.size for task in todo}
         try:
             with (
-                contextlib.closing(outcomes),
+                self.workers.ready() as each,
+                contextlib.closing(each(export_shard, todo, names)) as outcomes,
                 _bar("Exporting", sum(len(task.shard.cases) for task in todo), "case") as bar,
             ):
+                begin(self.folder, there.values(), todo[0].run)
                 for outcome in outcomes:
                     bar.update(len(outcome.shard.cases))
                     if outcome.record is not None:
@@ -376,8 +396,8 @@ class _Export:
                             warned.add(text)
                     yield outcome
         except NoSpaceError as error:
-            if self.folder.free() is None:  # it is about a place where shards only pass
-                raise
+            if self.folder.free() is None or error.folder != str(self.folder.scratch()):
+                raise  # it is about a place where files only pass
             what = f"the {len(left):,} shards left"
             raise NoSpaceError(error.folder, what, sum(left.values()), error.free, ADVICE_IF_FULL) from error
 
@@ -434,12 +454,8 @@ def _stop_told(todo: Sequence[ShardTask], done: Mapping[str, ShardRecord]) -> It
 
 
 def _verify(folder: OutFolder, record: ShardRecord) -> tuple[str, bool]:
-    """Tell whether a shard can be read, and has the bytes that it had."""
-    try:
-        with folder.open(record.path) as file:
-            return record.path, digest(file) == record.sha256
-    except OSError:
-        return record.path, False
+    """Tell whether a shard has the bytes that it had."""
+    return record.path, folder.digest(record.path) == record.sha256
 
 
 def _bar(what: str, total: int, unit: str) -> Any:

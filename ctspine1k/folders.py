@@ -8,26 +8,31 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import json
 import os
+import posixpath
 import re
 import shutil
 import socket
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import fsspec
 from huggingface_hub.errors import EntryNotFoundError
 
 from ctspine1k.errors import BusyError, MissingPackageError, OutputError
-from ctspine1k.outputs import free_bytes, only_writer, whole_file
+from ctspine1k.outputs import digest, free_bytes, only_writer, whole_file
 from ctspine1k.retries import tried_again
 
 __all__ = ["WORKING", "Entry", "OutFolder", "out_folder"]
+
+Answer = TypeVar("Answer")
 
 #: What is not finished is below it.
 WORKING = ".ctspine1k"
@@ -67,8 +72,11 @@ class OutFolder(Protocol):
     def read(self, name: str) -> bytes:
         """Read a small file."""
 
-    def open(self, name: str) -> contextlib.AbstractContextManager[IO[bytes]]:
-        """Open a file to be read from start to end."""
+    def digest(self, name: str) -> str | None:
+        """Give the sha256 of a file; None if it is not there, or the disk has lost some of it."""
+
+    def is_at(self, path: Path) -> bool:
+        """Tell whether it is this folder, by whatever name."""
 
     def whole(self, name: str) -> contextlib.AbstractContextManager[Path]:
         """Give a local path to write to: what is there at the end becomes the file, whole."""
@@ -144,9 +152,23 @@ class LocalFolder:
         """Read a small file."""
         return (self.root / name).read_bytes()
 
-    def open(self, name: str) -> contextlib.AbstractContextManager[IO[bytes]]:
-        """Open a file."""
-        return (self.root / name).open("rb")
+    def digest(self, name: str) -> str | None:
+        """Read a file."""
+        try:
+            with (self.root / name).open("rb") as file:
+                return digest(file)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno == errno.EIO:
+                return None
+            advice = "See to its rights and its disk, and run again: what is done is kept."
+            found = error.strerror or str(error)
+            raise OutputError(str(self.root / name), "a file that can be read", found, advice) from error
+
+    def is_at(self, path: Path) -> bool:
+        """Compare where both lead to."""
+        return self.root.resolve() == path.expanduser().resolve()
 
     @contextlib.contextmanager
     def whole(self, name: str) -> Iterator[Path]:
@@ -219,30 +241,37 @@ class RemoteFolder:
 
     def files(self) -> dict[str, Entry]:
         """List all files below it."""
-        filesystem, root = self._filesystem()
-        filesystem.invalidate_cache()
-        found: dict[str, Any] = {}
-        with contextlib.suppress(*_ABSENT):
-            found = filesystem.find(root, detail=True)
-        return {
-            os.path.relpath(path, root): Entry(info["size"], _modified(info)) for path, info in found.items()
-        }
+
+        def listed(filesystem: Any, root: str) -> dict[str, Entry]:
+            found: dict[str, Any] = filesystem.find(root, detail=True)
+            return {
+                posixpath.relpath(path, root): Entry(info["size"], _modified(info))
+                for path, info in found.items()
+            }
+
+        with contextlib.suppress(FileNotFoundError):
+            return self._ask(listed)
+        return {}
 
     def read(self, name: str) -> bytes:
         """Read a small file."""
-        with self.open(name) as file:
-            return file.read()
+        data: bytes = self._ask(lambda filesystem, root: filesystem.cat_file(f"{root}/{name}"))
+        return data
 
-    @contextlib.contextmanager
-    def open(self, name: str) -> Iterator[IO[bytes]]:
-        """Open a file."""
-        filesystem, root = self._filesystem()
-        filesystem.invalidate_cache()
-        try:
+    def digest(self, name: str) -> str | None:
+        """Read a file."""
+
+        def read(filesystem: Any, root: str) -> str:
             with filesystem.open(f"{root}/{name}", "rb") as file:
-                yield file
-        except EntryNotFoundError as error:
-            raise FileNotFoundError(f"{self.describe()}/{name}") from error
+                return digest(file)
+
+        with contextlib.suppress(FileNotFoundError):
+            return self._ask(read)
+        return None
+
+    def is_at(self, path: Path) -> bool:
+        """It is at no path."""
+        return False
 
     @contextlib.contextmanager
     def whole(self, name: str) -> Iterator[Path]:
@@ -250,33 +279,33 @@ class RemoteFolder:
         with tempfile.TemporaryDirectory(prefix="ctspine1k-") as place:
             written = Path(place) / Path(name).name
             yield written
-            tried_again(lambda: self._upload(written, name), Exception)  # each has errors of its own
+            self._put(written, name)
 
-    def _upload(self, written: Path, name: str) -> None:
-        filesystem, root = self._filesystem()
-        target = f"{root}/{name}"
-        if self.url.partition("://")[0] in _OBJECT_STORES:  # what is uploaded is there when it is whole
-            filesystem.put_file(str(written), target)
-            return
-        half = f"{root}/{_SCRATCH}/{uuid.uuid4().hex}"
-        for path in (half, target):
-            filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
-        filesystem.put_file(str(written), half)
-        filesystem.mv(half, target)
+    def _put(self, written: Path, name: str, *, again: bool = True) -> None:
+        def put(filesystem: Any, root: str) -> None:
+            if self.url.partition("://")[0] in _OBJECT_STORES:  # what is uploaded is there when it is whole
+                filesystem.put_file(str(written), f"{root}/{name}")
+                return
+            half = f"{root}/{_SCRATCH}/{uuid.uuid4().hex}"
+            filesystem.makedirs(half.rpartition("/")[0], exist_ok=True)
+            filesystem.put_file(str(written), half)
+            _rename(filesystem, half, f"{root}/{name}")
+
+        try:
+            self._ask(put, again=again)
+        except FileNotFoundError as error:  # such as a bucket
+            raise self._failed(error) from None
 
     def remove(self, names: Iterable[str]) -> None:
         """Delete files."""
-        filesystem, root = self._filesystem()
         for name in names:
-            with contextlib.suppress(*_ABSENT):
-                filesystem.rm_file(f"{root}/{name}")
+            with contextlib.suppress(FileNotFoundError):
+                self._ask(partial(_remove, name=name))
 
     def clear(self) -> None:
         """Delete what was not finished."""
-        filesystem, root = self._filesystem()
-        filesystem.invalidate_cache()
-        with contextlib.suppress(*_ABSENT):
-            filesystem.rm(f"{root}/{WORKING}", recursive=True)
+        with contextlib.suppress(FileNotFoundError):
+            self._ask(lambda filesystem, root: filesystem.rm(f"{root}/{WORKING}", recursive=True))
 
     @contextlib.contextmanager
     def only_writer(self) -> Iterator[None]:
@@ -285,13 +314,16 @@ class RemoteFolder:
         The note of a process of this machine that is gone does not count.
         """
         mine = f"{_LOCK}.{uuid.uuid4().hex}"
+        with tempfile.TemporaryDirectory(prefix="ctspine1k-") as place:
+            note = Path(place) / mine
+            note.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
+            self._put(note, mine, again=False)  # so that a wrong URL is told at once
         try:
-            with self.whole(mine) as path:
-                path.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
             self._check_others(mine)
             yield
         finally:
-            self.remove([mine])
+            with contextlib.suppress(OutputError):  # the work may have ended with it
+                self.remove([mine])
 
     def _check_others(self, mine: str) -> None:
         gone = []
@@ -319,9 +351,52 @@ class RemoteFolder:
     def free(self) -> None:
         """Nobody tells."""
 
-    def _filesystem(self) -> tuple[Any, str]:
-        filesystem, root = fsspec.core.url_to_fs(self.url)
-        return filesystem, root.rstrip("/")
+    def _ask(self, call: Callable[[Any, str], Answer], *, again: bool = True) -> Answer:
+        """Have the file system do something in our folder; where it fails, again.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            OutputError: it fails each time.
+        """
+
+        def ask() -> Answer:
+            filesystem, root = fsspec.core.url_to_fs(self.url)
+            filesystem.invalidate_cache()
+            return call(filesystem, root.rstrip("/"))
+
+        try:
+            return tried_again(ask, Exception, (*_ABSENT, PermissionError)) if again else ask()
+        except _ABSENT as error:
+            failure: Exception = FileNotFoundError(str(error))
+        except (
+            Exception
+        ) as error:  # each file system has errors of its own, which may not go between processes
+            failure = self._failed(error)
+        raise failure
+
+    def _failed(self, error: Exception) -> OutputError:
+        text = " ".join(f"{type(error).__name__}: {error}".split()).replace(self.url, self.describe())
+        advice = (
+            "See that it exists, that you are logged in there and may write to it (docs/scaling.md), and run "
+            "again: what is done is kept."
+        )
+        return OutputError(self.describe(), "a place that can be written to and read", text, advice)
+
+
+def _remove(filesystem: Any, root: str, name: str) -> None:
+    filesystem.rm_file(f"{root}/{name}")
+
+
+def _rename(filesystem: Any, half: str, target: str) -> None:
+    """Put a file in its place. Some file systems only do so where there is none, and some do not say so."""
+    filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)
+    with contextlib.suppress(OSError):
+        filesystem.mv(half, target)
+    filesystem.invalidate_cache()
+    if filesystem.exists(half):
+        with contextlib.suppress(*_ABSENT):
+            filesystem.rm_file(target)
+        filesystem.mv(half, target)
 
 
 def _modified(info: dict[str, Any]) -> float | None:

@@ -1,8 +1,8 @@
 """What an export has done: a record a shard, so that a run that was stopped goes on where it was.
 
 While work goes on, each shard that is done has a file of its own in the hidden folder, written after it. In
-the end all are in ``manifest.json``, which is written last: where it is, the export is whole. Nothing in it
-differs from run to run.
+the end all are in ``manifest.json``, which is written last: where it is, the export is whole. The same
+command gives the same one.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from ctspine1k.errors import OutputError, WorkerError
 from ctspine1k.folders import WORKING, Entry, OutFolder
 
 __all__ = [
+    "CARD",
+    "CASES_TABLE",
     "MANIFEST",
     "Recorded",
     "ShardRecord",
     "begin",
     "check_run",
     "finish",
+    "forget",
     "is_export",
     "note",
     "read_records",
@@ -61,10 +64,10 @@ class ShardRecord:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A record, and when it was written, where the file system tells."""
+    """A record of a shard that is there, and has the size that it had."""
 
     record: ShardRecord
-    at: float | None
+    is_sure: bool  #: False if the shard is younger than its record, so that it may be another one
 
 
 def is_export(entries: Mapping[str, Entry]) -> bool:
@@ -73,7 +76,7 @@ def is_export(entries: Mapping[str, Entry]) -> bool:
 
 
 def read_records(folder: OutFolder, entries: Mapping[str, Entry]) -> dict[str, Recorded]:
-    """Read the records of all shards that were done, by their path.
+    """Read the records of the shards among some files, by their path.
 
     Raises:
         OutputError: there is a manifest, and it is none of an export.
@@ -83,23 +86,43 @@ def read_records(folder: OutFolder, entries: Mapping[str, Entry]) -> dict[str, R
     for name in (MANIFEST, _KEPT, *sorted(name for name in entries if name.startswith(_DONE))):
         if name in entries:
             try:
-                records = _parsed(folder, name)
+                forgotten, records = _parsed(folder, name)
             except OutputError:
                 if name == MANIFEST:
                     raise
                 continue  # it was cut off in the middle: the shards are made anew
+            for path in forgotten:
+                found.pop(path, None)
             for record in records:
-                found[record.path] = Recorded(record, entries[name].modified)
-    return found
+                found[record.path] = Recorded(record, not _is_younger(entries, record.path, name))
+    return {
+        path: one for path, one in found.items() if path in entries and entries[path].size == one.record.bytes
+    }
+
+
+def _is_younger(entries: Mapping[str, Entry], name: str, other: str) -> bool:
+    if name not in entries:
+        return False
+    at, other_at = entries[name].modified, entries[other].modified
+    return at is not None and other_at is not None and at > other_at
 
 
 def note(folder: OutFolder, record: ShardRecord) -> None:
     """Record a shard that is in its place."""
-    _write(folder, _DONE + record.path.replace("/", "-") + ".json", _document({}, [record]))
+    _write(folder, _done(record.path), _document({}, [record]))
+
+
+def forget(folder: OutFolder, path: str) -> None:
+    """Have no record of a shard any more: another one is about to take its place."""
+    _write(folder, _done(path), _document({"forgotten": [path]}, []))
+
+
+def _done(path: str) -> str:
+    return _DONE + path.replace("/", "-") + ".json"
 
 
 def begin(folder: OutFolder, kept: Iterable[ShardRecord], run: str) -> None:
-    """Have nothing recorded but these, before any other shard is touched; from now on it is this run's."""
+    """Have nothing recorded but these, and make it the export of this run, before any shard is touched."""
     entries = folder.files()
     _write(folder, _KEPT, _document({"run": run}, kept))
     # First what says that the export is whole, and what loads it.
@@ -146,13 +169,14 @@ def _write(folder: OutFolder, name: str, document: Mapping[str, Any]) -> None:
         path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
-def _parsed(folder: OutFolder, name: str) -> list[ShardRecord]:
+def _parsed(folder: OutFolder, name: str) -> tuple[list[str], list[ShardRecord]]:
+    """Read the paths of shards that it forgets, and the records that it has."""
     found = "something else"
     with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
         document = json.loads(folder.read(name))
         if (version := document["ctspine1k_export"]) == _FORMAT:
             files = document["files"]
-            return [
+            return [str(path) for path in document.get("forgotten", ())], [
                 _checked(ShardRecord(**{**shard, "files": {path: files[path] for path in shard["files"]}}))
                 for shard in document["shards"]
             ]

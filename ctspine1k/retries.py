@@ -14,11 +14,21 @@ Result = TypeVar("Result")
 _PAUSES = (1.0, 4.0, 16.0)
 
 
-def tried_again(call: Callable[[], Result], failure: type[Exception]) -> Result:
-    """Give what the call gives, and let it fail some times; the last failure goes on."""
+def tried_again(
+    call: Callable[[], Result], failure: type[Exception], unless: tuple[type[Exception], ...] = ()
+) -> Result:
+    """Give what the call gives, and let it fail some times; the last failure goes on, as do other errors.
+
+    Args:
+        call: what to try.
+        failure: what may pass.
+        unless: failures that will not.
+    """
     for pause in _PAUSES:
         try:
             return call()
+        except unless:
+            raise
         except failure:
             time.sleep(pause)
     return call()

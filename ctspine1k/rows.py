@@ -26,9 +26,13 @@ from ctspine1k.orientation import check_orientation
 from ctspine1k.reader import PairReader, Readable, open_pair
 from ctspine1k.vertebrae import LABEL_SCHEMES, LabelScheme
 
-__all__ = ["Batch", "RowOptions", "Storage", "case_batches"]
+__all__ = ["ROWS_VERSION", "Batch", "RowOptions", "Storage", "case_batches"]
 
 Storage: TypeAlias = Literal["dense", "compact"]
+
+#: Raise it when the same files and options give other rows: it is part of every cache's path, and of what an
+#: export knows of a shard.
+ROWS_VERSION = "1.0.0"
 
 #: Arrow counts the elements of a column of lists in 31 bits.
 _MAX_ELEMENTS = 2**31 - 1

@@ -28,6 +28,7 @@ from ctspine1k.catalog import Case
 from ctspine1k.errors import (
     CaseError,
     ChecksumError,
+    FileFormatError,
     GeometryWarning,
     HubError,
     NoSpaceError,
@@ -35,11 +36,11 @@ from ctspine1k.errors import (
     unreadable,
 )
 from ctspine1k.folders import OutFolder
-from ctspine1k.manifest import ShardRecord, check_run, note
+from ctspine1k.manifest import ShardRecord, check_run, forget, note
 from ctspine1k.outputs import digest, full_disk_told
 from ctspine1k.rawfiles import CaseFiles
 from ctspine1k.retries import tried_again
-from ctspine1k.rows import RowOptions, case_batches
+from ctspine1k.rows import ROWS_VERSION, RowOptions, case_batches
 from ctspine1k.sources import Source, free_space, quiet_hub
 from ctspine1k.threads import usable_threads
 from ctspine1k.workers import check_stopped
@@ -104,6 +105,7 @@ class ShardTask:
     folder: OutFolder
     run: str  #: names the run that it is of
     version: str = __version__
+    replaces: bool = False  #: whether another shard is in its place
 
     @property
     def size(self) -> int:
@@ -116,7 +118,7 @@ class ShardTask:
         """What stands for all that the shard is made of: equal for equal shards."""
         options = {**asdict(self.options), "on_geometry": None}  # that is for `policy`
         cases = [(case.case_id, case.index, case.source) for case in self.shard.cases]
-        made_of = [_SHARDS_VERSION, options, cases, self.states, self.missing]
+        made_of = [_SHARDS_VERSION, ROWS_VERSION, options, cases, self.states, self.missing]
         return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
 
     @property
@@ -189,6 +191,8 @@ class _Maker:
                     sha256 = digest(file)
                 size = written.stat().st_size
                 check_run(task.folder, task.run)
+                if task.replaces:
+                    forget(task.folder, task.shard.path)
         except _ProblemsError:
             return None
         record = ShardRecord(
@@ -206,6 +210,7 @@ class _Maker:
             versions={"ctspine1k": __version__, "pyarrow": pa.__version__},
         )
         with self._room(task.folder.scratch()):
+            check_run(task.folder, task.run)  # to upload may have taken its time
             note(task.folder, record)
         return record
 
@@ -302,6 +307,12 @@ def _tables(
 
 def _unreadable(error: OSError, files: CaseFiles) -> str:
     """Tell of a file that the machine does not hand out."""
+    if isinstance(error, FileNotFoundError):
+        expected, found = "the raw file that was there when the export began", "none"
+        advice = (
+            "All processes and workers must see the raw files: share the folder, or let them use the Hub."
+        )
+        return str(FileFormatError(str(error.filename), expected, found, advice))
     return str(unreadable(str(error.filename or files.image.path), error))
 
 

@@ -5,6 +5,7 @@ Those of this machine end with the process that started them, however that goes.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import multiprocessing
@@ -16,11 +17,12 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import CancelledError, ProcessPoolExecutor, as_completed
+from concurrent.futures import CancelledError, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
@@ -28,9 +30,9 @@ from ctspine1k.errors import CTSpine1KWarning, MissingPackageError, WorkerError
 from ctspine1k.sources import quiet_hub
 
 if TYPE_CHECKING:
-    from distributed import Future
+    from distributed import Client, Future
 
-__all__ = ["check_num_proc", "check_stopped", "in_processes", "on_cluster"]
+__all__ = ["Each", "check_num_proc", "check_stopped", "in_processes", "on_cluster"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -44,7 +46,7 @@ _RETRIES = 2
 #: What Dask could connect to: it waits long for what it could not.
 _ADDRESS = re.compile(r"((tcp|tls|ucx|ws|wss)://)?(\[[^]]+\]|[^/:\s]+):\d+/?")
 
-#: How many seconds a scheduler file is waited for: a job starts the scheduler and us together.
+#: How many seconds a scheduler, or its file, is waited for: a job starts the scheduler and us together.
 _PATIENCE = 60.0
 
 
@@ -103,18 +105,21 @@ def check_stopped() -> None:
         raise WorkerError("stopped, as this process is not needed any more")
 
 
-def on_cluster(
-    work: Callable[[Item], Result], items: Sequence[Item], scheduler: str, names: Sequence[str]
-) -> Generator[Result, None, None]:
-    """Yield what ``work`` gives for each item, in any order, done by the workers of a Dask cluster.
+#: What does the work: it yields what a function gives for each item, in any order. Paths name the items, for
+#: whoever watches.
+Each: TypeAlias = Callable[[Callable[[Any], Any], Sequence[Any], Sequence[str]], Generator[Any, None, None]]
 
-    Dask gives the work of a lost worker to another one, and ours to workers that come later, too.
+
+@contextlib.contextmanager
+def on_cluster(scheduler: str) -> Iterator[Each]:
+    """Connect to a Dask cluster, and give what has work done by its workers.
+
+    Dask gives the work of a lost worker to another one, and ours to workers that come later, too. The work is
+    a function of a module that the workers have; items are sent, so they are to be small. The dashboard
+    counts those together whose names are in one folder.
 
     Args:
-        work: a function of a module that the workers have.
-        items: what it is given; they are sent, so they are to be small.
         scheduler: the scheduler's address, such as "tcp://node1:8786", or the path of its scheduler file.
-        names: paths that name the items; the dashboard counts those of one folder together.
 
     Raises:
         MissingPackageError: Dask's ``distributed`` is not installed.
@@ -125,35 +130,45 @@ def on_cluster(
         import distributed
     except ImportError as error:
         raise MissingPackageError("a Dask cluster", "distributed", "cluster") from error
-    if not items:
-        return
-    run = uuid.uuid4().hex
-    killers = []
     with contextlib.ExitStack() as running:
         try:
-            client = running.enter_context(distributed.Client(_address(scheduler), set_as_default=False))
+            address = _address(scheduler)
+            _check_answers(address)
+            client = running.enter_context(distributed.Client(address, set_as_default=False))
             has_workers = bool(client.nthreads())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, asyncio.TimeoutError) as error:
             raise _lost(scheduler, error) from error
         if not has_workers:
-            text = f"{scheduler} has no workers yet: waiting for some (`dask worker {scheduler}`)"
-            warnings.warn(text, CTSpine1KWarning, stacklevel=2)
-        futures = [
-            # Keys of this run alone: a scheduler hands out results that it has under the same key.
-            client.submit(
-                work, item, key=(f"{name.rpartition('/')[0]}-{run}", number), retries=_RETRIES, pure=False
-            )
-            for number, (item, name) in enumerate(zip(items, names, strict=True))
-        ]
-        try:
-            for future in distributed.as_completed(futures, loop=client.loop):
-                try:
-                    yield _result(future, scheduler)
-                except distributed.scheduler.KilledWorker as error:
-                    killers.append(f"{names[future.key[1]]} ({error.last_worker.address})")
-        finally:
-            if client.status == "running":  # else nobody is there to be told
-                client.cancel([future for future in futures if not future.done()])
+            _tell_of_waiting(f"{scheduler} has no workers yet: waiting for some (`dask worker {scheduler}`)")
+        yield partial(_each_on, client, scheduler)
+
+
+def _each_on(
+    client: Client,
+    scheduler: str,
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    names: Sequence[str],
+) -> Generator[Result, None, None]:
+    import distributed
+
+    run, killers = uuid.uuid4().hex, []
+    futures = [
+        # Keys of this run alone: a scheduler hands out results that it has under the same key.
+        client.submit(
+            work, item, key=(f"{name.rpartition('/')[0]}-{run}", number), retries=_RETRIES, pure=False
+        )
+        for number, (item, name) in enumerate(zip(items, names, strict=True))
+    ]
+    try:
+        for future in distributed.as_completed(futures, loop=client.loop):
+            try:
+                yield _result(future, scheduler)
+            except distributed.scheduler.KilledWorker as error:
+                killers.append(f"{names[future.key[1]]} ({error.last_worker.address})")
+    finally:
+        if client.status == "running":  # else nobody is there to be told
+            client.cancel([future for future in futures if not future.done()])
     if killers:
         raise WorkerError(
             f"workers died again and again at {', '.join(killers)}: out of memory, or killed. Give each "
@@ -165,7 +180,7 @@ def _address(scheduler: str) -> str:
     """Give the address, which may stand in a scheduler file, which may be there some seconds later."""
     if _ADDRESS.fullmatch(scheduler):
         return scheduler
-    end = time.monotonic() + _PATIENCE
+    end, is_told = time.monotonic() + _PATIENCE, False
     while True:
         try:
             address = str(json.loads(Path(scheduler).read_bytes())["address"])
@@ -177,14 +192,40 @@ def _address(scheduler: str) -> str:
             found = ValueError(f"no address: {address!r}")
         if time.monotonic() > end or (isinstance(found, OSError) and "://" in scheduler):
             raise ValueError(f"no address such as tcp://node1:8786, and no scheduler file: {found}")
+        if not is_told:
+            _tell_of_waiting(f"{scheduler} is no scheduler file yet: waiting for it, {_PATIENCE:g} s at most")
+            is_told = True
         time.sleep(0.1)
+
+
+def _check_answers(address: str) -> None:
+    """See that a scheduler is there: Dask's client would wait for the first word of another server for ever.
+
+    Raises:
+        ConnectionError: there is none.
+    """
+    from distributed import rpc
+
+    async def ask() -> None:
+        async with rpc(address) as scheduler:
+            await asyncio.wait_for(scheduler.identity(), _PATIENCE)
+
+    try:
+        with ThreadPoolExecutor(1) as thread:  # in a notebook, this one has a loop that runs
+            thread.submit(asyncio.run, ask()).result()
+    except Exception as error:  # what another server says can make Dask fail in any way
+        raise ConnectionError(str(error) or "no answer") from error
+
+
+def _tell_of_waiting(text: str) -> None:
+    warnings.warn(text, CTSpine1KWarning, stacklevel=4)
 
 
 def _result(future: Future[Result], scheduler: str) -> Result:
     try:
         return future.result()
     # A scheduler that is lost takes what it has been told with it, or ends the talk about a result.
-    except (CancelledError, OSError) as error:
+    except (CancelledError, OSError, asyncio.TimeoutError) as error:
         if future.status == "error":  # raised by the work
             raise
         raise _lost(scheduler, error) from error

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import hypothesis
@@ -175,10 +176,11 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureR
 
 @dataclass
 class SmallDisk:
-    """A file system of 1 MB, and a way to fill it, and to make room again."""
+    """A file system of 1 MB, and ways to fill it but for a block, to its end, and to make room again."""
 
     root: Path
     fill: Callable[[], None]
+    fill_up: Callable[[], None]
     empty: Callable[[], None]
 
 
@@ -196,16 +198,19 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
         def refuse(descriptor: int) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        yield SmallDisk(place, lambda: patch.setattr(os, "fsync", refuse), patch.undo)
+        def fill() -> None:
+            patch.setattr(os, "fsync", refuse)
+
+        yield SmallDisk(place, fill, fill, patch.undo)
         patch.undo()
         return
     filler = place / "filler"
 
-    def fill() -> None:
+    def fill(blocks_left: int = 1) -> None:
         disk = os.statvfs(place)
-        filler.write_bytes(bytes((disk.f_bavail - 1) * disk.f_frsize))
+        filler.write_bytes(bytes((disk.f_bavail - blocks_left) * disk.f_frsize))
 
-    yield SmallDisk(place, fill, filler.unlink)
+    yield SmallDisk(place, fill, partial(fill, 0), filler.unlink)
     subprocess.run(["umount", "--lazy", place], check=True)
 
 

@@ -56,6 +56,11 @@ def finish(out, options: dict) -> list:
     return json.loads(printed)
 
 
+def shards_in(out: Path) -> list[Path]:
+    """The shards of an export."""
+    return list(Path(out).glob("*/*/*.parquet"))
+
+
 def same(out: Path, other: Path) -> bool:
     """Whether two folders hold the same files with the same bytes, hidden ones and empty folders included."""
     return files_of(out) == files_of(other) and folders_of(out) == folders_of(other)

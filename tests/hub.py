@@ -276,7 +276,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             data = files[name]
             waiting = hub.faults.get(name.rpartition("/")[2], [])
             fault = waiting.pop(0) if waiting and self.command == "GET" else None
-            if isinstance(fault, int) and fault in (429, 500, 503):
+            if isinstance(fault, int):
                 self._error(fault, "Fault")
                 return
             start = 0

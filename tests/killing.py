@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from exports import ROOT, finish, options_of, same, start
+from exports import ROOT, finish, options_of, same, shards_in, start, wait_until
 from volumes import ALL_IDS, save_case
 
 _STEPS = """
@@ -85,32 +85,29 @@ def stop_at_every_step(whole: Path, root: Path, options: dict, first: int = 1, s
     return len(ended)
 
 
-def kill_again_and_again(whole: Path, out: Path, options: dict, kills: int, seed: int) -> int:
-    """Kill as many exports at random moments; each goes on where the one before was.
+def kill_again_and_again(whole: Path, out: Path, options: dict, kills: int, seed: int) -> tuple[int, int]:
+    """Kill as many exports, of one process and of two, each at a random moment of its work.
 
-    Whenever one comes to its end, all must be as if nothing had been. Returns how many ends there were.
+    Each goes on where the one before was; whenever one comes to its end, all must be as if nothing had been.
+    Returns how many ends there were, and how many kills left some shards, but not all.
     """
     chance = random.Random(seed)
-    process = start(out, options)
-    began = time.monotonic()
-    process.communicate()
-    longest = time.monotonic() - began
-    assert same(out, whole)
-    shutil.rmtree(out)
-    ends = 0
-    while kills:
-        process = start(out, {**options, "num_proc": chance.choice([1, 2])})
-        time.sleep(chance.uniform(0, longest))
+    ends = halves = 0
+    for number in range(kills):
+        goal = chance.randrange(len(shards_in(out)), len(shards_in(whole)))
+        process = start(out, {**options, "num_proc": 1 + number % 2})
+        wait_until(lambda: len(shards_in(out)) >= goal or process.poll() is not None)  # noqa: B023
+        time.sleep(chance.uniform(0, 0.1))
         process.kill()
         printed, _ = process.communicate()
-        kills -= 1
+        halves += 0 < len(shards_in(out)) < len(shards_in(whole))
         if printed:  # it was too fast for us
             ends += 1
             assert same(out, whole)
             shutil.rmtree(out)
     finish(out, options)
     assert same(out, whole)
-    return ends + 1
+    return ends + 1, halves
 
 
 def main() -> None:
@@ -123,8 +120,12 @@ def main() -> None:
         split_file = ROOT / "data_split.txt"
         options = options_of(place / "tree", split_file, case=ALL_IDS, cases_per_shard=1, image_size=[60, 50])
         finish(place / "whole", options)
-        ends = kill_again_and_again(place / "whole", place / "out", options, kills, seed=int(time.time()))
-        print(f"{kills} kills at random moments, {ends} times brought to the end: the same bytes")
+        seed = int(time.time())
+        ends, halves = kill_again_and_again(place / "whole", place / "out", options, kills, seed)
+        print(
+            f"{kills} kills at random moments (seed {seed}), {halves} of them with some shards there, "
+            f"{ends} times brought to the end: the same bytes"
+        )
         (place / "steps").mkdir()
         steps = stop_at_every_step(place / "whole", place / "steps", options)
         print(f"{steps} kills, one before each change of a file: the same bytes")

@@ -1,6 +1,8 @@
 import contextlib
+import hashlib
 import json
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -8,9 +10,11 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from ctspine1k.errors import BusyError, MissingPackageError, OutputError
 from ctspine1k.folders import WORKING, RemoteFolder, out_folder
@@ -40,8 +44,8 @@ def test_files_are_written_listed_read_and_removed(folder):
         f"{WORKING}/done/b.json": 2,
     }
     assert folder.read("3d/train/a.parquet") == b"abcd"
-    with folder.open("3d/train/a.parquet") as file:
-        assert (file.read(1), file.read(9)) == (b"a", b"bcd")
+    assert folder.digest("3d/train/a.parquet") == hashlib.sha256(b"abcd").hexdigest()
+    assert folder.digest("none") is None
     with pytest.raises(FileNotFoundError):
         folder.read("none")
     folder.clear()
@@ -110,13 +114,11 @@ def test_of_two_that_come_at_once_never_both_write(s3):
     """Both have left their note before either looks."""
     first, second = out_folder(f"{s3}/out"), out_folder(f"{s3}/out")
     both = threading.Barrier(2)
-    whole = RemoteFolder.whole
+    check_others = RemoteFolder._check_others
 
-    @contextlib.contextmanager
-    def together(folder, name):
-        with whole(folder, name) as path:
-            yield path
+    def together(folder, mine):
         both.wait(timeout=10)
+        check_others(folder, mine)
 
     entered = []
 
@@ -126,7 +128,7 @@ def test_of_two_that_come_at_once_never_both_write(s3):
             time.sleep(0.1)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RemoteFolder, "whole", together)
+        patch.setattr(RemoteFolder, "_check_others", together)
         threads = [threading.Thread(target=enter, args=(folder,)) for folder in (first, second)]
         for thread in threads:
             thread.start()
@@ -136,19 +138,103 @@ def test_of_two_that_come_at_once_never_both_write(s3):
     assert first.files() == {}
 
 
-def test_an_upload_that_fails_is_tried_again(s3, monkeypatch):
-    folder = out_folder(f"{s3}/out")
+class Odd(MemoryFileSystem):
+    """A file system that refuses: all that is in `faults`, and, where it is told to, to replace a file."""
+
+    protocol = "odd"
+    store: ClassVar = {}
+    pseudo_dirs: ClassVar = [""]
+    faults: ClassVar = []
+    replaces = "yes"
+
+    def _fail(self):
+        if self.faults:
+            raise self.faults.pop()
+
+    def mv(self, path1, path2, **options):
+        if self.replaces != "yes" and self.exists(path2):
+            if self.replaces == "silently not":
+                return
+            raise FileExistsError(path2)
+        super().mv(path1, path2, **options)
+
+    def find(self, *arguments, **options):
+        self._fail()
+        return super().find(*arguments, **options)
+
+    def _open(self, *arguments, **options):
+        self._fail()
+        return super()._open(*arguments, **options)
+
+    def cat_file(self, *arguments, **options):
+        self._fail()
+        return super().cat_file(*arguments, **options)
+
+    def rm_file(self, path):
+        self._fail()
+        super().rm_file(path)
+
+
+@pytest.fixture
+def odd(monkeypatch):
     monkeypatch.setattr("ctspine1k.retries._PAUSES", (0.01, 0.01))
-    upload, fails = RemoteFolder._upload, [ConnectionError(), RuntimeError()]
+    monkeypatch.setattr(Odd, "faults", [])
+    monkeypatch.setattr(Odd, "store", {})
+    fsspec.register_implementation("odd", Odd, clobber=True)
+    return out_folder("odd://out")
 
-    def flaky(self, written, name):
-        if fails:
-            raise fails.pop()
-        upload(self, written, name)
 
-    monkeypatch.setattr(RemoteFolder, "_upload", flaky)
-    write(folder, "a", b"abc")
-    assert folder.read("a") == b"abc"
+@pytest.mark.parametrize("do", ["write", "list", "read", "digest", "remove"])
+def test_what_fails_is_tried_again_and_told_in_the_end(odd, do):
+    write(odd, "a", b"abc")
+    what = {
+        "write": lambda: write(odd, "a", b"abc"),
+        "list": odd.files,
+        "read": lambda: odd.read("a"),
+        "digest": lambda: odd.digest("a"),
+        "remove": lambda: odd.remove(["a"]),
+    }[do]
+    Odd.faults[:] = [ConnectionResetError("third"), RuntimeError("second"), OSError("first")]
+    message = r"odd://out: expected a place that can be .*, found ConnectionResetError: third\. See that"
+    with pytest.raises(OutputError, match=message) as told:
+        what()
+    assert str(pickle.loads(pickle.dumps(told.value))) == str(told.value)  # noqa: S301
+    Odd.faults[:] = [RuntimeError("second"), OSError("first")]
+    what()
+    assert Odd.faults == []
+
+
+def test_what_will_not_pass_is_told_at_once(odd):
+    Odd.faults[:] = [OSError(), PermissionError("not yours")]
+    with pytest.raises(OutputError, match="found PermissionError: not yours"):
+        odd.files()
+    assert len(Odd.faults) == 1
+
+
+def test_a_place_that_cannot_be_reached_is_told_at_once(monkeypatch):
+    monkeypatch.setattr("ctspine1k.retries._PAUSES", (60.0,))
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tests")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "tests")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    fsspec.filesystem("s3").clear_instance_cache()
+    message = (
+        "s3://bucket/out: expected a place that can be written to and read, found EndpointConnectionError"
+    )
+    with pytest.raises(OutputError, match=message), out_folder("s3://bucket/out").only_writer():
+        pass
+    fsspec.filesystem("s3").clear_instance_cache()
+
+
+@pytest.mark.parametrize("replaces", ["no", "silently not"])
+def test_a_file_is_replaced_where_a_rename_does_not(odd, monkeypatch, replaces):
+    write(odd, "3d/a", b"one")
+    monkeypatch.setattr(Odd, "replaces", replaces)
+    write(odd, "3d/a", b"another")
+    assert odd.read("3d/a") == b"another"
+    assert list(odd.files()) == ["3d/a"]
 
 
 def test_what_a_killed_process_has_left_half_is_dropped(tmp_path):
@@ -201,10 +287,8 @@ def test_a_url_that_has_lost_a_slash_is_no_path(out):
 
 def test_a_bucket_is_not_made(s3):
     folder = out_folder("s3://a-bucket-that-is-not-there/out")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ctspine1k.retries._PAUSES", ())
-        with pytest.raises(FileNotFoundError):
-            write(folder, "a", b"x")
+    with pytest.raises(OutputError, match="found FileNotFoundError: The specified bucket does not exist"):
+        write(folder, "a", b"x")
     assert not fsspec.filesystem("s3").exists("a-bucket-that-is-not-there")
 
 
@@ -218,6 +302,26 @@ def test_a_folder_that_is_elsewhere_is_refused(tmp_path, inner):
     with pytest.raises(OutputError, match=message), out_folder(tmp_path / "out").only_writer():
         pass
     assert precious.exists()
+
+
+def test_a_disk_that_has_lost_bytes_is_told_from_one_that_does_not_answer(tmp_path):
+    folder = out_folder(tmp_path)
+    (tmp_path / "lost").symlink_to("/proc/self/mem")  # which cannot be read from its start
+    assert folder.digest("lost") is None
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(
+        OutputError, match=r"folder: expected a file that can be read, found Is a directory\. See"
+    ):
+        folder.digest("folder")
+
+
+def test_a_folder_has_many_names(tmp_path, s3):
+    (tmp_path / "link").symlink_to(tmp_path)
+    for name in (tmp_path, tmp_path / "link", tmp_path / "new" / ".."):
+        assert out_folder(name).is_at(tmp_path)
+        assert out_folder(tmp_path).is_at(name)
+    assert not out_folder(tmp_path / "out").is_at(tmp_path)
+    assert not out_folder(f"{s3}/out").is_at(tmp_path)
 
 
 def test_free_bytes_are_the_disks(tmp_path, s3):

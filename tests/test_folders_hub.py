@@ -1,5 +1,6 @@
 """A folder in a Hub repo: `huggingface_hub` of the real thing, uploads and all, on loopback."""
 
+import hashlib
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from exports import ROOT
 from volumes import IDS, SIZE, files_of
 
 from ctspine1k import export_parquet
-from ctspine1k.errors import BusyError
+from ctspine1k.errors import BusyError, OutputError
 from ctspine1k.folders import WORKING, Entry, out_folder
 
 # What huggingface_hub 2 does where it uploads without Xet, as to our Hub.
@@ -69,11 +70,11 @@ def test_a_file_is_written_listed_read_and_removed(hub, target, folder, name, da
     assert listed(folder) == {name: Entry(len(data), None)}
     assert list(files_at(hub, target).values()) == [data]
     assert folder.read(name) == data
-    with folder.open(name) as file:
-        assert file.read(7) + file.read() == data
+    assert folder.digest(name) == hashlib.sha256(data).hexdigest()
     folder.remove([name])
     assert listed(folder) == files_at(hub, target) == {}
-    with pytest.raises(OSError, match=target):
+    assert folder.digest(name) is None
+    with pytest.raises(FileNotFoundError, match=target):
         folder.read(name)
 
 
@@ -243,3 +244,30 @@ def test_the_documented_upload(hub, tree, split_file, tmp_path, load):
         loaded = datasets.load_dataset(repo_id, name=name, cache_dir=tmp_path / "cache")
         for split in IDS:
             assert identical(rows(loaded[split]), rows(load(name, split=split)))
+
+
+def test_a_hub_that_does_not_hand_out_a_shard_is_no_reason_to_make_it_anew(
+    hub, target, tree, split_file, monkeypatch
+):
+    monkeypatch.setattr("ctspine1k.retries._PAUSES", (0.01,))
+    options = {"data_dir": tree, "split_file": split_file, "image_size": SIZE, "config": "2d"}
+    out = f"hf://datasets/{target}"
+    assert export_parquet(out, **options).made == 3
+    before = files_at(hub, target)
+    hub.faults["00000-of-00001.parquet"] = [403] * 99
+    with pytest.raises(OutputError, match=r"hf://datasets/.*: expected a place that can be .*, found .*403"):
+        export_parquet(out, **options, verify=True)
+    hub.faults.clear()
+    assert files_at(hub, target) == before
+    report = export_parquet(out, **options, verify=True)
+    assert (report.made, report.kept) == (0, 3)
+
+
+def test_a_repo_that_is_not_there_is_told_at_once(hub, monkeypatch):
+    monkeypatch.setattr("ctspine1k.retries._PAUSES", (60.0,))
+    out = "hf://datasets/tests/none"
+    with (
+        pytest.raises(OutputError, match=f"^{out}: expected a place that can be written to"),
+        out_folder(out).only_writer(),
+    ):
+        pass

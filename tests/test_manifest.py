@@ -1,11 +1,23 @@
 import json
+import os
+import time
 from dataclasses import asdict
 
 import pytest
 
 from ctspine1k.errors import OutputError, WorkerError
 from ctspine1k.folders import out_folder
-from ctspine1k.manifest import MANIFEST, ShardRecord, begin, check_run, finish, is_export, note, read_records
+from ctspine1k.manifest import (
+    MANIFEST,
+    ShardRecord,
+    begin,
+    check_run,
+    finish,
+    forget,
+    is_export,
+    note,
+    read_records,
+)
 
 
 def record(path, inputs="a"):
@@ -32,9 +44,19 @@ def edited(**changes):
     return {**asdict(A), "files": [], **changes}
 
 
+def make(folder, path, size=100):
+    with folder.whole(path) as file:
+        file.write_bytes(bytes(size))
+
+
 @pytest.fixture
 def folder(tmp_path):
-    return out_folder(tmp_path / "out")
+    """With the shards of A and B."""
+    folder = out_folder(tmp_path / "out")
+    make(folder, A.path)
+    make(folder, B.path)
+    folder.clear()
+    return folder
 
 
 def known(folder):
@@ -59,11 +81,33 @@ def test_what_was_noted_last_counts(folder):
     assert known(folder) == {A.path: again}
 
 
+def test_a_shard_that_is_forgotten_is_unknown_until_it_is_noted(folder):
+    begin(folder, [A, B], "run")
+    forget(folder, A.path)
+    assert known(folder) == {B.path: B}
+    note(folder, A)
+    assert known(folder) == {A.path: A, B.path: B}
+
+
+def test_a_record_is_of_a_shard_that_is_there_and_has_its_size(folder):
+    begin(folder, [A, B], "run")
+    folder.remove([A.path])
+    make(folder, B.path, size=99)
+    assert known(folder) == {}
+
+
+def test_a_shard_that_is_younger_than_its_record_may_be_another_one(folder):
+    begin(folder, [A, B], "run")
+    os.utime(folder.root / B.path, (time.time() + 9, time.time() + 9))
+    found = read_records(folder, folder.files())
+    assert {path: one.is_sure for path, one in found.items()} == {A.path: True, B.path: False}
+
+
 def test_in_the_end_there_is_one_file_that_says_all(folder):
     begin(folder, [A], "run")
     note(folder, B)
     finish(folder, {"source": {"folder": "tree"}}, [A, B])
-    assert list(folder.files()) == [MANIFEST]
+    assert set(folder.files()) == {A.path, B.path, MANIFEST}
     assert known(folder) == {A.path: A, B.path: B}
     manifest = json.loads(folder.read(MANIFEST))
     assert manifest["ctspine1k_export"] == 1

@@ -2,6 +2,7 @@ import gzip
 import inspect
 import json
 import pickle
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -196,7 +197,7 @@ def test_a_file_that_is_gone_is_named(task, tree, name):
     next(tree.rglob("liver_106_seg.nii.gz")).unlink()
     (problem,) = export_shard(task).problems.items()
     assert problem[0] == "liver_106"
-    assert "liver_106_seg.nii.gz: expected a file that can be read" in problem[1]
+    assert "liver_106_seg.nii.gz: expected the raw file that was there when the export began" in problem[1]
 
 
 def test_a_disk_that_fails_is_no_reason_to_leave_a_case_out(task, tree, name):
@@ -215,7 +216,18 @@ def test_a_run_that_is_over_leaves_the_shard_to_the_next(task, name):
     assert not (task.folder.root / task.shard.path).exists()
 
 
-def test_one_shard_at_a_time_in_a_process(task, tmp_path, name):
+def test_one_shard_at_a_time_in_a_process(task, tmp_path, name, monkeypatch):
+    make, at_work = shards._Maker.make, []
+
+    def alone(maker):
+        at_work.append(maker)
+        time.sleep(0.05)
+        assert at_work == [maker]
+        record = make(maker)
+        at_work.remove(maker)
+        return record
+
+    monkeypatch.setattr(shards._Maker, "make", alone)
     others = [replace(task, folder=out_folder(tmp_path / str(number))) for number in range(3)]
     for other in others:
         begin(other.folder, [], "run")

@@ -1,6 +1,7 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -109,6 +110,11 @@ def test_in_the_main_process_nobody_stops_work():
     check_stopped()
 
 
+def done_by_cluster(work, items, scheduler, names):
+    with on_cluster(scheduler) as each:
+        yield from each(work, items, names)
+
+
 def test_a_cluster_gives_each_item_its_result(tmp_path):
     with (
         cluster.scheduler(tmp_path) as address,
@@ -117,19 +123,18 @@ def test_a_cluster_gives_each_item_its_result(tmp_path):
     ):
         cluster.wait_for_workers(address, 2)
         names = ["work"] * 5
-        assert sorted(on_cluster(abs, [-1, -2, -3, -4, -5], address, names)) == [1, 2, 3, 4, 5]
+        assert sorted(done_by_cluster(abs, [-1, -2, -3, -4, -5], address, names)) == [1, 2, 3, 4, 5]
         # Of another run, under keys of its own.
-        assert sorted(on_cluster(float, [-1, -2, -3, -4, -5], address, names)) == [-5, -4, -3, -2, -1]
+        assert sorted(done_by_cluster(float, [-1, -2, -3, -4, -5], address, names)) == [-5, -4, -3, -2, -1]
         file = str(tmp_path / "scheduler.json")
-        assert list(on_cluster(abs, [-1], file, ["work"])) == [1]
+        assert list(done_by_cluster(abs, [-1], file, ["work"])) == [1]
         with pytest.raises(ZeroDivisionError):
-            list(on_cluster(partial(divmod, 1), [0], address, ["work"]))
-    assert list(on_cluster(abs, [], address, [])) == []
+            list(done_by_cluster(partial(divmod, 1), [0], address, ["work"]))
 
 
 def test_workers_that_come_late_are_waited_for(tmp_path):
     with cluster.scheduler(tmp_path) as address, contextlib.ExitStack() as late:
-        results = on_cluster(abs, [-1, -2], address, ["work", "work"])
+        results = done_by_cluster(abs, [-1, -2], address, ["work", "work"])
         start = threading.Timer(0.5, lambda: late.enter_context(cluster.worker(tmp_path, address, "late")))
         start.start()
         with pytest.warns(CTSpine1KWarning, match="has no workers yet: waiting for some"):
@@ -158,7 +163,7 @@ def test_work_that_kills_its_workers_is_told_and_the_rest_is_done(tmp_path):
         seen = []
         names = ["3d/train/0", "3d/train/1", "3d/train/2"]
         with pytest.raises(WorkerError, match=r"workers died again and again at 3d/train/1 \(tcp"):
-            seen.extend(on_cluster(die_of_none, [1, None, 2], address, names))
+            seen.extend(done_by_cluster(die_of_none, [1, None, 2], address, names))
     assert sorted(seen) == [1, 2]
 
 
@@ -173,7 +178,7 @@ def test_a_scheduler_that_is_lost_is_told(tmp_path, during):
         cluster.wait_for_workers(address, 2)
         with distributed.Client(address, set_as_default=False) as client:
             pid = client.run_on_scheduler(os.getpid)
-        results = on_cluster(time.sleep, [0, second], address, ["work", "work"])
+        results = done_by_cluster(time.sleep, [0, second], address, ["work", "work"])
         assert next(results) is None
         time.sleep(1)  # for the end of a short second item to be heard of
         os.kill(pid, signal.SIGSTOP)
@@ -188,12 +193,12 @@ def test_an_error_of_the_work_is_no_lost_scheduler(tmp_path):
     with cluster.scheduler(tmp_path) as address, cluster.worker(tmp_path, address, "one"):
         cluster.wait_for_workers(address, 1)
         with pytest.raises(FileNotFoundError):
-            list(on_cluster(os.stat, [str(tmp_path / "none")], address, ["work"]))
+            list(done_by_cluster(os.stat, [str(tmp_path / "none")], address, ["work"]))
 
 
 def test_a_scheduler_file_that_comes_late_is_waited_for(tmp_path):
     with contextlib.ExitStack() as late:
-        results = on_cluster(abs, [-1], str(tmp_path / "scheduler.json"), ["work"])
+        results = done_by_cluster(abs, [-1], str(tmp_path / "scheduler.json"), ["work"])
 
         def come():
             address = late.enter_context(cluster.scheduler(tmp_path))
@@ -201,18 +206,55 @@ def test_a_scheduler_file_that_comes_late_is_waited_for(tmp_path):
 
         start = threading.Timer(0.5, come)
         start.start()
-        with pytest.warns(CTSpine1KWarning, match="has no workers yet"):
+        with (
+            pytest.warns(CTSpine1KWarning, match="is no scheduler file yet: waiting for it, 60 s at most"),
+            pytest.warns(CTSpine1KWarning, match="has no workers yet"),
+        ):
             assert list(results) == [1]
         start.join()
 
 
-@pytest.mark.parametrize("scheduler", ["none.json", "file", "nonsense", "", "xyz://a:1", "tcp://node1"])
-def test_what_is_no_scheduler_is_told_at_once(tmp_path, monkeypatch, scheduler):
+@pytest.mark.parametrize("scheduler", ["none.json", "file", "nonsense", ""])
+def test_a_scheduler_file_that_does_not_come_is_told(tmp_path, monkeypatch, scheduler):
     monkeypatch.setattr("ctspine1k.workers._PATIENCE", 0.1)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text('{"address": "xyz://a:1"}')
+    with (
+        pytest.warns(CTSpine1KWarning, match=r"is no scheduler file yet: waiting for it, 0\.1 s at most"),
+        pytest.raises(WorkerError, match="no address such as tcp://node1:8786, and no scheduler file"),
+    ):
+        list(done_by_cluster(abs, [1], scheduler, ["work"]))
+
+
+@pytest.mark.parametrize("scheduler", ["xyz://a:1", "tcp://node1"])
+def test_what_is_no_scheduler_is_told_at_once(scheduler):
     with pytest.raises(WorkerError, match="no address such as tcp://node1:8786, and no scheduler file"):
-        list(on_cluster(abs, [1], scheduler, ["work"]))
+        list(done_by_cluster(abs, [1], scheduler, ["work"]))
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"), [(b"", "no answer"), (b"HTTP/1.1 400 Bad Request\r\n\r\n", "Unable to allocate")]
+)
+def test_a_server_that_is_no_scheduler_is_told(monkeypatch, answer, found):
+    """Such as the one of the scheduler's dashboard."""
+    monkeypatch.setattr("ctspine1k.workers._PATIENCE", 1.0)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        contextlib.ExitStack() as connections,
+    ):
+
+        def serve():
+            connection, _ = server.accept()
+            connections.enter_context(connection)
+            connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        with pytest.raises(
+            WorkerError, match=rf"expected a Dask scheduler, found none, or lost it \({found}"
+        ):
+            list(done_by_cluster(abs, [1], f"tcp://127.0.0.1:{server.getsockname()[1]}", ["work"]))
+        thread.join()
 
 
 def test_no_scheduler_is_told():
@@ -220,10 +262,10 @@ def test_no_scheduler_is_told():
         dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
         pytest.raises(WorkerError, match=r"tcp://127\.0\.0\.1:9: expected a Dask scheduler, found none"),
     ):
-        list(on_cluster(abs, [1], "tcp://127.0.0.1:9", ["work"]))
+        list(done_by_cluster(abs, [1], "tcp://127.0.0.1:9", ["work"]))
 
 
 def test_a_cluster_needs_dask(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(MissingPackageError, match=r"pip install 'ctspine1k\[cluster\]'"):
-        list(on_cluster(abs, [1], "tcp://127.0.0.1:9", ["work"]))
+        list(done_by_cluster(abs, [1], "tcp://127.0.0.1:9", ["work"]))
