@@ -109,12 +109,12 @@ def _is_younger(entries: Mapping[str, Entry], name: str, other: str) -> bool:
 
 def note(folder: OutFolder, record: ShardRecord) -> None:
     """Record a shard that is in its place."""
-    _write(folder, _done(record.path), _document({}, [record]))
+    _write(folder, _done(record.path), {"shards": [asdict(record)]})
 
 
 def forget(folder: OutFolder, path: str) -> None:
     """Have no record of a shard any more: another one is about to take its place."""
-    _write(folder, _done(path), _document({"forgotten": [path]}, []))
+    _write(folder, _done(path), {"forgotten": [path], "shards": []})
 
 
 def _done(path: str) -> str:
@@ -124,7 +124,7 @@ def _done(path: str) -> str:
 def begin(folder: OutFolder, kept: Iterable[ShardRecord], run: str) -> None:
     """Have nothing recorded but these, and make it the export of this run, before any shard is touched."""
     entries = folder.files()
-    _write(folder, _KEPT, _document({"run": run}, kept))
+    _write(folder, _KEPT, {"run": run, "shards": [asdict(record) for record in kept]})
     # First what says that the export is whole, and what loads it.
     folder.remove(name for name in (MANIFEST, CARD) if name in entries)
     folder.remove(name for name in entries if name.startswith(_DONE))
@@ -151,22 +151,19 @@ def check_run(folder: OutFolder, run: str) -> None:
 
 def finish(folder: OutFolder, about: Mapping[str, Any], records: Iterable[ShardRecord]) -> None:
     """Say that the export is whole, and what it is about."""
-    _write(folder, MANIFEST, _document(about, records))
-    folder.clear()
-
-
-def _document(about: Mapping[str, Any], records: Iterable[ShardRecord]) -> dict[str, Any]:
     shards = [asdict(record) for record in records]
     files: dict[str, Any] = {}
-    for shard in shards:
+    for shard in shards:  # both configs are of the same ones
         files |= shard["files"]
         shard["files"] = sorted(shard["files"])
-    return {"ctspine1k_export": _FORMAT, **about, "files": dict(sorted(files.items())), "shards": shards}
+    _write(folder, MANIFEST, {**about, "files": dict(sorted(files.items())), "shards": shards})
+    folder.clear()
 
 
 def _write(folder: OutFolder, name: str, document: Mapping[str, Any]) -> None:
     with folder.whole(name) as path:
-        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps({"ctspine1k_export": _FORMAT, **document}, indent=1)
+        path.write_text(text + "\n", encoding="utf-8")
 
 
 def _parsed(folder: OutFolder, name: str) -> tuple[list[str], list[ShardRecord]]:
@@ -175,11 +172,13 @@ def _parsed(folder: OutFolder, name: str) -> tuple[list[str], list[ShardRecord]]
     with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
         document = json.loads(folder.read(name))
         if (version := document["ctspine1k_export"]) == _FORMAT:
-            files = document["files"]
-            return [str(path) for path in document.get("forgotten", ())], [
-                _checked(ShardRecord(**{**shard, "files": {path: files[path] for path in shard["files"]}}))
+            files = document.get("files")  # of a manifest; elsewhere each shard has its own
+            shards = [
+                shard if files is None else {**shard, "files": {path: files[path] for path in shard["files"]}}
                 for shard in document["shards"]
             ]
+            forgotten = [str(path) for path in document.get("forgotten", ())]
+            return forgotten, [_checked(ShardRecord(**shard)) for shard in shards]
         found = f"format {version}"
     raise OutputError(
         f"{folder.describe()}/{name}",

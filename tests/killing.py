@@ -94,7 +94,7 @@ def kill_again_and_again(whole: Path, out: Path, options: dict, kills: int, seed
     chance = random.Random(seed)
     ends = halves = 0
     for number in range(kills):
-        goal = chance.randrange(len(shards_in(out)), len(shards_in(whole)))
+        goal = chance.randint(len(shards_in(out)), len(shards_in(whole)))
         process = start(out, {**options, "num_proc": 1 + number % 2})
         wait_until(lambda: len(shards_in(out)) >= goal or process.poll() is not None)  # noqa: B023
         time.sleep(chance.uniform(0, 0.1))

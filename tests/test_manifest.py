@@ -1,7 +1,7 @@
 import json
 import os
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -101,6 +101,14 @@ def test_a_shard_that_is_younger_than_its_record_may_be_another_one(folder):
     os.utime(folder.root / B.path, (time.time() + 9, time.time() + 9))
     found = read_records(folder, folder.files())
     assert {path: one.is_sure for path, one in found.items()} == {A.path: True, B.path: False}
+
+
+def test_shards_may_be_of_other_states_of_the_same_raw_file(folder):
+    other = replace(B, files={"shared.nii.gz": {"bytes": 2, "sha256": "33"}})
+    begin(folder, [A, other], "run")
+    assert known(folder) == {A.path: A, B.path: other}
+    note(folder, A)
+    assert known(folder) == {A.path: A, B.path: other}
 
 
 def test_in_the_end_there_is_one_file_that_says_all(folder):
