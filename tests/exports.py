@@ -11,7 +11,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from volumes import SIZE, files_of
+from volumes import SIZE, files_of, save_case
+
+from ctspine1k import load_catalog
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,6 +32,18 @@ if __name__ == "__main__":
 def options_of(tree: Path, split_file: Path, **options) -> dict:
     """Arguments that fit the tree."""
     return {"data_dir": str(tree), "split_file": str(split_file), "image_size": SIZE, **options}
+
+
+def options_of_many(root: Path) -> dict:
+    """Make enough cases, of some size, to be stopped in the middle of, and give the arguments for them."""
+    first = save_case(root, "liver_0", shape=(160, 150, 40))
+    ids = [case.case_id for case in load_catalog().where(source="MSD-T10")][:16]
+    for case_id in ids:
+        for path, suffix in zip(first, ("", "_seg"), strict=True):
+            target = path.with_name(f"{case_id}{suffix}.nii.gz")
+            if not target.exists():
+                target.hardlink_to(path)
+    return {"data_dir": str(root), "case": ids, "image_size": [160, 150], "cases_per_shard": 1}
 
 
 def start(out, options: dict) -> subprocess.Popen:

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from exports import ROOT, finish, options_of, same, shards_in, start, wait_until
+from exports import ROOT, finish, options_of, options_of_many, same, shards_in, start, wait_until
 from volumes import ALL_IDS, save_case
 
 _STEPS = """
@@ -115,17 +115,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         os.environ["HF_HOME"] = str(place)
-        for seed, case_id in enumerate(ALL_IDS):
-            save_case(place / "tree", case_id, seed=seed, shape=(60, 50, 40 + seed))
-        split_file = ROOT / "data_split.txt"
-        options = options_of(place / "tree", split_file, case=ALL_IDS, cases_per_shard=1, image_size=[60, 50])
-        finish(place / "whole", options)
+        many = options_of_many(place / "many")
+        finish(place / "whole-many", many)
         seed = int(time.time())
-        ends, halves = kill_again_and_again(place / "whole", place / "out", options, kills, seed)
+        ends, halves = kill_again_and_again(place / "whole-many", place / "out", many, kills, seed)
         print(
             f"{kills} kills at random moments (seed {seed}), {halves} of them with some shards there, "
             f"{ends} times brought to the end: the same bytes"
         )
+        for number, case_id in enumerate(ALL_IDS):
+            save_case(place / "tree", case_id, seed=number, shape=(60, 50, 40 + number))
+        split_file = ROOT / "data_split.txt"
+        options = options_of(place / "tree", split_file, case=ALL_IDS, cases_per_shard=1, image_size=[60, 50])
+        finish(place / "whole", options)
         (place / "steps").mkdir()
         steps = stop_at_every_step(place / "whole", place / "steps", options)
         print(f"{steps} kills, one before each change of a file: the same bytes")

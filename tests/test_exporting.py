@@ -19,7 +19,7 @@ import pandas as pd
 import polars as pl
 import pytest
 from compare import identical, rows, wanted
-from exports import finish, options_of, same, shards_in, start, wait_until
+from exports import finish, options_of, options_of_many, same, shards_in, start, wait_until
 from killing import kill_again_and_again, stop_at_every_step
 from volumes import ALL_IDS, IDS, break_case, files_of, intensities, save, save_case
 
@@ -520,15 +520,7 @@ def test_bad_arguments(export, out, options, message, tree):
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
     """Enough cases, of some size, to be stopped in the middle of."""
-    root = tmp_path_factory.mktemp("many") / "many"
-    first = save_case(root, "liver_0", shape=(160, 150, 40))
-    ids = [case.case_id for case in ctspine1k.load_catalog().where(source="MSD-T10")][:16]
-    for case_id in ids:
-        for path, suffix in zip(first, ("", "_seg"), strict=True):
-            target = path.with_name(f"{case_id}{suffix}.nii.gz")
-            if not target.exists():
-                target.hardlink_to(path)
-    return {"data_dir": str(root), "case": ids, "image_size": [160, 150], "cases_per_shard": 1}
+    return options_of_many(tmp_path_factory.mktemp("many"))
 
 
 @pytest.fixture(scope="module")
