@@ -129,17 +129,17 @@ _LABEL_SCHEME = _Completed("scheme", _label_schemes)
 _VERTEBRA = _Completed("name", _vertebra_names)
 
 
-class _Folder(click.Path):
-    """A folder; an empty word, as of a variable that is not set, is not the working directory."""
+class _Path(click.Path):
+    """A file or a folder; an empty word, as of a variable that is not set, is not the working directory."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
-            self.fail("expected a folder, found an empty word.", param, ctx)
+            self.fail(f"expected a {self.name}, found an empty word.", param, ctx)
         return super().convert(value, param, ctx)
 
 
-_FOLDER = _Folder(path_type=Path, file_okay=False)
-_FILE = click.Path(path_type=Path, dir_okay=False)
+_FOLDER = _Path(path_type=Path, file_okay=False)
+_FILE = _Path(path_type=Path, dir_okay=False)
 
 _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -541,7 +541,7 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     *_CASES,
     click.option(
         "--out",
-        type=click.Path(path_type=Path),
+        type=_Path(path_type=Path),
         help="The picture [CASE.png, sheet.png], or for several the folder [previews].",
     ),
     click.option("--sheet", is_flag=True, help="All cases in one picture."),

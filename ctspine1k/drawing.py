@@ -13,6 +13,7 @@ from ctspine1k.errors import (
     CaseError,
     ChecksumError,
     HubError,
+    MissingFilesError,
     NoSpaceError,
     NothingLeftError,
     SkippedCasesWarning,
@@ -41,9 +42,10 @@ def draw_cases(
 
     Raises:
         ValueError: ``out`` is one picture, where there are several; or of a kind that cannot be drawn.
+        MissingFilesError: no case has image and mask.
         NothingLeftError: of several cases none can be drawn.
-        CaseError: the only case cannot be used; as its files are missing, cannot be read or are not what
-            the Hub says, the error of that.
+        CaseError: the only case cannot be used; where its files cannot be read, or are not what the Hub
+            says, the error of that.
         HubError: the Hub cannot be reached.
         NoSpaceError: a disk is full.
         MissingPackageError: pictures need ``ctspine1k[preview]``.
@@ -69,7 +71,11 @@ def draw_cases(
 
 def _read_all(cases: Sequence[Case], source: Source) -> Iterator[tuple[Case, VolumePair]]:
     is_one, skipped = len(cases) == 1, dict[str, str]()
-    pairs, missing = pair_files(source, cases, "raise" if is_one else "skip")
+    try:
+        pairs, missing = pair_files(source, cases, "skip")
+    except MissingFilesError as error:
+        advice = "Ask for cases that are there: `ctspine1k list --files` names them."
+        raise MissingFilesError(error.missing, error.selected, error.where, advice) from None
     if missing:
         warnings.warn(missing.summary, SkippedCasesWarning, stacklevel=4)
         skipped |= {case_id: f"no {kinds} file" for case_id, kinds in missing.missing.items()}

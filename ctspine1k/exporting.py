@@ -289,12 +289,13 @@ class _Export:
         entries = self.folder.files()
         _check_target(self.folder, entries, tasks)
         there = self._there(tasks, read_records(self.folder, entries), verify=verify)
-        done = {
-            path: there[path]
+        done = {  # under this policy they had been the same
+            path: replace(there[path], policy=task.policy)
             for task in tasks
             if (path := task.shard.path) in there and task.is_made(there[path])
         }
         kept = len(done)
+        entries = self.folder.files()  # without those that turned out bad
         todo = [
             replace(task, replaces=task.shard.path in entries)
             for task in tasks

@@ -117,6 +117,8 @@ def out_folder(out: str | os.PathLike[str]) -> OutFolder:
             f"out={place!r}: expected a folder or a URL with two slashes, as text: Path drops one"
         )
     protocol, separator, rest = place.partition("://")
+    if separator and not rest.strip("/"):
+        raise ValueError(f"out={place!r}: expected a place after {protocol}://, such as a bucket")
     if separator and protocol not in ("file", "local"):
         folder = RemoteFolder(place.rstrip("/"))
         folder.check()
@@ -174,28 +176,51 @@ class LocalFolder:
     def whole(self, name: str) -> Iterator[Path]:
         """Write beside, then flush and rename."""
         path = self.root / name
-        self.scratch().mkdir(parents=True, exist_ok=True)
-        with whole_file(path, self.scratch()) as written:
+        with contextlib.ExitStack() as writing:
+            with self._told():
+                self.scratch().mkdir(parents=True, exist_ok=True)
+                written = writing.enter_context(whole_file(path, self.scratch()))
             yield written
-            path.parent.mkdir(parents=True, exist_ok=True)
+            with self._told():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                writing.close()
 
     def remove(self, names: Iterable[str]) -> None:
         """Delete files."""
         for name in names:
-            (self.root / name).unlink(missing_ok=True)
+            with self._told():
+                (self.root / name).unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Delete what was not finished."""
+        """Delete what was not finished, and folders of ours that nothing came into."""
         shutil.rmtree(self.root / WORKING, ignore_errors=True)
+        for pattern in reversed(_OURS):
+            for path in self.root.glob(pattern):
+                with contextlib.suppress(OSError):  # it is not empty
+                    path.rmdir()
 
     @contextlib.contextmanager
     def only_writer(self) -> Iterator[None]:
         """Hold a lock that the kernel gives back when this process ends, however it does."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        self._check_within()
-        with only_writer(self.root, self.root / _LOCK):
+        with contextlib.ExitStack() as writing:
+            with self._told():
+                self.root.mkdir(parents=True, exist_ok=True)
+                self._check_within()
+                writing.enter_context(only_writer(self.root, self.root / _LOCK))
             shutil.rmtree(self.scratch(), ignore_errors=True)
             yield
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn what the machine says into our words; that a disk is full, whoever asks for room tells."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            where = str(error.filename2 or error.filename or self.root)
+            advice = "See to its rights, and that nothing else has its name."
+            raise OutputError(where, "a place to write to", error.strerror or str(error), advice) from error
 
     def _check_within(self) -> None:
         """See that no folder in it is another place: that is not ours to clear, or cannot be moved to."""

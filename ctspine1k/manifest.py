@@ -29,6 +29,7 @@ __all__ = [
     "is_export",
     "note",
     "read_records",
+    "withdraw",
 ]
 
 MANIFEST = "manifest.json"
@@ -41,6 +42,7 @@ CASES_TABLE = "cases.parquet"
 _FORMAT = 1
 
 _KEPT = f"{WORKING}/kept.json"
+_FORGOTTEN = f"{WORKING}/forgotten/"
 _DONE = f"{WORKING}/done/"
 
 
@@ -82,22 +84,28 @@ def read_records(folder: OutFolder, entries: Mapping[str, Entry]) -> dict[str, R
         OutputError: there is a manifest, and it is none of an export.
     """
     found: dict[str, Recorded] = {}
-    # What was noted last counts.
-    for name in (MANIFEST, _KEPT, *sorted(name for name in entries if name.startswith(_DONE))):
-        if name in entries:
-            try:
-                forgotten, records = _parsed(folder, name)
-            except OutputError:
-                if name == MANIFEST:
-                    raise
-                continue  # it was cut off in the middle: the shards are made anew
-            for path in forgotten:
-                found.pop(path, None)
-            for record in records:
-                found[record.path] = Recorded(record, not _is_younger(entries, record.path, name))
+    for name in _noted(entries):
+        try:
+            forgotten, records = _parsed(folder, name)
+        except OutputError:
+            if name == MANIFEST:
+                raise
+            continue  # it was cut off in the middle: the shards are made anew
+        for path in forgotten:
+            found.pop(path, None)
+        for record in records:
+            found[record.path] = Recorded(record, not _is_younger(entries, record.path, name))
     return {
         path: one for path, one in found.items() if path in entries and entries[path].size == one.record.bytes
     }
+
+
+def _noted(entries: Mapping[str, Entry]) -> list[str]:
+    """Name the files with records: of those about one shard, the last counts."""
+    if MANIFEST in entries:  # no shard is touched where it is, and what else there is was not yet cleared
+        return [MANIFEST]
+    notes = [sorted(name for name in entries if name.startswith(place)) for place in (_FORGOTTEN, _DONE)]
+    return [name for name in (_KEPT, *notes[0], *notes[1]) if name in entries]
 
 
 def _is_younger(entries: Mapping[str, Entry], name: str, other: str) -> bool:
@@ -109,16 +117,25 @@ def _is_younger(entries: Mapping[str, Entry], name: str, other: str) -> bool:
 
 def note(folder: OutFolder, record: ShardRecord) -> None:
     """Record a shard that is in its place."""
-    _write(folder, _done(record.path), {"shards": [asdict(record)]})
+    _write(folder, _note_of(_DONE, record.path), {"shards": [asdict(record)]})
 
 
 def forget(folder: OutFolder, path: str) -> None:
     """Have no record of a shard any more: another one is about to take its place."""
-    _write(folder, _done(path), {"forgotten": [path], "shards": []})
+    _write(folder, _note_of(_FORGOTTEN, path), {"forgotten": [path], "shards": []})
 
 
-def _done(path: str) -> str:
-    return _DONE + path.replace("/", "-") + ".json"
+def withdraw(folder: OutFolder, record: ShardRecord) -> None:
+    """Take a shard away that has come after its run was over, unless it is the one that is recorded."""
+    recorded = read_records(folder, folder.files()).get(record.path)
+    if (recorded is None or recorded.record.sha256 != record.sha256) and folder.digest(
+        record.path
+    ) == record.sha256:
+        folder.remove([record.path])
+
+
+def _note_of(place: str, path: str) -> str:
+    return place + path.replace("/", "-") + ".json"
 
 
 def begin(folder: OutFolder, kept: Iterable[ShardRecord], run: str) -> None:
@@ -127,6 +144,7 @@ def begin(folder: OutFolder, kept: Iterable[ShardRecord], run: str) -> None:
     _write(folder, _KEPT, {"run": run, "shards": [asdict(record) for record in kept]})
     # First what says that the export is whole, and what loads it.
     folder.remove(name for name in (MANIFEST, CARD) if name in entries)
+    folder.remove(name for name in entries if name.startswith(_FORGOTTEN))
     folder.remove(name for name in entries if name.startswith(_DONE))
 
 

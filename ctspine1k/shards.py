@@ -36,7 +36,7 @@ from ctspine1k.errors import (
     unreadable,
 )
 from ctspine1k.folders import OutFolder
-from ctspine1k.manifest import ShardRecord, check_run, forget, note
+from ctspine1k.manifest import ShardRecord, check_run, forget, note, withdraw
 from ctspine1k.outputs import digest, full_disk_told
 from ctspine1k.rawfiles import CaseFiles
 from ctspine1k.retries import tried_again
@@ -210,7 +210,11 @@ class _Maker:
             versions={"ctspine1k": __version__, "pyarrow": pa.__version__},
         )
         with self._room(task.folder.scratch()):
-            check_run(task.folder, task.run)  # to upload may have taken its time
+            try:
+                check_run(task.folder, task.run)  # to upload may have taken its time
+            except WorkerError:
+                withdraw(task.folder, record)
+                raise
             note(task.folder, record)
         return record
 

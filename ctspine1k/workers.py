@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import multiprocessing
 import os
 import re
@@ -131,6 +132,7 @@ def on_cluster(scheduler: str) -> Iterator[Each]:
     except ImportError as error:
         raise MissingPackageError("a Dask cluster", "distributed", "cluster") from error
     with contextlib.ExitStack() as running:
+        running.enter_context(_quiet("distributed.client"))
         try:
             address = _address(scheduler)
             _check_answers(address)
@@ -190,7 +192,10 @@ def _address(scheduler: str) -> str:
             if _ADDRESS.fullmatch(address):
                 return address
             found = ValueError(f"no address: {address!r}")
-        if time.monotonic() > end or (isinstance(found, OSError) and "://" in scheduler):
+        is_hopeless = isinstance(found, IsADirectoryError) or (
+            isinstance(found, OSError) and "://" in scheduler
+        )
+        if is_hopeless or time.monotonic() > end:
             raise ValueError(f"no address such as tcp://node1:8786, and no scheduler file: {found}")
         if not is_told:
             _tell_of_waiting(f"{scheduler} is no scheduler file yet: waiting for it, {_PATIENCE:g} s at most")
@@ -215,6 +220,18 @@ def _check_answers(address: str) -> None:
             thread.submit(asyncio.run, ask()).result()
     except Exception as error:  # what another server says can make Dask fail in any way
         raise ConnectionError(str(error) or "no answer") from error
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Have a logger not print what we tell, too: of a scheduler that is lost, Dask prints the traceback."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _tell_of_waiting(text: str) -> None:

@@ -87,8 +87,15 @@ def test_without_a_verb_it_tells_the_verbs_in_the_order_of_use(run):
             ["list", "--data-dir", ".", "--revision", "main", "--files"],
             "error: data_dir='.' has no revisions",
         ),
-        (["scan", ""], "error: Invalid value for '[DIR]': expected a folder, found an empty word."),
-        (["verify", "--data-dir", ""], "error: Invalid value for '--data-dir': expected a folder, found an"),
+        (["scan", ""], "error: Invalid value for '[DIR]': expected a directory, found an empty word."),
+        (
+            ["preview", ".", "--out", ""],
+            "error: Invalid value for '--out': expected a path, found an empty word.",
+        ),
+        (
+            ["verify", "--data-dir", ""],
+            "error: Invalid value for '--data-dir': expected a directory, found an",
+        ),
         (["preview", ""], "error: CASE or DIR: expected an id or a folder, found an empty word."),
         (["scan"], "error: Say where (DIR, --data-dir or --repo-id), or which cases."),
         (["verify", "--num-proc", "1"], "error: Say where (DIR, --data-dir or --repo-id), or which cases."),

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cluster
@@ -313,6 +314,25 @@ def test_shards_that_are_replaced_make_room(export, out, tree, monkeypatch):
     assert export(config="3d", cases_per_shard=1, label_scheme="binary").made == 4
 
 
+def test_shards_that_were_bad_make_no_room_twice(export, out, tree, monkeypatch):
+    export(config="3d", cases_per_shard=1)
+    raw = sum(path.stat().st_size for path in tree.rglob("*.nii.gz"))
+    for path in shards_in(out):
+        path.write_bytes(spoil(path))
+        os.utime(path, (time.time() + 9, time.time() + 9))
+    monkeypatch.setattr("ctspine1k.folders.free_bytes", lambda _: raw * 3 // 4)
+    with pytest.raises(NoSpaceError, match="expected room for an export"):
+        export(config="3d", cases_per_shard=1)
+    assert shards_in(out) == []
+
+
+def test_folders_that_a_killed_run_has_left_empty_go(export, out, tmp_path):
+    (out / "2d/train").mkdir(parents=True)
+    export(config="3d")
+    export(tmp_path / "at_once", config="3d")
+    assert same(out, tmp_path / "at_once")
+
+
 def test_a_cache_that_is_full_is_told_as_that(export, out, repo_id, monkeypatch):
     free = iter([10**12, 10**12, *[0] * 99])
     monkeypatch.setattr("ctspine1k.sources.free_space", lambda: (next(free), Path("/small/cache")))
@@ -491,6 +511,8 @@ def test_to_leave_out_what_failed_makes_nothing_twice(export, out, tree):
     again = export(on_error="skip")
     assert (again.made, again.kept, list(again.skipped)) == (2, 4, ["HN_P023"])
     assert export(on_error="skip").kept == 6
+    export(tree.parent / "at_once", on_error="skip")
+    assert same(out, tree.parent / "at_once")
     assert export().kept == 4  # those with a case that was left out are tried again
 
 
@@ -761,6 +783,7 @@ def test_a_scheduler_that_is_lost_is_told_and_what_is_done_is_kept(many, out, tm
     _, told = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "expected a Dask scheduler, found none, or lost it" in told
+    assert "distributed.client - ERROR" not in told  # it would print a traceback of its own
     _, kept, _ = finish(out, options)
     assert kept >= 1  # of each worker's last shard there may be no record yet
 

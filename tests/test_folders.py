@@ -265,6 +265,9 @@ def test_a_package_that_is_not_there_is_named(monkeypatch):
 def test_what_is_no_folder_is_told(tmp_path):
     with pytest.raises(ValueError, match="out is empty: expected a folder or a URL"):
         out_folder("")
+    for url in ("s3://", "hf:///", "file://"):
+        with pytest.raises(ValueError, match=f"out='{url}': expected a place after [a-z3]+://, such as a"):
+            out_folder(url)
     with pytest.raises(ValueError, match="nonsense://x: expected a URL that fsspec can open, found none"):
         out_folder("nonsense://x")
     with pytest.raises(ValueError, match=r"memory://a\[1\]: expected a URL without"):
@@ -322,6 +325,27 @@ def test_a_folder_has_many_names(tmp_path, s3):
         assert out_folder(tmp_path).is_at(name)
     assert not out_folder(tmp_path / "out").is_at(tmp_path)
     assert not out_folder(f"{s3}/out").is_at(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("there", "do"),
+    [
+        (".ctspine1k", lambda folder: write(folder, "a", b"x")),
+        (".ctspine1k/scratch", lambda folder: write(folder, "a", b"x")),
+        ("3d", lambda folder: write(folder, "3d/train/a", b"x")),
+        (".export.lock/", lambda folder: folder.only_writer().__enter__()),
+        ("manifest.json/", lambda folder: write(folder, "manifest.json", b"x")),
+        ("manifest.json/", lambda folder: folder.remove(["manifest.json"])),
+    ],
+)
+def test_what_is_in_the_way_is_told(tmp_path, there, do):
+    path = tmp_path / "out" / there
+    path.parent.mkdir(parents=True)
+    path.mkdir() if there.endswith("/") else path.write_text("")
+    with pytest.raises(
+        OutputError, match=r"/out.*: expected a place to write to, found .*\. See to its rights"
+    ):
+        do(out_folder(tmp_path / "out"))
 
 
 def test_free_bytes_are_the_disks(tmp_path, s3):

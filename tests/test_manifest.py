@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import time
@@ -17,6 +18,7 @@ from ctspine1k.manifest import (
     is_export,
     note,
     read_records,
+    withdraw,
 )
 
 
@@ -109,6 +111,27 @@ def test_shards_may_be_of_other_states_of_the_same_raw_file(folder):
     assert known(folder) == {A.path: A, B.path: other}
     note(folder, A)
     assert known(folder) == {A.path: A, B.path: other}
+
+
+def test_where_there_is_a_manifest_it_alone_counts(folder):
+    """The rest may have been about to be deleted when a run was killed."""
+    begin(folder, [record(A.path, inputs="old")], "run")
+    left = folder.read(".ctspine1k/kept.json")
+    finish(folder, {}, [A, B])
+    with folder.whole(".ctspine1k/kept.json") as path:
+        path.write_bytes(left)
+    forget(folder, B.path)
+    assert known(folder) == {A.path: A, B.path: B}
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_shard_that_came_too_late_is_taken_away_unless_it_is_the_one(folder, recorded):
+    late = replace(A, sha256=hashlib.sha256(bytes(100)).hexdigest())
+    finish(folder, {}, [late if recorded else A, B])
+    withdraw(folder, late)
+    assert (A.path in folder.files()) is recorded
+    withdraw(folder, replace(B, sha256="77"))  # another one has come after it
+    assert B.path in folder.files()
 
 
 def test_in_the_end_there_is_one_file_that_says_all(folder):

@@ -16,7 +16,7 @@ from volumes import ALL_IDS, IDS, SIZE, break_case, files_of, intensities, save,
 import ctspine1k
 from ctspine1k import shards
 from ctspine1k.errors import HubError, NoSpaceError, WorkerError
-from ctspine1k.folders import out_folder
+from ctspine1k.folders import RemoteFolder, out_folder
 from ctspine1k.manifest import begin, read_records
 from ctspine1k.outputs import digest
 from ctspine1k.rows import RowOptions
@@ -214,6 +214,23 @@ def test_a_run_that_is_over_leaves_the_shard_to_the_next(task, name):
     with pytest.raises(WorkerError, match="expected the run that this shard is of, found another one"):
         export_shard(task)
     assert not (task.folder.root / task.shard.path).exists()
+
+
+def test_an_upload_that_outlives_its_run_is_taken_back(task, name, monkeypatch):
+    folder = out_folder(f"memory://late-{name}/out")
+    begin(folder, [], "run")
+    put = RemoteFolder._put
+
+    def slow(self, written, path, **options):
+        put(self, written, path, **options)
+        if path == task.shard.path:
+            begin(folder, [], "the next")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RemoteFolder, "_put", slow)
+        with pytest.raises(WorkerError, match="found another one"):
+            export_shard(replace(task, folder=folder))
+    assert list(folder.files()) == [".ctspine1k/kept.json"]
 
 
 def test_one_shard_at_a_time_in_a_process(task, tmp_path, name, monkeypatch):

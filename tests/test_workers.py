@@ -214,7 +214,7 @@ def test_a_scheduler_file_that_comes_late_is_waited_for(tmp_path):
         start.join()
 
 
-@pytest.mark.parametrize("scheduler", ["none.json", "file", "nonsense", ""])
+@pytest.mark.parametrize("scheduler", ["none.json", "file", "nonsense"])
 def test_a_scheduler_file_that_does_not_come_is_told(tmp_path, monkeypatch, scheduler):
     monkeypatch.setattr("ctspine1k.workers._PATIENCE", 0.1)
     monkeypatch.chdir(tmp_path)
@@ -226,7 +226,7 @@ def test_a_scheduler_file_that_does_not_come_is_told(tmp_path, monkeypatch, sche
         list(done_by_cluster(abs, [1], scheduler, ["work"]))
 
 
-@pytest.mark.parametrize("scheduler", ["xyz://a:1", "tcp://node1"])
+@pytest.mark.parametrize("scheduler", ["xyz://a:1", "tcp://node1", "", "/"])
 def test_what_is_no_scheduler_is_told_at_once(scheduler):
     with pytest.raises(WorkerError, match="no address such as tcp://node1:8786, and no scheduler file"):
         list(done_by_cluster(abs, [1], scheduler, ["work"]))
