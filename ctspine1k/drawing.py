@@ -70,7 +70,8 @@ def draw_cases(
 
 
 def _read_all(cases: Sequence[Case], source: Source) -> Iterator[tuple[Case, VolumePair]]:
-    is_one, skipped = len(cases) == 1, dict[str, str]()
+    is_one = len(cases) == 1
+    skipped: dict[str, str] = {}
     try:
         pairs, missing = pair_files(source, cases, "skip")
     except MissingFilesError as error:

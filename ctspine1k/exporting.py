@@ -288,14 +288,14 @@ class _Export:
         """Make what is missing, and finish; the folder is ours alone meanwhile."""
         entries = self.folder.files()
         _check_target(self.folder, entries, tasks)
-        there = self._there(tasks, read_records(self.folder, entries), verify=verify)
+        there, bad = self._there(tasks, read_records(self.folder, entries), verify=verify)
+        entries = {name: entry for name, entry in entries.items() if name not in bad}
         done = {  # under this policy they had been the same
             path: replace(there[path], policy=task.policy)
             for task in tasks
             if (path := task.shard.path) in there and task.is_made(there[path])
         }
         kept = len(done)
-        entries = self.folder.files()  # without those that turned out bad
         todo = [
             replace(task, replaces=task.shard.path in entries)
             for task in tasks
@@ -306,12 +306,12 @@ class _Export:
         with full_disk_told(self.folder.scratch(), "an export", needed), _stop_told(todo, done):
             if todo:
                 self._check_room(todo, entries)
-                for outcome in self._make(todo, there):
-                    failed |= {
-                        f"{case_id} ({outcome.shard.path})": why for case_id, why in outcome.problems.items()
-                    }
-                    if outcome.record is not None:
-                        done[outcome.shard.path] = outcome.record
+                with contextlib.closing(self._make(todo, there)) as outcomes:
+                    for outcome in outcomes:
+                        path = outcome.shard.path
+                        failed |= {f"{case_id} ({path})": why for case_id, why in outcome.problems.items()}
+                        if outcome.record is not None:
+                            done[path] = outcome.record
             records = [done[task.shard.path] for task in tasks if task.shard.path in done]
             skipped = {case_id: why for record in records for case_id, why in record.skipped.items()}
             sizes = split_sizes(records)
@@ -324,8 +324,11 @@ class _Export:
 
     def _there(
         self, tasks: Sequence[ShardTask], recorded: Mapping[str, Recorded], *, verify: bool
-    ) -> dict[str, ShardRecord]:
-        """Give the records of shards that are what they were, by their path, of whatever options they are."""
+    ) -> tuple[dict[str, ShardRecord], list[str]]:
+        """Give the records of shards that are what they were, of whatever options they are, by their path.
+
+        Delete those that are not, and give their paths, too.
+        """
         there = {path: found.record for path, found in recorded.items() if found.is_sure}
         doubtful = [
             found.record
@@ -334,13 +337,13 @@ class _Export:
             and task.is_made(found.record)
             and (verify or not found.is_sure)
         ]
+        bad: list[str] = []
         if not doubtful:
-            return there
+            return there, bad
         names = [f"verify/{record.path}" for record in doubtful]
         with self.workers.ready() as each:
             verified = each(partial(_verify, self.folder), doubtful, names)
             with contextlib.closing(verified), _bar("Verifying", len(doubtful), "shard") as bar:
-                bad = []
                 for path, is_same in verified:
                     bar.update()
                     if not is_same:
@@ -350,7 +353,7 @@ class _Export:
             del there[path]
         # Size and time may be right: nothing but their absence tells the next run that they are not.
         self.folder.remove(bad)
-        return there
+        return there, bad
 
     def _check_room(self, todo: Sequence[ShardTask], entries: Mapping[str, Entry]) -> None:
         """See that there is room before work begins, where that can be known."""

@@ -268,7 +268,10 @@ class RemoteFolder:
         """List all files below it."""
 
         def listed(filesystem: Any, root: str) -> dict[str, Entry]:
-            found: dict[str, Any] = filesystem.find(root, detail=True)
+            # Else a folder that cannot be listed is passed over in silence.
+            is_walked = not self._is_object_store and not filesystem.async_impl
+            options = {"on_error": _refuse} if is_walked else {}
+            found: dict[str, Any] = filesystem.find(root, detail=True, **options)
             return {
                 posixpath.relpath(path, root): Entry(info["size"], _modified(info))
                 for path, info in found.items()
@@ -308,7 +311,7 @@ class RemoteFolder:
 
     def _put(self, written: Path, name: str, *, again: bool = True) -> None:
         def put(filesystem: Any, root: str) -> None:
-            if self.url.partition("://")[0] in _OBJECT_STORES:  # what is uploaded is there when it is whole
+            if self._is_object_store:  # what is uploaded is there when it is whole
                 filesystem.put_file(str(written), f"{root}/{name}")
                 return
             half = f"{root}/{_SCRATCH}/{uuid.uuid4().hex}"
@@ -338,17 +341,18 @@ class RemoteFolder:
 
         The note of a process of this machine that is gone does not count.
         """
-        mine = f"{_LOCK}.{uuid.uuid4().hex}"
-        with tempfile.TemporaryDirectory(prefix="ctspine1k-") as place:
-            note = Path(place) / mine
-            note.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
-            self._put(note, mine, again=False)  # so that a wrong URL is told at once
+        mine, is_there = f"{_LOCK}.{uuid.uuid4().hex}", False
         try:
+            with tempfile.TemporaryDirectory(prefix="ctspine1k-") as place:
+                note = Path(place) / mine
+                note.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
+                self._put(note, mine, again=False)  # so that a wrong URL is told at once
+            is_there = True
             self._check_others(mine)
             yield
         finally:
-            with contextlib.suppress(OutputError):  # the work may have ended with it
-                self.remove([mine])
+            with contextlib.suppress(OutputError, FileNotFoundError):  # the work may have ended with it
+                self._ask(partial(_remove, name=mine), again=is_there)
 
     def _check_others(self, mine: str) -> None:
         gone = []
@@ -360,6 +364,8 @@ class RemoteFolder:
                 who = f"process {int(holder['pid'])} of {holder['host']}"
             except FileNotFoundError:
                 continue
+            except OutputError:
+                raise
             except (OSError, ValueError, LookupError, TypeError):
                 who = "somebody"
             else:
@@ -393,11 +399,14 @@ class RemoteFolder:
             return tried_again(ask, Exception, (*_ABSENT, PermissionError)) if again else ask()
         except _ABSENT as error:
             failure: Exception = FileNotFoundError(str(error))
-        except (
-            Exception
-        ) as error:  # each file system has errors of its own, which may not go between processes
+        # Each file system has errors of its own, which may not go between processes.
+        except Exception as error:
             failure = self._failed(error)
         raise failure
+
+    @property
+    def _is_object_store(self) -> bool:
+        return self.url.partition("://")[0] in _OBJECT_STORES
 
     def _failed(self, error: Exception) -> OutputError:
         text = " ".join(f"{type(error).__name__}: {error}".split()).replace(self.url, self.describe())
@@ -418,10 +427,19 @@ def _rename(filesystem: Any, half: str, target: str) -> None:
     with contextlib.suppress(OSError):
         filesystem.mv(half, target)
     filesystem.invalidate_cache()
-    if filesystem.exists(half):
-        with contextlib.suppress(*_ABSENT):
-            filesystem.rm_file(target)
-        filesystem.mv(half, target)
+    try:
+        filesystem.info(half)
+    except _ABSENT:
+        return
+    with contextlib.suppress(*_ABSENT):
+        filesystem.rm_file(target)
+    filesystem.mv(half, target)
+
+
+def _refuse(error: Exception) -> None:
+    """Let a folder be gone, and nothing else."""
+    if not isinstance(error, _ABSENT):
+        raise error
 
 
 def _modified(info: dict[str, Any]) -> float | None:

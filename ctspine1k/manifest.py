@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ctspine1k.errors import OutputError, WorkerError
+from ctspine1k.errors import OutputError, WorkerError, shortened
 from ctspine1k.folders import WORKING, Entry, OutFolder
 
 __all__ = [
@@ -85,16 +85,12 @@ def read_records(folder: OutFolder, entries: Mapping[str, Entry]) -> dict[str, R
     """
     found: dict[str, Recorded] = {}
     for name in _noted(entries):
-        try:
-            forgotten, records = _parsed(folder, name)
-        except OutputError:
-            if name == MANIFEST:
-                raise
-            continue  # it was cut off in the middle: the shards are made anew
-        for path in forgotten:
-            found.pop(path, None)
-        for record in records:
-            found[record.path] = Recorded(record, not _is_younger(entries, record.path, name))
+        with contextlib.suppress(FileNotFoundError):  # a run that began meanwhile has dropped it
+            forgotten, records = _parsed(folder, name, folder.read(name))
+            for path in forgotten:
+                found.pop(path, None)
+            for record in records:
+                found[record.path] = Recorded(record, not _is_younger(entries, record.path, name))
     return {
         path: one for path, one in found.items() if path in entries and entries[path].size == one.record.bytes
     }
@@ -109,10 +105,8 @@ def _noted(entries: Mapping[str, Entry]) -> list[str]:
 
 
 def _is_younger(entries: Mapping[str, Entry], name: str, other: str) -> bool:
-    if name not in entries:
-        return False
-    at, other_at = entries[name].modified, entries[other].modified
-    return at is not None and other_at is not None and at > other_at
+    times = [entries[one].modified if one in entries else None for one in (name, other)]
+    return times[0] is not None and times[1] is not None and times[0] > times[1]
 
 
 def note(folder: OutFolder, record: ShardRecord) -> None:
@@ -138,10 +132,20 @@ def _note_of(place: str, path: str) -> str:
     return place + path.replace("/", "-") + ".json"
 
 
-def begin(folder: OutFolder, kept: Iterable[ShardRecord], run: str) -> None:
-    """Have nothing recorded but these, and make it the export of this run, before any shard is touched."""
-    entries = folder.files()
+def begin(folder: OutFolder, kept: Collection[ShardRecord], run: str) -> None:
+    """Have nothing recorded but these, and make it the export of this run, before any shard is touched.
+
+    Raises:
+        WorkerError: a task of the run before has touched one of them, after their records were read.
+    """
     _write(folder, _KEPT, {"run": run, "shards": [asdict(record) for record in kept]})
+    entries = folder.files()
+    now = read_records(folder, entries)
+    if changed := [one.path for one in kept if one.path not in now or now[one.path].record != one]:
+        raise WorkerError(
+            f"{folder.describe()}: expected the shards that were there when this run began, found others at "
+            f"{shortened(changed)}: a worker of a run that was stopped is still busy. Run again."
+        )
     # First what says that the export is whole, and what loads it.
     folder.remove(name for name in (MANIFEST, CARD) if name in entries)
     folder.remove(name for name in entries if name.startswith(_FORGOTTEN))
@@ -184,11 +188,15 @@ def _write(folder: OutFolder, name: str, document: Mapping[str, Any]) -> None:
         path.write_text(text + "\n", encoding="utf-8")
 
 
-def _parsed(folder: OutFolder, name: str) -> tuple[list[str], list[ShardRecord]]:
-    """Read the paths of shards that it forgets, and the records that it has."""
+def _parsed(folder: OutFolder, name: str, data: bytes) -> tuple[list[str], list[ShardRecord]]:
+    """Give the paths of shards that a file forgets, and the records that it has.
+
+    Raises:
+        OutputError: it is a manifest, and none of an export.
+    """
     found = "something else"
     with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        document = json.loads(folder.read(name))
+        document = json.loads(data)
         if (version := document["ctspine1k_export"]) == _FORMAT:
             files = document.get("files")  # of a manifest; elsewhere each shard has its own
             shards = [
@@ -198,6 +206,8 @@ def _parsed(folder: OutFolder, name: str) -> tuple[list[str], list[ShardRecord]]
             forgotten = [str(path) for path in document.get("forgotten", ())]
             return forgotten, [_checked(ShardRecord(**shard)) for shard in shards]
         found = f"format {version}"
+    if name != MANIFEST:  # it was cut off in the middle: its shards are made anew
+        return [], []
     raise OutputError(
         f"{folder.describe()}/{name}",
         f"the manifest of an export, format {_FORMAT}",

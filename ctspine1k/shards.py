@@ -316,7 +316,7 @@ def _unreadable(error: OSError, files: CaseFiles) -> str:
         advice = (
             "All processes and workers must see the raw files: share the folder, or let them use the Hub."
         )
-        return str(FileFormatError(str(error.filename), expected, found, advice))
+        return str(FileFormatError(str(error.filename or files.image.path), expected, found, advice))
     return str(unreadable(str(error.filename or files.image.path), error))
 
 

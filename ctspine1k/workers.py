@@ -18,7 +18,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import CancelledError, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing.synchronize import Event
@@ -141,7 +141,8 @@ def on_cluster(scheduler: str) -> Iterator[Each]:
         except (OSError, ValueError, asyncio.TimeoutError) as error:
             raise _lost(scheduler, error) from error
         if not has_workers:
-            _tell_of_waiting(f"{scheduler} has no workers yet: waiting for some (`dask worker {scheduler}`)")
+            text = f"{scheduler} has no workers yet: waiting for some (`dask worker {scheduler}`)"
+            warnings.warn(text, CTSpine1KWarning, stacklevel=2)
         yield partial(_each_on, client, scheduler)
 
 
@@ -198,7 +199,8 @@ def _address(scheduler: str) -> str:
         if is_hopeless or time.monotonic() > end:
             raise ValueError(f"no address such as tcp://node1:8786, and no scheduler file: {found}")
         if not is_told:
-            _tell_of_waiting(f"{scheduler} is no scheduler file yet: waiting for it, {_PATIENCE:g} s at most")
+            text = f"{scheduler} is no scheduler file yet: waiting for it, {_PATIENCE:g} s at most"
+            warnings.warn(text, CTSpine1KWarning, stacklevel=2)
             is_told = True
         time.sleep(0.1)
 
@@ -209,33 +211,42 @@ def _check_answers(address: str) -> None:
     Raises:
         ConnectionError: there is none.
     """
-    from distributed import rpc
+    from distributed import Security, rpc
+
+    failures: list[Exception] = []
 
     async def ask() -> None:
-        async with rpc(address) as scheduler:
+        # TLS as Dask's configuration has it, which is where its client takes it from.
+        async with rpc(address, connection_args=Security().get_connection_args("client")) as scheduler:
             await asyncio.wait_for(scheduler.identity(), _PATIENCE)
 
-    try:
-        with ThreadPoolExecutor(1) as thread:  # in a notebook, this one has a loop that runs
-            thread.submit(asyncio.run, ask()).result()
-    except Exception as error:  # what another server says can make Dask fail in any way
-        raise ConnectionError(str(error) or "no answer") from error
+    def run() -> None:
+        try:
+            asyncio.run(ask())
+        except Exception as error:  # what another server says can make Dask fail in any way
+            failures.append(error)
+
+    # In a notebook, this thread has a loop that runs. Not a pool's thread: Ctrl-C would wait for it.
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join()
+    if failures:
+        raise ConnectionError(str(failures[0]) or "no answer") from failures[0]
 
 
 @contextlib.contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    """Have a logger not print what we tell, too: of a scheduler that is lost, Dask prints the traceback."""
+    """Have a logger print no tracebacks: of a scheduler that is lost, we tell."""
+
+    def has_none(record: logging.LogRecord) -> bool:
+        return record.exc_info is None
+
     logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+    logger.addFilter(has_none)
     try:
         yield
     finally:
-        logger.setLevel(before)
-
-
-def _tell_of_waiting(text: str) -> None:
-    warnings.warn(text, CTSpine1KWarning, stacklevel=4)
+        logger.removeFilter(has_none)
 
 
 def _result(future: Future[Result], scheduler: str) -> Result:

@@ -94,13 +94,14 @@ def kill_again_and_again(whole: Path, out: Path, options: dict, kills: int, seed
     chance = random.Random(seed)
     ends = halves = 0
     for number in range(kills):
-        goal = chance.randint(len(shards_in(out)), len(shards_in(whole)))
+        there, every = len(shards_in(out)), len(shards_in(whole))
+        goal = min(every, there + chance.randint(1, max(1, (every - there) // 2)))
         process = start(out, {**options, "num_proc": 1 + number % 2})
         wait_until(lambda: len(shards_in(out)) >= goal or process.poll() is not None)  # noqa: B023
         time.sleep(chance.uniform(0, 0.1))
         process.kill()
         printed, _ = process.communicate()
-        halves += 0 < len(shards_in(out)) < len(shards_in(whole))
+        halves += 0 < len(shards_in(out)) < every
         if printed:  # it was too fast for us
             ends += 1
             assert same(out, whole)

@@ -14,10 +14,12 @@ from typing import ClassVar
 
 import fsspec
 import pytest
+from fsspec import AbstractFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from ctspine1k.errors import BusyError, MissingPackageError, OutputError
 from ctspine1k.folders import WORKING, RemoteFolder, out_folder
+from ctspine1k.manifest import MANIFEST, read_records
 
 
 @pytest.fixture(params=["local", "s3", "memory"])
@@ -152,15 +154,22 @@ class Odd(MemoryFileSystem):
             raise self.faults.pop()
 
     def mv(self, path1, path2, **options):
+        self._fail()
         if self.replaces != "yes" and self.exists(path2):
             if self.replaces == "silently not":
                 return
             raise FileExistsError(path2)
         super().mv(path1, path2, **options)
 
-    def find(self, *arguments, **options):
+    find = AbstractFileSystem.find  # which asks `ls`, and is what most file systems have
+
+    def ls(self, *arguments, **options):
         self._fail()
-        return super().find(*arguments, **options)
+        return super().ls(*arguments, **options)
+
+    def info(self, *arguments, **options):
+        self._fail()
+        return super().info(*arguments, **options)
 
     def _open(self, *arguments, **options):
         self._fail()
@@ -226,6 +235,41 @@ def test_a_place_that_cannot_be_reached_is_told_at_once(monkeypatch):
     with pytest.raises(OutputError, match=message), out_folder("s3://bucket/out").only_writer():
         pass
     fsspec.filesystem("s3").clear_instance_cache()
+
+
+def test_a_file_is_there_or_it_is_told(odd):
+    """Whatever fails on the way, and however often."""
+    for failures in range(12):
+        Odd.faults[:] = [ConnectionResetError() for _ in range(failures)]
+        with contextlib.suppress(OutputError):
+            write(odd, f"3d/{failures}", b"abc")
+            Odd.faults.clear()
+            assert odd.read(f"3d/{failures}") == b"abc"
+
+
+def test_a_store_that_does_not_answer_is_no_lock_and_no_record(odd):
+    write(odd, ".export.lock.1", b"{}")
+    check_others = RemoteFolder._check_others
+
+    def fail_at_the_lock(folder, mine):
+        files = folder.files()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(RemoteFolder, "files", lambda _: files)
+            Odd.faults[:] = [ConnectionResetError() for _ in range(3)]
+            check_others(folder, mine)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RemoteFolder, "_check_others", fail_at_the_lock)
+        with pytest.raises(OutputError, match="found ConnectionResetError"), odd.only_writer():
+            pass
+    assert list(odd.files()) == [".export.lock.1"]
+    odd.remove([".export.lock.1"])
+    for name in (MANIFEST, ".ctspine1k/kept.json"):
+        write(odd, name, b"{}")
+        files = odd.files()
+        Odd.faults[:] = [ConnectionResetError() for _ in range(3)]
+        with pytest.raises(OutputError, match="found ConnectionResetError"):
+            read_records(odd, {name: files[name]})
 
 
 @pytest.mark.parametrize("replaces", ["no", "silently not"])

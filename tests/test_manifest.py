@@ -113,6 +113,18 @@ def test_shards_may_be_of_other_states_of_the_same_raw_file(folder):
     assert known(folder) == {A.path: A, B.path: other}
 
 
+def test_a_task_of_the_run_before_that_is_still_busy_is_told(folder):
+    begin(folder, [A, B], "first")
+    kept = list(known(folder).values())
+    forget(folder, A.path)  # a task of the first
+    make(folder, A.path, size=100)
+    other = record(A.path, inputs="other")
+    note(folder, other)
+    with pytest.raises(WorkerError, match=rf"found others at {A.path}: a worker of a run that was stopped"):
+        begin(folder, kept, "second")
+    assert known(folder) == {A.path: other, B.path: B}
+
+
 def test_where_there_is_a_manifest_it_alone_counts(folder):
     """The rest may have been about to be deleted when a run was killed."""
     begin(folder, [record(A.path, inputs="old")], "run")
