@@ -7,6 +7,7 @@ import importlib.metadata
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -36,6 +37,11 @@ os.environ.update(ENVIRONMENT)
 for _name in ("HF_HUB_OFFLINE", "HF_TOKEN", "HF_DATASETS_CACHE", "HF_HUB_CACHE", "http_proxy", "HTTP_PROXY"):
     os.environ.pop(_name, None)
 
+
+# Signals that whoever started the tests has them ignore, as nohup does, are not ignored by what they start.
+for _signal in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_signal) == signal.SIG_IGN:
+        signal.signal(_signal, lambda *_: None)
 
 # How long an example takes is the machine's affair, not a property of the code.
 hypothesis.settings.register_profile(

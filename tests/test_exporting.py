@@ -783,7 +783,6 @@ def test_a_scheduler_that_is_lost_is_told_and_what_is_done_is_kept(many, out, tm
     _, told = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "expected a Dask scheduler, found none, or lost it" in told
-    assert "distributed.client - ERROR" not in told  # it would print a traceback of its own
     _, kept, _ = finish(out, options)
     assert kept >= 1  # of each worker's last shard there may be no record yet
 

@@ -188,7 +188,7 @@ def test_work_that_kills_its_workers_is_told_and_the_rest_is_done(tmp_path):
 
 
 @pytest.mark.parametrize("during", ["work", "the handing over of a result"])
-def test_a_scheduler_that_is_lost_is_told(tmp_path, during):
+def test_a_scheduler_that_is_lost_is_told(tmp_path, during, caplog):
     second = 60 if during == "work" else 0
     with (
         cluster.scheduler(tmp_path) as address,
@@ -207,6 +207,7 @@ def test_a_scheduler_that_is_lost_is_told(tmp_path, during):
         with pytest.raises(WorkerError, match="expected a Dask scheduler, found none, or lost it"):
             next(results)
         end.join()
+    assert [record.message for record in caplog.records if record.exc_info] == []  # Dask's tracebacks
 
 
 def test_an_error_of_the_work_is_no_lost_scheduler(tmp_path):
