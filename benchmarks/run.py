@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -241,16 +241,21 @@ def scan_rows(scratch: Path, slices: int, turns: int) -> list[Row]:
             ours, inflating = f"{way} {processes}", f"inflate {processes}"
             rows.append(compare(what, times, ours, inflating, ">= 0.6", unit="s"))
     shutil.rmtree(root)
-    long = scratch / "scans-600"
-    long.mkdir()
-    make_cases(long, 600, 2)
-    for way, runs in conversions(long, ["scan 1", "verify 1"], 2, 1, counted_from=0).items():
-        peak = runs[0]["peak_mb"]
+    for way, peak in peaks(scratch, ["scan 1", "verify 1"]).items():
         rows.append(
             Row(f"peak memory, 600 slices, {way[:-2]}", f"{peak:,.0f} MB", "600 MB", peak / 600, "<= 1.0")
         )
-    shutil.rmtree(long)
     return rows
+
+
+def peaks(scratch: Path, names: Sequence[str], slices: int = 600) -> dict[str, float]:
+    """Peak memory of each way, in MB, on two long cases."""
+    root = scratch / "long"
+    root.mkdir()
+    make_cases(root, slices, 2)
+    found = {way: runs[0]["peak_mb"] for way, runs in conversions(root, names, 2, 1, counted_from=0).items()}
+    shutil.rmtree(root)
+    return found
 
 
 def export_rows(scratch: Path, slices: int, turns: int) -> list[Row]:
@@ -275,13 +280,8 @@ def export_rows(scratch: Path, slices: int, turns: int) -> list[Row]:
             compare(f"export {name}, a volume", times, f"export {name}", f"to_parquet {name}", unit="s"),
         ]
     shutil.rmtree(root)
-    long = scratch / "exports-600"
-    long.mkdir()
-    make_cases(long, 600, 2)
-    for way, runs in conversions(long, ["export 3d", "export 2d"], 2, 1, counted_from=0).items():
-        peak = runs[0]["peak_mb"]
+    for way, peak in peaks(scratch, ["export 3d", "export 2d"]).items():
         rows.append(Row(f"peak memory, 600 slices, {way}", f"{peak:,.0f} MB", "a slice", peak / 600))
-    shutil.rmtree(long)
     return rows
 
 

@@ -225,8 +225,8 @@ class CTSpine1K(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
             self._clear_leftovers()
         pairs, missing = config.pairs
         if missing:
-            for case_id, what in missing.missing.items():
-                self._skip(case_id, f"no {what} file", dl_manager.is_streaming)
+            for case_id, reason in missing.reasons.items():
+                self._skip(case_id, reason, dl_manager.is_streaming)
         if dl_manager.is_streaming:
             jobs = [_Job(pair.case, pair.image, pair.mask) for pair in pairs]
         else:

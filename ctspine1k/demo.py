@@ -53,7 +53,6 @@ def draw_phantom(root: Path) -> Path:
     Raises:
         MissingPackageError: pictures need ``ctspine1k[preview]``.
     """
-    (path,) = draw_cases(
-        [load_catalog()["1.3.6.1.4.1.9328.50.4.0650"]], find_source(data_dir=root), root / "preview.png"
-    )
+    cases = [load_catalog()[PHANTOM_CASES[-1]]]
+    (path,) = draw_cases(cases, find_source(data_dir=root), root / "preview.png")
     return path

@@ -79,7 +79,7 @@ def _read_all(cases: Sequence[Case], source: Source) -> Iterator[tuple[Case, Vol
         raise MissingFilesError(error.missing, error.selected, error.where, advice) from None
     if missing:
         warnings.warn(missing.summary, SkippedCasesWarning, stacklevel=4)
-        skipped |= {case_id: f"no {kinds} file" for case_id, kinds in missing.missing.items()}
+        skipped |= missing.reasons
     for files in tqdm(pairs, desc="Drawing", unit="case", disable=is_one or not is_terminal()):
         try:
             with bars_on_a_terminal():

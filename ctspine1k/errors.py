@@ -128,6 +128,11 @@ class MissingFilesError(CTSpine1KError, FileNotFoundError):
         return type(self), (self.missing, self.selected, self.where, self.advice)
 
     @property
+    def reasons(self) -> dict[str, str]:
+        """Why each such case is left out where it is skipped, by its id."""
+        return {case_id: f"no {what} file" for case_id, what in self.missing.items()}
+
+    @property
     def summary(self) -> str:
         """What is missing, without what to do about it."""
         named = shortened(f"{case_id} ({what})" for case_id, what in self.missing.items())

@@ -259,7 +259,7 @@ class _Export:
             case_id: (self.place.state(pair.image), self.place.state(pair.mask))
             for case_id, pair in files.items()
         }
-        absent = {} if missing is None else missing.missing
+        absent = {} if missing is None else missing.reasons
         options = {one.config: one for one in self.options}
         pinned, run = self.place.pinned(), uuid.uuid4().hex
         tasks = []
@@ -271,9 +271,7 @@ class _Export:
                     files=tuple(files[case_id] for case_id in there),
                     states=tuple(states[case_id] for case_id in there),
                     missing={
-                        one.case_id: f"no {absent[one.case_id]} file"
-                        for one in shard.cases
-                        if one.case_id in absent
+                        one.case_id: absent[one.case_id] for one in shard.cases if one.case_id in absent
                     },
                     options=options[shard.config],
                     on_error=self.on_error,

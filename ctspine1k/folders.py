@@ -360,13 +360,13 @@ class RemoteFolder:
             if name == mine or not name.startswith(_LOCK):
                 continue
             try:
-                holder = json.loads(self.read(name))
-                who = f"process {int(holder['pid'])} of {holder['host']}"
+                data = self.read(name)
             except FileNotFoundError:
                 continue
-            except OutputError:
-                raise
-            except (OSError, ValueError, LookupError, TypeError):
+            try:
+                holder = json.loads(data)
+                who = f"process {int(holder['pid'])} of {holder['host']}"
+            except (ValueError, LookupError, TypeError):
                 who = "somebody"
             else:
                 if _is_gone(holder):
