@@ -4,7 +4,7 @@
 """
 
 try:
-    from ctspine1k.builder import CTSpine1K
+    from ctspine1k.rows.builder import CTSpine1K
 except ImportError as error:
     raise ImportError(
         f"this script needs the package ctspine1k ({error}): run `pip install .` in a checkout of "

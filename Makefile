@@ -45,11 +45,11 @@ bench: .venv/bench/ready
 	.venv/bench/bin/python benchmarks/run.py --out benchmarks/results
 
 test-torch: .venv/bench/ready
-	.venv/bench/bin/pytest tests/with_torch.py
+	.venv/bench/bin/pytest tests/storage/with_torch.py
 
 # Kills exports, at random moments and before every change of a file: what they leave must be whole in the end.
 chaos: .venv/newest/ready
-	PYTHONPATH=tests $(NEWEST)/python tests/killing.py $(KILLS)
+	PYTHONPATH=tests $(NEWEST)/python -m support.killing $(KILLS)
 
 clean:
 	rm -rf .venv build dist

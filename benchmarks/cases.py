@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 
 import ctspine1k
-from ctspine1k.phantom import make_phantom
+from ctspine1k.demo.phantom import make_phantom
 
 #: Cases of one source, all of the split "train".
 CASES = [case.case_id for case in ctspine1k.load_catalog().where(split="train", source="MSD-T10")]

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from cases import CASES, make_cases
 
 import ctspine1k
-from ctspine1k.rows import RowOptions, case_batches
-from ctspine1k.shards import _plain, _schema, _settings
+from ctspine1k.exports.shards import _plain, _schema, _settings
+from ctspine1k.rows.batches import RowOptions, case_batches
 
 
 def variants(schema: pa.Schema) -> dict[str, dict[str, Any]]:

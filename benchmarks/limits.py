@@ -21,8 +21,8 @@ from cases import make_cases
 from run import corner, in_turn, load, median_ms, part, part_of, whole
 
 import ctspine1k
-from ctspine1k.boxes import StoredArray, _parts, require_blosc2
-from ctspine1k.threads import spread, usable_threads
+from ctspine1k.running.threads import spread, usable_threads
+from ctspine1k.storage.chunks import StoredArray, _parts, require_blosc2
 
 
 def chunks_of(stored: StoredArray, where: tuple[slice, ...]) -> list[Any]:

@@ -19,43 +19,43 @@ from typing import TYPE_CHECKING, Any
 from ctspine1k import errors as errors
 
 if TYPE_CHECKING:
-    from ctspine1k import vertebrae as vertebrae
-    from ctspine1k.catalog import Case as Case
-    from ctspine1k.catalog import Catalog as Catalog
-    from ctspine1k.catalog import Issue as Issue
-    from ctspine1k.catalog import load_catalog as load_catalog
-    from ctspine1k.checks import verify_files as verify_files
+    from ctspine1k.catalog.cases import Case as Case
+    from ctspine1k.catalog.cases import Catalog as Catalog
+    from ctspine1k.catalog.cases import Issue as Issue
+    from ctspine1k.catalog.cases import load_catalog as load_catalog
+    from ctspine1k.checks.scan import scan_files as scan_files
+    from ctspine1k.checks.verify import verify_files as verify_files
     from ctspine1k.errors import CTSpine1KError as CTSpine1KError
-    from ctspine1k.exporting import export_parquet as export_parquet
-    from ctspine1k.lazy import LazyDataset as LazyDataset
-    from ctspine1k.loading import load_dataset as load_dataset
-    from ctspine1k.pictures import preview as preview
-    from ctspine1k.rawfiles import RawFile as RawFile
-    from ctspine1k.reader import VolumePair as VolumePair
-    from ctspine1k.reader import read_pair as read_pair
-    from ctspine1k.scanning import scan_files as scan_files
-    from ctspine1k.selection import download_files as download_files
-    from ctspine1k.selection import list_files as list_files
+    from ctspine1k.exports.parquet import export_parquet as export_parquet
+    from ctspine1k.files.raw import RawFile as RawFile
+    from ctspine1k.files.selection import download_files as download_files
+    from ctspine1k.files.selection import list_files as list_files
+    from ctspine1k.pictures.figures import preview as preview
+    from ctspine1k.rows.load import load_dataset as load_dataset
+    from ctspine1k.storage.lazy import LazyDataset as LazyDataset
+    from ctspine1k.volumes import vertebrae as vertebrae
+    from ctspine1k.volumes.cases import VolumePair as VolumePair
+    from ctspine1k.volumes.cases import read_pair as read_pair
 
 __version__ = "0.1.0"
 
 _MODULES = {
     "CTSpine1KError": "errors",
-    "Case": "catalog",
-    "Catalog": "catalog",
-    "Issue": "catalog",
-    "LazyDataset": "lazy",
-    "RawFile": "rawfiles",
-    "VolumePair": "reader",
-    "download_files": "selection",
-    "export_parquet": "exporting",
-    "list_files": "selection",
-    "load_catalog": "catalog",
-    "load_dataset": "loading",
-    "preview": "pictures",
-    "read_pair": "reader",
-    "scan_files": "scanning",
-    "verify_files": "checks",
+    "Case": "catalog.cases",
+    "Catalog": "catalog.cases",
+    "Issue": "catalog.cases",
+    "LazyDataset": "storage.lazy",
+    "RawFile": "files.raw",
+    "VolumePair": "volumes.cases",
+    "download_files": "files.selection",
+    "export_parquet": "exports.parquet",
+    "list_files": "files.selection",
+    "load_catalog": "catalog.cases",
+    "load_dataset": "rows.load",
+    "preview": "pictures.figures",
+    "read_pair": "volumes.cases",
+    "scan_files": "checks.scan",
+    "verify_files": "checks.verify",
 }
 
 __all__ = ["__version__", "errors", "vertebrae", *_MODULES]
@@ -63,7 +63,7 @@ __all__ = ["__version__", "errors", "vertebrae", *_MODULES]
 
 def __getattr__(name: str) -> Any:
     if name == "vertebrae":
-        return importlib.import_module(f"{__name__}.vertebrae")
+        return importlib.import_module(f"{__name__}.volumes.vertebrae")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

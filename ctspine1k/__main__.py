@@ -2,6 +2,6 @@
 
 import sys
 
-from ctspine1k.cli import main
+from ctspine1k.cli.main import main
 
 sys.exit(main())

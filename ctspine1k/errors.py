@@ -119,13 +119,13 @@ class MissingFilesError(CTSpine1KError, FileNotFoundError):
         selected: how many cases were asked for.
     """
 
-    def __init__(self, missing: Mapping[str, str], selected: int, where: str, advice: str) -> None:
+    def __init__(self, missing: Mapping[str, str], selected: int, where: str, hint: str) -> None:
         # FileNotFoundError reads several arguments as errno and names: hand it the message only.
         super().__init__(f"{len(missing):,} of {selected:,} cases lack raw files in {where}")
-        self.missing, self.selected, self.where, self.advice = dict(missing), selected, where, advice
+        self.missing, self.selected, self.where, self.hint = dict(missing), selected, where, hint
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.missing, self.selected, self.where, self.advice)
+        return type(self), (self.missing, self.selected, self.where, self.hint)
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -139,7 +139,7 @@ class MissingFilesError(CTSpine1KError, FileNotFoundError):
         return f"{self.args[0]}: {named}"
 
     def __str__(self) -> str:
-        return f"{self.summary}. {self.advice}"
+        return f"{self.summary}. {self.hint}"
 
 
 class AmbiguousFilesError(CTSpine1KError, ValueError):
@@ -159,13 +159,13 @@ class AmbiguousFilesError(CTSpine1KError, ValueError):
 class ChecksumError(CTSpine1KError, ValueError):
     """A file that was transferred differs from what the Hub records. ``measure`` is "size" or "sha256"."""
 
-    def __init__(self, file: str, measure: str, expected: str, found: str, advice: str) -> None:
-        super().__init__(file, measure, expected, found, advice)
+    def __init__(self, file: str, measure: str, expected: str, found: str, hint: str) -> None:
+        super().__init__(file, measure, expected, found, hint)
         self.file, self.measure, self.expected, self.found = file, measure, expected, found
-        self.advice = advice
+        self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.measure} is {self.found}, the Hub says {self.expected}. {self.advice}"
+        return f"{self.file}: {self.measure} is {self.found}, the Hub says {self.expected}. {self.hint}"
 
 
 class NothingLeftError(CTSpine1KError, ValueError):
@@ -190,61 +190,61 @@ class HubError(CTSpine1KError, ConnectionError):
 class NoSpaceError(CTSpine1KError, OSError):
     """Less disk is free than is needed for ``purpose``; ``needed`` and ``free`` are bytes."""
 
-    def __init__(self, folder: str, purpose: str, needed: int, free: int, advice: str) -> None:
+    def __init__(self, folder: str, purpose: str, needed: int, free: int, hint: str) -> None:
         # OSError reads several arguments as errno and names: hand it none.
         super().__init__()
         self.folder, self.purpose, self.needed, self.free = folder, purpose, needed, free
-        self.advice = advice
+        self.hint = hint
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.folder, self.purpose, self.needed, self.free, self.advice)
+        return type(self), (self.folder, self.purpose, self.needed, self.free, self.hint)
 
     def __str__(self) -> str:
         return (
             f"{self.folder}: expected room for {self.purpose} of {_size(self.needed)}, found "
-            f"{_size(self.free)} free. {self.advice}"
+            f"{_size(self.free)} free. {self.hint}"
         )
 
 
 class StoredArrayError(CTSpine1KError, ValueError):
     """Voxels in compact storage that cannot be read: which row and column, expected, found, what to do."""
 
-    def __init__(self, name: str, expected: str, found: str, advice: str = "") -> None:
-        super().__init__(name, expected, found, advice)
+    def __init__(self, name: str, expected: str, found: str, hint: str = "") -> None:
+        super().__init__(name, expected, found, hint)
         self.name, self.expected, self.found = name, expected, found
-        self.advice = advice or (
+        self.hint = hint or (
             "It is damaged: convert again, or restore a copy. ctspine1k.LazyDataset(...).verify() names all "
             "such rows of a data set."
         )
 
     def __str__(self) -> str:
-        return f"{self.name}: expected {self.expected}, found {self.found}. {self.advice}"
+        return f"{self.name}: expected {self.expected}, found {self.found}. {self.hint}"
 
 
 class ScanTableError(CTSpine1KError, ValueError):
     """A table of a scan that is none, or that does not tell of the files as they are."""
 
-    def __init__(self, path: str, expected: str, found: str, advice: str = "") -> None:
-        super().__init__(path, expected, found, advice)
+    def __init__(self, path: str, expected: str, found: str, hint: str = "") -> None:
+        super().__init__(path, expected, found, hint)
         self.path, self.expected, self.found = path, expected, found
-        self.advice = advice or (
+        self.hint = hint or (
             "Run `ctspine1k scan` (or ctspine1k.scan_files) on these files, which measures what is new and "
             "keeps the rest."
         )
 
     def __str__(self) -> str:
-        return f"{self.path}: expected {self.expected}, found {self.found}. {self.advice}"
+        return f"{self.path}: expected {self.expected}, found {self.found}. {self.hint}"
 
 
 class OutputError(CTSpine1KError, ValueError):
     """A folder that is to be written to, and cannot be, or holds what is not ours to replace."""
 
-    def __init__(self, path: str, expected: str, found: str, advice: str) -> None:
-        super().__init__(path, expected, found, advice)
-        self.path, self.expected, self.found, self.advice = path, expected, found, advice
+    def __init__(self, path: str, expected: str, found: str, hint: str) -> None:
+        super().__init__(path, expected, found, hint)
+        self.path, self.expected, self.found, self.hint = path, expected, found, hint
 
     def __str__(self) -> str:
-        return f"{self.path}: expected {self.expected}, found {self.found}. {self.advice}"
+        return f"{self.path}: expected {self.expected}, found {self.found}. {self.hint}"
 
 
 class BusyError(CTSpine1KError, RuntimeError):
@@ -279,12 +279,12 @@ class MissingPackageError(CTSpine1KError, ImportError):
 class CaseError(CTSpine1KError, ValueError):
     """A case whose files cannot be used: which file, what was expected, what was found, what to do."""
 
-    def __init__(self, file: str, expected: str, found: str, advice: str) -> None:
-        super().__init__(file, expected, found, advice)
-        self.file, self.expected, self.found, self.advice = file, expected, found, advice
+    def __init__(self, file: str, expected: str, found: str, hint: str) -> None:
+        super().__init__(file, expected, found, hint)
+        self.file, self.expected, self.found, self.hint = file, expected, found, hint
 
     def __str__(self) -> str:
-        return f"{self.file}: expected {self.expected}, found {self.found}. {self.advice}"
+        return f"{self.file}: expected {self.expected}, found {self.found}. {self.hint}"
 
 
 class FileFormatError(CaseError):

@@ -17,11 +17,11 @@ from functools import partial
 from pathlib import Path
 
 import hypothesis
-import loopback  # noqa: F401 (imported for what it does)
 import pytest
-from compare import CONFIGS, wanted
-from hub import Hub, Repo
-from volumes import ALL_IDS, IDS, SIZE, files_of, save_case
+from support import loopback  # noqa: F401 (imported for what it does)
+from support.compare import CONFIGS, wanted
+from support.hub import Hub, Repo
+from support.volumes import ALL_IDS, IDS, SIZE, files_of, save_case
 
 # Before anything imports huggingface_hub or datasets: both read these once.
 HUB = Hub()
@@ -50,7 +50,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("tests")
 
 _RUNS_SCRIPTS = importlib.metadata.version("datasets").startswith("3.")
-collect_ignore = ["test_script_on_4.py" if _RUNS_SCRIPTS else "test_script_on_3.py"]
+collect_ignore = [f"rows/test_script_on_{4 if _RUNS_SCRIPTS else 3}.py"]
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run Python code in a process of its own, in our environment, and with no way out either."""
     guard = tmp_path / "guard"
     guard.mkdir()
-    shutil.copy(Path(__file__).parent / "loopback.py", guard / "sitecustomize.py")
+    shutil.copy(Path(__file__).parent / "support" / "loopback.py", guard / "sitecustomize.py")
     # Of the code under test, not of an installed one.
     path = os.pathsep.join(map(str, [guard, Path(__file__).parent.parent]))
 

@@ -12,16 +12,16 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
-from hub import Repo
-from volumes import nifti
+from support.hub import Repo
+from support.paths import ROOT
+from support.volumes import nifti
 
 import ctspine1k
-from ctspine1k.catalog import ISSUE_KINDS
-from ctspine1k.checks import CHECKS
-from ctspine1k.cli import main
+from ctspine1k.catalog.cases import ISSUE_KINDS
+from ctspine1k.checks.verify import CHECKS
+from ctspine1k.cli.main import main
 from ctspine1k.errors import SkippedCasesWarning
 
-ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 _FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS

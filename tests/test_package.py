@@ -1,18 +1,16 @@
 """What is shipped, what it offers, and what importing it does."""
 
 import inspect
-import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
 import ctspine1k
-from ctspine1k.builder import CTSpine1KConfig
-
-ROOT = Path(__file__).parent.parent
+from ctspine1k.rows.builder import CTSpine1KConfig
 
 
 def test_public_names_are_these():
@@ -93,64 +91,6 @@ def test_options_are_the_configs_with_the_same_defaults():
     assert arguments["repo_id"].default == config.repo
 
 
-#: Each module imports from those before it, and from no other.
-ORDER = [
-    "errors",
-    "catalog",
-    "citations",
-    "vertebrae",
-    "rawfiles",
-    "outputs",
-    "sources",
-    "tables",
-    "selection",
-    "scaling",
-    "threads",
-    "growing",
-    "orientation",
-    "reader",
-    "measures",
-    "workers",
-    "scanning",
-    "plausibility",
-    "checks",
-    "views",
-    "pictures",
-    "drawing",
-    "boxes",
-    "compact",
-    "lazy",
-    "rows",
-    "skipped",
-    "builder",
-    "loading",
-    "retries",
-    "folders",
-    "manifest",
-    "shards",
-    "card",
-    "casetable",
-    "exporting",
-    "phantom",
-    "demo",
-    "cli",
-    "__main__",
-]
-
-
-def test_imports_go_one_way():
-    package = Path(ctspine1k.__file__).parent
-    modules = {path.stem for path in package.glob("*.py")} - {"__init__"}
-    assert modules == set(ORDER)
-    for module in modules:
-        imported = set(
-            re.findall(
-                r"^\s*from ctspine1k\.(\w+) import", (package / f"{module}.py").read_text(), re.MULTILINE
-            )
-        )
-        assert imported <= set(ORDER[: ORDER.index(module)]), module
-
-
 IMPORT = """
 import sys
 opened = []
@@ -183,7 +123,7 @@ sys.addaudithook(lambda event, args: seen.append(event) if event in ("socket.con
 import ctspine1k
 for name in ctspine1k.__all__:
     getattr(ctspine1k, name)
-import ctspine1k.builder, ctspine1k.cli, ctspine1k.phantom
+import ctspine1k.rows.builder, ctspine1k.cli.main, ctspine1k.demo.phantom
 print(seen)
 """
     run = python(code)
@@ -213,13 +153,13 @@ def wheel(tmp_path_factory) -> Path:
 def test_facts_travel_in_the_wheel(wheel, tmp_path, python):
     names = zipfile.ZipFile(wheel).namelist()
     assert {
-        "ctspine1k/data_split.txt",
-        "ctspine1k/cases.csv",
-        "ctspine1k/special_cases/sacral_lumbarization.txt",
-        "ctspine1k/special_cases/lumbar_sacralization.txt",
-        "ctspine1k/special_cases/known_issues.csv",
-        "ctspine1k/citations.bib",
-        "ctspine1k/vertebrae.csv",
+        "ctspine1k/catalog/facts/ctspine1k/data_split.txt",
+        "ctspine1k/catalog/facts/ctspine1k/cases.csv",
+        "ctspine1k/catalog/facts/ctspine1k/special_cases/sacral_lumbarization.txt",
+        "ctspine1k/catalog/facts/ctspine1k/special_cases/lumbar_sacralization.txt",
+        "ctspine1k/catalog/facts/ctspine1k/special_cases/known_issues.csv",
+        "ctspine1k/catalog/facts/ctspine1k/citations.bib",
+        "ctspine1k/catalog/facts/vertebrae.csv",
         "ctspine1k/py.typed",
     } <= set(names)
     assert not [name for name in names if name.endswith((".nii", ".nii.gz")) or "test" in name]

@@ -1,0 +1,1 @@
+"""What is known of cases and data sets, without reading one of their files."""

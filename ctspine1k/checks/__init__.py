@@ -1,0 +1,1 @@
+"""What is in the files, and whether it is whole, consistent and plausible."""

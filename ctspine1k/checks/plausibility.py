@@ -1,0 +1,203 @@
+"""Whether the labels of a case are plausible, by its measures alone.
+
+Which labels occur, their order and distance along the spine, their size and pieces, and whether they lie on
+bone. What pixels cannot show is not found: that all labels are off by one, that left and right are swapped, a
+variant of the anatomy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
+from statistics import mean, median
+from typing import TypeAlias
+
+from ctspine1k.checks.measure import CaseMeasures, VertebraMeasures
+from ctspine1k.errors import shortened
+from ctspine1k.volumes.orientation import axis_along
+from ctspine1k.volumes.vertebrae import name, region
+
+__all__ = ["implausible"]
+
+#: Whole vertebrae: half the least and 1.4 times the greatest volume (cm3) of each region in the masks of 80
+#: subjects of VerSe 2019, as measured by the project SegQC-xnat (reference_verse_v1.json).
+_VOLUME_CM3 = {"cervical": (4.0, 37.0), "thoracic": (8.0, 94.0), "lumbar": (18.0, 139.0)}
+
+#: In the same masks the mean HU of a vertebra is 157 or more; osteoporosis and a loose mask lower it.
+_MEAN_HU = (80.0, 1000.0)
+
+#: HU by which labels exceed what is beside them: about 200 where they lie on bone in the CT that the tests
+#: read, and below 60 where they are moved by 10 mm to the side or 20 mm to the back.
+_CONTRAST_HU = 70.0
+
+#: Against its neighbours, a vertebra's volume, or its distance, may be so many times theirs.
+_VOLUME_RATIO = (0.6, 1.7)
+_DISTANCE_RATIO = (0.6, 1.6)
+
+#: So much of a vertebra may lie apart from its largest piece, and so many times as high as its neighbours may
+#: it be.
+_APART = 0.01
+_HEIGHT_RATIO = 2.0
+
+#: Where the centre of gravity lies within a vertebra from back to front, from -0.5 to 0.5: the body is in
+#: front of the processes, so it is positive.
+_BACKWARDS = -0.04
+
+#: What was expected and what was found; None where all is well.
+_Strange: TypeAlias = "tuple[str, str] | None"
+
+
+def implausible(measures: CaseMeasures) -> Iterator[tuple[str, str, str]]:
+    """Yield what is strange about the labels of a case: the check, what it expected, and what it found."""
+    if not measures.vertebrae:
+        yield "no_labels", "labelled vertebrae", "background alone"
+        return
+    for check, look in _LOOKS.items():
+        if strange := look(measures):
+            yield check, *strange
+
+
+def _gap(measures: CaseMeasures) -> _Strange:
+    labels = [vertebra.label for vertebra in measures.vertebrae]
+    missing = sorted(set(range(labels[0], labels[-1])) - set(labels))
+    if not missing:
+        return None
+    return f"all labels from {name(labels[0])} to {name(labels[-1])}", f"no {_named(missing)}"
+
+
+def _steps(measures: CaseMeasures) -> list[tuple[int, int, float]]:
+    """From each label to the next that occurs: both, and by how much it lies higher (mm)."""
+    return [
+        (upper.label, lower.label, lower.centroid_mm[2] - upper.centroid_mm[2])
+        for upper, lower in pairwise(measures.vertebrae)
+    ]
+
+
+def _order(measures: CaseMeasures) -> _Strange:
+    steps = _steps(measures)
+    wrong = [f"{name(lower)} above {name(upper)}" for upper, lower, rise in steps if rise >= 0]
+    if not wrong or len(wrong) == len(steps):  # all of them: see `_upside_down`
+        return None
+    return "each vertebra below the one before", shortened(wrong)
+
+
+def _upside_down(measures: CaseMeasures) -> _Strange:
+    steps = _steps(measures)
+    if not steps or any(rise < 0 for *_, rise in steps):
+        return None
+    first, last = measures.vertebrae[0].label, measures.vertebrae[-1].label
+    return f"{name(first)} above {name(last)}, by the header", "it below"
+
+
+def _distance(measures: CaseMeasures) -> _Strange:
+    whole = [vertebra for vertebra in measures.vertebrae if _is_whole(vertebra, measures)]
+    distances = {
+        upper.label: math.dist(upper.centroid_mm, lower.centroid_mm)
+        for upper, lower in pairwise(whole)
+        if lower.label == upper.label + 1
+    }
+    wrong = [
+        f"{name(upper)} to {name(upper + 1)} {found:.0f} mm ({usual:.0f} mm beside it)"
+        for upper, found, usual in _beside(distances)
+        if not _DISTANCE_RATIO[0] <= found / usual <= _DISTANCE_RATIO[1]
+    ]
+    return ("neighbours as far apart as those beside them", shortened(wrong)) if wrong else None
+
+
+def _pieces(measures: CaseMeasures) -> _Strange:
+    along = axis_along(measures.orientation, "S")
+    heights = (
+        {v.label: float(v.stop[along[0]] - v.start[along[0]]) for v in measures.vertebrae} if along else {}
+    )
+    apart = {v.label: v.voxels - v.largest_component for v in measures.vertebrae}
+    wrong = {
+        v.label: f"{name(v.label)} in {v.components} pieces, {apart[v.label]:,} voxels apart"
+        for v in measures.vertebrae
+        if _is_whole(v, measures) and apart[v.label] >= _APART * v.voxels
+    }
+    # One label at two levels, also where the scan cuts it or they touch; but not by a few voxels far away.
+    stray = {v.label for v in measures.vertebrae if 0 < apart[v.label] < _APART * v.voxels}
+    whole = {v.label: heights[v.label] for v in measures.vertebrae if heights and _is_whole(v, measures)}
+    for number, height, usual in _beside(heights, whole):
+        if height >= _HEIGHT_RATIO * usual and number not in stray:
+            wrong.setdefault(number, f"{name(number)} {height / usual:.1f} times as high as those beside it")
+    return ("each vertebra in one piece", shortened(wrong.values())) if wrong else None
+
+
+def _volume(measures: CaseMeasures) -> _Strange:
+    whole = {v.label: v.volume_cm3 for v in measures.vertebrae if _is_whole(v, measures)}
+    wrong = {}
+    for number, volume in whole.items():
+        least, most = _VOLUME_CM3[region(number)]
+        if not least <= volume <= most:
+            wrong[number] = f"{name(number)} {volume:.1f} cm3 (of its region {least:.0f} to {most:.0f})"
+    for number, volume, usual in _beside(whole):
+        if not _VOLUME_RATIO[0] <= volume / usual <= _VOLUME_RATIO[1]:
+            wrong.setdefault(number, f"{name(number)} {volume:.1f} cm3 ({usual:.1f} cm3 beside it)")
+    return ("whole vertebrae of a usual size", shortened(wrong.values())) if wrong else None
+
+
+def _intensity(measures: CaseMeasures) -> _Strange:
+    least, most = _MEAN_HU
+    wrong = [
+        f"{name(v.label)} {v.mean_hu:.0f} HU" for v in measures.vertebrae if not least <= v.mean_hu <= most
+    ]
+    voxels = sum(v.voxels for v in measures.vertebrae)
+    inside = sum(v.mean_hu * v.voxels for v in measures.vertebrae) / voxels
+    if measures.hu_beside is not None and inside - measures.hu_beside < _CONTRAST_HU:
+        wrong.append(f"{inside:.0f} HU in labels and {measures.hu_beside:.0f} HU beside them")
+    if not wrong:
+        return None
+    return f"bone: {least:.0f} to {most:.0f} HU, and {_CONTRAST_HU:.0f} HU more than beside it", shortened(
+        wrong
+    )
+
+
+def _front_to_back(measures: CaseMeasures) -> _Strange:
+    along = axis_along(measures.orientation, "A")
+    if along is None:
+        return None
+    axis, sign = along[0], -1 if along[1] else 1
+    leanings = [
+        sign * (v.centroid[axis] - (v.start[axis] + v.stop[axis] - 1) / 2) / (v.stop[axis] - v.start[axis])
+        for v in measures.vertebrae
+        if region(v.label) != "cervical" and _is_whole(v, measures)  # of those, the body is the lesser part
+    ]
+    if len(leanings) < 2 or median(leanings) > _BACKWARDS:
+        return None
+    return "vertebral bodies in front of their processes, by the header", "them behind"
+
+
+def _is_whole(vertebra: VertebraMeasures, measures: CaseMeasures) -> bool:
+    """Tell whether no side of the volume cuts the vertebra."""
+    return all(vertebra.start) and all(
+        stop < size for stop, size in zip(vertebra.stop, measures.shape, strict=True)
+    )
+
+
+def _beside(
+    values: dict[int, float], among: dict[int, float] | None = None
+) -> Iterator[tuple[int, float, float]]:
+    """Yield each number, its value, and the mean of its neighbours' that are there (or among others)."""
+    others = values if among is None else among
+    for number, value in values.items():
+        near = [others[other] for other in (number - 1, number + 1) if other in others]
+        if any(near):  # all 0: by a header that gives voxels no size
+            yield number, value, mean(near)
+
+
+def _named(labels: Iterable[int]) -> str:
+    return shortened(map(name, labels), limit=25)
+
+
+_LOOKS: dict[str, Callable[[CaseMeasures], _Strange]] = {
+    "gap": _gap,
+    "order": _order,
+    "distance": _distance,
+    "pieces": _pieces,
+    "volume": _volume,
+    "intensity": _intensity,
+    "upside_down": _upside_down,
+    "front_to_back": _front_to_back,
+}

@@ -1,0 +1,1 @@
+"""The data set in forms that load without this package."""

@@ -1,0 +1,235 @@
+"""What an export has done: a record a shard, so that a run that was stopped goes on where it was.
+
+While work goes on, each shard that is done has a file of its own in the hidden folder, written after it. In
+the end all are in ``manifest.json``, which is written last: where it is, the export is whole. The same
+command gives the same one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ctspine1k.errors import OutputError, WorkerError, shortened
+from ctspine1k.exports.targets import WORKING, Entry, Target
+
+__all__ = [
+    "CARD",
+    "CASES_TABLE",
+    "MANIFEST",
+    "Recorded",
+    "ShardRecord",
+    "begin",
+    "check_run",
+    "finish",
+    "forget",
+    "is_export",
+    "note",
+    "read_records",
+    "withdraw",
+]
+
+MANIFEST = "manifest.json"
+
+#: What stands beside it: the card, and the table of the cases.
+CARD = "README.md"
+CASES_TABLE = "cases.parquet"
+
+#: Raise it when a manifest is to be read in another way.
+_FORMAT = 1
+
+_KEPT = f"{WORKING}/kept.json"
+_FORGOTTEN = f"{WORKING}/forgotten/"
+_DONE = f"{WORKING}/done/"
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """A shard that is whole."""
+
+    path: str  #: in the export
+    inputs: str  #: stands for the options, cases and files that it was made of
+    rows: int
+    bytes: int  #: of the file
+    arrow_bytes: int  #: of its rows in memory
+    sha256: str  #: of the file
+    cases: list[str]  #: those in it, by id
+    skipped: dict[str, str]  #: why a case was left out, by id
+    misplaced: list[str]  #: cases whose masks lie elsewhere than their images, by id
+    policy: str  #: what was to be done about both
+    files: dict[str, dict[str, Any]]  #: bytes and sha256 of each raw file, by its path
+    versions: dict[str, str]  #: of the packages that made it
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A record of a shard that is there, and has the size that it had."""
+
+    record: ShardRecord
+    is_sure: bool  #: False if the shard is younger than its record, so that it may be another one
+
+
+def is_export(entries: Mapping[str, Entry]) -> bool:
+    """Tell whether an export has written to the folder with these files."""
+    return any(name == MANIFEST or name.startswith(f"{WORKING}/") for name in entries)
+
+
+def read_records(folder: Target, entries: Mapping[str, Entry]) -> dict[str, Recorded]:
+    """Read the records of the shards among some files, by their path.
+
+    Raises:
+        OutputError: there is a manifest, and it is none of an export.
+    """
+    found: dict[str, Recorded] = {}
+    for name in _noted(entries):
+        with contextlib.suppress(FileNotFoundError):  # a run that began meanwhile has dropped it
+            forgotten, records = _parsed(folder, name, folder.read(name))
+            for path in forgotten:
+                found.pop(path, None)
+            for record in records:
+                found[record.path] = Recorded(record, not _is_younger(entries, record.path, name))
+    return {
+        path: one for path, one in found.items() if path in entries and entries[path].size == one.record.bytes
+    }
+
+
+def _noted(entries: Mapping[str, Entry]) -> list[str]:
+    """Name the files with records: of those about one shard, the last counts."""
+    if MANIFEST in entries:  # no shard is touched where it is, and what else there is was not yet cleared
+        return [MANIFEST]
+    notes = [sorted(name for name in entries if name.startswith(place)) for place in (_FORGOTTEN, _DONE)]
+    return [name for name in (_KEPT, *notes[0], *notes[1]) if name in entries]
+
+
+def _is_younger(entries: Mapping[str, Entry], name: str, other: str) -> bool:
+    times = [entries[one].modified if one in entries else None for one in (name, other)]
+    return times[0] is not None and times[1] is not None and times[0] > times[1]
+
+
+def note(folder: Target, record: ShardRecord) -> None:
+    """Record a shard that is in its place."""
+    _write(folder, _note_of(_DONE, record.path), {"shards": [asdict(record)]})
+
+
+def forget(folder: Target, path: str) -> None:
+    """Have no record of a shard any more: another one is about to take its place."""
+    _write(folder, _note_of(_FORGOTTEN, path), {"forgotten": [path], "shards": []})
+
+
+def withdraw(folder: Target, record: ShardRecord) -> None:
+    """Take a shard away that has come after its run was over, unless it is the one that is recorded."""
+    recorded = read_records(folder, folder.files()).get(record.path)
+    if (recorded is None or recorded.record.sha256 != record.sha256) and folder.sha256_of(
+        record.path
+    ) == record.sha256:
+        folder.remove([record.path])
+
+
+def _note_of(place: str, path: str) -> str:
+    return place + path.replace("/", "-") + ".json"
+
+
+def begin(folder: Target, kept: Collection[ShardRecord], run: str) -> None:
+    """Have nothing recorded but these, and make it the export of this run, before any shard is touched.
+
+    Raises:
+        WorkerError: a task of the run before has touched one of them, after their records were read.
+    """
+    _write(folder, _KEPT, {"run": run, "shards": [asdict(record) for record in kept]})
+    entries = folder.files()
+    now = read_records(folder, entries)
+    if changed := [one.path for one in kept if one.path not in now or now[one.path].record != one]:
+        raise WorkerError(
+            f"{folder.describe()}: expected the shards that were there when this run began, found others at "
+            f"{shortened(changed)}: a worker of a run that was stopped is still busy. Run again."
+        )
+    # First what says that the export is whole, and what loads it.
+    folder.remove(name for name in (MANIFEST, CARD) if name in entries)
+    folder.remove(name for name in entries if name.startswith(_FORGOTTEN))
+    folder.remove(name for name in entries if name.startswith(_DONE))
+
+
+def check_run(folder: Target, run: str) -> None:
+    """See that the export is still this run's: a cluster goes on with tasks that nobody waits for any more.
+
+    Raises:
+        WorkerError: another run has begun, or ended.
+    """
+    try:
+        current = json.loads(folder.read(_KEPT)).get("run")
+    except FileNotFoundError:
+        current = None
+    if current == run:
+        return
+    found = "another one" if current else "none: it is over, or this machine has another folder of that name"
+    raise WorkerError(
+        f"{folder.describe()}: expected the run that this shard is of, found {found}. Processes and workers "
+        "must share the folder: give one that all of them see, or a URL."
+    )
+
+
+def finish(folder: Target, about: Mapping[str, Any], records: Iterable[ShardRecord]) -> None:
+    """Say that the export is whole, and what it is about."""
+    shards = [asdict(record) for record in records]
+    files: dict[str, Any] = {}
+    for shard in shards:  # both configs are of the same ones
+        files |= shard["files"]
+        shard["files"] = sorted(shard["files"])
+    _write(folder, MANIFEST, {**about, "files": dict(sorted(files.items())), "shards": shards})
+    folder.clear()
+
+
+def _write(folder: Target, name: str, document: Mapping[str, Any]) -> None:
+    with folder.atomic_write(name) as path:
+        text = json.dumps({"ctspine1k_export": _FORMAT, **document}, indent=1)
+        path.write_text(text + "\n", encoding="utf-8")
+
+
+def _parsed(folder: Target, name: str, data: bytes) -> tuple[list[str], list[ShardRecord]]:
+    """Give the paths of shards that a file forgets, and the records that it has.
+
+    Raises:
+        OutputError: it is a manifest, and none of an export.
+    """
+    found = "something else"
+    with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        document = json.loads(data)
+        if (version := document["ctspine1k_export"]) == _FORMAT:
+            files = document.get("files")  # of a manifest; elsewhere each shard has its own
+            shards = [
+                shard if files is None else {**shard, "files": {path: files[path] for path in shard["files"]}}
+                for shard in document["shards"]
+            ]
+            forgotten = [str(path) for path in document.get("forgotten", ())]
+            return forgotten, [_checked(ShardRecord(**shard)) for shard in shards]
+        found = f"format {version}"
+    if name != MANIFEST:  # it was cut off in the middle: its shards are made anew
+        return [], []
+    raise OutputError(
+        f"{folder.describe()}/{name}",
+        f"the manifest of an export, format {_FORMAT}",
+        found,
+        f"Delete it, {CARD} and {CASES_TABLE}, and all shards are made anew; or give another folder.",
+    )
+
+
+def _checked(record: ShardRecord) -> ShardRecord:
+    """Give the record.
+
+    Raises:
+        TypeError: it is none: somebody has edited it.
+    """
+    kinds = (
+        (str, ("path", "inputs", "sha256", "policy")),
+        (int, ("rows", "bytes", "arrow_bytes")),
+        (list, ("cases", "misplaced")),
+        (dict, ("skipped", "files", "versions")),
+    )
+    for kind, names in kinds:
+        for name in names:
+            if not isinstance(getattr(record, name), kind):
+                raise TypeError(name)
+    return record

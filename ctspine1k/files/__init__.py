@@ -1,0 +1,1 @@
+"""Where raw files are, which case each belongs to, and how they come here."""

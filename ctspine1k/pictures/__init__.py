@@ -1,0 +1,1 @@
+"""Pictures of cases with their labels."""

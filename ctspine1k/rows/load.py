@@ -1,0 +1,248 @@
+"""`load_dataset`: the same call on every version of `datasets`.
+
+Each split has a builder, and so a cache, of its own: asking for one never touches another, and asking for all
+of them later converts only what is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import datasets
+from datasets.utils.info_utils import is_small_dataset
+
+from ctspine1k.catalog.cases import SPLITS, WHAT_SELECTS, Case
+from ctspine1k.errors import MissingFilesError, NothingLeftError, SkippedCasesWarning
+from ctspine1k.files.selection import select_cases
+from ctspine1k.files.sources import DEFAULT_REPO, find_source
+from ctspine1k.rows.batches import Storage
+from ctspine1k.rows.builder import CTSpine1K, Policy
+from ctspine1k.volumes.vertebrae import LabelScheme
+
+__all__ = ["load_dataset"]
+
+
+def load_dataset(
+    name: str = "3d",
+    *,
+    split: Any = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    repo_id: str = DEFAULT_REPO,
+    data_revision: str | None = None,
+    revision: str | None = None,
+    split_file: str | os.PathLike[str] | None = None,
+    cases: str | Case | Iterable[str | Case] | None = None,
+    splits: str | Sequence[str] | None = None,
+    exclude_issues: Literal["reported", "all"] | None = None,
+    has_vertebrae: str | Sequence[str] | None = None,
+    scan: str | os.PathLike[str] | None = None,
+    storage: Storage = "dense",
+    image_size: tuple[int, int] | None = None,
+    orientation: str | None = None,
+    label_scheme: LabelScheme = "ctspine1k",
+    geometry: bool = False,
+    on_missing: Policy = "raise",
+    on_error: Policy = "raise",
+    on_geometry: Literal["raise", "warn"] = "warn",
+    streaming: bool = False,
+    num_proc: int | None = None,
+    writer_batch_size: int | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    keep_in_memory: bool | None = None,
+    download_mode: datasets.DownloadMode | str | None = None,
+    verification_mode: datasets.VerificationMode | str | None = None,
+    token: str | bool | None = None,
+) -> Any:
+    """Load CTSpine1K as `datasets.load_dataset` would, converting only the splits asked for.
+
+    Args:
+        name: "3d", one row a case, or "2d", one row an axial slice.
+        split: as in `datasets.load_dataset`: "train", "validation", "test", "train[:10%]",
+            "train+validation", a `datasets.ReadInstruction`, or a list of these; None for all splits.
+        data_dir: a folder with raw files in any layout, instead of the Hub.
+        repo_id: the Hub repo (dataset) with the raw files.
+        data_revision: its branch, tag or commit; None for "main".
+        revision: another name of ``data_revision``, as `datasets.load_dataset` has it.
+        split_file: another assignment in the format of ``data_split.txt``.
+        cases: only these cases, by id or as `Case`; ``index`` stays their position in the split.
+        splits: only these splits, where ``split`` is None.
+        exclude_issues: leave out the cases with a "reported" issue, or "all" with any issue that is known
+            (`Catalog.where`); None leaves out none.
+        has_vertebrae: only cases that hold all of these, such as ["C1", "L6"], as a scan has found.
+        scan: the table of cases that `ctspine1k.scan_files` wrote; None for ``cases.parquet`` in
+            ``data_dir``, or, for the Hub, in the working directory.
+        storage: "dense", arrays that Arrow holds as float32 and int32; or "compact", the same arrays
+            compressed to less than the raw files and readable in parts (`LazyDataset`), which needs
+            ``ctspine1k[compact]``.
+        image_size: voxels along the first and second axis of each slice. None for (512, 512) in dense
+            storage, whose features promise a size, and for any in compact storage.
+        orientation: None for as stored; or where the axes (i, j, k) of the files shall lead to, such as
+            "RAS": rows are then what they would be had the files been stored so, with their affine and
+            spacing, not resampled. Rows are slice first all the same: their ``orientation`` is then "SRA".
+        label_scheme: what segmentations hold: "ctspine1k", labels as they are; "region", 1 cervical,
+            2 thoracic, 3 lumbar; "binary", 1 for every vertebra; "verse", VerSe's numbers.
+        geometry: add columns source, spacing, affine and orientation.
+        on_missing: "raise" if a case has no raw files, or "skip" it with a warning.
+        on_error: "raise" if a case's files cannot be used, or "skip" it with a warning.
+        on_geometry: "warn" if a mask lies elsewhere than its image, or "raise".
+        streaming: read from the Hub or the folder as rows are asked for, without converting anything.
+        num_proc: processes that convert; each needs the memory of one.
+        writer_batch_size: rows that are written at once; None for 1 (3d) or 16 (2d).
+        cache_dir: where converted splits are kept; None for that of `datasets`.
+        keep_in_memory: read a converted split into memory.
+        download_mode: as in `datasets.load_dataset`; "force_redownload" converts again.
+        verification_mode: as in `datasets.load_dataset`.
+        token: for a private repo; None for the token you are logged in with.
+
+    Returns:
+        A `datasets.Dataset`; for ``split=None`` a `datasets.DatasetDict`; for a list of splits a list. With
+        ``streaming=True`` their iterable kin. Columns are told in `ctspine1k.rows.builder`.
+
+    Raises:
+        ValueError: an argument that is not allowed.
+        SplitFileError, UnknownCaseError: a split file that cannot be read, a case that is not in it.
+        MissingFilesError: cases have no raw files, and ``on_missing`` is "raise" or none has.
+        AmbiguousFilesError: several files for one image or mask.
+        CaseError: a case's files cannot be used, and ``on_error`` is "raise".
+        NothingLeftError: all cases were skipped.
+        ScanTableError: the scan's table is none, or has not seen files that are there.
+        MissingPackageError: compact storage needs a package that is not installed.
+        HubError, ChecksumError: the Hub cannot be reached, has no such repo or revision, or gave other bytes.
+    """
+    if streaming and num_proc is not None:
+        raise ValueError("num_proc is for conversion: with streaming=True use the DataLoader's num_workers")
+    if revision is not None and data_revision not in (None, revision):
+        raise ValueError(f"revision={revision!r} and data_revision={data_revision!r} mean the same: give one")
+    # One source for all splits: they are of one commit, which is asked for once.
+    source = find_source(data_dir, repo_id, data_revision or revision, token)
+    chosen = select_cases(
+        split_file,
+        cases,
+        exclude_issues=exclude_issues,
+        has_vertebrae=has_vertebrae,
+        scan=scan,
+        place=source,
+    )
+    specs = _specs(split, list(chosen.by_split(splits)), streaming)
+    builders = {
+        name_of_split: CTSpine1K(
+            cache_dir=_path(cache_dir),
+            config_name=name,
+            splits=[name_of_split],
+            shared_source=source,
+            split_file=_path(split_file),
+            cases=[case.case_id for case in chosen],
+            storage=storage,
+            image_size=image_size,
+            orientation=orientation,
+            label_scheme=label_scheme,
+            geometry=geometry,
+            on_missing=on_missing,
+            on_error=on_error,
+            on_geometry=on_geometry,
+            token=token,
+            writer_batch_size=writer_batch_size,
+        )
+        for name_of_split in dict.fromkeys(_split_name(part) for spec in specs for part in spec)
+    }
+    _check_files(builders, may_drop=split is None)
+    if not streaming:
+        _prepare(
+            builders,
+            may_drop=split is None,
+            download_mode=download_mode,
+            verification_mode=verification_mode,
+            num_proc=num_proc,
+        )
+    if split is not None:
+        loaded = [_load(spec, builders, streaming, keep_in_memory) for spec in specs]
+        return loaded if isinstance(split, (list, tuple)) else loaded[0]
+    whole = {part: _load([part], builders, streaming, keep_in_memory) for part in builders}
+    return datasets.IterableDatasetDict(whole) if streaming else datasets.DatasetDict(whole)
+
+
+def _specs(split: Any, available: Sequence[str], streaming: bool) -> list[list[str]]:
+    """Read ``split`` as a list of data sets, each a list of parts such as "train[:10%]"."""
+    if split is None:
+        return [[name] for name in available]
+    specs = []
+    for spec in split if isinstance(split, (list, tuple)) else [split]:
+        text = spec.to_spec() if isinstance(spec, datasets.ReadInstruction) else str(spec)
+        parts = re.split(r"\s*\+\s*", "+".join(available) if text == "all" else text.strip())
+        for part in parts:
+            if _split_name(part) in SPLITS and _split_name(part) not in available:
+                raise ValueError(f"split={text!r}: no cases in {_split_name(part)}: {WHAT_SELECTS}")
+            if _split_name(part) not in available:
+                raise ValueError(
+                    f"split={text!r}: expected {', '.join(map(repr, available))} or slices of these"
+                )
+            if streaming and part != _split_name(part):
+                raise ValueError(
+                    f"split={text!r}: a stream has no slices; use .skip(n) and .take(n), or cases=[...]"
+                )
+        specs.append(parts)
+    return specs
+
+
+def _split_name(part: str) -> str:
+    return part.partition("[")[0].strip()
+
+
+def _check_files(builders: dict[str, CTSpine1K], *, may_drop: bool) -> None:
+    """See that all cases have their files before anything is fetched or converted.
+
+    Splits of which nothing is there are dropped, with a warning, where that was asked for and others remain.
+    """
+    absent: dict[str, MissingFilesError] = {}
+    for name, builder in builders.items():
+        if os.path.exists(builder.cache_dir):  # noqa: PTH110 (converted already)
+            continue
+        try:
+            builder.config.pairs  # noqa: B018 (read for its errors)
+        except MissingFilesError as error:
+            if not may_drop or builder.config.on_missing == "raise" or len(absent) == len(builders) - 1:
+                raise
+            absent[name] = error
+    for name, missing in absent.items():
+        del builders[name]
+        warnings.warn(missing.summary, SkippedCasesWarning, stacklevel=3)
+
+
+def _prepare(builders: dict[str, CTSpine1K], *, may_drop: bool, **options: Any) -> None:
+    """Convert each split that is not in the cache.
+
+    Splits of which every case was skipped, as a warning has told, are dropped where others remain.
+    """
+    for name in list(builders):
+        try:
+            builders[name].download_and_prepare(**options)
+        except NothingLeftError:
+            if not may_drop or len(builders) == 1:
+                raise
+            del builders[name]
+
+
+def _load(
+    spec: Sequence[str], builders: dict[str, CTSpine1K], streaming: bool, keep_in_memory: bool | None
+) -> Any:
+    """Join the parts of a data set, such as "train[:10%]" and "test"."""
+    parts = []
+    for part in spec:
+        builder = builders[_split_name(part)]
+        if streaming:
+            parts.append(builder.as_streaming_dataset(split=part))
+            continue
+        is_small = is_small_dataset(builder.info.dataset_size)
+        in_memory = is_small if keep_in_memory is None else keep_in_memory
+        parts.append(builder.as_dataset(split=part, in_memory=in_memory))
+    if len(parts) == 1:
+        return parts[0]
+    return datasets.concatenate_datasets(parts, split=datasets.NamedSplit("+".join(spec)))
+
+
+def _path(path: str | os.PathLike[str] | None) -> str | None:
+    return None if path is None else os.fspath(path)

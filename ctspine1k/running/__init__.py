@@ -1,0 +1,1 @@
+"""How work is run: processes, clusters, threads, retries, files that appear whole."""

@@ -1,0 +1,1 @@
+"""The tables that a scan writes, and what they say of cases."""

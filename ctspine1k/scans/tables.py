@@ -1,0 +1,193 @@
+"""The two tables that a scan writes: what is in the files, a row a case and a row a vertebra.
+
+Both are Parquet files: ``NAME.parquet`` and ``NAME.vertebrae.parquet``. Arrays and indices are in the order
+of the array, slice first: (k, i, j). In the first:
+
+=================  ======================================================================================
+column             what
+=================  ======================================================================================
+case_id ... source  as in the catalog, with split, index and special_case
+shape, spacing     voxels, and mm between them, along (k, i, j)
+orientation        where the array's axes lead to, such as "SLA"
+affine             4 x 4, of the image's file: voxel index (i, j, k) -> RAS+ mm
+image_type, mask_type  types of the voxels in the files
+slope, intercept   HU = slope x stored + intercept
+hu_min, hu_max     least and greatest value of the image
+hu_beside          mean of the image beside the labels, in the boxes around them
+labels, vertebrae  labels that occur, and the vertebrae they stand for
+geometry_problem   in what the mask's header differs from the image's; null if in nothing
+image_crc32, mask_crc32  checksums of the voxels: equal ones are of equal images, or masks
+image_file, mask_file  which files: path, size and time of change, or sha256
+problem            why the files cannot be used; the columns from shape on are then null
+=================  ======================================================================================
+
+and in the second, for each label that occurs in a case:
+
+=================  ======================================================================================
+case_id, label, vertebra, region  which
+voxels, volume_cm3  how large
+mean_hu            mean of the image's voxels below the label
+start, stop        bounding box: ``image[start[0]:stop[0], start[1]:stop[1], start[2]:stop[2]]``
+centroid           (k, i, j), the centre of a voxel being a whole number
+centroid_mm        RAS+ mm
+touches_first_slice, touches_last_slice  whether the scan may cut it
+components         pieces that do not touch each other, not even at a corner
+largest_component  voxels of the largest piece
+=================  ======================================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ctspine1k.errors import ScanTableError
+from ctspine1k.running.disk import atomic_write
+
+__all__ = [
+    "SCAN_VERSION",
+    "ScanTables",
+    "check_target",
+    "is_current",
+    "read_tables",
+    "vertebrae_path",
+    "write_tables",
+]
+
+#: Raise it when the same files give other rows: a scan then measures all of them anew.
+SCAN_VERSION = 1
+
+_KEY = b"ctspine1k_scan"
+
+_TRIPLE, _TRIPLE_MM = pa.list_(pa.int32()), pa.list_(pa.float64())
+
+CASES = pa.schema(
+    {
+        "case_id": pa.string(),
+        "split": pa.string(),
+        "index": pa.int32(),
+        "source": pa.string(),
+        "special_case": pa.string(),
+        "shape": _TRIPLE,
+        "spacing": _TRIPLE_MM,
+        "orientation": pa.string(),
+        "affine": pa.list_(_TRIPLE_MM),
+        "image_type": pa.string(),
+        "mask_type": pa.string(),
+        "slope": pa.float64(),
+        "intercept": pa.float64(),
+        "hu_min": pa.float64(),
+        "hu_max": pa.float64(),
+        "hu_beside": pa.float64(),
+        "labels": pa.list_(pa.int32()),
+        "vertebrae": pa.list_(pa.string()),
+        "geometry_problem": pa.string(),
+        "image_crc32": pa.int64(),
+        "mask_crc32": pa.int64(),
+        "image_file": pa.string(),
+        "mask_file": pa.string(),
+        "problem": pa.string(),
+    }
+)
+
+VERTEBRAE = pa.schema(
+    {
+        "case_id": pa.string(),
+        "label": pa.int32(),
+        "vertebra": pa.string(),
+        "region": pa.string(),
+        "voxels": pa.int64(),
+        "volume_cm3": pa.float64(),
+        "mean_hu": pa.float64(),
+        "start": _TRIPLE,
+        "stop": _TRIPLE,
+        "centroid": _TRIPLE_MM,
+        "centroid_mm": _TRIPLE_MM,
+        "touches_first_slice": pa.bool_(),
+        "touches_last_slice": pa.bool_(),
+        "components": pa.int32(),
+        "largest_component": pa.int64(),
+    }
+)
+
+
+@dataclass(frozen=True)
+class ScanTables:
+    """Rows of both tables."""
+
+    cases: Sequence[Mapping[str, Any]]
+    vertebrae: Sequence[Mapping[str, Any]]
+
+
+def vertebrae_path(path: Path) -> Path:
+    """Tell where the table of vertebrae is, given that of cases."""
+    return path.with_suffix(".vertebrae.parquet")
+
+
+def is_current(row: Mapping[str, Any], image_state: str, mask_state: str) -> bool:
+    """Tell whether a row of the table of cases was measured in files of these states (`Source.state`)."""
+    return (row["image_file"], row["mask_file"]) == (image_state, mask_state)
+
+
+def check_target(path: Path) -> None:
+    """See that a scan may write its tables there.
+
+    Raises:
+        ValueError: the name does not end in ``.parquet``, or is one of a table of vertebrae.
+        ScanTableError: there is something that no scan wrote.
+    """
+    if path.suffix != ".parquet" or path.name.endswith(".vertebrae.parquet"):
+        raise ValueError(f"{path}: expected a name that ends in .parquet, and not in .vertebrae.parquet")
+    for target in (path, vertebrae_path(path)):
+        if target.exists():
+            _read(target, hint="A scan replaces no other file: delete it, or give another --out.")
+
+
+def write_tables(path: Path, tables: ScanTables) -> None:
+    """Write both tables, each whole or not at all."""
+    state = json.dumps([[row["case_id"], row["image_file"], row["mask_file"]] for row in tables.cases])
+    mark = json.dumps({"version": SCAN_VERSION, "files": hashlib.sha256(state.encode()).hexdigest()})
+    # The table of cases comes last: where it is, that of vertebrae is there, too.
+    for target, rows, schema in (
+        (vertebrae_path(path), tables.vertebrae, VERTEBRAE),
+        (path, tables.cases, CASES),
+    ):
+        table = pa.Table.from_pylist(list(map(dict, rows)), schema=schema.with_metadata({_KEY: mark}))
+        with atomic_write(target) as written, written.open("wb") as file:  # names need not be UTF-8
+            pq.write_table(table, file, compression="zstd")
+
+
+def read_tables(path: Path) -> ScanTables:
+    """Read what `write_tables` wrote.
+
+    Raises:
+        ScanTableError: there is no table, or none of a scan, or the two are of different scans or of another
+            version.
+    """
+    other = vertebrae_path(path)
+    cases, vertebrae = _read(path), _read(other)
+    if cases.schema.metadata[_KEY] != vertebrae.schema.metadata[_KEY]:
+        raise ScanTableError(str(other), f"the vertebrae of {path.name}", "those of another scan")
+    if json.loads(cases.schema.metadata[_KEY])["version"] != SCAN_VERSION:
+        raise ScanTableError(str(path), f"a scan of version {SCAN_VERSION}", "another")
+    return ScanTables(cases.to_pylist(), vertebrae.to_pylist())
+
+
+def _read(path: Path, hint: str = "") -> pa.Table:
+    if not path.is_file():
+        raise ScanTableError(str(path), "a table that a scan wrote", "no file", hint)
+    try:
+        with path.open("rb") as file:
+            table = pq.read_table(file)
+    except (OSError, pa.ArrowException) as error:  # plain OSError where bytes inside are damaged
+        raise ScanTableError(str(path), "a whole Parquet file", str(error).strip(), hint) from error
+    if _KEY not in (table.schema.metadata or {}):
+        raise ScanTableError(str(path), "a table that a scan wrote", "another Parquet file", hint)
+    return table

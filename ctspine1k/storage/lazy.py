@@ -1,0 +1,256 @@
+"""Rows of compact storage, of which only what is asked for is read and decoded."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from types import EllipsisType
+from typing import Any, Literal, TypeAlias
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from datasets.utils import tqdm
+from numpy.typing import DTypeLike, NDArray
+
+from ctspine1k.errors import StoredArrayError, check_choice
+from ctspine1k.running.threads import usable_threads
+from ctspine1k.storage.chunks import StoredArray
+from ctspine1k.storage.feature import CompactArray, stored_array
+
+__all__ = ["LazyArray", "LazyDataset", "LazyRow"]
+
+Index: TypeAlias = "int | slice | EllipsisType"
+
+
+class LazyArray:
+    """An array that is stored in boxes: indexing it decodes the boxes it touches and no others.
+
+    Indices are integers, slices with any step, and an ellipsis, with NumPy's meaning; the result is an array
+    of its own. ``np.asarray(array)`` decodes all of it. It may be read from many threads at once.
+    """
+
+    def __init__(self, stored: StoredArray, dtype: DTypeLike | None, threads: int) -> None:
+        self._stored, self._dtype, self._threads = stored, dtype, threads
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes along the axes, slice first."""
+        return self._stored.shape
+
+    @property
+    def ndim(self) -> int:
+        """How many axes there are."""
+        return len(self.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of what indexing gives."""
+        return self._stored.dtype if self._dtype is None else np.dtype(self._dtype)
+
+    @property
+    def slope(self) -> float:
+        """Of the stored numbers: value = slope x stored + intercept."""
+        return self._stored.scaling.slope
+
+    @property
+    def intercept(self) -> float:
+        """Of the stored numbers."""
+        return self._stored.scaling.intercept
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of an array without axes")
+        return self.shape[0]
+
+    def __getitem__(self, key: Index | tuple[Index, ...]) -> Any:
+        given = key if isinstance(key, tuple) else (key,)
+        keys = _expanded(given, self.shape)
+        ranges = [
+            _indices(one, size, axis) for axis, (one, size) in enumerate(zip(keys, self.shape, strict=True))
+        ]
+        backward = any(indices.step < 0 for indices in ranges)
+        forward = [indices[::-1] if indices.step < 0 else indices for indices in ranges]
+        found = self._stored.read(forward, self._dtype, self._threads)
+        # Backward steps are read forward and turned; an integer takes its axis away.
+        turns: list[Any] = [
+            slice(None, None, -1 if indices.step < 0 else 1) if isinstance(one, slice) else 0
+            for one, indices in zip(keys, ranges, strict=True)
+        ]
+        if Ellipsis in given:
+            turns.append(Ellipsis)  # with which NumPy gives arrays without axes rather than numbers
+        turned = found[tuple(turns)]
+        return turned.copy() if backward else turned
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("a LazyArray cannot be given without a copy: its voxels are compressed")
+        whole: NDArray[Any] = self._stored.read(None, self._dtype, self._threads)
+        return whole if dtype is None else whole.astype(dtype, copy=False)
+
+    def __repr__(self) -> str:
+        return f"LazyArray({self._stored.name!r}, shape={self.shape}, dtype={self.dtype})"
+
+
+class LazyRow(Mapping[str, Any]):
+    """One row: compact columns as `LazyArray`, the others as plain Python values, each read when asked for.
+
+    ``row.image`` is ``row["image"]``.
+    """
+
+    def __init__(self, dataset: LazyDataset, number: int) -> None:
+        self._dataset, self._number = dataset, number
+        self._cells = dataset._cells(number)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LazyRow, (self._dataset, self._number)
+
+    def __getitem__(self, column: str) -> Any:
+        if column not in self._cells.column_names:
+            raise KeyError(f"{column!r}: expected one of {', '.join(self)}")
+        return self._dataset._value(self._cells, self._number, column)
+
+    def __getattr__(self, column: str) -> Any:
+        if column.startswith("_"):
+            raise AttributeError(column)
+        try:
+            return self[column]
+        except KeyError as error:
+            raise AttributeError(error.args[0]) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._cells.column_names)
+
+    def __len__(self) -> int:
+        return len(self._cells.column_names)
+
+    def __repr__(self) -> str:
+        return f"LazyRow({', '.join(f'{name}={value!r}' for name, value in self.items())})"
+
+
+class LazyDataset(Sequence[LazyRow]):
+    """A data set in compact storage whose voxels are read by slicing.
+
+    ::
+
+        lazy = ctspine1k.LazyDataset(dataset)
+        lazy[0].image[20:116, 100:228, 100:228]  # decodes only what it touches
+
+    It follows ``select``, ``shuffle`` and the like of the data set, and can be pickled into the workers of a
+    ``DataLoader``. Rows are read straight from the memory-mapped file.
+
+    Args:
+        dataset: with columns in compact storage (``load_dataset(..., storage="compact")``).
+        dtype: "float32" for values as rows have them (image float32 in HU, segmentation int32), or "stored"
+            for the numbers of the file, whose ``slope`` and ``intercept`` each `LazyArray` tells.
+        threads: that decode one read, at most; None for one a processor core, and one in a worker process.
+
+    Raises:
+        ValueError: a data set without such columns, or an argument that is not allowed.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        *,
+        dtype: Literal["float32", "stored"] = "float32",
+        threads: int | None = None,
+    ) -> None:
+        check_choice("dtype", dtype, ("float32", "stored"))
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads={threads}: expected 1 or more, or None")
+        if not isinstance(dataset, datasets.Dataset):
+            raise ValueError(
+                f"expected one split, a datasets.Dataset that is not streamed; found {type(dataset).__name__}"
+            )
+        features = dataset.features
+        self._compact = {
+            name: None if dtype == "stored" else feature.dtype
+            for name, feature in features.items()
+            if isinstance(feature, CompactArray)
+        }
+        if not self._compact:
+            raise ValueError(
+                f"expected a column in compact storage, found {', '.join(features)}. "
+                'Load it with storage="compact".'
+            )
+        self._dataset = dataset.with_format("arrow")
+        others = [name for name in features if name not in self._compact]
+        self._others = dataset.with_format(None).select_columns(others)
+        self._dtype, self._threads = dtype, threads
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Give a `LazyRow`, or for a slice a `LazyDataset` of those rows."""
+        if isinstance(index, slice):
+            chosen = self._dataset.select(range(len(self))[index])
+            return LazyDataset(chosen, dtype=self._dtype, threads=self._threads)
+        return LazyRow(self, range(len(self))[index])
+
+    def _cells(self, number: int) -> pa.Table:
+        return self._dataset[number]
+
+    def _value(self, cells: pa.Table, number: int, column: str) -> Any:
+        if column not in self._compact:
+            return self._others[number][column]
+        stored = _opened(cells, number, column)
+        if stored is None:
+            return None
+        return LazyArray(stored, self._compact[column], self._threads or usable_threads())
+
+    def __repr__(self) -> str:
+        return f"LazyDataset({len(self):,} rows, {', '.join(self._dataset.column_names)})"
+
+    def verify(self) -> list[StoredArrayError]:
+        """Hold every stored byte against its checksum; every read does so for what it reads.
+
+        Returns:
+            The error of each array that is damaged, by row and column; none if all are whole.
+        """
+        damaged = []
+        for index in tqdm(range(len(self)), desc="Verifying", unit=" rows"):
+            row = self._dataset[index]
+            for name in self._compact:
+                try:
+                    if (stored := _opened(row, index, name)) is not None:
+                        stored.check()
+                except StoredArrayError as error:
+                    damaged.append(error)
+        return damaged
+
+
+def _opened(row: Any, index: int, column: str) -> StoredArray | None:
+    return stored_array(row.column(column).chunk(0), f" (row {index}, column {column!r})")
+
+
+def _expanded(keys: tuple[Any, ...], shape: tuple[int, ...]) -> list[Any]:
+    """Give a key for each axis."""
+    dots = [at for at, key in enumerate(keys) if key is Ellipsis]
+    if len(dots) > 1:
+        raise IndexError("an index can only have a single ellipsis ('...')")
+    missing = len(shape) - len(keys) + len(dots)
+    if missing < 0:
+        raise IndexError(f"too many indices: the array has {len(shape)} axes, found {len(keys) - len(dots)}")
+    at = dots[0] if dots else len(keys)
+    return [*keys[:at], *itertools.repeat(slice(None), missing), *keys[at + 1 :]]
+
+
+def _indices(key: Any, size: int, axis: int) -> range:
+    """Give the indices that a key means along its axis; for an integer, a range of one."""
+    if isinstance(key, slice):
+        return range(*key.indices(size))
+    try:
+        if isinstance(key, (bool, np.bool_)):
+            raise TypeError
+        index = operator.index(key)
+    except TypeError:
+        raise IndexError(
+            f"expected integers, slices and an ellipsis, found {key!r}; "
+            "for more, index all of it: np.asarray(array)[...]"
+        ) from None
+    if not -size <= index < size:
+        raise IndexError(f"index {index} is out of bounds for axis {axis} with size {size}")
+    return range(index % size, index % size + 1)

@@ -1,0 +1,1 @@
+"""Voxels and points of one case, read from its files."""

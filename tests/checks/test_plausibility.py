@@ -1,0 +1,228 @@
+"""What is strange about labels, planted one thing at a time into a plausible spine."""
+
+import numpy as np
+import pytest
+from support.spines import AFFINE, save_spine, spine
+
+from ctspine1k.checks.measure import measure
+from ctspine1k.checks.plausibility import implausible
+from ctspine1k.volumes.cases import open_case
+from ctspine1k.volumes.vertebrae import label
+
+#: T10 to L3, from the top downwards.
+LABELS = [17, 18, 19, 20, 21, 22]
+
+
+def strange(tmp_path, image, mask, affine=AFFINE):
+    paths = save_spine(tmp_path, "liver_106", image, mask, affine=affine)
+    with open_case(*paths) as pair:
+        return {check: (expected, found) for check, expected, found in implausible(measure(pair))}
+
+
+@pytest.fixture
+def healthy():
+    return spine(LABELS)
+
+
+@pytest.mark.parametrize("labels", [LABELS, [24, 25], [20], range(1, 8), range(5, 25)])
+def test_a_healthy_spine_is_plausible(tmp_path, labels):
+    # Cervical bodies of 20 mm radius would be too large: they are made lower.
+    image, mask = spine(list(labels))
+    found = strange(tmp_path, image, mask)
+    assert set(found) <= ({"volume"} if min(labels) < 8 else set())
+
+
+@pytest.mark.parametrize("orientation", ["LAS", "RPI", "SAL", "PIR"])
+def test_however_it_is_stored(tmp_path, healthy, orientation):
+    import nibabel as nib
+
+    turned = [
+        nib.Nifti1Image(voxels, AFFINE).as_reoriented(
+            nib.orientations.ornt_transform(
+                nib.io_orientation(AFFINE), nib.orientations.axcodes2ornt(orientation)
+            )
+        )
+        for voxels in healthy
+    ]
+    image, mask = (np.asarray(one.dataobj) for one in turned)
+    assert strange(tmp_path, image, mask, turned[0].affine) == {}
+    upside_down = turned[0].affine.copy()
+    upside_down[2] *= -1
+    assert set(strange(tmp_path, image, mask, upside_down)) == {"upside_down"}
+    inverted = turned[0].affine.copy()
+    inverted[1] *= -1
+    assert set(strange(tmp_path, image, mask, inverted)) == {"front_to_back"}
+
+
+def test_no_labels(tmp_path, healthy):
+    image, mask = healthy
+    assert strange(tmp_path, image, mask * 0) == {"no_labels": ("labelled vertebrae", "background alone")}
+
+
+def test_a_vertebra_that_has_no_label(tmp_path, healthy):
+    image, mask = healthy
+    mask[mask == label("T12")] = 0
+    assert strange(tmp_path, image, mask) == {"gap": ("all labels from T10 to L3", "no T12")}
+
+
+def test_a_vertebra_that_is_passed_over_by_the_numbers(tmp_path):
+    """label_discontinuous: the numbers go on, the vertebrae do not."""
+    image, mask = spine([16, 17, 18, 19, 20, 21, 22])
+    mask[mask == 19] = 0
+    mask[(mask > 0) & (mask < 19)] += 1
+    found = strange(tmp_path, image, mask)
+    assert found == {
+        "distance": ("neighbours as far apart as those beside them", "T12 to L1 54 mm (27 mm beside it)")
+    }
+
+
+def test_labels_in_another_order(tmp_path, healthy):
+    image, mask = healthy
+    first, second = mask == label("T12"), mask == label("L1")
+    mask[first], mask[second] = label("L1"), label("T12")
+    assert strange(tmp_path, image, mask)["order"] == ("each vertebra below the one before", "L1 above T12")
+
+
+def test_a_vertebra_with_anothers_label(tmp_path, healthy):
+    """label_wrong_value: a vertebra in two pieces, and a gap."""
+    image, mask = healthy
+    mask[mask == label("T12")] = label("T11")
+    found = strange(tmp_path, image, mask)
+    assert found["gap"][1] == "no T12"
+    assert found["pieces"][1].startswith("T11 in 2 pieces, ")
+
+
+def test_the_upper_slices_with_the_label_above(tmp_path):
+    """label_wrong_value, as reported: on the top slices, where the vertebra above is not in the scan."""
+    image, mask = spine(LABELS, margin=0)
+    top = mask.shape[2] - 7
+    part = mask[..., top:]
+    part[part == 17] = 16
+    assert set(strange(tmp_path, image, mask)) == {"volume"}
+    image, mask = spine(LABELS)
+    upper = mask[..., -4 - 7 :]
+    upper[upper == 17] = 16
+    assert set(strange(tmp_path, image, mask)) == {"distance"}
+
+
+def test_one_label_at_two_levels_is_too_high_even_where_the_scan_cuts_it(tmp_path):
+    image, mask = spine([16, *LABELS], margin=0)
+    mask[mask == 16] = 17
+    assert "T10 2.2 times as high as those beside it" in strange(tmp_path, image, mask)["pieces"][1]
+
+
+@pytest.mark.parametrize("left", [1, 2, 4])
+@pytest.mark.parametrize("end", ["top", "bottom"])
+def test_a_sliver_of_the_next_vertebra_makes_none_too_high(tmp_path, left, end):
+    image, mask = spine([15, 16, 17, 18, 19], margin=0)
+    gone = 15 - left
+    kept = slice(gone, None) if end == "bottom" else slice(None, -gone)
+    # The whole one beside the sliver is a slice taller than the others, as may be.
+    image, mask = image[..., kept], mask[..., kept]
+    whole, place = (18, left + 2) if end == "bottom" else (16, mask.shape[2] - left - 3)
+    mask[..., place][mask[..., left + 5 if end == "bottom" else mask.shape[2] - left - 6] == whole] = whole
+    image[mask > 0] = 260
+    assert strange(tmp_path, image, mask) == {}
+
+
+def test_half_of_a_vertebra_without_label(tmp_path, healthy):
+    """label_incomplete."""
+    image, mask = healthy
+    places = np.argwhere(mask == label("L1"))
+    mask[tuple(places[places[:, 0] < 28].T)] = 0
+    assert strange(tmp_path, image, mask) == {
+        "volume": ("whole vertebrae of a usual size", "L1 12.9 cm3 (of its region 18 to 139)")
+    }
+    image, mask = spine(LABELS)
+    mask[tuple(places[places[:, 0] < 28].T)] = 0
+    mask[mask > 0] -= 3  # T7 to T12: of a region whose vertebrae may be as small
+    assert strange(tmp_path, image, mask)["volume"][1] == "T10 12.9 cm3 (24.9 cm3 beside it)"
+
+
+def test_a_piece_beside_a_vertebra(tmp_path, healthy):
+    image, mask = healthy
+    mask[2:6, 60:66, 40:50] = label("T12")
+    assert strange(tmp_path, image, mask)["pieces"][1] == "T12 in 2 pieces, 240 voxels apart"
+
+
+def test_a_few_stray_voxels_are_none_of_that(tmp_path, healthy):
+    image, mask = healthy
+    mask[2:4, 60:63, 40:43] = label("T12")
+    assert strange(tmp_path, image, mask) == {}
+
+
+def test_a_vertebra_of_an_unlikely_size(tmp_path):
+    """Every vertebra is of the same size, and the voxels are small."""
+    image, mask = spine(LABELS)
+    small = AFFINE.copy()
+    small[:3, :3] *= 0.4
+    _, found = strange(tmp_path, image, mask, small)["volume"]
+    assert found.count("cm3 (of its region") == 6
+    assert "(of its region 18 to 139)" in found
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_labels_beside_the_bone(tmp_path, healthy, axis):
+    """image_label_mismatch."""
+    image, mask = healthy
+    expected, found = strange(tmp_path, image, np.roll(mask, 25, axis=axis))["intensity"]
+    assert expected == "bone: 80 to 1000 HU, and 70 HU more than beside it"
+    assert "HU in labels and" in found
+
+
+def test_labels_on_no_bone_at_all(tmp_path, healthy):
+    image, mask = healthy
+    image[:] = 45
+    found = strange(tmp_path, image, mask)["intensity"][1]
+    assert found.startswith("T10 45 HU, T11 45 HU")
+    assert found.endswith("45 HU in labels and 45 HU beside them")
+
+
+def test_a_mask_that_is_upside_down(tmp_path, healthy):
+    image, mask = healthy
+    assert strange(tmp_path, image, mask[..., ::-1])["upside_down"] == (
+        "T10 above L3, by the header",
+        "it below",
+    )
+
+
+def test_a_mask_that_is_inverted_front_to_back(tmp_path, healthy):
+    image, mask = healthy
+    assert set(strange(tmp_path, image, mask[:, ::-1])) == {"front_to_back"}
+
+
+def test_image_and_mask_inverted_front_to_back(tmp_path, healthy):
+    """orientation_ap_inverted: they fit each other."""
+    image, mask = healthy
+    found = strange(tmp_path, image[:, ::-1], mask[:, ::-1])
+    assert found == {
+        "front_to_back": ("vertebral bodies in front of their processes, by the header", "them behind")
+    }
+
+
+def test_voxels_without_size(tmp_path, healthy):
+    """A header that gives them none is strange enough: it must not stop the checks."""
+    flat = AFFINE.copy()
+    flat[:3, :3] *= 1e-30
+    assert "volume" in strange(tmp_path, *healthy, flat)
+
+
+def test_real_ct_is_plausible_and_moved_masks_are_not(sample, tmp_path):
+    import nibabel as nib
+
+    for image in sorted((sample / "raw_data/volumes").rglob("*.nii.gz")):
+        mask = next(sample.rglob(image.name.replace(".nii.gz", "_seg.nii.gz")))
+        hu = np.asarray(nib.load(image).dataobj)
+        labels, affine = np.asarray(nib.load(mask).dataobj), nib.load(image).affine
+        found = strange(tmp_path, hu, labels, affine)
+        assert "intensity" not in found
+        assert "order" not in found
+        assert "upside_down" not in found
+        for moved in (
+            np.roll(labels, 20, axis=0),
+            np.roll(labels, -20, axis=1),
+            labels[::-1],
+            labels[:, ::-1],
+        ):
+            assert "intensity" in strange(tmp_path, hu, moved, affine)
+        assert "upside_down" in strange(tmp_path, hu[..., ::-1], labels[..., ::-1], affine)

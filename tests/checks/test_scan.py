@@ -1,0 +1,521 @@
+"""Scans of real files in real processes: tables, what they hold, going on after a stop."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import duckdb
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from support.spines import save_spine, spine
+from support.volumes import ALL_IDS, break_case
+
+import ctspine1k
+from ctspine1k.errors import (
+    BusyError,
+    HubError,
+    MissingFilesError,
+    ScanTableError,
+    SkippedCasesWarning,
+    WorkerError,
+)
+from ctspine1k.running.disk import exclusive_lock
+from ctspine1k.scans.tables import CASES, VERTEBRAE, read_tables
+
+
+@pytest.fixture
+def spines(tmp_path):
+    """Three cases: T11 to L2, L4 to L6, C1 to C3."""
+    root = tmp_path / "spines"
+    save_spine(root, "liver_106", *spine([18, 19, 20, 21]), folder="MSD-T10")
+    save_spine(root, "liver_83", *spine([23, 24, 25]), folder="MSD-T10")
+    save_spine(root, "HN_P023", *spine([1, 2, 3]), folder="HNSCC-3DCT-RT")
+    return root
+
+
+IDS = ["liver_83", "liver_106", "HN_P023"]  # in the catalog's order: by split, then as in the split file
+
+
+@pytest.fixture(autouse=True)
+def order():
+    assert [case.case_id for case in ctspine1k.load_catalog().select(IDS)] != sorted(IDS)
+
+
+def scan(root, **options):
+    return ctspine1k.scan_files(data_dir=root, case=IDS, **options)
+
+
+@pytest.mark.parametrize("num_proc", [1, 2])
+def test_tables_hold_what_is_in_the_files(spines, num_proc):
+    report = scan(spines, num_proc=num_proc)
+    assert report.cases == spines / "cases.parquet"
+    assert report.vertebrae == spines / "cases.vertebrae.parquet"
+    assert (report.measured, report.kept, report.problems, report.missing) == (3, 0, {}, {})
+    cases = pd.read_parquet(report.cases).set_index("case_id")
+    assert list(cases.index) == [case.case_id for case in ctspine1k.load_catalog().select(IDS)]
+    for case_id, row in cases.iterrows():
+        image = nib.load(next(spines.rglob(f"{case_id}.nii.gz")))
+        hu = image.get_fdata()
+        assert row["shape"].tolist() == list(np.array(hu.shape)[[2, 0, 1]])
+        assert row.spacing.tolist() == pytest.approx([1.5, 0.9, 0.8])
+        assert np.array_equal(np.stack(row.affine), image.affine)
+        assert (row.hu_min, row.hu_max) == (hu.min(), hu.max())
+        case = ctspine1k.load_catalog()[case_id]
+        assert (row.split, row["index"], row.source) == (case.split, case.index, case.source)
+        assert row.problem is None or pd.isna(row.problem)
+    assert cases.vertebrae["liver_83"].tolist() == ["L4", "L5", "L6"]
+    assert cases.labels["HN_P023"].tolist() == [1, 2, 3]
+    vertebrae = pd.read_parquet(report.vertebrae)
+    assert vertebrae[vertebrae.case_id == "liver_106"].vertebra.tolist() == ["T11", "T12", "L1", "L2"]
+    assert (vertebrae.components == 1).all()
+    assert vertebrae.mean_hu.between(255, 265).all()
+    assert sorted(path.name for path in spines.iterdir()) == [
+        "cases.parquet",
+        "cases.vertebrae.parquet",
+        "raw_data",
+    ]
+
+
+def test_the_same_files_give_the_same_bytes_however_many_processes(spines, tmp_path):
+    first = scan(spines, out=tmp_path / "a.parquet", num_proc=1)
+    second = scan(spines, out=tmp_path / "b.parquet", num_proc=3)
+    assert first.cases.read_bytes() == second.cases.read_bytes()
+    assert first.vertebrae.read_bytes() == second.vertebrae.read_bytes()
+
+
+def test_pandas_polars_and_duckdb_read_them(spines):
+    report = scan(spines)
+    counts = {"pandas": pd.read_parquet(report.vertebrae).groupby("case_id").size().to_dict()}
+    counts["polars"] = dict(pl.read_parquet(report.vertebrae).group_by("case_id").len().iter_rows())
+    counts["duckdb"] = dict(
+        duckdb.sql(f"select case_id, count(*) from '{report.vertebrae}' group by case_id").fetchall()
+    )
+    assert counts["pandas"] == counts["polars"] == counts["duckdb"] == dict(zip(IDS, [3, 4, 3], strict=True))
+    with_l6 = duckdb.sql(f"select case_id from '{report.cases}' where list_contains(vertebrae, 'L6')")
+    assert with_l6.fetchall() == [("liver_83",)]
+    assert pl.read_parquet(report.cases).columns == pd.read_parquet(report.cases).columns.tolist()
+    (box,) = pl.read_parquet(report.vertebrae).filter(pl.col("vertebra") == "L6").select("start").rows()
+    assert box[0][0] == 4
+
+
+def test_a_bounding_box_is_a_slice_of_the_rows(spines, tmp_path):
+    report = scan(spines)
+    (row,) = ctspine1k.load_dataset(
+        "3d", split="validation", data_dir=spines, cases="HN_P023", image_size=(56, 80), cache_dir=tmp_path
+    ).with_format("numpy")
+    table = pd.read_parquet(report.vertebrae)
+    for _, one in table[table.case_id == "HN_P023"].iterrows():
+        box = tuple(map(slice, one.start, one["stop"]))
+        assert (row["segmentation"][box] == one.label).sum() == one.voxels
+        assert (row["segmentation"] == one.label).sum() == one.voxels
+
+
+def test_columns_are_those_that_the_module_tells():
+    import ctspine1k.scans.tables
+
+    for name in (*CASES.names, *VERTEBRAE.names):
+        if name not in ("split", "index", "special_case"):  # "case_id ... source"
+            assert name in ctspine1k.tables.__doc__, name
+
+
+def test_a_second_scan_reads_only_what_has_changed(spines):
+    scan(spines)
+    assert (scan(spines).measured, scan(spines).kept) == (0, 3)
+    save_spine(spines, "liver_106", *spine([18, 19]))
+    report = scan(spines)
+    assert (report.measured, report.kept) == (1, 2)
+    cases = pd.read_parquet(report.cases).set_index("case_id")
+    assert cases.vertebrae["liver_106"].tolist() == ["T11", "T12"]
+    # Of a part of the cases: the others' rows stay.
+    report = ctspine1k.scan_files(data_dir=spines, case="HN_P023")
+    assert (report.measured, report.kept) == (0, 1)
+    assert len(pd.read_parquet(report.cases)) == 3
+
+
+def test_rows_tell_of_the_split_file_that_was_given(spines, tmp_path):
+    scan(spines)
+    mine = tmp_path / "mine.txt"
+    mine.write_text("test_private:\nliver_106\nHN_P023\n")
+    report = ctspine1k.scan_files(data_dir=spines, split_file=mine)
+    assert (report.measured, report.kept) == (0, 2)
+    cases = pd.read_parquet(report.cases).set_index("case_id")
+    assert cases.split[["liver_106", "HN_P023"]].tolist() == ["test", "test"]
+    assert cases["index"][["liver_106", "HN_P023"]].tolist() == [0, 1]
+
+
+def test_what_no_scan_wrote_is_never_replaced(spines):
+    report = scan(spines)
+    report.vertebrae.unlink()
+    assert scan(spines).measured == 3  # half a table is no table
+    for content in (b"no Parquet file", b"PAR1 damaged PAR1"):
+        report.cases.write_bytes(content)
+        with pytest.raises(
+            ScanTableError, match="A scan replaces no other file: delete it, or give another --out"
+        ):
+            scan(spines)
+        assert report.cases.read_bytes() == content
+    mine = spines / "mine.parquet"
+    pd.DataFrame({"a": [1]}).to_parquet(mine)
+    with pytest.raises(
+        ScanTableError, match="expected a table that a scan wrote, found another Parquet file"
+    ):
+        scan(spines, out=mine)
+    assert list(pd.read_parquet(mine).columns) == ["a"]
+    with pytest.raises(ValueError, match=r"precious\.txt: expected a name that ends in \.parquet"):
+        scan(spines, out=spines / "precious.txt")
+
+
+def test_two_scans_do_not_write_one_table(spines):
+    with (
+        exclusive_lock((spines / "cases.parquet").absolute()),
+        pytest.raises(BusyError, match="found another process"),
+    ):
+        scan(spines)
+    assert scan(spines).measured == 3
+
+
+def test_what_was_mended_is_measured_again(spines):
+    path = next(spines.rglob("liver_106.nii.gz"))
+    whole, times = path.read_bytes(), path.stat()
+    break_case(spines)
+    assert list(scan(spines).problems) == ["liver_106"]
+    path.write_bytes(whole)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    report = scan(spines)
+    assert (report.measured, report.kept, report.problems) == (1, 2, {})
+
+
+def test_no_case_no_scan(spines):
+    with pytest.raises(ValueError, match="no case is selected: check splits, cases, split_file"):
+        scan(spines, split="test")
+
+
+def test_broken_cases_have_a_row_that_says_why(spines):
+    path = break_case(spines)
+    report = scan(spines, num_proc=2)
+    assert list(report.problems) == ["liver_106"]
+    row = pd.read_parquet(report.cases).set_index("case_id").loc["liver_106"]
+    assert row.problem == report.problems["liver_106"]
+    assert str(path) in row.problem
+    assert "the end of the file in slice" in row.problem
+    assert pd.isna(row.hu_min)
+    assert set(pd.read_parquet(report.vertebrae).case_id) == {"liver_83", "HN_P023"}
+
+
+def test_both_files_of_a_case_may_be_broken(spines):
+    for suffix in ("", "_seg"):
+        break_case(spines, suffix=suffix)
+    problem = scan(spines).problems["liver_106"]
+    assert problem.count("the end of the file in slice") == 2
+
+
+def test_missing_cases_are_named_and_in_no_table(spines):
+    next(spines.rglob("HN_P023_seg.nii.gz")).unlink()
+    with pytest.warns(SkippedCasesWarning, match=r"1 of 3 cases lack raw files in .*HN_P023 \(mask\)"):
+        report = scan(spines)
+    assert report.missing == {"HN_P023": "mask"}
+    assert len(pd.read_parquet(report.cases)) == 2
+    with pytest.raises(MissingFilesError):
+        scan(spines, on_missing="raise")
+
+
+@pytest.mark.parametrize(
+    ("selected", "ids"),
+    [
+        ({"split": "validation"}, {"HN_P023"}),
+        ({"source": "MSD-T10"}, {"liver_106", "liver_83"}),
+        ({"special_case": "lumbar_sacralization"}, {"liver_83"}),
+    ],
+)
+def test_selection(spines, selected, ids):
+    report = scan(spines, **selected)
+    assert set(pd.read_parquet(report.cases).case_id) == ids
+
+
+def test_arguments(spines):
+    with pytest.raises(ValueError, match="num_proc=0: expected 1 or more"):
+        scan(spines, num_proc=0)
+    with pytest.raises(ValueError, match="on_missing='ignore': expected one of 'raise', 'skip'"):
+        scan(spines, on_missing="ignore")
+
+
+def test_without_scipy_the_message_names_the_command(spines, python):
+    code = """
+import sys
+sys.modules["scipy"] = None
+import ctspine1k
+try:
+    ctspine1k.scan_files(data_dir=sys.argv[1])
+except ctspine1k.CTSpine1KError as error:
+    print(error)
+"""
+    run = python(code, str(spines))
+    assert run.stdout == "measuring vertebrae needs scipy: pip install 'ctspine1k[scan]'\n", run.stderr
+
+
+def test_the_hub_is_asked_once_for_the_revision(repo_id, split_file, hub, tmp_path):
+    options = {"repo_id": repo_id, "split_file": split_file}
+    ctspine1k.scan_files(**options, out=tmp_path / "a.parquet")
+    hub.requests.clear()
+    ctspine1k.scan_files(**options, out=tmp_path / "b.parquet")
+    asked = [request.path for request in hub.requests if "/revision/main" in request.path]
+    assert len(asked) <= 2, asked  # which commit it is, and its record in the cache: not once a case
+
+
+def test_from_the_hub(tree, repo_id, split_file, hub, tmp_path):
+    """Also of a private repo's files by sha256: nothing is measured again from another revision of them."""
+    out = tmp_path / "cases.parquet"
+    options = {"repo_id": repo_id, "split_file": split_file, "out": out}
+    folder = ctspine1k.scan_files(data_dir=tree, split_file=split_file, out=tmp_path / "folder.parquet")
+    report = ctspine1k.scan_files(**options, num_proc=2)
+    assert report.measured == len(ALL_IDS)
+    columns = [name for name in CASES.names if name not in ("image_file", "mask_file")]
+    ours, theirs = (pd.read_parquet(r.cases)[columns].to_dict("records") for r in (report, folder))
+    assert str(ours) == str(theirs)
+    files = {**hub.repos[repo_id].commits[hub.repos[repo_id].refs["main"]], "README.md": b"new"}
+    hub.repos[repo_id].commit(files)
+    assert ctspine1k.scan_files(**options).measured == 0
+
+
+def test_the_hubs_bad_bytes_are_a_problem_of_the_case(repo_id, split_file, hub, tmp_path):
+    hub.faults["liver_106.nii.gz"] = [b"x", b"x"]
+    report = ctspine1k.scan_files(repo_id=repo_id, split_file=split_file, out=tmp_path / "cases.parquet")
+    assert list(report.problems) == ["liver_106"]
+    assert "the Hub says" in report.problems["liver_106"]
+    hub.faults.clear()
+    # What the message asks for: the next scan takes it up.
+    Path(re.search(r"Delete (\S+) and", report.problems["liver_106"])[1]).unlink()
+    report = ctspine1k.scan_files(repo_id=repo_id, split_file=split_file, out=tmp_path / "cases.parquet")
+    assert (report.measured, report.kept, report.problems) == (1, len(ALL_IDS) - 1, {})
+
+
+def test_the_hub_that_goes_away_leaves_what_is_done(repo_id, split_file, hub, tmp_path):
+    options = {"repo_id": repo_id, "split_file": split_file, "out": tmp_path / "cases.parquet"}
+    hub.faults["HN_P023.nii.gz"] = [500] * 20
+    with pytest.raises(HubError, match="run again to go on from there"):
+        ctspine1k.scan_files(**options)
+    assert not (tmp_path / "cases.parquet").exists()
+    hub.faults.clear()
+    assert ctspine1k.scan_files(**options).measured == 2  # of four: two were done
+
+
+def start(root, *arguments):
+    code = """
+import ctspine1k, sys
+if __name__ == "__main__":
+    ctspine1k.scan_files(data_dir=sys.argv[1], num_proc=int(sys.argv[2]))
+"""
+    script = root.parent / "run.py"
+    script.write_text(code)
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", script, root, *arguments], stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for_notes(root, count):
+    journal = root / ".cases.parquet.partial"
+    for _ in range(6000):
+        if journal.exists() and journal.read_text().count('"version"') >= count:
+            return journal
+        time.sleep(0.01)
+    raise AssertionError("no notes")
+
+
+@pytest.fixture
+def many(tmp_path):
+    """Enough cases to be stopped in the middle of."""
+    root = tmp_path / "many"
+    image, mask = spine([18, 19, 20])
+    image = np.kron(image, np.ones((5, 5, 1), np.int16))
+    mask = np.kron(mask, np.ones((5, 5, 1), np.uint8))
+    first = save_spine(root, "liver_0", image, mask)
+    for case in list(ctspine1k.load_catalog().where(source="MSD-T10"))[:40]:
+        for path, suffix in zip(first, ("", "_seg"), strict=True):
+            target = path.with_name(f"{case.case_id}{suffix}.nii.gz")
+            if not target.exists():
+                target.hardlink_to(path)
+    return root
+
+
+@pytest.mark.parametrize(("kind", "num_proc"), [(signal.SIGKILL, "1"), (signal.SIGINT, "2")])
+def test_a_scan_that_was_stopped_goes_on_where_it_was(many, tmp_path, kind, num_proc):
+    process = start(many, num_proc)
+    journal = wait_for_notes(many, 3)
+    process.send_signal(kind)
+    process.communicate(timeout=60)
+    assert process.returncode not in (0, 2)
+    assert not (many / "cases.parquet").exists()
+    journal.write_text(journal.read_text() + '\n{"version": 1, "case": {"case_i')  # a line that was cut
+    cases = [path.name.removesuffix(".nii.gz") for path in (many / "raw_data/volumes").rglob("*.nii.gz")]
+    report = ctspine1k.scan_files(data_dir=many, case=cases)
+    whole = ctspine1k.scan_files(data_dir=many, case=cases, out=tmp_path / "whole.parquet")
+    assert 0 < report.measured < 38
+    assert report.measured + report.kept == 40
+    assert report.cases.read_bytes() == whole.cases.read_bytes()
+    assert report.vertebrae.read_bytes() == whole.vertebrae.read_bytes()
+    assert not journal.exists()
+
+
+def test_a_worker_that_dies_is_told_and_what_is_done_is_kept(many):
+    process = start(many, "2")
+    wait_for_notes(many, 2)
+    children = subprocess.run(
+        ["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True, check=True
+    )
+    os.kill(int(children.stdout.split()[0]), signal.SIGKILL)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert WorkerError.__name__ in told
+    assert "a worker process died before it was done, with 2 at work" in told
+    with pytest.warns(SkippedCasesWarning):
+        assert ctspine1k.scan_files(data_dir=many).kept >= 2
+
+
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_workers_end_with_the_process_that_started_them(many, kind):
+    """They hold its stderr: who reads that must not wait for ever."""
+    process = start(many, "2")
+    wait_for_notes(many, 2)
+    process.send_signal(kind)
+    process.communicate(timeout=20)
+    assert process.returncode == -kind
+
+
+def test_an_interrupt_while_workers_start_is_no_noise(many):
+    process = start(many, "2")
+    time.sleep(0.9)
+    while not (many / ".cases.parquet.partial").exists():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode not in (0, 2)
+    assert "Process Spawn" not in told  # no worker's traceback
+
+
+def test_a_stop_between_the_two_tables_loses_nothing(spines, monkeypatch):
+    scan(spines)
+    save_spine(spines, "liver_106", *spine([18, 19]))
+    replace = Path.replace
+
+    def stop(self, target):
+        if target.name == "cases.parquet":
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", stop)
+        with pytest.raises(KeyboardInterrupt):
+            ctspine1k.scan_files(data_dir=spines, case="liver_106")
+    report = ctspine1k.scan_files(data_dir=spines, case="liver_106")
+    assert (report.measured, report.kept) == (0, 1)
+    assert len(pd.read_parquet(report.cases)) == 3
+    assert scan(spines).measured == 0
+
+
+def test_what_is_in_the_journals_place_harms_nothing(spines):
+    for content in (b"notes of mine", b'{"a": 1}\n[1]\n7', b"\xff\xfe", b'\n{"version": 1}'):
+        (spines / ".cases.parquet.partial").write_bytes(content)
+        (spines / "cases.parquet").unlink(missing_ok=True)
+        assert scan(spines).measured == 3
+    with pytest.raises(ValueError, match=r"and not in \.vertebrae\.parquet"):
+        scan(spines, out=spines / "cases.vertebrae.parquet")
+
+
+def test_a_case_that_vanished_is_in_no_table(spines, tmp_path):
+    scan(spines)
+    next(spines.rglob("liver_106.nii.gz")).unlink()
+    with pytest.raises(ctspine1k.errors.MissingFilesError):
+        names(spines, tmp_path, has_vertebrae=["C1"])
+    with pytest.warns(SkippedCasesWarning, match="liver_106"):
+        report = scan(spines)
+    assert set(pd.read_parquet(report.cases).case_id) == {"liver_83", "HN_P023"}
+    assert set(pd.read_parquet(report.vertebrae).case_id) == {"liver_83", "HN_P023"}
+
+
+def test_names_that_are_not_utf8(spines):
+    folder = os.fsencode(spines) + b"/d\xff"
+    os.mkdir(folder)  # noqa: PTH102
+    for path in list(spines.rglob("liver_106*.nii.gz")):
+        os.rename(path, folder + b"/" + os.fsencode(path.name))  # noqa: PTH104
+    report = scan(spines)
+    row = pd.read_parquet(report.cases).set_index("case_id").loc["liver_106"]
+    assert row.image_file.startswith("d\\udcff/liver_106.nii.gz ")
+    assert scan(spines).kept == 3
+    assert scan(Path(os.fsdecode(folder)).parent, out=Path(os.fsdecode(folder)) / "x.parquet").measured == 3
+
+
+def names(root, tmp_path, **options):
+    loaded = ctspine1k.load_dataset(
+        "3d",
+        data_dir=root,
+        cases=IDS,
+        image_size=None,
+        storage="compact",
+        cache_dir=tmp_path / "cache",
+        **options,
+    )
+    return {row["patient_id"] for part in loaded.values() for row in part}
+
+
+def test_has_vertebrae(spines, tmp_path):
+    scan(spines)
+    assert names(spines, tmp_path) == set(IDS)
+    assert names(spines, tmp_path, has_vertebrae="L6") == {"liver_83"}
+    assert names(spines, tmp_path, has_vertebrae=["t12", "L1"]) == {"liver_106"}
+    assert names(spines, tmp_path, has_vertebrae=["C1"], streaming=True) == {"HN_P023"}
+    elsewhere = scan(spines, out=tmp_path / "elsewhere.parquet").cases
+    (spines / "cases.parquet").unlink()
+    assert names(spines, tmp_path, has_vertebrae=["C1"], scan=elsewhere) == {"HN_P023"}
+    with pytest.raises(ValueError, match="no cases in train or validation or test"):
+        names(spines, tmp_path, has_vertebrae=["C1", "L6"], scan=elsewhere)
+    with pytest.raises(ValueError, match="no vertebra 'S1': expected C1 to C7"):
+        names(spines, tmp_path, has_vertebrae=["S1"], scan=elsewhere)
+    with pytest.raises(
+        ScanTableError, match=r"cases\.parquet: expected a table that a scan wrote, found no file"
+    ):
+        names(spines, tmp_path, has_vertebrae=["C1"])
+
+
+def test_has_vertebrae_believes_no_old_scan(spines, tmp_path):
+    scan(spines)
+    save_spine(spines, "liver_83", *spine([1, 2]))
+    with pytest.raises(
+        ScanTableError, match=r"found none, or of other files, for liver_83\. Run `ctspine1k scan`"
+    ):
+        names(spines, tmp_path, has_vertebrae=["C1"])
+    scan(spines)
+    assert names(spines, tmp_path, has_vertebrae=["C1"]) == {"liver_83", "HN_P023"}
+
+
+def test_has_vertebrae_passes_over_no_broken_case_in_silence(spines, tmp_path):
+    break_case(spines)
+    scan(spines)
+    with pytest.raises(ctspine1k.errors.TruncatedFileError):
+        names(spines, tmp_path, has_vertebrae=["C1"])
+    with pytest.warns(SkippedCasesWarning, match="liver_106"):
+        assert names(spines, tmp_path, has_vertebrae=["C1"], on_error="skip") == {"HN_P023"}
+
+
+def test_real_ct(sample, tmp_path):
+    report = ctspine1k.scan_files(
+        data_dir=sample, split_file=sample / "metadata/data_split.txt", out=tmp_path / "cases.parquet"
+    )
+    tables = read_tables(report.cases)
+    assert [row["vertebrae"] for row in tables.cases] == [["T11", "T12"]] * 3
+    assert {row["orientation"] for row in tables.cases} == {"SLA"}
+    for row in tables.vertebrae:
+        mask = next(sample.rglob(f"{row['case_id']}_seg.nii.gz"))
+        places = np.argwhere(np.asarray(nib.load(mask).dataobj) == row["label"])
+        assert row["voxels"] == len(places)
+        assert row["centroid"] == pytest.approx(places.mean(axis=0)[[2, 0, 1]].tolist())
+        assert row["touches_first_slice"] == (places[:, 2].min() == 0)
+        assert 150 < row["mean_hu"] < 400
+    assert json.dumps(tables.cases[0]["affine"])

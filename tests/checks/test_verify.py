@@ -1,0 +1,406 @@
+"""Verification of trees that are whole, and of trees with one thing wrong."""
+
+import gzip
+import itertools
+import shutil
+
+import numpy as np
+import pytest
+from support.spines import AFFINE, save_spine, spine
+from support.volumes import break_case, files_of, save
+
+import ctspine1k
+from ctspine1k.catalog.cases import ISSUE_KINDS
+from ctspine1k.checks.verify import CHECKS, verify_files
+
+#: Each with vertebrae of its own, so that no two are alike; the ids have no known issue but where a test says so.
+CASES = {
+    "liver_106": (range(18, 23), "MSD-T10"),
+    "liver_100": (range(19, 24), "MSD-T10"),
+    "HN_P023": (range(8, 12), "HNSCC-3DCT-RT"),
+}
+
+
+def plant(root, case_id, change=None, **options):
+    """Write a case whose image and mask may be changed first."""
+    labels, folder = CASES.get(case_id, (range(17, 22), "COLONOG"))
+    image, mask = spine(list(labels), margin=4 + list(CASES).index(case_id) if case_id in CASES else 9)
+    if change:
+        image, mask = change(image, mask)
+    return save_spine(root, case_id, image, mask, folder=folder, **options)
+
+
+@pytest.fixture
+def root(tmp_path):
+    for case_id in CASES:
+        plant(tmp_path / "tree", case_id)
+    return tmp_path / "tree"
+
+
+def verify(root, *more, **options):
+    return verify_files(data_dir=root, case=[*CASES, *more], **options)
+
+
+def found(root, *more, **options):
+    """Checks that found something, with the cases or files of which they did."""
+    return {
+        (f.check, f.case_id or f.file.rpartition("/")[2]) for f in verify(root, *more, **options).findings
+    }
+
+
+@pytest.mark.parametrize("num_proc", [1, 2])
+def test_a_whole_tree_is_clean(root, num_proc):
+    report = verify(root, num_proc=num_proc)
+    assert report.findings == ()
+    assert report.ok
+    assert (report.cases, report.measured) == (3, 3)
+    assert report.summary().splitlines() == [f"{root}: 3 of 3 cases read to the end", "nothing found"]
+
+
+def image_of(root, case_id):
+    return next(root.rglob(f"{case_id}.nii.gz"))
+
+
+def mask_of(root, case_id):
+    return next(root.rglob(f"{case_id}_seg.nii.gz"))
+
+
+def test_missing(root):
+    mask_of(root, "liver_106").unlink()
+    report = verify(root, "liver_0")
+    told = {(f.case_id, f.check, f.level, f.expected, f.found) for f in report.findings}
+    assert told == {
+        ("liver_106", "missing", "error", "image and mask", "the image alone"),
+        ("liver_0", "missing", "error", "image and mask", "neither"),
+    }
+    assert not report.ok
+    assert (report.cases, report.measured) == (4, 2)
+
+
+def test_renamed(root):
+    path = image_of(root, "liver_106")
+    path.rename(path.with_name("liver_l06.nii.gz"))
+    assert found(root) == {("missing", "liver_106"), ("unexpected", "liver_l06.nii.gz")}
+
+
+def test_extra_files(root):
+    shutil.copy(image_of(root, "liver_106"), root / "liver_106 (1).nii.gz")
+    (root / "liver_106.nii.gz.incomplete").write_bytes(b"half")
+    (root / "README.md").touch()  # of no concern
+    assert found(root) == {
+        ("unexpected", "liver_106 (1).nii.gz"),
+        ("unexpected", "liver_106.nii.gz.incomplete"),
+    }
+    # A file of a case that was not asked for is none of that.
+    plant(root, "1.3.6.1.4.1.9328.50.4.0001")
+    assert {check for check, _ in found(root)} == {"unexpected"}
+    assert len(found(root)) == 2
+
+
+def test_duplicated(root):
+    (root / "label_new/trainset/gt").mkdir(parents=True)
+    shutil.copy(mask_of(root, "liver_106"), root / "label_new/trainset/gt")
+    (finding,) = verify(root).findings
+    assert (finding.check, finding.case_id, finding.expected) == ("duplicated", "liver_106", "one mask")
+    assert finding.found.count("liver_106_seg.nii.gz") == 2
+    # Each is looked at, so that it can be told which to keep.
+    bad = root / "label_new/trainset/gt/liver_106_seg.nii.gz"
+    cut(bad)
+    report = verify(root)
+    assert [(f.check, f.file) for f in report.findings] == [("duplicated", None), ("truncated", str(bad))]
+    assert report.measured == 3
+
+
+def test_no_case_is_no_clean_tree(root):
+    with pytest.raises(ValueError, match="no case is selected"):
+        verify(root, split="test")
+
+
+@pytest.mark.parametrize(
+    ("case_id", "folder", "expected", "told"),
+    [
+        ("liver_106", "raw_data/volumes/COLONOG", "a folder of source MSD-T10", "folder COLONOG"),
+        ("liver_106", "raw_data/labels/MSD-T10", "a folder of kind image", "folder labels"),
+        ("HN_P023", "data/conlon", "a folder of source HNSCC-3DCT-RT", "folder conlon"),
+        ("liver_106", "label_new/test_public/data", "a folder of split train", "folder test_public"),
+    ],
+)
+def test_at_a_wrong_place(root, case_id, folder, expected, told):
+    path = image_of(root, case_id)
+    (root / folder).mkdir(parents=True, exist_ok=True)
+    path.rename(root / folder / path.name)
+    (finding,) = verify(root).findings
+    assert (finding.check, finding.level, finding.case_id) == ("wrong_place", "warning", case_id)
+    assert (finding.expected, finding.found) == (expected, told)
+    assert finding.file == str(root / folder / path.name)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        ("data/HNSCC-3DCT-RT_neck", "data/liver", "label/HNSCC-3DCT-RT_neck", "label/Liver"),
+        ("rawdata/volumes/x", "volumes/MSD-T10", "label_new/test_public/gt", "label_new/trainset/gt"),
+        ("", "", "", ""),
+    ],
+)
+def test_every_layout_in_circulation_is_right(root, tmp_path, layout):
+    for case_id in CASES:
+        for folder, path in zip(
+            (layout[case_id.startswith("liver")], layout[2 + case_id.startswith("liver")]),
+            (image_of(root, case_id), mask_of(root, case_id)),
+            strict=True,
+        ):
+            if "test_public" in folder and ctspine1k.load_catalog()[case_id].split != "validation":
+                folder = folder.replace("test_public", "test_private")
+            (tmp_path / "other" / folder).mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, tmp_path / "other" / folder)
+    assert found(tmp_path / "other") == set()
+
+
+def lfs_pointer(path):
+    path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 1234\n")
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def wrong_crc(path):
+    data = bytearray(path.read_bytes())
+    data[-8] ^= 1
+    path.write_bytes(data)
+
+
+def surplus(path):
+    path.write_bytes(path.read_bytes() + b"more than that")
+
+
+@pytest.mark.parametrize("of", [image_of, mask_of])
+@pytest.mark.parametrize(
+    ("damage", "check"),
+    [(lfs_pointer, "format"), (cut, "truncated"), (wrong_crc, "corrupt"), (surplus, "corrupt")],
+)
+def test_damaged_files(root, of, damage, check):
+    path = of(root, "liver_106")
+    damage(path)
+    (finding,) = verify(root).findings
+    assert (finding.check, finding.case_id, finding.level) == (check, "liver_106", "error")
+    assert finding.file == str(path)
+
+
+def test_fewer_slices_than_promised(root):
+    break_case(root)
+    assert found(root) == {("truncated", "liver_106")}
+
+
+def test_both_files_damaged_differently(root):
+    cut(image_of(root, "liver_106"))
+    lfs_pointer(mask_of(root, "liver_106"))
+    assert found(root) == {("truncated", "liver_106"), ("format", "liver_106")}
+
+
+def test_masks_of_two_cases_swapped(root):
+    """Of other shapes, and of the same one: then they are on no bone."""
+    one, other = mask_of(root, "liver_106"), mask_of(root, "HN_P023")
+    a, b = one.read_bytes(), other.read_bytes()
+    one.write_bytes(b)
+    other.write_bytes(a)
+    assert found(root) == {("shape", "liver_106"), ("shape", "HN_P023")}
+
+
+def test_masks_of_two_cases_of_the_same_shape_swapped(root):
+    def aside(image, mask):
+        return np.roll(image, 40, axis=1), np.roll(mask, 40, axis=1)
+
+    plant(root, "liver_106", aside)
+    save_spine(root, "liver_0", *spine(list(CASES["liver_106"][0])))  # of the same shape, and not aside
+    one, other = mask_of(root, "liver_106"), mask_of(root, "liver_0")
+    a, b = one.read_bytes(), other.read_bytes()
+    one.write_bytes(b)
+    other.write_bytes(a)
+    assert found(root, "liver_0") == {("intensity", "liver_106"), ("intensity", "liver_0")}
+
+
+def test_one_mask_for_two_volumes(root):
+    image, mask = spine(list(CASES["liver_106"][0]))
+    save_spine(root, "liver_0", image + np.int16(1), mask)
+    report = verify(root, "liver_0")
+    told = {(f.check, f.case_id, f.found) for f in report.findings}
+    assert told == {
+        ("same_mask", "liver_106", "that of liver_0"),
+        ("same_mask", "liver_0", "that of liver_106"),
+    }
+
+
+def test_one_image_for_two_cases(root):
+    image, mask = spine(list(CASES["liver_106"][0]))
+    mask[28, 45, 10] = 0
+    save_spine(root, "liver_0", image, mask)
+    assert found(root, "liver_0") == {("same_image", "liver_106"), ("same_image", "liver_0")}
+
+
+def test_empty_masks_are_not_the_same_mask(root):
+    def empty(image, mask):
+        return image, mask * 0
+
+    plant(root, "liver_106", empty)
+    plant(root, "liver_100", empty)
+    assert found(root) == {("no_labels", "liver_106"), ("no_labels", "liver_100")}
+
+
+def test_wrong_spacing_in_the_mask(root):
+    _, mask = spine(list(CASES["liver_106"][0]))
+    save(mask_of(root, "liver_106"), mask, affine=AFFINE @ np.diag([1, 1, 2.0, 1]))
+    (finding,) = verify(root).findings
+    assert (finding.check, finding.level) == ("geometry", "warning")
+    assert "1.5" in finding.expected
+    assert "3.0" in finding.found
+
+
+def test_values_that_are_no_labels(root):
+    _, mask = spine(list(CASES["liver_106"][0]))
+    mask[mask == 22] = 77
+    save(mask_of(root, "liver_106"), mask, affine=AFFINE)
+    (finding,) = verify(root).findings
+    assert (finding.check, finding.found) == ("values", "77 among the voxels")
+
+
+def test_labels_moved_up_by_one_are_seen_where_they_reach_l6(root):
+    def more(image, mask):
+        return image, mask + np.uint8(2) * (mask > 0)
+
+    plant(root, "liver_100", more)
+    (finding,) = verify(root).findings
+    assert (finding.check, finding.case_id) == ("unlisted_l6", "liver_100")
+    plant(root, "liver_100")
+    plant(root, "liver_106", lambda image, mask: (image, mask + np.uint8(3) * (mask > 0)))
+    assert found(root) == set()  # it is in the published list
+
+
+def at(label):
+    return lambda mask: mask == label
+
+
+def remove(label):
+    return lambda image, mask: (image, np.where(mask == label, 0, mask).astype(np.uint8))
+
+
+def relabel(label, other):
+    return lambda image, mask: (image, np.where(mask == label, other, mask).astype(np.uint8))
+
+
+def half(label):
+    def change(image, mask):
+        mask[28:][mask[28:] == label] = 0
+        return image, mask
+
+    return change
+
+
+def inverted(image, mask):
+    return image[:, ::-1], mask[:, ::-1]
+
+
+def upside_down(image, mask):
+    return image[..., ::-1], mask[..., ::-1]
+
+
+def moved(image, mask):
+    return image, np.roll(mask, 25, axis=0)
+
+
+#: A case that is known for each kind of issue that pixels can show, what it looks like, and what finds it.
+KNOWN = {
+    "label_missing": ("1.3.6.1.4.1.9328.50.4.0291", remove(19), "gap"),
+    "label_wrong_value": ("1.3.6.1.4.1.9328.50.4.0482", relabel(19, 18), "pieces"),
+    "label_discontinuous": ("1.3.6.1.4.1.9328.50.4.0103", relabel(19, 11), "order"),
+    "label_incomplete": ("1.3.6.1.4.1.9328.50.4.0105", half(19), "volume"),
+    "image_label_mismatch": ("1.3.6.1.4.1.9328.50.4.0680", moved, "intensity"),
+    "orientation_ap_inverted": ("1.3.6.1.4.1.9328.50.4.0003", inverted, "front_to_back"),
+    "orientation_suspected": ("1.3.6.1.4.1.9328.50.4.0349", upside_down, "upside_down"),
+    "numbering_suspected": (
+        "1.3.6.1.4.1.9328.50.4.0025",
+        lambda image, mask: (image, mask + np.uint8(4) * (mask > 0)),
+        "unlisted_l6",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KNOWN)
+def test_planted_forms_of_known_issues_are_found_and_known(tmp_path, kind):
+    case_id, change, check = KNOWN[kind]
+    assert kind in {issue.kind for issue in ctspine1k.load_catalog()[case_id].issues}
+    plant(tmp_path, case_id, change)
+    by_check = {f.check: f for f in verify_files(data_dir=tmp_path, case=case_id).findings}
+    assert kind in by_check[check].known
+    # The same in a case that is not known for it is news.
+    plant(tmp_path, "1.3.6.1.4.1.9328.50.4.0001", change)
+    (other,) = [
+        f
+        for f in verify_files(data_dir=tmp_path, case="1.3.6.1.4.1.9328.50.4.0001").findings
+        if f.check == check
+    ]
+    assert other.known == ()
+
+
+def test_every_kind_of_issue_is_found_by_a_check_or_cannot_be_seen():
+    found_by_checks = set(itertools.chain.from_iterable(check.issues for check in CHECKS.values()))
+    assert found_by_checks <= set(ISSUE_KINDS)
+    # Readings of the anatomy, not properties of the voxels.
+    assert set(ISSUE_KINDS) - found_by_checks == {"castellvi_grade", "transitional_not_listed"}
+    assert found_by_checks == set(KNOWN)
+
+
+def test_summary_and_order(root):
+    (root / "x.nii.gz").touch()
+    plant(root, "1.3.6.1.4.1.9328.50.4.0291", remove(19))
+    cut(image_of(root, "liver_106"))
+    report = verify(root, "1.3.6.1.4.1.9328.50.4.0291")
+    assert [(f.case_id, f.check) for f in report.findings] == [
+        ("1.3.6.1.4.1.9328.50.4.0291", "gap"),
+        ("liver_106", "truncated"),
+        (None, "unexpected"),
+    ]
+    lines = report.summary().splitlines()
+    assert lines[0].endswith("3 of 4 cases read to the end")
+    assert (
+        "warning  gap               1  a label between two that occur does not occur, 1 of them known: "
+        "1.3.6.1.4.1.9328.50.4.0291" in lines
+    )
+
+
+def test_from_the_hub(root, publish, hub):
+    repo_id = publish(root)
+    assert verify_files(repo_id=repo_id, case=list(CASES)).ok
+    files = files_of(root)
+    files["raw_data/labels/COLONOG/liver_106_seg.nii.gz"] = files.pop(
+        "raw_data/labels/MSD-T10/liver_106_seg.nii.gz"
+    )
+    files["raw_data/volumes/MSD-T10/liver_100.nii.gz"] = gzip.compress(b"no scan")
+    files["raw_data/other.nii"] = b""
+    del files["raw_data/volumes/HNSCC-3DCT-RT/HN_P023.nii.gz"]
+    hub.repos[repo_id].commit(files)
+    report = verify_files(repo_id=repo_id, case=list(CASES))
+    assert {(f.check, f.case_id or f.file) for f in report.findings} == {
+        ("wrong_place", "liver_106"),
+        ("format", "liver_100"),
+        ("missing", "HN_P023"),
+        ("unexpected", "raw_data/other.nii"),
+    }
+
+
+def test_the_hubs_sha256_and_size(root, publish, hub):
+    repo_id = publish(root)
+    hub.faults["liver_106.nii.gz"] = [b"x", b"x"]
+    report = verify_files(repo_id=repo_id, case=list(CASES))
+    (finding,) = report.findings
+    assert (finding.check, finding.case_id, finding.level) == ("checksum", "liver_106", "error")
+    assert len(finding.expected) == len(finding.found) == 64
+
+
+def test_real_ct(sample):
+    report = verify_files(data_dir=sample, split_file=sample / "metadata/data_split.txt")
+    assert report.measured == 3
+    assert not [finding for finding in report.findings if finding.level == "error"]
+    # Slabs of ten slices hold no vertebra whole.
+    assert {finding.check for finding in report.findings} <= {"volume", "pieces"}

@@ -1,0 +1,592 @@
+"""Commands, in process; some as a program."""
+
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from support.exports import wait_until
+from support.spines import save_spine, spine
+from support.volumes import break_case
+
+import ctspine1k
+from ctspine1k import __version__
+from ctspine1k.catalog import cases as catalog
+from ctspine1k.cli.main import main
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """Three cases in a folder, and a working directory of our own."""
+    save_spine(tmp_path / "tree", "liver_106", *spine([18, 19, 20, 21, 22]))
+    save_spine(tmp_path / "tree", "liver_83", *spine([21, 22, 23, 24, 25], margin=6))
+    save_spine(tmp_path / "tree", "HN_P023", *spine([8, 9, 10], margin=5), folder="HNSCC-3DCT-RT")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "tree"
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command, and give its exit status and what it wrote to stdout and stderr."""
+
+    def command(*arguments, **_):
+        capsys.readouterr()
+        status = main([str(argument) for argument in arguments])
+        told = capsys.readouterr()
+        return status, told.out, told.err
+
+    return command
+
+
+def table(text):
+    return list(csv.DictReader(io.StringIO(text), delimiter="\t"))
+
+
+def test_without_a_verb_it_tells_the_verbs_in_the_order_of_use(run):
+    status, out, err = run()
+    assert (status, out) == (2, "")
+    verbs = re.findall(r"^  (\w+)  ", err.partition("Commands:")[2], re.MULTILINE)
+    assert verbs == [
+        "list",
+        "info",
+        "download",
+        "scan",
+        "verify",
+        "preview",
+        "export",
+        "vertebrae",
+        "cite",
+        "demo",
+    ]
+    assert re.findall(r"^  (\w+)  ", run("export")[2].partition("Commands:")[2], re.MULTILINE) == ["parquet"]
+    assert run("--version") == (0, f"{__version__}\n", "")
+    assert run("-h")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["frobnicate"], "error: No such command 'frobnicate'. (--help tells what there is)"),
+        (["list", "--split", "dev"], "error: Invalid value for '--split': 'dev' is not one of 'train', 'val"),
+        (["list", "--bogus"], "error: No such option"),
+        (["info"], "error: Missing argument 'CASE'"),
+        (["info", "liver_1066"], "error: no case 'liver_1066' in the catalog. Did you mean liver_106"),
+        (["vertebrae", "S1"], "error: no vertebra 'S1': expected C1 to C7"),
+        (["scan", "nowhere"], "error: data_dir='nowhere': no such folder"),
+        (["verify", "x", "--data-dir", "y"], "error: DIR and --data-dir are the same: give one."),
+        (["scan", "--num-proc", "0"], "error: Invalid value for '--num-proc'"),
+        (["preview", "liver_1066"], "error: no case 'liver_1066'"),
+        (
+            ["list", "--data-dir", ".", "--revision", "main", "--files"],
+            "error: data_dir='.' has no revisions",
+        ),
+        (["scan", ""], "error: Invalid value for '[DIR]': expected a directory, found an empty word."),
+        (
+            ["preview", ".", "--out", ""],
+            "error: Invalid value for '--out': expected a path, found an empty word.",
+        ),
+        (
+            ["verify", "--data-dir", ""],
+            "error: Invalid value for '--data-dir': expected a directory, found an",
+        ),
+        (["preview", ""], "error: CASE or DIR: expected an id or a folder, found an empty word."),
+        (["scan"], "error: Say where (DIR, --data-dir or --repo-id), or which cases."),
+        (["verify", "--num-proc", "1"], "error: Say where (DIR, --data-dir or --repo-id), or which cases."),
+        (["preview"], "error: Say where (DIR, --data-dir or --repo-id), or which cases."),
+        (["scan", ".", "--repo", "a/b"], "error: A folder and --repo-id are two places: give one."),
+        (
+            [
+                "verify",
+                ".",
+                "--split",
+                "test",
+                "--source",
+                "MSD-T10",
+                "--special-case",
+                "lumbar_sacralization",
+            ],
+            "error: no case is selected: check splits, cases, split_file",
+        ),
+        (
+            ["preview", ".", "--out", "a.gif", "--case", "liver_106"],
+            "error: a.gif: expected a name that ends in .png",
+        ),
+        (["preview", ".", "--out", "a.gif", "--sheet"], "error: a.gif: expected a name that ends in .png"),
+        (
+            ["preview", ".", "--out", "a.png"],
+            "error: a.png: expected a folder, as there are several pictures; or ask for a sheet",
+        ),
+        (["list", "--has-vertebrae", "L6", "--data-dir", "."], "error: /"),
+    ],
+)
+def test_an_error_is_one_line_and_status_2(run, root, arguments, message):
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith(message), err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_debug_shows_where_an_error_comes_from(run, place):
+    arguments = ["info", "nobody"]
+    arguments.insert(0 if place == "before" else 1, "--debug")
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith("Traceback (most recent call last):")
+    assert "UnknownCaseError: no case 'nobody'" in err
+
+
+def test_what_was_not_foreseen_is_told_as_such(run, monkeypatch):
+    def broken(path):
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr("ctspine1k.cli.main.load_catalog", broken)
+    assert run("info", "liver_106") == (
+        2,
+        "",
+        "error: ZeroDivisionError: by zero (not foreseen; --debug shows where)\n",
+    )
+
+
+def test_options_are_the_same_everywhere_and_named_as_in_the_library():
+    from ctspine1k.cli.main import _cli
+
+    options = {
+        verb: [option for parameter in command.params for option in parameter.opts if option.startswith("--")]
+        for verb, command in _cli.commands.items()
+    }
+    place = ["--data-dir", "--repo-id", "--repo", "--revision"]
+    cases = ["--split-file", "--split", "--source", "--case", "--special-case", "--exclude-issues"]
+    for verb in ("list", "download", "scan", "verify", "preview"):
+        assert options[verb][: len(place + cases)] == place + cases
+    for verb in ("list", "info", "download", "scan", "verify", "preview", "vertebrae", "cite"):
+        assert "--json" in options[verb]
+    assert all("--debug" in of_verb for of_verb in options.values())
+    helps = {
+        option.opts[0]: set()
+        for command in _cli.commands.values()
+        for option in command.params
+        if option.opts
+    }
+    for command in _cli.commands.values():
+        for parameter in command.params:
+            helps[parameter.opts[0]].add(getattr(parameter, "help", None))
+    for name in (*place[:2], place[3], *cases, "--json", "--num-proc", "--debug"):
+        assert len(helps[name]) == 1, name
+
+
+def test_list(run):
+    status, out, err = run("list", "--special-case", "lumbar_sacralization", "--source", "MSD-T10")
+    assert (status, err) == (0, "")
+    assert [row["case_id"] for row in table(out)] == ["liver_83", "liver_93"]
+    assert len(table(run("list")[1])) == 1005
+    assert len(table(run("list", "--exclude-issues", "all", "--split", "train")[1])) == len(
+        ctspine1k.load_catalog().where(split="train", exclude_issues="all")
+    )
+    issues = {row["case_id"]: row["issues"] for row in table(run("list")[1])}
+    assert issues["1.3.6.1.4.1.9328.50.4.0482"] == "label_wrong_value label_missing"
+    out = json.loads(run("list", "--case", "liver_106", "--case", "HN_P001", "--json")[1])
+    assert [case["case_id"] for case in out] == ["HN_P001", "liver_106"]
+
+
+def test_list_of_files(run, root):
+    status, out, _ = run("list", "--files", "--data-dir", root, "--split", "validation")
+    assert status == 0
+    rows = table(out)
+    assert [(row["case"], row["kind"]) for row in rows] == [("HN_P023", "image"), ("HN_P023", "mask")]
+    assert all(os.path.getsize(row["path"]) == int(row["size"]) for row in rows)  # noqa: PTH202
+    out = json.loads(run("list", "--files", "--data-dir", root, "--json")[1])
+    assert {"case", "kind", "size", "path", "url", "sha256"} == set(out[0])
+    assert len(out) == 6
+
+
+def test_which_cases_have_l6(run, root):
+    three = ["--case", "liver_106", "--case", "liver_83", "--case", "HN_P023"]
+    assert run("scan", root, *three)[0] == 0
+    status, out, err = run("list", "--data-dir", root, "--has-vertebrae", "L6", *three)
+    assert (status, err) == (0, "")
+    assert [row["case_id"] for row in table(out)] == ["liver_83"]
+    status, out, err = run("list", "--data-dir", root, "--has-vertebrae", "21", "--has-vertebrae", "l1")
+    assert [row["case_id"] for row in table(out)] == ["liver_106"]
+    assert err == "warning: of 1,002 cases the scan knows nothing: no files, or none that can be used\n"
+    break_case(root)
+    run("scan", root, *three)
+    status, out, err = run("list", "--data-dir", root, "--has-vertebrae", "T11", *three)
+    assert table(out) == []
+    assert err.startswith("warning: of 1 cases the scan knows nothing")
+
+
+def test_which_cases_are_known_to_be_wrong(run):
+    reported = table(run("list", "--evidence", "reported")[1])
+    assert [row["case_id"][-4:] for row in reported] == ["0103", "0291", "0482", "0500", "0730"]
+    assert len(table(run("list", "--issue", "orientation_ap_inverted")[1])) == 7
+    assert len(table(run("list", "--scan-position", "prone", "--tcia-series", "*flipped updown*")[1])) == 12
+
+
+def test_info(run):
+    status, out, err = run("info", "1.3.6.1.4.1.9328.50.4.0482")
+    assert (status, err) == (0, "")
+    assert "source         COLONOG\n" in out
+    assert "scan_position  prone\n" in out
+    assert "issue          label_wrong_value (reported): label 14 (T7) where 15 (T8) is right" in out
+    assert "MIRACLE-Center/CTSpine1K#15" in out
+    assert "issues         none known\n" in run("info", "liver_106")[1]
+    assert json.loads(run("info", "liver_106", "--json")[1])["special_case"] == "sacral_lumbarization"
+
+
+def test_download_from_a_folder_and_from_the_hub(run, root, publish):
+    paths = run("download", "--data-dir", root, "--case", "liver_106", "--kind", "mask")[1].splitlines()
+    assert paths == [str(next(root.rglob("liver_106_seg.nii.gz")))]
+    repo_id = publish(root)
+    status, out, err = run("download", "--repo", repo_id, "--case", "liver_106")
+    assert (status, err) == (0, "")  # no bar: stderr is no terminal
+    image, mask = out.splitlines()
+    for path, right in ((image, "liver_106.nii.gz"), (mask, "liver_106_seg.nii.gz")):
+        with open(path, "rb") as file:  # noqa: PTH123
+            assert file.read() == next(root.rglob(right)).read_bytes()
+    assert json.loads(run("download", "--repo", repo_id, "--case", "liver_106", "--json")[1]) == [image, mask]
+    status, out, err = run("download", "--repo", repo_id, "--split", "validation")
+    assert (status, out) == (2, "")
+    assert err.startswith("error: 196 of 197 cases lack raw files in Hub repo")
+    status, out, err = run("download", "--repo", repo_id, "--split", "validation", "--on-missing", "skip")
+    assert len(out.splitlines()) == 2
+    assert err.startswith("warning: 196 of 197 cases lack raw files")
+
+
+def test_dry_run_tells_files_bytes_and_free_disk_and_downloads_nothing(run, root, publish, hub):
+    repo_id = publish(root)
+    run("download", "--repo", repo_id, "--case", "liver_106", "--kind", "image")
+    hub.requests.clear()
+    options = ["--repo", repo_id, "--case", "liver_106", "--case", "liver_83", "--dry-run"]
+    status, out, err = run("download", *options)
+    assert status == 0
+    rows = {row["path"].rpartition("/")[2]: row for row in table(out)}
+    assert {name: row["here"] for name, row in rows.items()} == {
+        "liver_83.nii.gz": "no",
+        "liver_83_seg.nii.gz": "no",
+        "liver_106.nii.gz": "yes",
+        "liver_106_seg.nii.gz": "no",
+    }
+    sizes = {path.name: path.stat().st_size for path in root.rglob("*.nii.gz")}
+    assert all(int(row["size"]) == sizes[name] for name, row in rows.items())
+    needed = sum(sizes[name] for name, row in rows.items() if row["here"] == "no")
+    assert re.match(
+        rf"3 of 4 files to download, {needed:,} bytes \(0\.00 GB\); [\d,.]+ GB are free in /", err
+    )
+    # It fails as the download would.
+    status, out, err = run("download", "--repo", repo_id, "--split", "validation", "--dry-run")
+    assert status == 2
+    assert len(table(out)) == 2
+    assert err.splitlines()[1].startswith("error: 196 of 197 cases lack raw files")
+    assert (
+        run("download", "--repo", repo_id, "--split", "validation", "--dry-run", "--on-missing", "skip")[0]
+        == 0
+    )
+    plan = json.loads(run("download", *options, "--json")[1])
+    assert plan["bytes_to_download"] == needed
+    assert plan["bytes_free"] > 0
+    assert not [request for request in hub.requests if "/resolve/" in request.path]
+
+
+def test_scan(run, root):
+    status, out, err = run("scan", root, "--source", "MSD-T10", "--num-proc", "1")
+    assert status == 0
+    assert out == f"{root / 'cases.parquet'}\n{root / 'cases.vertebrae.parquet'}\n"
+    warning, told = err.splitlines()
+    assert warning.startswith("warning: 148 of 150 cases lack raw files in ")
+    assert told == "2 cases measured, 0 kept from before, 0 of them with files that cannot be used"
+    assert pd.read_parquet(root / "cases.parquet").case_id.tolist() == ["liver_106", "liver_83"]
+    break_case(root)
+    status, out, err = run("scan", root, "--case", "liver_106", "--case", "liver_83", "--out", "x.parquet")
+    assert out.startswith(os.getcwd())  # noqa: PTH109
+    assert status == 0
+    assert "warning: liver_106: " in err
+    report = json.loads(run("scan", "--data-dir", root, "--case", "liver_83", "--json")[1])
+    assert (report["measured"], report["kept"]) == (0, 1)
+
+
+def test_verify(run, root):
+    three = ["--case", "liver_106", "--case", "liver_83", "--case", "HN_P023", "--num-proc", "1"]
+    status, out, err = run("verify", root, *three)
+    assert (status, err) == (1, "")
+    assert out.splitlines()[1].startswith("warning  unlisted_l6       1  an L6 in a case that is not listed")
+    break_case(root)
+    (root / "extra.nii").touch()
+    status, out, _ = run("verify", root, *three, "--out", "report.csv", "--json")
+    assert status == 1
+    report = json.loads(out)
+    assert not report["ok"]
+    assert {finding["check"] for finding in report["findings"]} == {"truncated", "unlisted_l6", "unexpected"}
+    with open("report.csv", encoding="utf-8", newline="") as file:  # noqa: PTH123
+        rows = list(csv.DictReader(file))
+    assert [row["check"] for row in rows] == [finding["check"] for finding in report["findings"]]
+    assert set(rows[0]) == {"level", "check", "case_id", "file", "expected", "found", "known"}
+    assert run("verify", root, *three, "--out", "new/folder/report.csv")[0] == 1
+    assert sorted(os.listdir()) == ["new", "report.csv"]  # noqa: PTH208
+
+
+def test_verify_of_a_clean_tree_is_0_and_of_none_is_2(run, root):
+    status, out, err = run("verify", root, "--case", "liver_106", "--case", "HN_P023")
+    assert (status, err) == (0, "")
+    assert out.endswith("2 of 2 cases read to the end\nnothing found\n")
+    assert run("verify", root / "nowhere")[0] == 2
+
+
+def test_preview(run, root):
+    status, out, err = run("preview", "liver_106", "--data-dir", root)
+    assert (status, out, err) == (0, "liver_106.png\n", "")
+    status, out, err = run("preview", root, "--source", "MSD-T10")
+    assert status == 0
+    assert out.splitlines() == ["previews/liver_106.png", "previews/liver_83.png"]
+    assert err.startswith("warning: 148 of 150 cases lack raw files")
+    break_case(root, "liver_83")
+    status, out, err = run(
+        "preview", root, "--case", "liver_106", "--case", "liver_83", "--sheet", "--out", "a.png"
+    )
+    assert (status, out) == (0, "a.png\n")
+    assert "warning: liver_83 is left out: " in err
+    assert run("preview", "liver_83", "--data-dir", root)[0] == 2
+    status, out, err = run("preview", root, "--case", "liver_83", "--case", "liver_0", "--out", "none")
+    assert (status, out) == (2, "")
+    assert err.splitlines()[-1].startswith("error: the pictures: expected at least one case, found every one")
+    os.mkdir("HN_P023")  # noqa: PTH102 (a folder of that name is no reason not to mean the case)
+    assert json.loads(run("preview", "HN_P023", "--data-dir", root, "--json")[1]) == ["HN_P023.png"]
+    os.rmdir("HN_P023")  # noqa: PTH106
+    os.remove("HN_P023.png")  # noqa: PTH107
+    assert sorted(os.listdir()) == ["a.png", "liver_106.png", "previews"]  # noqa: PTH208
+    for name in ("a.png", "liver_106.png", "previews/liver_83.png"):
+        with open(name, "rb") as file:  # noqa: PTH123
+            assert file.read(8) == b"\x89PNG\r\n\x1a\n"
+
+
+def test_vertebrae(run):
+    status, out, err = run("vertebrae")
+    assert (status, err) == (0, "")
+    rows = table(out)
+    assert len(rows) == 25
+    assert rows[24] == {
+        "label": "25",
+        "name": "L6",
+        "region": "lumbar",
+        "verse": "25",
+        "totalsegmentator": "",
+        "volumes": "18",
+    }
+    assert [row["name"] for row in table(run("vertebrae", "t12", "20")[1])] == ["T12", "L1"]
+    assert json.loads(run("vertebrae", "C1", "--json")[1])[0]["totalsegmentator"] == 50
+
+
+def test_cite(run):
+    status, out, err = run("cite")
+    assert (status, err) == (0, "")
+    assert out.startswith(
+        "% The data are under CC BY-NC-SA: attribution, no commercial use, share alike.\n\n@"
+    )
+    assert out.count("\n@") == 5
+    for source in catalog.SOURCES:
+        assert f"Source {source} of" in out
+    assert json.loads(run("cite", "--json")[1])["licence"] == "CC BY-NC-SA"
+
+
+def test_demo_makes_loads_and_prints(run, tmp_path):
+    status, out, err = run("demo", "--out", tmp_path / "demo")
+    assert status == 0
+    assert "3d: train 2 rows, validation 1 rows, test 1 rows" in out
+    assert "2d: train 54 rows, validation 36 rows, test 42 rows" in out
+    assert "image: Array3D(shape=(None, 512, 512), dtype='float32'" in out
+    assert (
+        "test: image [(42, 512, 512)]; segmentation [(42, 512, 512)]; labels [0, 18, 19, 20, 21, 22]" in out
+    )
+    assert len(list((tmp_path / "demo").rglob("*.nii.gz"))) == 8
+    assert (
+        err
+        == f"The files are in {tmp_path / 'demo'}\nA picture of a case is {tmp_path / 'demo/preview.png'}\n"
+    )
+
+
+def test_demo_replaces_nothing(run, tmp_path):
+    (tmp_path / "mine.txt").touch()
+    status, out, err = run("demo", "--out", tmp_path)
+    assert (status, out) == (2, "")
+    assert err == f"error: {tmp_path}: expected a new or an empty folder, found something in it\n"
+
+
+def test_module_is_a_program(python):
+    code = "import runpy, sys; sys.argv = ['x', *sys.argv[1:]]; runpy.run_module('ctspine1k', run_name='__main__')"
+    run = python(code, "info", "nobody")
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith("error: no case 'nobody'")
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ("ctspine1k ver", ["verify", "vertebrae"]),
+        (
+            "ctspine1k info HN_P00",
+            ["HN_P001", "HN_P002", "HN_P003", "HN_P004", "HN_P005", "HN_P007", "HN_P008"],
+        ),
+        ("ctspine1k list --split t", ["train", "test"]),
+        ("ctspine1k preview liver_10", ["liver_100", "liver_101", "liver_102"]),
+        ("ctspine1k vertebrae L", ["L1", "L2", "L3", "L4", "L5", "L6"]),
+        ("ctspine1k list --has-vertebrae C", ["C1", "C2", "C3"]),
+        ("ctspine1k list --exclude", ["--exclude-issues"]),
+    ],
+)
+def test_shell_completion(python, words, wanted):
+    count = len(words.split()) - 1
+    run = python(
+        "from ctspine1k.cli.main import main; main()",
+        _CTSPINE1K_COMPLETE="bash_complete",
+        COMP_WORDS=words,
+        COMP_CWORD=str(count),
+    )
+    completed = [line.partition(",")[2] for line in run.stdout.splitlines()]
+    assert completed[: len(wanted)] == wanted, run.stderr
+
+
+def test_help_and_completion_load_nothing_heavy(python):
+    code = """
+import sys
+from ctspine1k.cli.main import main
+main(["verify", "--help"])
+print([m for m in ("datasets", "huggingface_hub", "numpy", "pandas", "pyarrow", "scipy", "matplotlib") if m in sys.modules])
+"""
+    assert python(code).stdout.splitlines()[-1] == "[]"
+
+
+def test_bars_are_shown_on_a_terminal_alone(root):
+    """A terminal of our own: the bar is there, and stdout is free of it."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    process = subprocess.run(
+        [sys.executable, "-m", "ctspine1k", "scan", root, "--case", "liver_106", "--num-proc", "1"],
+        stdout=subprocess.PIPE,
+        stderr=follower,
+        check=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(ctspine1k.__file__))},  # noqa: PTH120
+    )
+    os.close(follower)
+    told = b""
+    try:
+        while chunk := os.read(leader, 4096):
+            told += chunk
+    except OSError:  # the terminal is closed
+        pass
+    os.close(leader)
+    assert b"Scanning: 100%" in told
+    assert process.stdout.count("\n") == 2
+
+
+def test_a_pipe_that_is_closed_is_no_finding(root):
+    command = f"{sys.executable} -m ctspine1k list --json | true; exit ${{PIPESTATUS[0]}}"
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(ctspine1k.__file__))}  # noqa: PTH120
+    run = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env=environment, check=False
+    )
+    assert run.returncode in (0, 141)  # 0: all of it was in the pipe before that closed
+    assert "Traceback" not in run.stderr
+
+
+def test_without_stderr(root):
+    command = f"{sys.executable} -m ctspine1k verify {root} --case liver_106 --num-proc 1 2>&-"
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(ctspine1k.__file__))}  # noqa: PTH120
+    run = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env=environment, check=False
+    )
+    assert run.returncode == 0
+    assert run.stdout.endswith("nothing found\n")
+
+
+def test_file_names_that_are_not_utf8(run, root):
+    os.close(os.open(os.fsencode(root) + b"/x\xff.nii.gz", os.O_CREAT))
+    status, out, err = run("verify", root, "--case", "liver_106", "--out", "r.csv", "--json")
+    assert (status, err) == (1, "")
+    assert json.loads(out)["findings"][0]["found"] == "x\udcff.nii.gz"
+    with open("r.csv", encoding="utf-8", newline="") as file:  # noqa: PTH123
+        assert next(csv.DictReader(file))["found"] == "x\\udcff.nii.gz"
+
+
+def test_an_output_that_cannot_be_written_is_told_before_the_work(run, root):
+    (root / "file").touch()
+    status, out, err = run("verify", root, "--case", "liver_106", "--out", root / "file" / "r.csv")
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+
+
+def test_export(run, root):
+    where = ("export", "parquet", "out", "--data-dir", root, "--image-size", 56, 80)
+    cases = ("--case", "liver_83", "--case", "HN_P023")
+    status, out, err = run(*where, *cases, "--config", "2d", "--geometry", "--label-scheme", "binary")
+    assert (status, err) == (0, "")
+    assert out.splitlines()[-1] == "shards: 2 made, 0 kept; failures: 0"
+    assert re.match(r"2d train: rows \d+, shards 1, bytes [\d,]+\n2d validation: ", out)
+    rows = pq.read_table("out/2d/train/00000-of-00001.parquet")
+    assert {"spacing", "affine", "orientation"} <= set(rows.column_names)
+    assert np.unique(rows["segmentation"].combine_chunks().flatten().flatten()).tolist() == [0, 1]
+    status, out, err = run(
+        *where, *cases, "--config", "2d", "--geometry", "--label-scheme", "binary", "--verify", "--json"
+    )
+    report = json.loads(out)
+    assert (status, report["made"], report["kept"], report["ok"]) == (0, 0, 2, True)
+
+
+def test_export_of_a_broken_case(run, root):
+    break_case(root, "liver_83")
+    where = ("export", "parquet", "out", "--data-dir", root, "--image-size", 56, 80, "--num-proc", 2)
+    cases = ("--case", "liver_83", "--case", "HN_P023")
+    status, out, _ = run(*where, *cases)
+    assert status == 1
+    where_from = "raw_data/volumes/MSD-T10/liver_83.nii.gz: expected"
+    assert f"failed: liver_83 (3d/train/00000-of-00001.parquet): {where_from}" in out
+    assert out.endswith("shards: 2 made, 0 kept; failures: 2\n")
+    status, out, _ = run(*where, *cases, "--on-error", "skip")
+    assert status == 0
+    assert "left out: liver_83: " in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("out",), "Say where"),
+        (("out", "--config", "2d", "--num-proc", "2", "--geometry"), "Say where"),
+        (("", "--data-dir", "."), "out is empty"),
+        (("nonsense://x", "--case", "liver_83", "--data-dir", "ROOT"), "expected a URL that fsspec can open"),
+        (("out", "--data-dir", "ROOT", "--label-scheme", "x"), "label_scheme='x': expected one of"),
+        (("out", "--data-dir", "ROOT", "--num-proc", "0"), "num-proc"),
+    ],
+)
+def test_export_of_what_cannot_be(run, root, arguments, message):
+    status, out, err = run("export", "parquet", *(root if word == "ROOT" else word for word in arguments))
+    assert (status, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_sigterm_stops_an_export_as_ctrl_c_does(root):
+    save_spine(root, "liver_0", *spine(list(range(8, 25))))
+    command = [sys.executable, "-m", "ctspine1k", "export", "parquet", "out", "--data-dir", root]
+    command += ["--image-size", "56", "80", "--on-missing", "skip", "--split", "train"]
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(ctspine1k.__file__))}  # noqa: PTH120
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    wait_until(lambda: os.path.exists("out/.ctspine1k/kept.json"))  # noqa: PTH110
+    process.terminate()
+    _, told = process.communicate(timeout=60)
+    assert process.returncode in (0, 130)  # 0: it was done
+    if process.returncode:
+        assert re.search(r"stopped: \d+ of \d+ shards are made; run again", told)
+    assert not os.path.exists("out/.export.lock")  # noqa: PTH110

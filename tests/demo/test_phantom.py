@@ -1,0 +1,59 @@
+import nibabel as nib
+import numpy as np
+import pytest
+
+from ctspine1k import list_files, load_catalog, read_pair, verify_files
+from ctspine1k.catalog.cases import SOURCES, SPLITS
+from ctspine1k.demo.phantom import PHANTOM_CASES, make_phantom
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory):
+    return make_phantom(tmp_path_factory.mktemp("phantom") / "new" / "phantom")
+
+
+def test_cases_of_every_split_and_source(phantom):
+    cases = load_catalog().select(PHANTOM_CASES)
+    assert {case.split for case in cases} == set(SPLITS)
+    assert {case.source for case in cases} == set(SOURCES)
+    assert len(list_files(case=PHANTOM_CASES, data_dir=phantom)) == 2 * len(PHANTOM_CASES)
+
+
+@pytest.mark.parametrize("case_id", PHANTOM_CASES)
+def test_it_looks_like_ct(phantom, case_id):
+    image, mask = (file.path for file in list_files(case=case_id, data_dir=phantom))
+    pair = read_pair(image, mask, on_geometry="raise")
+    assert pair.image.shape[1:] == (512, 512)
+    assert nib.load(image).get_data_dtype() == np.int16
+    labels = np.unique(pair.segmentation)
+    assert labels[0] == 0
+    assert np.array_equal(labels[1:], np.arange(labels[1], labels[-1] + 1))
+    assert pair.image[pair.segmentation > 0].mean() == pytest.approx(250, abs=1)
+    assert np.median(pair.image) == pytest.approx(-1000, abs=20)
+    # The lowest vertebra, of the highest label, lies lowest: slices lead upwards.
+    assert pair.orientation[0] == "S"
+    assert pair.segmentation[1].max() == labels[-1]
+
+
+def test_its_split_file_names_its_cases_and_no_check_finds_a_thing(phantom):
+    split_file = phantom / "metadata/data_split.txt"
+    assert {case.case_id for case in load_catalog(split_file)} == set(PHANTOM_CASES)
+    assert {c.case_id: c.split for c in load_catalog(split_file)} == {
+        c.case_id: c.split for c in load_catalog().select(PHANTOM_CASES)
+    }
+    report = verify_files(data_dir=phantom, split_file=split_file)
+    assert report.findings == ()
+    assert report.measured == len(PHANTOM_CASES)
+
+
+def test_it_never_replaces_a_file(tmp_path):
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(FileExistsError, match="expected a new or an empty folder"):
+        make_phantom(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_an_empty_folder_is_used_and_nothing_is_left_beside_it(tmp_path):
+    (tmp_path / "empty").mkdir()
+    make_phantom(tmp_path / "empty")
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]

@@ -1,0 +1,180 @@
+import contextlib
+import dataclasses
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.volumes import files_of, place, save_case
+
+from ctspine1k import download_files, list_files
+from ctspine1k.errors import (
+    ChecksumError,
+    HubError,
+    NoSpaceError,
+)
+from ctspine1k.files.sources import HubSource, find_source
+
+
+def test_links_to_folders_are_followed_and_loops_end(tmp_path):
+    place(tmp_path / "elsewhere", "liver_106.nii.gz", "liver_106_seg.nii.gz")
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "linked").symlink_to(tmp_path / "elsewhere")
+    (root / "loop").symlink_to(root)
+    assert len(list_files(data_dir=root)) == 2
+
+
+def test_hub_listing_tells_what_the_hub_records(hub, repo_id, tree):
+    files = list_files(case="liver_106", repo_id=repo_id)
+    data = {f.kind: (tree / f.path).read_bytes() for f in files}
+    assert [f.kind for f in files] == ["image", "mask"]
+    assert [f.size for f in files] == [len(data["image"]), len(data["mask"])]
+    assert [f.sha256 for f in files] == [hashlib.sha256(data[k]).hexdigest() for k in ("image", "mask")]
+    commit = hub.repos[repo_id].refs["main"]
+    assert files[0].url == f"{hub.url}/datasets/{repo_id}/resolve/{commit}/{files[0].path}"
+    assert hub.downloads() == {}
+
+
+def test_revision(hub, repo_id, tree, tmp_path):
+    first = hub.repos[repo_id].refs["main"]
+    shutil.copytree(tree, tmp_path / "changed")
+    save_case(tmp_path / "changed", "liver_106", seed=77)
+    second = hub.repos[repo_id].commit(files_of(tmp_path / "changed"))
+    hub.repos[repo_id].refs["v1"] = first
+    read = {
+        revision: download_files(case="liver_106", kind="image", repo_id=repo_id, revision=revision)[
+            0
+        ].read_bytes()
+        for revision in (None, "main", "v1", first, second)
+    }
+    assert read[None] == read["main"] == read[second] != read["v1"] == read[first]
+
+
+def test_a_private_repo_needs_its_token(hub, repo_id):
+    hub.repos[repo_id].token = "hf_secret"
+    with pytest.raises(HubError, match="token") as caught:
+        list_files(case="liver_106", repo_id=repo_id, token="hf_wrong")
+    assert "hf_wrong" not in str(caught.value)
+    paths = download_files(case="liver_106", repo_id=repo_id, token="hf_secret")
+    assert len(paths) == 2
+
+
+@pytest.mark.parametrize("token", ["hf_secret\n", " hf_secret "])
+def test_a_token_as_read_from_a_file(hub, repo_id, token):
+    hub.repos[repo_id].token = "hf_secret"
+    assert len(list_files(case="liver_106", repo_id=repo_id, token=token)) == 2
+
+
+@pytest.mark.parametrize("token", ["hf_se\ncret", "hf_se cret", "hf_sécret"])
+def test_a_token_that_cannot_be_sent_is_not_printed(repo_id, token):
+    with pytest.raises(ValueError, match=r"^token: expected letters and digits") as caught:
+        list_files(case="liver_106", repo_id=repo_id, token=token)
+    assert caught.value.__cause__ is caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("selection", [{"repo_id": "tests/nowhere"}, {"revision": "no-such-branch"}])
+def test_what_the_hub_has_not(repo_id, selection):
+    with pytest.raises(HubError, match="Check repo_id, the revision, your token"):
+        list_files(**{"case": "liver_106", "repo_id": repo_id, **selection})
+
+
+def test_a_transfer_that_breaks_off_is_resumed(hub, repo_id):
+    data = np.random.default_rng(0).bytes(24 << 20)  # the client writes down 10 MiB at a time
+    hub.repos[repo_id].commit({"liver_106.nii.gz": data})
+    hub.faults["liver_106.nii.gz"] = [{"cut_after": 15 << 20}]
+    assert resumed(repo_id).read_bytes() == data
+    ranges = [r.range for r in hub.requests if r.method == "GET" and r.path.endswith("/liver_106.nii.gz")]
+    assert ranges[1].startswith(f"bytes={10 << 20}-")
+    assert hub.downloads()["liver_106.nii.gz"] == (15 + 14) << 20
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_hub_that_refuses_for_a_while_is_asked_again(hub, repo_id, tree, status):
+    hub.faults["liver_106.nii.gz"] = [status]
+    assert resumed(repo_id).read_bytes() == next(tree.rglob("liver_106.nii.gz")).read_bytes()
+
+
+def resumed(repo_id: str) -> Path:
+    """Older clients report a cut transfer and resume at the next call, newer ones at once."""
+    for _ in range(2):
+        with contextlib.suppress(HubError):
+            return download_files(case="liver_106", kind="image", repo_id=repo_id)[0]
+    raise AssertionError("not resumed at the next call")
+
+
+def test_wrong_bytes_are_reported(hub, repo_id):
+    hub.faults["liver_106.nii.gz"] = [b"other bytes of the same length "]
+    with pytest.raises(
+        ChecksumError, match=r"liver_106\.nii\.gz: sha256 is \w{64}, the Hub says \w{64}. Delete "
+    ) as caught:
+        download_files(case="liver_106", repo_id=repo_id)
+    # As the message says: delete that file, download again.
+    blob = Path(str(caught.value).partition("Delete ")[2].partition(" and download")[0])
+    blob.unlink()
+    assert len(download_files(case="liver_106", repo_id=repo_id)) == 2
+
+
+def test_a_cached_file_that_was_changed_is_reported(repo_id):
+    path = download_files(case="liver_106", kind="image", repo_id=repo_id)[0]
+    blob = path.resolve()
+    blob.chmod(0o644)
+    blob.write_bytes(blob.read_bytes() + b"x")
+    with pytest.raises(ChecksumError, match="size is"):
+        download_files(case="liver_106", kind="image", repo_id=repo_id)
+
+
+OFFLINE = """
+import json, sys
+import ctspine1k, ctspine1k.errors
+try:
+    paths = ctspine1k.download_files(repo_id=sys.argv[1], case=json.loads(sys.argv[2]))
+    print(json.dumps([str(path) for path in paths]))
+except ctspine1k.errors.CTSpine1KError as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_offline_serves_what_is_cached_and_names_what_is_not(hub, repo_id, python):
+    paths = download_files(case="liver_106", repo_id=repo_id)
+    with hub.watched() as requests:
+        run = python(OFFLINE, repo_id, '["liver_106"]', HF_HUB_OFFLINE="1")
+        assert json.loads(run.stdout) == [str(path) for path in paths], run.stderr
+        run = python(OFFLINE, repo_id, '["liver_106", "HN_P023"]', HF_HUB_OFFLINE="1")
+        assert "MissingFilesError 1 of 2 cases lack raw files in the local cache" in run.stdout, run.stderr
+        assert "HN_P023 (image and mask). HF_HUB_OFFLINE is set" in run.stdout
+        run = python(OFFLINE, "tests/never-seen", '["liver_106"]', HF_HUB_OFFLINE="1")
+        assert run.stdout.startswith("HubError HF_HUB_OFFLINE is set, and nothing of tests/never-seen"), (
+            run.stderr
+        )
+    assert requests == []
+
+
+def test_a_hub_out_of_reach_is_told(python):
+    run = python(OFFLINE, "tests/x", '["liver_106"]', HF_ENDPOINT="http://127.0.0.1:9")
+    assert run.stdout.startswith("HubError Hub repo tests/x at main"), run.stdout + run.stderr
+    assert "HF_HUB_OFFLINE=1 serves what is in the local cache" in run.stdout
+
+
+def test_a_download_that_does_not_fit_is_not_begun(hub, repo_id):
+    """The Hub's record says how large a file is: a pretended one is more than any disk."""
+    files = list_files(case="liver_106", repo_id=repo_id)
+    huge = [dataclasses.replace(files[0], size=10**18), files[1]]
+    with pytest.raises(
+        NoSpaceError, match=r"expected room for a download of 1,000,000,000\.00 GB, found "
+    ) as e:
+        HubSource(repo_id, "main").fetch(huge)
+    assert e.value.needed == 10**18 + files[1].size
+    assert hub.downloads() == {}
+
+
+def test_what_is_in_the_cache_is_not_lacking(repo_id, tree):
+    place = HubSource(repo_id, "main")
+    files = list_files(case="liver_106", repo_id=repo_id)
+    assert place.not_cached(files) == files
+    place.fetch(files[:1])
+    assert place.not_cached(files) == files[1:]
+    local = list_files(case="liver_106", data_dir=tree)
+    assert find_source(tree).not_cached(local) == []

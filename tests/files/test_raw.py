@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import pytest
+from support.volumes import place
+
+from ctspine1k import download_files, list_files, load_catalog
+from ctspine1k.errors import (
+    AmbiguousFilesError,
+)
+
+#: Layouts in circulation: where the image and the mask of a case are.
+LAYOUTS = {
+    "hub": ("raw_data/volumes/MSD-T10/liver_106.nii.gz", "raw_data/labels/MSD-T10/liver_106_seg.nii.gz"),
+    "card": ("rawdata/volumes/MSD-T10/liver_106.nii.gz", "rawdata/labels/MSD-T10/liver_106_seg.nii.gz"),
+    "drive": ("data/liver/liver_106.nii.gz", "label/Liver/liver_106_seg.nii.gz"),
+    "drive, colon": ("data/colon/liver_106.nii.gz", "label/conlon/liver_106_seg.nii.gz"),
+    "label_new": ("data/liver/liver_106.nii.gz", "label_new/trainset/gt/liver_106_seg.nii.gz"),
+    "flat": ("liver_106.nii.gz", "liver_106_seg.nii.gz"),
+    "two folders": ("images/liver_106.nii.gz", "masks/liver_106_seg.nii.gz"),
+    "not compressed": ("liver_106.nii", "liver_106_seg.nii"),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_is_found(tmp_path, layout):
+    paths = place(tmp_path, *LAYOUTS[layout])
+    # Neighbours whose names begin or end alike, and what other programs leave behind.
+    place(
+        tmp_path,
+        "liver_10.nii.gz",
+        "xliver_106.nii.gz",
+        "._liver_106.nii.gz",
+        ".cache/liver_106.nii.gz",
+        "notes.txt",
+    )
+    files = list_files(case="liver_106", data_dir=tmp_path)
+    assert [(f.case.case_id, f.kind, f.path) for f in files] == [
+        ("liver_106", "image", str(paths[0])),
+        ("liver_106", "mask", str(paths[1])),
+    ]
+    assert [f.size for f in files] == [path.stat().st_size for path in paths]
+    assert [f.url for f in files] == [path.as_uri() for path in paths]
+    assert download_files(case="liver_106", data_dir=tmp_path) == paths
+
+
+def test_ids_with_dots_are_not_mixed_up(tmp_path):
+    ids = [case.case_id for case in load_catalog().where(source="COLONOG")][:40]
+    place(tmp_path, *(f"{case_id}{end}" for case_id in ids for end in (".nii.gz", "_seg.nii.gz")))
+    files = list_files(data_dir=tmp_path)
+    assert [Path(f.path).name for f in files] == [
+        f"{case_id}{end}" for case_id in ids for end in (".nii.gz", "_seg.nii.gz")
+    ]
+
+
+def test_two_files_for_one_image_are_an_error(tmp_path):
+    place(tmp_path, "data/liver_106.nii.gz", "raw_data/liver_106.nii.gz", "label/liver_106_seg.nii.gz")
+    with pytest.raises(
+        AmbiguousFilesError, match=r"liver_106: expected one image, found 2: .*raw_data/liver_106"
+    ) as caught:
+        list_files(data_dir=tmp_path)
+    assert (caught.value.case_id, caught.value.kind, len(caught.value.paths)) == ("liver_106", "image", 2)
+    assert list_files(data_dir=tmp_path, case="HN_P001") == []
+
+
+def test_links_that_lead_nowhere_are_not_there(tmp_path):
+    place(tmp_path, "liver_106_seg.nii.gz")
+    (tmp_path / "liver_106.nii.gz").symlink_to(tmp_path / "gone")
+    assert [file.kind for file in list_files(case="liver_106", data_dir=tmp_path)] == ["mask"]
+
+
+def test_a_file_that_could_be_of_two_cases_is_an_error(tmp_path):
+    place(tmp_path, "x.nii.gz", "x_seg.nii.gz", "x_seg_seg.nii.gz")
+    (tmp_path / "split.txt").write_text("trainset:\nx\nx_seg\n")
+    with pytest.raises(ValueError, match=r"x_seg\.nii\.gz would be of both 'x' and 'x_seg'"):
+        list_files(data_dir=tmp_path, split_file=tmp_path / "split.txt")
+    assert len(list_files(data_dir=tmp_path, split_file=tmp_path / "split.txt", case="x")) == 2

@@ -1,0 +1,641 @@
+"""Pictures, looked at through what matplotlib was given to draw."""
+
+import gc
+import io
+import itertools
+import sys
+import weakref
+from pathlib import Path
+
+import matplotlib
+import nibabel as nib
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from support.volumes import IDS
+
+import ctspine1k
+from ctspine1k import vertebrae
+from ctspine1k.catalog.cases import Case, Issue, load_catalog
+from ctspine1k.demo.phantom import PHANTOM_CASES, make_phantom
+from ctspine1k.errors import MissingPackageError
+from ctspine1k.pictures.figures import contact_sheet, preview, save_picture
+from ctspine1k.pictures.planes import overlay
+from ctspine1k.volumes.cases import Geometry
+from ctspine1k.volumes.orientation import ORIENTATIONS
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+#: To the right, the front and upwards: sizes, mm, and where most of the labels lie, far from the middle.
+SHAPE, SPACING = (14, 11, 9), (0.7, 0.8, 2.5)
+RIGHT, FRONT, UP = 10, 3, 2
+
+
+def anatomy():
+    """Image and labels in RAS: L1 at the bottom, T12 above it (most of it in slice 2), T11 above that."""
+    image = np.random.default_rng(0).integers(-700, 1500, SHAPE).astype("f4")
+    labels = np.zeros(SHAPE, "u1")
+    labels[9:12, 2:5, 0] = 20
+    labels[9:12, 2:5, 1:4] = 19
+    labels[9:12, 2:5, 5:8] = 18
+    labels[RIGHT, FRONT - 2 : FRONT + 6, UP] = 19
+    labels[RIGHT - 3 : RIGHT + 3, FRONT, UP] = 19
+    return image, labels
+
+
+def stored(image, labels, orientation="LAS", **columns):
+    """The row of a case whose file is stored so, by nibabel."""
+    affine = np.diag([*SPACING, 1.0])
+    turn = nib.orientations.ornt_transform(
+        nib.io_orientation(affine), nib.orientations.axcodes2ornt(orientation)
+    )
+    files = [nib.Nifti1Image(voxels, affine).as_reoriented(turn) for voxels in (image, labels)]
+    image, labels = (np.transpose(np.asarray(file.dataobj), (2, 0, 1)) for file in files)
+    geometry = Geometry.of(files[0].affine, files[0].shape)
+    return {
+        "image": image,
+        "segmentation": labels.astype("i4"),
+        "patient_id": "mine",
+        "spacing": list(geometry.spacing),
+        "orientation": geometry.orientation,
+        **columns,
+    }
+
+
+def without_geometry(row):
+    return {name: value for name, value in row.items() if name not in ("spacing", "orientation", "source")}
+
+
+def panels(figure):
+    return [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
+
+
+def title(figure):
+    return "\n".join(text.get_text() for text in figure.texts)
+
+
+def texts(axes):
+    return {text.get_text() for text in axes.texts}
+
+
+def same(figure, other):
+    assert title(figure) == title(other)
+    assert [axes.get_title() for axes in figure.axes] == [axes.get_title() for axes in other.axes]
+    assert all(np.array_equal(a, b) for a, b in zip(panels(figure), panels(other), strict=True))
+    return True
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_any_orientation_gives_radiologists_views(orientation):
+    image, labels = anatomy()
+    row = stored(image, labels, orientation)
+    figure = preview(row)
+    # The patient's right and front come first, and the top does.
+    views = [
+        overlay(image[::-1, ::-1, UP].T, labels[::-1, ::-1, UP].T),
+        overlay(image[::-1, FRONT, ::-1].T, labels[::-1, FRONT, ::-1].T),
+        overlay(image[RIGHT, ::-1, ::-1].T, labels[RIGHT, ::-1, ::-1].T),
+    ]
+    assert [np.array_equal(found, right) for found, right in zip(panels(figure), views, strict=True)] == [
+        True
+    ] * 3
+    aspects = [axes.get_aspect() for axes in figure.axes]
+    assert np.allclose(aspects, [0.8 / 0.7, 2.5 / 0.7, 2.5 / 0.8], rtol=1e-5)
+    assert all(axes.images[0].origin == "upper" for axes in figure.axes)
+    (thumbnail,) = contact_sheet([("mine", row)]).axes[0].images
+    assert np.array_equal(thumbnail.get_array(), thumbnail_of(views[2], (2.5, 0.8)))
+
+
+def thumbnail_of(view, spacing):
+    """A view with square pixels, 160 on the longer side, each the nearest voxel to its middle."""
+    lengths = np.multiply(view.shape[:2], spacing)
+    pixels = np.round(lengths / lengths.max() * 160).astype(int)
+    down, right = (
+        [int((n + 0.5) / count * size) for n in range(count)]
+        for size, count in zip(view.shape, pixels, strict=False)
+    )
+    return view[np.ix_(down, right)]
+
+
+def test_sides_and_names_of_the_panels():
+    axial, coronal, sagittal = preview(stored(*anatomy(), "LAS")).axes
+    places = {"A": (0.5, 1), "P": (0.5, 0), "R": (0, 0.5), "L": (1, 0.5), "S": (0.5, 1), "I": (0.5, 0)}
+    for axes, letters in ((axial, "APRL"), (coronal, "SIRL")):
+        assert {t.get_text(): t.xy for t in axes.texts if hasattr(t, "xy")} == {x: places[x] for x in letters}
+    places |= {"A": (0, 0.5), "P": (1, 0.5)}
+    assert {t.get_text(): t.xy for t in sagittal.texts if hasattr(t, "xy")} == {x: places[x] for x in "SIAP"}
+    # Where each lies in the array, (k, i, j), whose second axis leads to the left.
+    assert axial.get_title() == f"axial, image[{UP}]"
+    assert coronal.get_title() == f"coronal, image[:, :, {FRONT}]"
+    assert sagittal.get_title() == f"sagittal, image[:, {SHAPE[0] - 1 - RIGHT}]"
+
+
+@pytest.mark.parametrize("orientation", ["LAS", "PIR", "SRP"])
+def test_titles_say_where_a_slice_is_stored(orientation):
+    row = stored(*anatomy(), orientation)
+    for axes in preview(row).axes:
+        key = axes.get_title().partition("image")[2]
+        assert np.array_equal(
+            np.sort(eval(f"row['image']{key}"), axis=None),  # noqa: S307
+            np.sort(eval_view(axes.get_title(), anatomy()[0]), axis=None),
+        )
+
+
+def eval_view(name, image):
+    plane = name.partition(",")[0]
+    return {"axial": image[:, :, UP], "coronal": image[:, FRONT], "sagittal": image[RIGHT]}[plane]
+
+
+def test_without_labels_the_middle_is_drawn():
+    image, labels = anatomy()
+    figure = preview(stored(image, labels * 0))
+    assert np.array_equal(panels(figure)[2], overlay(image[6, ::-1, ::-1].T, np.zeros((9, 11), int)))
+    assert "no labels" in title(figure)
+    assert not texts(figure.axes[2]) - set("SIAP")
+    assert "no labels" not in title(preview(stored(image, labels)))
+
+
+def test_vertebrae_are_named_where_they_are():
+    _, labels = anatomy()
+    figure = preview(stored(*anatomy()))
+    axial, coronal, sagittal = figure.axes
+    assert texts(axial) == {"T12", *"APRL"}
+    assert texts(coronal) == {"T11", "T12", "L1", *"SIRL"}
+    assert texts(sagittal) == {"T11", "T12", "L1", *"SIAP"}
+    places = {text.get_text(): text.get_position() for text in sagittal.texts}
+    view = labels[RIGHT, ::-1, ::-1].T
+    for name, label in (("T11", 18), ("T12", 19), ("L1", 20)):
+        rows, columns = np.nonzero(view == label)
+        assert np.allclose(places[name], (columns.mean(), rows.mean())), name
+    (name,) = (text for text in axial.texts if text.get_text() == "T12")
+    assert to_rgb(name.get_color()) == (1, 1, 1)
+    assert name.get_path_effects()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "names"),
+    [
+        ("ctspine1k", {"T11", "T12", "L1"}),
+        ("verse", {"T11", "T12", "L1"}),
+        ("region", {"thoracic", "lumbar"}),
+        ("binary", {"vertebra"}),
+    ],
+)
+def test_label_schemes(scheme, names):
+    image, labels = anatomy()
+    table = vertebrae.label_table(scheme)
+    row = stored(image, labels if table is None else table[labels])
+    assert texts(preview(row, label_scheme=scheme).axes[2]) - set("SIAP") == names
+
+
+def test_yes_or_no_is_a_label():
+    image, labels = anatomy()
+    row = stored(image, labels)
+    whole = preview({**row, "segmentation": (row["segmentation"] > 0).astype("u1")}, label_scheme="binary")
+    assert same(preview({**row, "segmentation": row["segmentation"] > 0}, label_scheme="binary"), whole)
+
+
+def test_the_title_tells_what_is_known():
+    case = next(case for case in load_catalog() if case.special_case and case.issues)
+    shown = title(preview(stored(*anatomy(), patient_id=case.case_id))).replace("\n", " ")
+    assert shown.startswith(case.case_id)
+    for fact in (case.source, case.split, case.special_case, "0.70 x 0.80 x 2.50 mm (in plane x between"):
+        assert fact in shown
+    assert "known: " in shown
+    assert all(f"{issue.kind} ({issue.evidence})" in shown for issue in case.issues)
+    assert same(preview(stored(*anatomy()), case=case), preview(stored(*anatomy()), case=case.case_id))
+    assert case.case_id in title(preview(stored(*anatomy()), case=case))
+
+
+def test_an_issue_is_told_once():
+    issue = Issue("label_missing", "reported", "", "")
+    case = Case("x", "test", 0, None, None, issues=(issue, Issue("label_missing", "reported", "again", "")))
+    assert title(preview(stored(*anatomy(), source="SRC"), case=case)).splitlines() == [
+        "x",
+        "SRC · test · 0.70 x 0.80 x 2.50 mm (in plane x between slices)",
+        "known: label_missing (reported)",
+    ]
+
+
+def test_the_case_that_is_given_counts():
+    case = load_catalog()["liver_106"]
+    shown = title(preview(stored(*anatomy(), source="COLONOG", patient_id="HN_P001"), case=case))
+    assert shown.startswith("liver_106\nMSD-T10 · ")
+    assert "COLONOG" not in shown
+
+
+def test_a_case_of_ones_own_is_just_named():
+    figure = preview(stored(*anatomy(), patient_id="ours_$1_$2"))
+    assert title(figure).splitlines() == [
+        "ours_$1_$2",
+        "0.70 x 0.80 x 2.50 mm (in plane x between slices)",
+    ]
+    figure._repr_png_()  # and the dollars are not taken for a formula
+
+
+def test_a_pair_without_a_case(tmp_path):
+    root = make_phantom(tmp_path / "phantom")
+    case = load_catalog()[PHANTOM_CASES[1]]
+    image = next(root.rglob(f"{case.case_id}.nii.gz"))
+    mask = next(root.rglob(f"{case.case_id}_seg.nii.gz"))
+    pair = ctspine1k.read_pair(image, mask)
+    assert title(preview(pair)) == "0.80 x 0.70 x 3.00 mm (in plane x between slices)"
+    figure = preview(pair, case=case)
+    assert title(figure).startswith(f"{case.case_id}\nCOVID-19 · train · 0.80")
+    axial, coronal, sagittal = figure.axes
+    # Stored upwards, to the left and the front, with the vertebrae behind the middle.
+    labels = pair.segmentation
+    most = (labels > 0).sum(axis=(0, 1))
+    j = int(coronal.get_title().partition(":, :, ")[2].rstrip("]"))
+    assert most[j] == most.max()
+    assert j < 256
+    assert np.array_equal(panels(figure)[1], overlay(pair.image[::-1, :, j], labels[::-1, :, j]))
+    i = int(sagittal.get_title().partition(":, ")[2].rstrip("]"))
+    assert texts(sagittal) - set("SIAP") == {vertebrae.name(n) for n in np.unique(labels[:, i]) if n}
+    assert len(texts(sagittal)) > 4
+    assert len(texts(axial) - set("APRL")) == 1
+    assert np.isclose(sagittal.get_aspect(), 3.0 / 0.7)
+    turned = preview(ctspine1k.read_pair(image, mask, orientation="PIR"), case=case)
+    assert all(np.array_equal(a, b) for a, b in zip(panels(figure), panels(turned), strict=True))
+
+
+def test_without_geometry_arrays_are_drawn_as_they_lie():
+    row = without_geometry(stored(*anatomy(), "RAS"))
+    figure = preview(row)
+    assert title(figure).splitlines() == ["mine", "spacing not in the row: load with geometry=True"]
+    assert [axes.get_title() for axes in figure.axes] == [
+        f"image[{UP}]",
+        f"image[:, {RIGHT}]",
+        f"image[:, :, {FRONT}]",
+    ]
+    image, labels = row["image"], row["segmentation"]
+    for axes, view, over in zip(
+        figure.axes,
+        (image[UP], image[:, RIGHT], image[:, :, FRONT]),
+        (labels[UP], labels[:, RIGHT], labels[:, :, FRONT]),
+        strict=True,
+    ):
+        assert axes.get_aspect() == 1
+        assert np.array_equal(axes.images[0].get_array(), overlay(view, over))
+        assert not texts(axes) & set("RLAPSI")
+
+
+def test_an_axis_that_leads_nowhere():
+    row = {**stored(*anatomy(), "RAS"), "spacing": [2.5, 0.0, 0.8], "orientation": "S?A"}
+    figure = preview(row)
+    assert "0.00 x 0.80 x 2.50 mm" in title(figure)
+    assert "drawn with square pixels ·" in title(figure)
+    assert "orientation not known: drawn as stored" in title(figure)
+    assert all(
+        np.array_equal(a, b)
+        for a, b in zip(panels(figure), panels(preview(without_geometry(row))), strict=True)
+    )
+
+
+@pytest.mark.parametrize(("orientation", "plane"), [("LAS", 0), ("RPI", 0), ("LSA", 1), ("ASL", 2)])
+def test_a_slice_is_one_panel(orientation, plane):
+    """Slices of an axial, coronal or sagittal volume, at the place that the whole of it shows."""
+    row = stored(*anatomy(), orientation)
+    whole = preview(row).axes[plane]
+    name, _, index = whole.get_title().partition(", image")
+    index = int(index.strip("[]"))
+    part = {**row, "image": row["image"][index], "segmentation": row["segmentation"][index]}
+    (axes,) = preview({**part, "slice_index": index}).axes
+    assert axes.get_title() == f"{name}, slice {index}"
+    assert np.array_equal(axes.images[0].get_array(), whole.images[0].get_array())
+    assert axes.get_aspect() == whole.get_aspect()
+    assert texts(axes) == texts(whole)
+    figure = preview({**without_geometry(part), "slice_index": index})
+    assert figure.axes[0].get_title() == f"slice {index}"
+    assert np.array_equal(panels(figure)[0], overlay(part["image"], part["segmentation"]))
+    assert "no labels in this slice" in title(preview({**part, "segmentation": part["segmentation"] * 0}))
+
+
+@pytest.mark.parametrize("geometry", [False, True])
+def test_rows_of_any_config_storage_and_format(load, name, geometry, tree):
+    options = {"split": "train", "geometry": geometry}
+    dense, compact = (load(name, storage=storage, **options) for storage in ("dense", "compact"))
+    lazy = ctspine1k.LazyDataset(compact)
+    (streamed, *_) = load(name, streaming=True, **options)
+    case_id = IDS["train"][0]
+    figure = preview(dense[0])
+    assert title(figure).startswith(case_id)
+    assert len(figure.axes) == (3 if name == "3d" else 1)
+    rows = [dense.with_format("numpy")[0], dense.with_format("arrow")[:1].to_pylist()[0]]
+    rows += [compact[0], compact.with_format("numpy")[0], lazy[0], streamed]
+    for row in rows:
+        assert same(preview(row), figure)
+    assert ("geometry=True" in title(figure)) is not geometry
+    if name == "3d" and geometry:
+        image = next(tree.rglob(f"{case_id}.nii.gz"))
+        mask = next(tree.rglob(f"{case_id}_seg.nii.gz"))
+        assert same(preview(ctspine1k.read_pair(image, mask), case=case_id), figure)
+
+
+class Counting:
+    """An array that counts what is read of it, and that cannot be had whole."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.voxels, self.most = array, array.shape, 0, 0
+
+    def __getitem__(self, key):
+        part = self.array[key]
+        self.voxels, self.most = self.voxels + part.size, max(self.most, part.size)
+        return part
+
+    def __array__(self, *args, **kwargs):
+        raise AssertionError("read whole")
+
+
+def test_only_slices_of_the_image_are_read():
+    """And of the segmentation some slices at a time."""
+    image, labels = (np.tile(volume, (1, 1, 10)) for volume in anatomy())
+    row = stored(image, labels)
+    counting = {
+        **row,
+        "image": Counting(row["image"]),
+        "segmentation": Counting(row["segmentation"]),
+    }
+    assert same(preview(counting), preview(row))
+    assert counting["image"].voxels == 14 * 11 + 14 * 90 + 11 * 90
+    assert counting["segmentation"].most == 32 * 14 * 11
+
+
+def test_labels_of_all_slabs_count():
+    """The most labelled slice lies beyond the slices that are looked at first."""
+    labels = np.zeros((4, 3, 100), "u1")
+    labels[1, 2, :] = 5
+    labels[1:3, :, 70] = 5
+    axial, coronal, sagittal = preview(stored(np.zeros(labels.shape, "f4"), labels, "RAS")).axes
+    assert axial.get_title() == "axial, image[70]"
+    assert coronal.get_title() == "coronal, image[:, :, 2]"
+    assert sagittal.get_title() == "sagittal, image[:, 1]"
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"segmentation": None}, ValueError, r"segmentation: expected the image's shape, \(9, 14, 11\)"),
+        ({"image": np.zeros((2, 9, 14, 11))}, ValueError, r"found shape \(2, 9, 14, 11\)"),
+        ({"image": np.zeros((0, 14, 11))}, ValueError, r"one slice \(i, j\), found shape \(0, 14, 11\)"),
+        ({"segmentation": np.zeros((9, 11, 14))}, ValueError, r"\(9, 14, 11\), found \(9, 11, 14\)"),
+        ({"segmentation": np.full((9, 14, 11), 26)}, ValueError, "expected 0 to 25 with label_scheme='ct"),
+        ({"segmentation": np.full((9, 14, 11), -1)}, ValueError, "label_scheme='ctspine1k', found -1"),
+        ({"segmentation": np.ones((9, 14, 11))}, ValueError, "expected whole numbers .* found float64"),
+        ({"spacing": [1.0, 2.0]}, ValueError, "spacing: expected 3 numbers, in mm and array order, found 2"),
+        ({"orientation": "SLX"}, ValueError, "orientation='SLX': expected three letters"),
+    ],
+)
+def test_what_cannot_be_drawn_is_told(change, error, message):
+    with pytest.raises(error, match=message):
+        preview({**stored(*anatomy()), **change})
+
+
+def test_other_things_are_refused():
+    with pytest.raises(TypeError, match=r"expected a row, a mapping with image .* found PosixPath"):
+        preview(Path("a.nii.gz"))
+    with pytest.raises(ValueError, match="expected columns image and segmentation, found image, mask"):
+        preview({"image": 0, "mask": 0})
+    with pytest.raises(ValueError, match="label_scheme='totals': expected one of 'ctspine1k'"):
+        preview(stored(*anatomy()), label_scheme="totals")
+    with pytest.raises(ValueError, match="expected 0 to 3 with label_scheme='region', found 18, 19, 20"):
+        preview(stored(*anatomy()), label_scheme="region")
+
+
+def boxes(artists, figure):
+    figure.savefig(io.BytesIO(), format="png")  # which lays texts out
+    return [artist.get_window_extent() for artist in artists]
+
+
+def overlapping(boxes):
+    """Pairs that share more than a rounded edge."""
+    return [
+        (one, other)
+        for one, other in itertools.combinations(boxes, 2)
+        if min(one.x1, other.x1) - max(one.x0, other.x0) > 1
+        and min(one.y1, other.y1) - max(one.y0, other.y0) > 1
+    ]
+
+
+def within(boxes, figure):
+    low, high = (0, 0), figure.bbox.size
+    return all((box.min >= low).all() and (box.max <= high + 1e-6).all() for box in boxes)
+
+
+SHAPES = {
+    "flat": (512, 512, 10),
+    "tall": (200, 150, 900),
+    "narrow": (30, 400, 500),
+    "one slice": (300, 300, 1),
+    "tiny": (2, 3, 4),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("geometry", [True, False])
+def test_nothing_overlaps_and_nothing_is_cut_off(shape, geometry):
+    image, labels = np.zeros(shape, "f4"), np.zeros(shape, "u1")
+    for number in range(min(shape[2], 20)):
+        labels[:, :, number * shape[2] // 20 : (number + 1) * shape[2] // 20] = 22 - number
+    case = next(case for case in load_catalog() if len(case.issues) > 1)
+    row = stored(image, labels, patient_id=case.case_id)
+    figure = preview(row if geometry else without_geometry(row))
+    titles = [*figure.texts, *(axes.title for axes in figure.axes)]
+    names = [text for axes in figure.axes for text in axes.texts]
+    sides = [text for text in names if text.get_text() in set("RLAPSI")]
+    fixed = boxes([*titles, *sides, *(axes.images[0] for axes in figure.axes)], figure)
+    assert not overlapping(fixed)
+    width, height = figure.bbox.size
+    assert within(fixed, figure)
+    assert width <= 1400
+    assert height <= 760
+    for axes in figure.axes:
+        named = boxes([text for text in axes.texts if text not in sides], figure)
+        assert not overlapping(named)
+
+
+def test_long_ids_are_broken():
+    figure = preview(stored(*anatomy(), patient_id="Scan_0123_CT-" * 30))
+    assert within(boxes(figure.texts, figure), figure)
+    assert "".join(text.get_text() for text in figure.texts[:-1]) == "Scan_0123_CT-" * 30
+
+
+def test_panels_have_one_scale():
+    figure = preview(stored(*anatomy()))
+    sizes = [axes.get_position().size * figure.get_size_inches() for axes in figure.axes]
+    mm = [(14 * 0.7, 11 * 0.8), (14 * 0.7, 9 * 2.5), (11 * 0.8, 9 * 2.5)]
+    scales = np.divide(sizes, mm)
+    assert np.allclose(scales, scales[0, 0])
+
+
+def test_a_sheet_is_a_grid_of_sagittal_views():
+    cases = [case for case in load_catalog() if case.issues][:2] + [
+        case for case in load_catalog() if not case.issues
+    ][:5]
+    image, labels = anatomy()
+    figure = contact_sheet((case, stored(image, labels)) for case in cases)
+    (axes,) = figure.axes
+    assert len(axes.images) == 7
+    height, width = axes.images[0].get_array().shape[:2]
+    assert (height, width) == (160, round(160 * (11 * 0.8) / (9 * 2.5)))
+    places = [picture.get_extent() for picture in axes.images]  # left, right, bottom, top
+    assert len({left for left, *_ in places}) == 3
+    assert len({top for *_, top in places}) == 3
+    assert all(right - left == width and bottom - top == height for left, right, bottom, top in places)
+    shown = {text.get_text(): to_rgb(text.get_color()) for text in axes.texts}
+    assert {f"! {case.case_id}" for case in cases[:2]} | {case.case_id for case in cases[2:]} < set(shown)
+    assert "7 cases, 2 with known issues (!)" in shown
+    assert shown[f"! {cases[0].case_id}"] != shown[cases[2].case_id]
+    assert not {"T11", "T12"} & set(shown)
+    fixed = boxes([*axes.texts, *axes.images], figure)
+    assert not overlapping(fixed)
+    assert within(fixed, figure)
+
+
+def test_thumbnails_are_drawn_pixel_by_pixel():
+    from PIL import Image
+
+    figure = contact_sheet([("mine", stored(*anatomy()))])
+    drawn = np.asarray(Image.open(io.BytesIO(figure._repr_png_())).convert("RGB"))
+    (picture,) = figure.axes[0].images
+    left, right, bottom, top = map(int, picture.get_extent())
+    assert np.array_equal(drawn[top:bottom, left:right], picture.get_array())
+
+
+def test_a_sheet_takes_large_volumes_and_long_ids():
+    image, labels = np.zeros((300, 20, 330), "f4"), np.ones((300, 20, 330), "u1")
+    figure = contact_sheet([("a" * 50 + "z" * 50, without_geometry(stored(image, labels, "RAS")))])
+    (picture,) = figure.axes[0].images
+    assert picture.get_array().shape == (160, round(160 * 300 / 330), 3)
+    (name,) = (text.get_text() for text in figure.axes[0].texts if "…" in text.get_text())
+    assert len(name) <= 27
+    assert (name[:5], name[-5:]) == ("aaaaa", "zzzzz")
+
+
+def test_a_sheet_of_all_cases_fits():
+    row = stored(*anatomy())
+    figure = contact_sheet((case, row) for case in load_catalog())
+    assert len(figure.axes[0].images) == 1005
+    width, height = figure.bbox.size
+    assert max(width, height) < 8000
+    assert 0.9 < width / height < 1.1
+    assert max(left for left, *_ in (p.get_extent() for p in figure.axes[0].images)) < width
+
+
+def test_a_sheet_holds_one_sample_at_a_time():
+    alive = []
+
+    class Row(dict):
+        """Of which there can be weak references."""
+
+    def samples():
+        for number in range(4):
+            gc.collect()
+            assert not [row for row in alive if row() is not None]
+            row = Row(stored(*anatomy()))
+            alive.append(weakref.ref(row))
+            yield f"case{number}", row
+            del row
+
+    assert len(contact_sheet(samples()).axes[0].images) == 4
+
+
+def test_a_sheet_needs_cases_and_volumes():
+    with pytest.raises(ValueError, match="samples: expected at least one case, found none"):
+        contact_sheet([])
+    row = stored(*anatomy())
+    with pytest.raises(ValueError, match=r"mine: expected a volume, .* found a single slice"):
+        contact_sheet([("mine", {**row, "image": row["image"][0], "segmentation": row["segmentation"][0]})])
+
+
+def test_a_notebook_shows_it():
+    figure = preview(stored(*anatomy()))
+    assert isinstance(figure, Figure)
+    assert figure._repr_png_().startswith(PNG)
+    assert contact_sheet([("mine", stored(*anatomy()))])._repr_png_().startswith(PNG)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "magic"),
+    [(".png", PNG), (".PNG", PNG), (".jpg", b"\xff\xd8\xff"), (".pdf", b"%PDF"), (".svg", b"<?xml")],
+)
+def test_the_same_picture_is_the_same_bytes(tmp_path, suffix, magic):
+    for number in (1, 2):
+        save_picture(preview(stored(*anatomy())), tmp_path / f"{number}{suffix}")
+    one, two = ((tmp_path / f"{number}{suffix}").read_bytes() for number in (1, 2))
+    assert one.startswith(magic)
+    assert one == two
+    assert not [word for word in (b"Software", b"CreationDate", b"dc:date", b"matplotlib.org") if word in one]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_users_style_changes_nothing(tmp_path):
+    right = preview(stored(*anatomy()))._repr_png_()
+    style = {"savefig.bbox": "tight", "image.origin": "lower", "font.size": 30, "axes.grid": True}
+    style |= {"savefig.dpi": 30, "savefig.facecolor": "red", "font.family": "monospace", "image.cmap": "jet"}
+    with matplotlib.rc_context(style):
+        before = dict(matplotlib.rcParams)
+        assert preview(stored(*anatomy()))._repr_png_() == right
+        assert dict(matplotlib.rcParams) == before
+
+
+def test_a_picture_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a.png"
+    figure = preview(stored(*anatomy()))
+    save_picture(figure, path)
+    before = path.read_bytes()
+    figure.text(0.5, 0.5, r"$\frac{$")  # cannot be typeset, as matplotlib finds when it draws
+    with pytest.raises(ValueError, match="frac"):
+        save_picture(figure, path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+    with path.open("rb") as old:
+        save_picture(preview(stored(*anatomy()), case="other"), str(path))
+        assert old.read() == before  # the new one was written beside it
+    assert path.read_bytes() != before
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a", "a.png.txt"])
+def test_other_kinds_of_files(tmp_path, name):
+    with pytest.raises(ValueError, match=rf"{name}: expected a name that ends in \.png, \.jpg, \.pdf, \.svg"):
+        save_picture(Figure(), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        save_picture(Figure(), tmp_path / "none" / "a.png")
+
+
+def test_without_matplotlib_the_message_says_what_to_do(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for draw in (lambda: preview(stored(*anatomy())), lambda: contact_sheet([])):
+        with pytest.raises(MissingPackageError) as caught:
+            draw()
+        assert str(caught.value) == "pictures needs matplotlib: pip install 'ctspine1k[preview]'"
+
+
+def test_matplotlib_is_imported_late_and_pyplot_never(python):
+    code = """
+import sys
+import numpy as np
+from ctspine1k.pictures.figures import contact_sheet, preview
+print("matplotlib" in sys.modules, "datasets" in sys.modules)
+row = {"image": np.zeros((3, 4, 5)), "segmentation": np.ones((3, 4, 5), int)}
+preview(row)._repr_png_(), contact_sheet([("a", row)])._repr_png_()
+print("matplotlib.figure" in sys.modules, "matplotlib.pyplot" in sys.modules)
+"""
+    run = python(code)
+    assert run.stdout.splitlines() == ["False False", "True False"], run.stderr
+
+
+def test_real_ct(sample, tmp_path):
+    image = sample / "raw_data/volumes/sample/sample_0002.nii.gz"
+    mask = sample / "raw_data/labels/sample/sample_0002_seg.nii.gz"
+    figure = preview(ctspine1k.read_pair(image, mask), case="sample_0002")
+    assert {"T11", "T12"} <= texts(figure.axes[2])
+    assert {"T11", "T12"} <= texts(figure.axes[1])
+    assert "0.98 x 0.98 x 2.00 mm" in title(figure)
+    save_picture(figure, tmp_path / "a.png")
+    assert 10_000 < (tmp_path / "a.png").stat().st_size < 300_000

@@ -1,0 +1,50 @@
+"""Pictures of many cases: which are drawn, where they are, and what becomes of those that cannot be."""
+
+import pytest
+from support.volumes import break_case
+
+import ctspine1k
+from ctspine1k.errors import CaseError, MissingFilesError, NothingLeftError, SkippedCasesWarning
+from ctspine1k.files.sources import find_source
+from ctspine1k.pictures.previews import draw_cases
+
+
+@pytest.fixture
+def draw(tree, tmp_path, monkeypatch):
+    """Draw cases of the tree; files go to a folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+    catalog = ctspine1k.load_catalog()
+
+    def run(*case_ids, **options):
+        cases = [catalog[case_id] for case_id in case_ids]
+        return [path.as_posix() for path in draw_cases(cases, find_source(tree), **options)]
+
+    return run
+
+
+def test_where_pictures_are(draw, tmp_path):
+    assert draw("liver_106") == ["liver_106.png"]
+    assert draw("liver_106", "HN_P023") == ["previews/liver_106.png", "previews/HN_P023.png"]
+    assert draw("liver_106", "HN_P023", sheet=True) == ["sheet.png"]
+    assert draw("liver_106", "HN_P023", out=tmp_path / "a/b") == [
+        (tmp_path / "a/b" / name).as_posix() for name in ("liver_106.png", "HN_P023.png")
+    ]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.glob("*.png"))
+
+
+def test_of_several_those_that_cannot_be_drawn_are_passed_over(draw, tree):
+    break_case(tree, "liver_106")
+    with pytest.warns(SkippedCasesWarning, match="liver_106 is left out"):
+        assert draw("liver_106", "HN_P023") == ["previews/HN_P023.png"]
+    with pytest.warns(SkippedCasesWarning), pytest.raises(NothingLeftError) as told:
+        draw("liver_106", "liver_0")
+    assert list(told.value.reasons) == ["liver_0", "liver_106"]
+    with pytest.raises(CaseError):
+        draw("liver_106")
+    with pytest.raises(MissingFilesError, match=r"Ask for cases that are there: `ctspine1k list --files`"):
+        draw("liver_0")
+
+
+def test_several_pictures_are_no_file(draw, tmp_path):
+    with pytest.raises(ValueError, match=r"a\.png: expected a folder, as there are several pictures"):
+        draw("liver_106", "HN_P023", out=tmp_path / "a.png")

@@ -1,0 +1,285 @@
+import datasets
+import nibabel as nib
+import numpy as np
+import pytest
+from support.compare import CONFIGS, identical, rows, wanted
+from support.volumes import ALL_IDS, break_case, intensities, labels, save, save_case
+
+from ctspine1k import LazyDataset
+from ctspine1k.errors import (
+    CorruptFileError,
+    GeometryWarning,
+    ImageSizeError,
+    NothingLeftError,
+    PairMismatchError,
+    SkippedCasesWarning,
+    TruncatedFileError,
+)
+from ctspine1k.rows.builder import CTSpine1K
+from ctspine1k.storage.feature import CompactArray
+
+STORAGES = ("dense", "compact")
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_rows_are_what_nibabel_gives_bit_for_bit(load, tree, name, storage):
+    loaded = load(name, storage=storage)
+    assert list(loaded) == ["train", "validation", "test"]
+    for split in loaded:
+        assert identical(rows(loaded[split]), wanted(tree, name, split))
+
+
+@pytest.mark.parametrize("dtype", ["<i2", "u1", "<i4", "<f4", "<f8", ">i2", ">f4"])
+@pytest.mark.parametrize("scaling", [(None, None), (0.37, -1024)])
+@pytest.mark.parametrize("storage", STORAGES)
+def test_rows_of_every_stored_type(load, tree, dtype, scaling, storage):
+    image = next(tree.rglob("HN_P023.nii.gz"))
+    save(image, intensities(dtype=dtype, shape=(6, 5, 5)), slope=scaling[0], inter=scaling[1])
+    for name in CONFIGS:
+        loaded = load(name, split="validation", storage=storage)
+        assert identical(rows(loaded), wanted(tree, name, "validation"))
+
+
+@pytest.mark.parametrize("dtype", ["<f8", ">i2", "<i8"])
+@pytest.mark.parametrize("scaling", [(None, None), (2.0, 0)])
+def test_masks_of_every_stored_type(load, tree, dtype, scaling):
+    """A mask in floats, or scaled, holds whole numbers all the same, and compact storage keeps it as such."""
+    voxels = (labels(shape=(6, 5, 5)) // (scaling[0] or 1)).astype(dtype)
+    save(next(tree.rglob("HN_P023_seg.nii.gz")), voxels, slope=scaling[0], inter=scaling[1])
+    for name in CONFIGS:
+        for storage in STORAGES:
+            loaded = load(name, split="validation", storage=storage)
+            assert identical(rows(loaded), wanted(tree, name, "validation"))
+        stored = LazyDataset(loaded, dtype="stored")[0].segmentation.dtype
+        assert stored == ("u1" if scaling[0] or dtype == "<f8" else np.dtype(dtype).newbyteorder("<"))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_compact_features(load, name):
+    features = load(name, split="test", storage="compact").features
+    assert features["image"] == CompactArray("float32")
+    assert features["segmentation"] == CompactArray("int32")
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("slices", [1, 16, 17, 33])
+def test_batches_of_one_slice_stay_in_order(load, tree, slices, storage):
+    """`datasets` 3 writes a table of one row later than the longer one that follows it."""
+    for case_id in ALL_IDS:
+        save_case(tree, case_id, shape=(6, 5, slices), seed=slices)
+    loaded = load("2d", split="train", storage=storage)
+    assert identical(rows(loaded), wanted(tree, "2d", "train"))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_batch_size_changes_nothing(load, tree, name, storage, batch):
+    loaded = load(name, split="train", storage=storage, writer_batch_size=batch)
+    assert identical(rows(loaded), wanted(tree, name, "train"))
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_one_thread_gives_what_several_do(load, tree, monkeypatch, name, storage):
+    monkeypatch.setattr("ctspine1k.rows.builder.usable_threads", lambda processes: 1)
+    assert identical(rows(load(name, split="train", storage=storage)), wanted(tree, name, "train"))
+
+
+def test_features_are_the_published_ones(load):
+    def columns(features):
+        return {name: (type(f).__name__, getattr(f, "shape", None), f.dtype) for name, f in features.items()}
+
+    tail = {"patient_id": ("Value", None, "string"), "index": ("Value", None, "int32")}
+    assert list(columns(load("3d", split="test").features).items()) == list(
+        {
+            "image": ("Array3D", (None, 6, 5), "float32"),
+            "segmentation": ("Array3D", (None, 6, 5), "int32"),
+            **tail,
+        }.items()
+    )
+    assert list(columns(load("2d", split="test").features).items()) == list(
+        {
+            "image": ("Array2D", (6, 5), "float32"),
+            "segmentation": ("Array2D", (6, 5), "int32"),
+            **tail,
+            "slice_index": ("Value", None, "int32"),
+        }.items()
+    )
+
+
+def test_published_slices_are_512_x_512(tmp_path):
+    assert CTSpine1K(config_name="2d", data_dir=str(tmp_path)).info.features["image"].shape == (512, 512)
+    assert CTSpine1K.DEFAULT_CONFIG_NAME == "3d"
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_arrow_holds_float32_and_int32(load, name):
+    table = load(name, split="train").data
+    for column, arrow in (("image", "float"), ("segmentation", "int32")):
+        kind = table.schema.field(column).type.storage_type
+        while hasattr(kind, "value_type"):
+            kind = kind.value_type
+        assert str(kind) == arrow
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("num_proc", [1, 2, 3])
+@pytest.mark.parametrize("storage", STORAGES)
+def test_processes_change_nothing(load, tmp_path, name, num_proc, storage):
+    """Four cases, so that three processes get unequal parts."""
+    one_split = tmp_path / "one.txt"
+    one_split.write_text("\n".join(["trainset:", *ALL_IDS]))
+    options = {"split": "train", "split_file": one_split, "storage": storage}
+    loaded = load(name, num_proc=num_proc, cache_dir=tmp_path / "many", **options)
+    assert len(loaded.cache_files) == num_proc  # a file each, so each had its part
+    many = rows(loaded)
+    assert identical(many, rows(load(name, **options)))
+    assert [row["index"] for row in many] == sorted(row["index"] for row in many)
+    assert {row["patient_id"] for row in many} == set(ALL_IDS)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_geometry(load, tree, name):
+    row = rows(load(name, split="train", geometry=True))[-1]
+    assert list(row)[-4:] == ["source", "spacing", "affine", "orientation"]
+    assert row["source"] == "MSD-T10"
+    assert row["spacing"] == pytest.approx([2.5, 0.7, 0.8], rel=1e-6)
+    assert row["orientation"] == "SLA"
+    np.testing.assert_array_equal(row["affine"], nib.load(next(tree.rglob("liver_106.nii.gz"))).affine)
+    streamed = rows(load(name, split="train", geometry=True, streaming=True))[-1]
+    assert np.array_equal(streamed["affine"], row["affine"])
+    assert (list(streamed["spacing"]), streamed["orientation"]) == (row["spacing"], "SLA")
+
+
+def test_writer_batch_size(load, tree, tmp_path):
+    """By default a volume, or 16 slices, are held in memory until they are written."""
+    save_case(tree, "HN_P023", shape=(6, 5, 37))
+
+    def batches(name, **options):
+        column = load(name, split="validation", **options).data.column("index")
+        return [len(chunk) for chunk in column.chunks]
+
+    assert batches("2d") == batches("2d", storage="compact") == [16, 16, 5]
+    assert batches("2d", writer_batch_size=20, cache_dir=tmp_path / "other") == [20, 17]
+    assert load("3d", split="train").data.column("index").num_chunks == 2
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("num_proc", [None, 2])
+@pytest.mark.parametrize("suffix", ["", "_seg"])
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_broken_case_stops_the_load_with_its_own_error(
+    load, tree, tmp_path, name, num_proc, suffix, storage
+):
+    path = break_case(tree, suffix=suffix)
+    with pytest.raises(
+        TruncatedFileError, match="expected 4 slices, found the end of the file in slice 3"
+    ) as caught:
+        load(name, split="train", num_proc=num_proc, storage=storage)
+    assert caught.value.file == str(path)
+    assert not list((tmp_path / "cache").rglob("*.arrow"))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_broken_case_stops_a_stream(load, tree, name):
+    break_case(tree)
+    with pytest.raises(TruncatedFileError):
+        rows(load(name, split="train", streaming=True))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "options", [{}, {"num_proc": 2}, {"streaming": True}, {"storage": "compact"}], ids=str
+)
+@pytest.mark.parametrize("where", ["folder", "hub"])
+def test_a_skipped_case_leaves_no_rows_and_is_told(load, tree, publish, name, options, where):
+    kept = [row for row in wanted(tree, name, "train") if row["patient_id"] != "liver_106"]
+    break_case(tree)
+    if where == "hub":
+        options = {**options, "repo_id": publish(tree)}
+    # The message names the file as it is known where it lies, not a copy of it.
+    told = r"1 case is left out .*liver_106 \(\S*raw_data/volumes/any/liver_106.nii.gz: expected 4 slices"
+    for _ in range(2):  # converted, then from the cache
+        with pytest.warns(SkippedCasesWarning, match=told if where == "folder" else "raw_data/.*expected 4"):
+            assert identical(rows(load(name, split="train", on_error="skip", **options)), kept)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_split_of_which_nothing_is_left(load, tree, name):
+    break_case(tree, "HN_P023")
+    for _ in range(2):
+        with (
+            pytest.warns(SkippedCasesWarning),
+            pytest.raises(NothingLeftError, match=r"validation: .*HN_P023"),
+        ):
+            load(name, split="validation", on_error="skip")
+        with pytest.warns(SkippedCasesWarning, match="HN_P023"):
+            assert list(load(name, on_error="skip")) == ["train", "test"]
+    with pytest.warns(SkippedCasesWarning), pytest.raises(NothingLeftError):
+        load(name, cases=["HN_P023"], on_error="skip")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_volume_of_another_size_says_how_to_load_it(load, tree, name):
+    save_case(tree, "HN_P023", shape=(5, 6, 4))
+    with pytest.raises(
+        ImageSizeError,
+        match=r"HN_P023\.nii\.gz: expected slices of 6 x 5, found 5 x 6. .*image_size=\(5, 6\)",
+    ):
+        load(name, split="validation")
+    with pytest.raises(ImageSizeError):
+        load(name, split="validation", storage="compact")  # since the fixture says image_size
+    for options in ({"image_size": (5, 6)}, {"storage": "compact", "image_size": None}):
+        loaded = load(name, split="validation", **options)
+        assert identical(rows(loaded), wanted(tree, name, "validation"))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_mask_that_lies_elsewhere(load, tree, name):
+    mask = next(tree.rglob("HN_P023_seg.nii.gz"))
+    save(mask, labels(2, (6, 5, 5)), affine=np.diag([1.0, 1.0, 1.0, 1.0]))
+    with pytest.raises(PairMismatchError, match="expected the affine and spacing"):
+        load(name, split="validation", on_geometry="raise")
+    for on_error in ("raise", "skip"):  # then read twice, told once
+        with pytest.warns(GeometryWarning, match="expected the affine and spacing") as told:
+            loaded = load(name, split="validation", on_error=on_error)
+        assert len(told) == 1
+        assert identical(rows(loaded), wanted(tree, name, "validation"))
+
+
+def test_a_skip_is_logged_when_it_happens_and_told_whatever_the_path(load, tree, tmp_path, caplog):
+    break_case(tree)
+    cache_dir = tmp_path / "odd [x] *"
+    with pytest.warns(SkippedCasesWarning, match="liver_106"):
+        load("2d", split="train", on_error="skip", cache_dir=cache_dir)
+    assert "liver_106 is left out: " in caplog.text
+    with pytest.warns(SkippedCasesWarning, match="liver_106"):
+        load("2d", split="train", on_error="skip", cache_dir=cache_dir)
+
+
+@pytest.mark.parametrize("fields", [{"vox_offset": np.nan}, {"srow_x": [np.nan] * 4}])
+def test_a_case_with_a_damaged_header_is_skipped_too(load, tree, fields):
+    save(next(tree.rglob("liver_106.nii.gz")), intensities(1, (6, 5, 4)), **fields)
+    with pytest.warns(SkippedCasesWarning, match=r"liver_106 \("):
+        assert len(load(split="train", on_error="skip")) == 1
+
+
+def test_only_broken_cases_are_skipped(load, tree, monkeypatch):
+    """An error of the machine is not an error of the case."""
+
+    def denied(*args, **kwargs):
+        raise PermissionError("denied")
+
+    monkeypatch.setattr("ctspine1k.volumes.cases._opened", denied)
+    with pytest.raises(datasets.exceptions.DatasetGenerationError):
+        load(split="train", on_error="skip")
+
+
+def test_bytes_after_the_end_are_seen_by_a_2d_pass(load, tree, tmp_path):
+    image = next(tree.rglob("HN_P023.nii.gz"))
+    image.write_bytes(image.read_bytes() + b"more garbage")
+    with pytest.raises(CorruptFileError):
+        load("2d", split="validation")
+    assert not list((tmp_path / "cache").rglob("*.arrow"))

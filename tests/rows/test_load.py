@@ -1,0 +1,417 @@
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import datasets
+import nibabel as nib
+import numpy as np
+import pytest
+from support.compare import CONFIGS, identical, rows, wanted
+from support.volumes import IDS, SIZE, expected, files_of, intensities, save, save_case
+
+import ctspine1k
+from ctspine1k.errors import (
+    ChecksumError,
+    FileFormatError,
+    HubError,
+    MissingFilesError,
+    SkippedCasesWarning,
+    TruncatedFileError,
+    UnknownCaseError,
+)
+from ctspine1k.rows.builder import CTSpine1K
+
+
+@pytest.mark.parametrize("storage", ["dense", "compact"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_streaming_gives_the_same_rows(load, name, storage):
+    streamed = load(name, streaming=True, storage=storage)
+    assert isinstance(streamed, datasets.IterableDatasetDict)
+    for split, loaded in load(name, storage=storage).items():
+        assert identical(rows(streamed[split]), rows(loaded))
+        assert streamed[split].features == loaded.features
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_hub_gives_the_same_rows(load, repo_id, name):
+    local = rows(load(name, split="train"))
+    assert identical(rows(load(name, split="train", repo_id=repo_id)), local)
+    assert identical(rows(load(name, split="train", repo_id=repo_id, streaming=True)), local)
+
+
+def test_a_stream_can_be_pickled_into_workers(load, repo_id):
+    streamed = load("2d", split="train", repo_id=repo_id, streaming=True)
+    assert identical(rows(pickle.loads(pickle.dumps(streamed))), rows(streamed))  # noqa: S301 (our own)
+    assert streamed.n_shards == 2
+
+
+SPECS = {
+    "train": ["train"],
+    "train[:50%]": ["train[:1]"],
+    "train[1:]": ["train[1:]"],
+    "train+validation": ["train", "validation"],
+    "train[-1:] + test": ["train[-1:]", "test"],
+    "all": ["train", "validation", "test"],
+}
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_split_specs(load, spec):
+    joined = [row for part in SPECS[spec] for row in rows(load("3d", split=part))]
+    assert identical(rows(load("3d", split=spec)), joined)
+
+
+def test_other_kinds_of_split(load):
+    train = rows(load(split="train"))
+    assert identical(rows(load(split=datasets.Split.TRAIN)), train)
+    assert identical(rows(load(split=datasets.ReadInstruction("train", to=50, unit="%"))), train[:1])
+    first, second = load(split=["train", "test"])
+    assert identical(rows(first), train)
+    assert identical(rows(second), rows(load(split="test")))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "4d"}, "BuilderConfig '4d' not found"),
+        (
+            {"split": "training"},
+            "split='training': expected 'train', 'validation', 'test' or slices of these",
+        ),
+        ({"split": "train", "splits": ["test"]}, "split='train': no cases in train: check splits, cases, "),
+        ({"splits": ["dev"]}, "splits='dev': expected one of 'train', 'validation', 'test'"),
+        ({"split": "train[:1]", "streaming": True}, "a stream has no slices"),
+        ({"split": "train", "cases": ["HN_P023"]}, "split='train': no cases in train: check splits, cases, "),
+        ({"image_size": 512}, "image_size=512: expected two positive numbers"),
+        ({"image_size": (0, 5)}, r"image_size=\(0, 5\): expected two positive numbers"),
+        ({"writer_batch_size": 0}, "writer_batch_size=0: expected 1 or more"),
+        ({"storage": "sparse"}, "storage='sparse': expected one of 'dense', 'compact'"),
+        ({"geometry": "no"}, "geometry='no': expected True or False"),
+        ({"cases": []}, "no cases in train or validation or test"),
+        (
+            {"splits": "test", "cases": ["HN_P023"]},
+            "no cases in test: check splits, cases, split_file, exclude_issues and has_vertebrae",
+        ),
+        ({"revision": "a", "data_revision": "b"}, "revision='a' and data_revision='b' mean the same"),
+        ({"streaming": True, "num_proc": 2}, "num_proc is for conversion"),
+        ({"on_missing": "ignore"}, "on_missing='ignore': expected one of 'raise', 'skip'"),
+        ({"on_geometry": "skip"}, "on_geometry='skip': expected one of 'raise', 'warn'"),
+        ({"image_size": (512,)}, r"image_size=\(512,\): expected two positive numbers"),
+        ({"data_revision": "main"}, "has no revisions"),
+    ],
+)
+def test_bad_arguments(load, options, message):
+    with pytest.raises(ValueError, match=message):
+        load(**options)
+
+
+def test_unknown_case(load):
+    with pytest.raises(UnknownCaseError, match="Did you mean liver_106"):
+        load(cases=["liver_1066"])
+
+
+def test_cases_restrict_and_keep_their_index(load, tree):
+    loaded = load("3d", cases=["liver_106", "HN_P023"])
+    assert {split: [row["index"] for row in rows(part)] for split, part in loaded.items()} == {
+        "train": [1],
+        "validation": [0],
+    }
+    assert identical(rows(loaded["train"]), wanted(tree, "3d", "train")[1:])
+
+
+@pytest.mark.parametrize(
+    "cases", ["liver_106", ("liver_106",), {"liver_106"}, ctspine1k.load_catalog()["liver_106"]], ids=str
+)
+def test_however_cases_are_named(load, cases):
+    assert [row["patient_id"] for row in load("3d", cases=cases)["train"]] == ["liver_106"]
+    assert [row["patient_id"] for row in load("3d", cases=iter(["liver_106"]))["train"]] == ["liver_106"]
+
+
+def test_split_file_replaces_the_assignment(load, tmp_path):
+    path = tmp_path / "mine.txt"
+    path.write_text("test_private:\nliver_106\nHN_P023\n")
+    loaded = load("3d", split_file=path)
+    assert [(r["patient_id"], r["index"]) for r in rows(loaded["test"])] == [("liver_106", 0), ("HN_P023", 1)]
+    assert list(loaded) == ["test"]
+
+
+def test_one_split_fetches_and_converts_itself_alone(load, hub, repo_id, tmp_path):
+    load("3d", split="validation", repo_id=repo_id)
+    assert set(hub.downloads()) == {"HN_P023.nii.gz", "HN_P023_seg.nii.gz"}
+    assert len(list((tmp_path / "cache").rglob("*.arrow"))) == 1
+
+
+def test_all_splits_reuse_what_one_has_made(load, hub, repo_id, tmp_path):
+    load("3d", split="validation", repo_id=repo_id)
+    (first,) = (tmp_path / "cache").rglob("*.arrow")
+    made = first.stat()
+    with hub.watched() as requests:
+        load("3d", repo_id=repo_id)
+    assert (first.stat().st_mtime_ns, first.stat().st_ino) == (made.st_mtime_ns, made.st_ino)
+    assert not [r for r in requests if "HN_P023" in r.path]
+
+
+def test_the_same_again_is_no_work(load, hub, repo_id, tmp_path):
+    load("2d", split="train", repo_id=repo_id)
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.arrow")}
+    with hub.watched() as requests:
+        load("2d", split="train", repo_id=repo_id, image_size=list(SIZE))  # however an option is spelt
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.arrow")} == made
+    assert [r.path for r in requests] == [f"/api/datasets/{repo_id}/revision/main"]
+
+
+OFFLINE = """
+import json, sys
+import ctspine1k
+options = json.loads(sys.argv[1])
+for row in ctspine1k.load_dataset("2d", split="test", **options):
+    print(row["patient_id"], row["slice_index"])
+"""
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_offline_loads_what_is_there(load, hub, repo_id, split_file, tmp_path, python, streaming):
+    load("2d", split="test", repo_id=repo_id)
+    options = {
+        "repo_id": repo_id,
+        "split_file": str(split_file),
+        "image_size": SIZE,
+        "cache_dir": str(tmp_path / ("elsewhere" if streaming else "cache")),
+        "streaming": streaming,
+    }
+    with hub.watched() as requests:
+        run = python(OFFLINE, json.dumps(options), HF_HUB_OFFLINE="1")
+    assert run.stdout.splitlines() == [f"{IDS['test'][0]} {k}" for k in range(6)], run.stderr
+    assert requests == []
+
+
+def test_offline_never_passes_a_part_for_the_whole(load, hub, repo_id, split_file, tmp_path, python):
+    """What was skipped for being out of reach is there once it is in reach."""
+    ctspine1k.download_files(case="liver_106", repo_id=repo_id)
+    options = {"split_file": str(split_file), "image_size": SIZE, "on_missing": "skip", "repo_id": repo_id}
+    code = "import json, sys, ctspine1k; print(len(ctspine1k.load_dataset('3d', split='train', **json.loads(sys.argv[1]))))"
+    run = python(code, json.dumps({**options, "cache_dir": str(tmp_path / "cache")}), HF_HUB_OFFLINE="1")
+    assert run.stdout.strip() == "1", run.stderr
+    assert len(load("3d", split="train", **options)) == 2
+
+
+def test_all_splits_are_of_one_commit(load, hub, repo_id):
+    with hub.watched() as requests:
+        load("3d", repo_id=repo_id)
+    asked = sum(request.path == f"/api/datasets/{repo_id}/revision/main" for request in requests)
+    assert asked == 1 + 1  # to know it, and to have the cache remember it
+
+
+def test_another_order_of_the_split_file_is_another_index(load, split_file):
+    assert [row["index"] for row in load(split="train", cases=["liver_106"])] == [1]
+    split_file.write_text(split_file.read_text().replace("trainset:\n", "trainset:\nliver_106.nii.gz\n", 1))
+    lines = split_file.read_text().splitlines()
+    del lines[lines.index("liver_106.nii.gz", 2)]
+    split_file.write_text("\n".join(lines))
+    assert [row["index"] for row in load(split="train", cases=["liver_106"])] == [0]
+
+
+@pytest.mark.parametrize(
+    ("fault", "times"),
+    [({"cut_after": 100}, 1), ({"cut_after": 0}, 40), (503, 1)],
+    ids=["cut", "dead", "refused"],
+)
+def test_a_stream_that_breaks_off_is_resumed_or_reported(load, hub, repo_id, tree, fault, times):
+    hub.faults["HN_P023.nii.gz"] = [fault] * times
+    streamed = load("2d", split="validation", repo_id=repo_id, streaming=True)
+    if times == 1:
+        assert identical(rows(streamed), wanted(tree, "2d", "validation"))
+    else:
+        with pytest.raises((HubError, TruncatedFileError, FileFormatError)):
+            rows(streamed)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_another_revision_is_another_data_set(load, hub, repo_id, tree, tmp_path, streaming):
+    first = hub.repos[repo_id].refs["main"]
+    shutil.copytree(tree, tmp_path / "changed")
+    save_case(tmp_path / "changed", "HN_P023", seed=99, shape=(6, 5, 5))
+    hub.repos[repo_id].commit(files_of(tmp_path / "changed"))
+    options = {"split": "validation", "repo_id": repo_id, "streaming": streaming}
+    assert identical(rows(load(**options)), wanted(tmp_path / "changed", "3d", "validation"))
+    assert identical(rows(load(**options, data_revision=first)), wanted(tree, "3d", "validation"))
+    assert identical(rows(load(**options, revision=first)), wanted(tree, "3d", "validation"))
+
+
+def test_a_changed_file_is_another_data_set(load, tree):
+    before = rows(load(split="validation"))
+    image = next(tree.rglob("HN_P023.nii.gz"))
+    save(image, intensities(5, (6, 5, 5)))
+    os.utime(image, ns=(0, 0))
+    after = rows(load(split="validation"))
+    assert not identical(before, after)
+    assert identical(after, wanted(tree, "3d", "validation"))
+
+
+def test_an_added_file_is_another_data_set(load, tree):
+    image = next(tree.rglob("liver_106.nii.gz"))
+    data = image.read_bytes()
+    image.unlink()
+    with pytest.warns(SkippedCasesWarning, match=r"1 case is left out .*liver_106 \(no image file\)"):
+        assert len(load(split="train", on_missing="skip")) == 1
+    image.write_bytes(data)
+    assert len(load(split="train", on_missing="skip")) == 2
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"storage": "compact"},
+        {"geometry": True},
+        {"on_error": "skip"},
+        {"on_geometry": "raise"},
+        {"cases": ["HN_P023"]},
+    ],
+)
+def test_other_options_are_another_cache_where_rows_may_differ(load, option):
+    plain = load(split="validation").cache_files
+    other = load(split="validation", **option).cache_files
+    assert (plain == other) == (option == {"cases": ["HN_P023"]})  # all of validation: the same rows
+
+
+def test_forced_conversion(load, tmp_path):
+    load(split="test")
+    (made,) = (tmp_path / "cache").rglob("*.arrow")
+    inode, time = made.stat().st_ino, made.stat().st_mtime_ns
+    load(split="test", download_mode="force_redownload")
+    assert (made.stat().st_ino, made.stat().st_mtime_ns) != (inode, time)
+
+
+def test_keep_in_memory(load):
+    assert load(split="test", keep_in_memory=True).cache_files == []
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_streaming_reads_no_more_than_it_needs(load, hub, publish, tmp_path, on_error):
+    """The first slice costs a part of the file; to be sure that the case is not broken, all of it."""
+    shape = (128, 96, 1200)  # 30 MB: kernels take several that nobody has read
+    image = save(tmp_path / "big/mine.nii", np.random.default_rng(0).integers(-999, 999, shape, np.int16))
+    save(tmp_path / "big/mine_seg.nii", np.zeros(shape, np.uint8))
+    split_file = tmp_path / "mine.txt"
+    split_file.write_text("trainset:\nmine\n")
+    repo_id = publish(tmp_path / "big")
+    options = {"split_file": split_file, "image_size": (128, 96), "on_error": on_error, "streaming": True}
+    rows_of_train = iter(load("2d", split="train", repo_id=repo_id, **options))
+    assert np.array_equal(np.asarray(next(rows_of_train)["image"], "f4"), expected(image, "f4")[0])
+    del rows_of_train
+    sent, size = hub.downloads()["mine.nii"], image.stat().st_size
+    assert (0 < sent < size / 3) if on_error == "raise" else sent == size
+    (request,) = (r for r in hub.requests if r.method == "GET" and r.path.endswith("mine.nii"))
+    assert request.range is None  # one stream, not blocks that are read ahead
+
+
+def test_missing_cases_are_counted_and_named_before_any_work(load, tree, tmp_path):
+    next(tree.rglob("1.3.6.1.4.1.9328.50.4.0650_seg.nii.gz")).unlink()
+    with pytest.raises(MissingFilesError, match=r"1 of 1 cases .*0650 \(mask\).*on_missing=\"skip\""):
+        load()
+    assert not list((tmp_path / "cache").rglob("*.arrow"))
+
+
+def test_missing_cases_are_skipped_when_asked(load, tree):
+    next(tree.rglob("liver_106.nii.gz")).unlink()
+    for path in list(tree.rglob("HN_P023*")):
+        path.unlink()
+    with pytest.warns(SkippedCasesWarning) as told:
+        loaded = load(on_missing="skip")
+    assert {split: len(part) for split, part in loaded.items()} == {"train": 1, "test": 1}
+    assert any("liver_106 (no image file)" in str(w.message) for w in told)
+    assert any("1 of 1 cases lack raw files" in str(w.message) for w in told)
+    with pytest.warns(SkippedCasesWarning, match="liver_106"):  # also of a cache
+        load(split="train", on_missing="skip")
+    with pytest.raises(MissingFilesError):
+        load(split="validation", on_missing="skip")
+
+
+def test_leftovers_of_a_killed_conversion_go(load, tmp_path):
+    (folder,) = {Path(file["filename"]).parent for file in load(split="train").cache_files}
+    shutil.rmtree(folder)
+    leftover = folder.with_name(folder.name + ".incomplete")
+    leftover.mkdir()
+    (leftover / "ctspine1k-train-00001-00000-of-NNNNN.arrow").write_bytes(b"half a file")
+    (leftover / "skipped").mkdir()
+    (leftover / "skipped" / "old.json").write_text("{}")
+    assert len(load(split="train")) == 2
+    assert sorted(path.suffix for path in folder.iterdir() if path.name != "LICENSE") == [".arrow", ".json"]
+
+
+def test_forced_conversion_of_several_parts_converts_once(load, monkeypatch):
+    made = []
+    prepare = CTSpine1K.download_and_prepare
+    monkeypatch.setattr(
+        CTSpine1K, "download_and_prepare", lambda self, **k: made.append(self) or prepare(self, **k)
+    )
+    assert len(load(split=["train[:1]+train[1:]", "train"], download_mode="force_redownload")[0]) == 2
+    assert len(made) == 1
+
+
+def test_a_bad_transfer_is_no_broken_case(load, hub, repo_id):
+    hub.faults["liver_106.nii.gz"] = [b"<html>"]
+    with pytest.raises(ChecksumError, match=r"liver_106.nii.gz: sha256 is .* Try again\."):
+        rows(load("2d", split="train", repo_id=repo_id, streaming=True, on_error="skip"))
+
+
+def test_known_issues_are_left_out_only_when_asked(tree, tmp_path):
+    """0482 has a reported issue, 0004 one that somebody else saw, liver_106 none."""
+    ids = ["1.3.6.1.4.1.9328.50.4.0004", "1.3.6.1.4.1.9328.50.4.0482", "liver_106"]
+    for seed, case_id in enumerate(ids[:2]):
+        save_case(tree, case_id, seed=seed)
+    options = {"data_dir": tree, "cases": ids, "split": "train", "image_size": SIZE, "cache_dir": tmp_path}
+
+    def names(**more):
+        return ctspine1k.load_dataset("3d", **options, **more)["patient_id"][:]
+
+    assert names() == ids
+    assert names(exclude_issues="reported") == [ids[0], "liver_106"]
+    assert names(exclude_issues="all") == ["liver_106"]
+    with pytest.raises(ValueError, match="exclude_issues='some': expected one of 'reported', 'all'"):
+        names(exclude_issues="some")
+
+
+@pytest.mark.parametrize("storage", ["dense", "compact"])
+@pytest.mark.parametrize(
+    ("scheme", "convert"),
+    [
+        ("ctspine1k", lambda label: label),
+        ("verse", lambda label: label),
+        ("binary", lambda label: label > 0),
+        ("region", lambda label: 1 * (label > 0) + (label > 7) + (label > 19)),
+    ],
+)
+def test_label_schemes(load, name, storage, scheme, convert):
+    plain = rows(load(name, split="train"))
+    for streaming in (False, True):
+        loaded = rows(load(name, split="train", label_scheme=scheme, storage=storage, streaming=streaming))
+        assert len(loaded) == len(plain)
+        for row, right in zip(loaded, plain, strict=True):
+            assert np.array_equal(row["segmentation"], convert(right["segmentation"]))
+            assert np.array_equal(row["image"], right["image"])
+
+
+@pytest.mark.parametrize("dtype", [">i2", "<f8", "<i8"])
+def test_label_schemes_of_any_mask(load, tree, dtype):
+    mask = next(tree.rglob("liver_106_seg.nii.gz"))
+    values = np.asarray(nib.load(mask).dataobj)
+    save(mask, values.astype(dtype))
+    (row,) = rows(load("3d", split="train", cases=["liver_106"], label_scheme="binary"))
+    assert np.array_equal(row["segmentation"], np.transpose(values > 0, (2, 0, 1)))
+
+
+def test_a_scheme_that_is_none(load):
+    with pytest.raises(ValueError, match="label_scheme='organs': expected one of 'ctspine1k', 'region', "):
+        load("3d", label_scheme="organs")
+
+
+def test_orientation_and_scheme_have_caches_of_their_own(load):
+    caches = [
+        load("3d", split="train", **options).cache_files[0]["filename"]
+        for options in ({}, {"orientation": "RAS"}, {"label_scheme": "binary"}, {"label_scheme": "ctspine1k"})
+    ]
+    assert caches[0] == caches[3]
+    assert len(set(caches)) == 3

@@ -1,0 +1,42 @@
+import pytest
+
+from ctspine1k.running.retries import retry
+
+
+@pytest.fixture
+def call():
+    """Fails as often as it is told to."""
+
+    def run():
+        run.calls += 1
+        if run.failures:
+            raise run.failures.pop()
+        return "done"
+
+    run.calls, run.failures = 0, []
+    return run
+
+
+@pytest.fixture(autouse=True)
+def two_pauses(monkeypatch):
+    monkeypatch.setattr("ctspine1k.running.retries._PAUSES", (0.01, 0.01))
+
+
+def test_a_call_that_fails_is_tried_again(call):
+    call.failures = [ConnectionError("first"), ConnectionResetError("second")]
+    assert retry(call, ConnectionError) == "done"
+    assert call.calls == 3
+
+
+def test_the_last_failure_is_told(call):
+    call.failures = [ConnectionError(number) for number in (3, 2, 1)]
+    with pytest.raises(ConnectionError, match="3"):
+        retry(call, ConnectionError)
+    assert call.calls == 3
+
+
+def test_another_error_is_told_at_once(call):
+    call.failures = [ValueError("another")]
+    with pytest.raises(ValueError, match="another"):
+        retry(call, ConnectionError)
+    assert call.calls == 1

@@ -1,0 +1,107 @@
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ctspine1k.errors import ScanTableError
+from ctspine1k.scans.tables import (
+    CASES,
+    VERTEBRAE,
+    ScanTables,
+    check_target,
+    read_tables,
+    vertebrae_path,
+    write_tables,
+)
+
+
+def case(case_id, **columns):
+    return {"case_id": case_id, "image_file": f"{case_id} 1", "mask_file": f"{case_id} 2", **columns}
+
+
+TABLES = ScanTables(
+    [case("a", labels=[20], shape=[3, 4, 5], affine=[[1.0, 0, 0, 0]] * 4), case("b", problem="cut")],
+    [{"case_id": "a", "label": 20, "start": [0, 1, 2], "centroid_mm": [0.5, 1.5, -2.5]}],
+)
+
+
+def test_what_is_written_is_read(tmp_path):
+    path = tmp_path / "x.parquet"
+    write_tables(path, TABLES)
+    assert vertebrae_path(path) == tmp_path / "x.vertebrae.parquet"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.parquet", "x.vertebrae.parquet"]
+    read = read_tables(path)
+    assert [{k: v for k, v in row.items() if v is not None} for row in read.cases] == TABLES.cases
+    assert [{k: v for k, v in row.items() if v is not None} for row in read.vertebrae] == TABLES.vertebrae
+    assert pq.read_schema(path).names == CASES.names
+    assert pq.read_schema(vertebrae_path(path)).names == VERTEBRAE.names
+
+
+def test_nothing_appears_when_a_row_does_not_fit(tmp_path):
+    bad = ScanTables([case("a", shape="no list")], [])
+    with pytest.raises(pa.ArrowException):
+        write_tables(tmp_path / "x.parquet", bad)
+    assert not (tmp_path / "x.parquet").exists()
+
+
+def test_tables_of_two_scans_do_not_go_together(tmp_path):
+    write_tables(tmp_path / "x.parquet", TABLES)
+    write_tables(tmp_path / "y.parquet", ScanTables([case("c")], []))
+    (tmp_path / "y.vertebrae.parquet").replace(tmp_path / "x.vertebrae.parquet")
+    with pytest.raises(
+        ScanTableError, match=r"expected the vertebrae of x\.parquet, found those of another scan"
+    ):
+        read_tables(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (lambda path: path.unlink(), "no file"),
+        (lambda path: path.write_bytes(b"PAR1 not"), "Parquet"),
+        (lambda path: pq.write_table(pa.table({"a": [1]}), path), "another Parquet file"),
+    ],
+)
+def test_what_is_no_table_is_told(tmp_path, make, found):
+    path = tmp_path / "x.parquet"
+    write_tables(path, TABLES)
+    make(path)
+    with pytest.raises(ScanTableError, match=rf"x\.parquet: expected .*{found}"):
+        read_tables(path)
+
+
+def test_another_version_is_told(tmp_path):
+    path = tmp_path / "x.parquet"
+    write_tables(path, TABLES)
+    for one in (path, vertebrae_path(path)):
+        table = pq.read_table(one)
+        (key,) = table.schema.metadata
+        mark = {**json.loads(table.schema.metadata[key]), "version": 99}
+        pq.write_table(table.replace_schema_metadata({key: json.dumps(mark)}), one)
+    with pytest.raises(ScanTableError, match="expected a scan of version 1, found another"):
+        read_tables(path)
+
+
+def test_bytes_damaged_inside_are_told(tmp_path):
+    path = tmp_path / "x.parquet"
+    write_tables(path, TABLES)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3 : len(data) - 8] = bytes(len(data) - 8 - len(data) // 3)
+    path.write_bytes(data)
+    with pytest.raises(ScanTableError, match=r"x\.parquet: expected a whole Parquet file, found "):
+        read_tables(path)
+
+
+def test_a_scan_may_replace_its_own_tables_alone(tmp_path):
+    path = tmp_path / "x.parquet"
+    check_target(path)
+    write_tables(path, TABLES)
+    check_target(path)
+    with pytest.raises(ValueError, match=r"expected a name that ends in \.parquet"):
+        check_target(tmp_path / "precious.txt")
+    pq.write_table(pa.table({"a": [1]}), vertebrae_path(path))
+    with pytest.raises(
+        ScanTableError, match=r"x\.vertebrae\.parquet: .* A scan replaces no other file: delete it"
+    ):
+        check_target(path)

@@ -1,0 +1,313 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from isal.isal_zlib import crc32
+
+from ctspine1k import __version__
+from ctspine1k.errors import MissingPackageError, StoredArrayError
+from ctspine1k.storage.chunks import ArrayWriter, StoredArray, _checksum, default_box, store
+from ctspine1k.volumes.scaling import Scaling
+
+TYPES = ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", ">i2", ">f4"]
+
+
+def everything(stored: StoredArray) -> list[range]:
+    return [range(size) for size in stored.shape]
+
+
+@st.composite
+def arrays_in_boxes(draw):
+    shape = draw(hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=9))
+    array = draw(hnp.arrays(draw(st.sampled_from(TYPES)), shape))
+    box = draw(st.none() | st.tuples(*[st.integers(1, 10) for _ in shape]))
+    return array, box
+
+
+@given(arrays_in_boxes(), st.integers(1, 3))
+def test_any_array_in_any_boxes_comes_back_bit_for_bit(case, threads):
+    array, box = case
+    stored = StoredArray.from_fields(store(array, box=box))
+    found = stored.read(everything(stored), threads=threads)
+    assert found.dtype == array.dtype.newbyteorder("<")
+    assert found.shape == array.shape
+    assert found.tobytes() == array.astype(array.dtype.newbyteorder("<")).tobytes()
+    stored.check()
+
+
+@given(st.data())
+def test_any_part_is_numpys(data):
+    array, box = data.draw(arrays_in_boxes())
+    slices = [data.draw(st.slices(size)) for size in array.shape]
+    ranges = [range(size)[one] for size, one in zip(array.shape, slices, strict=True)]
+    forward = [one[::-1] if one.step < 0 else one for one in ranges]
+    stored = StoredArray.from_fields(store(array, box=box))
+    wanted = array[np.ix_(*forward)] if array.ndim else array
+    assert stored.read(forward).tobytes() == wanted.astype(stored.dtype).tobytes()
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("scaling", [Scaling(), Scaling(0.37, -1024), Scaling(-2.0, 0.0), Scaling(1.0, 5.5)])
+def test_values_are_those_of_the_scaling(dtype, scaling):
+    """Also where boxes hold zeros alone: minus two times zero is minus zero."""
+    array = np.zeros((40, 70, 65), dtype)
+    array[:5, :5, :5] = np.arange(125).reshape(5, 5, 5) - (60 if array.dtype.kind != "u" else 0)
+    stored = StoredArray.from_fields(store(array, scaling=scaling))
+    wanted = np.empty(array.shape, "f4")
+    scaling.write(array, wanted)
+    for threads in (1, 2):
+        assert stored.read(everything(stored), "f4", threads).tobytes() == wanted.tobytes()
+
+
+@given(arrays_in_boxes())
+def test_no_integer_changes_on_its_way(case):
+    """64-bit ones neither: nibabel's way to float32 goes over float64, but here nothing is a float."""
+    array, box = case
+    if array.dtype.kind in "iu":
+        stored = StoredArray.from_fields(store(array, box=box))
+        assert np.array_equal(stored.read(dtype=array.dtype.newbyteorder("<")), array)
+
+
+@pytest.mark.parametrize(
+    ("array", "scaling", "dtype"),
+    [
+        ([0.5], Scaling(), "u1"),
+        ([70000.0], Scaling(), "i2"),
+        ([np.nan], Scaling(), "i4"),
+        ([-1], Scaling(), "u1"),
+        ([3], Scaling(0.5), "i4"),
+    ],
+)
+def test_what_a_type_cannot_hold_is_an_error(array, scaling, dtype):
+    stored = StoredArray.from_fields(store(np.array([*array, 1]), scaling=scaling))
+    with pytest.raises(StoredArrayError, match=r"expected numbers that \w+ holds, found others. Cast"):
+        stored.read(dtype=dtype)
+    assert StoredArray.from_fields(store(np.array([2.0, 4.0]), scaling=Scaling(0.5))).read(
+        dtype="i4"
+    ).tolist() == [1, 2]
+
+
+def test_negative_zeros_stay():
+    stored = StoredArray.from_fields(store(np.full((3, 40), -0.0, "f4")))
+    assert np.signbit(stored.read(everything(stored))).all()
+
+
+def test_boxes():
+    assert default_box((300, 512, 512)) == (32, 64, 64)
+    assert default_box((512, 512)) == (256, 512)
+    assert default_box((2, 300, 512, 512)) == (1, 32, 64, 64)
+    assert default_box((7,)) == (1 << 18,)
+    assert default_box(()) == ()
+
+
+def test_only_the_boxes_that_are_touched_are_looked_at():
+    """Damage elsewhere does no harm; and a long step passes over the boxes between."""
+    array = np.random.default_rng(0).integers(-999, 999, (12, 10, 9), "i2")
+    fields = store(array, box=(4, 5, 3))
+    damaged = bytearray(fields["bytes"])
+    for number in (0, 9, 17):  # boxes (0, 0, 0), (1, 1, 0), (2, 1, 2) of 3 x 2 x 3
+        damaged[fields["ends"][number] - 1] ^= 1
+    stored = StoredArray.from_fields({**fields, "bytes": bytes(damaged)})
+    wanted = array[1:12:10, 0:5, 5:9]
+    assert np.array_equal(stored.read([range(1, 12, 10), range(5), range(5, 9)]), wanted)
+    for touched in ([range(4), range(1), range(1)], [range(4, 8), range(5, 6), range(9)]):
+        with pytest.raises(StoredArrayError, match=r"box (0|9): expected checksum"):
+            stored.read(touched)
+
+
+def test_layers_are_the_whole():
+    array = np.random.default_rng(0).integers(-999, 999, (70, 20, 30), "i2")
+    writer = ArrayWriter(array.shape, array.dtype, name="x")
+    for start in range(0, 70, writer.depth):
+        writer.append(array[start : start + writer.depth])
+    assert writer.fields() == store(array, name="x")
+
+
+def test_the_stored_form_is_documented_and_says_what_it_is():
+    fields = store(
+        np.arange(6, dtype=">i2").reshape(2, 3), scaling=Scaling(0.1, -1024), name="liver_106 image"
+    )
+    assert list(fields) == ["header", "ends", "checksums", "bytes"]
+    assert json.loads(fields["header"]) == {
+        "version": 1,
+        "codec": "blosc2",
+        "writer": f"ctspine1k {__version__}",
+        "name": "liver_106 image",
+        "dtype": "<i2",
+        "shape": [2, 3],
+        "box": [256, 512],
+        "slope": 0.1,
+        "intercept": -1024,
+    }
+    for word in json.loads(fields["header"]):
+        assert f"``{word}``" in StoredArray.from_fields.__globals__["__doc__"]
+
+
+#: A stored form as the first release wrote it, of ``np.arange(480).reshape(24, 20) * 3 - 700``, to be read for ever.
+FIRST = {
+    "header": '{"version": 1, "codec": "blosc2", "name": "first", "dtype": "<i2", "shape": [24, 20], "box": [16, 20], "slope": 2.0, "intercept": 1.0}',
+    "ends": [92, 176],
+    "checksums": [2880567521, 630912580],
+    "bytes": bytes.fromhex(
+        "0501850280020000800200005c00000001230000000005000002000000000000240000001300000028b52ffd"
+        "6040004d000010440301003b2ac0021d00000028b52ffd6040009d000048fd00010001000100010450020030"
+        "c50493a405018502400100004001000054000000012300000000050000020000000000002400000012000000"
+        "28b52ffd20a04d000010040301001b0a60011600000028b52ffd20a06d0000200100010002000750fc28c002"
+    ),
+}
+
+
+def test_what_was_written_is_read_for_ever():
+    stored = StoredArray.from_fields(FIRST)
+    numbers = np.arange(480).reshape(24, 20) * 3 - 700
+    assert np.array_equal(stored.read(everything(stored)), numbers)
+    assert np.array_equal(stored.read(everything(stored), "f4"), numbers * 2.0 + 1.0)
+
+
+GOOD = store(np.random.default_rng(0).integers(-999, 999, (5, 6, 7), "i2"), name="case image", box=(2, 6, 7))
+
+
+def with_header(**changes):
+    return {**GOOD, "header": json.dumps({**json.loads(GOOD["header"]), **changes})}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (with_header(version=2, writer="ctspine1k 9"), "case image: expected version 1, found 2. It was written by ctspine1k 9: upgrade"),
+        ({**GOOD, "header": '{"version": 2}'}, "expected version 1, found 2. It was written by a later ctspine1k"),
+        (with_header(codec="zstd"), "case image: expected codec 'blosc2', found 'zstd'"),
+        (with_header(dtype="O"), "expected numbers of at most 64 bits, found type object"),
+        (with_header(dtype="nonsense"), "expected its four fields"),
+        (with_header(shape=[5, 6]), "expected a shape and a box in it"),
+        (with_header(shape=[-5, 6, 7]), "expected a shape and a box in it"),
+        (with_header(box=[0, 6, 7]), "expected a shape and a box in it"),
+        (with_header(box=[10**6, 10**6, 7]), "expected a shape and a box in it"),
+        (with_header(shape=[10**12, 6, 7]), "expected 500000000000 boxes, found 3 and 3 checksums"),
+        (with_header(shape=[5.5, 6, 7]), "expected its four fields"),
+        (with_header(slope="a"), "expected its four fields"),
+        ({**GOOD, "header": "{"}, "expected its four fields"),
+        ({**GOOD, "header": "[]"}, "expected its four fields"),
+        ({**GOOD, "header": None}, "expected its four fields"),
+        ({**GOOD, "header": b"\xff"}, "expected its four fields"),
+        ({**GOOD, "header": "[" * 100_000}, "expected its four fields"),
+        (with_header(slope=10**400), "expected its four fields"),
+        (with_header(dtype="f4,(f4"), "expected"),
+        ({**GOOD, "ends": [None, 1, 2]}, "expected its four fields"),
+        (with_header(shape=[5, 5, 7]), "box 0: expected checksum"),
+        ({**GOOD, "ends": GOOD["ends"][:-1]}, "expected 3 boxes, found 2 and 3 checksums"),
+        ({**GOOD, "ends": None}, "expected its four fields"),
+        ({"bytes": b"1"}, "expected its four fields"),
+        # Believed when it is opened, but not when voxels are asked for:
+        (with_header(slope=3.0), "box 0: expected checksum"),
+        (with_header(intercept=3.0), "box 0: expected checksum"),
+        (with_header(name="another image"), "another image, box 0: expected checksum"),
+        (with_header(dtype="<u2"), "box 0: expected checksum"),
+        (with_header(shape=[6, 6, 7]), "box 0: expected checksum"),
+        ({**GOOD, "ends": [9, *GOOD["ends"][1:]]}, "box 0: expected bytes within 516, found bytes 0 to 9"),
+        ({**GOOD, "ends": [99, *GOOD["ends"][1:]]}, "box 0: expected checksum"),
+        ({**GOOD, "ends": [*GOOD["ends"][:2], 10**9]}, "box 2: expected bytes within"),
+        ({**GOOD, "ends": [GOOD["ends"][0], 0, GOOD["ends"][2]]}, "box 1: expected bytes within"),
+        ({**GOOD, "bytes": bytes(GOOD["bytes"])[:-1]}, "box 2: expected bytes within"),
+        ({**GOOD, "checksums": GOOD["checksums"][::-1]}, "box 0: expected checksum"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "fields",
+)  # fmt: skip
+def test_damaged_fields(fields, message):
+    def read():
+        stored = StoredArray.from_fields(fields)
+        return stored.read(everything(stored))
+
+    with pytest.raises(StoredArrayError, match=message):
+        read()
+
+
+@pytest.mark.parametrize("at", range(len(GOOD["bytes"])))
+def test_no_damaged_byte_passes(at):
+    damaged = bytearray(GOOD["bytes"])
+    damaged[at] ^= 0x10
+    stored = StoredArray.from_fields({**GOOD, "bytes": bytes(damaged)})
+    with pytest.raises(StoredArrayError, match=r"case image, box \d: expected checksum .* It is damaged"):
+        stored.read(everything(stored))
+
+
+def crafted(data: bytes, **changes) -> StoredArray:
+    """A stored form whose checksum fits, though its bytes are not what they should be."""
+    header = json.dumps({**json.loads(store(np.ones((2, 2), "i2"))["header"]), **changes})
+    checksum = _checksum(data, crc32(header.encode()), 0)
+    return StoredArray.from_fields(
+        {"header": header, "ends": [len(data)], "checksums": [checksum], "bytes": data}
+    )
+
+
+CHUNK = bytes(store(np.ones((2, 2), "i2"))["bytes"])
+
+
+@pytest.mark.parametrize(
+    ("data", "changes", "message"),
+    [
+        (CHUNK, {"shape": [2, 1]}, "box 0: expected 4 bytes of voxels"),
+        (CHUNK, {"shape": [2, 3]}, "box 0: expected 12 bytes of voxels"),
+        (b"short", {}, "box 0: expected bytes within 5"),
+        (
+            CHUNK[:31] + bytes([CHUNK[31] | 0x40]) + CHUNK[32:],
+            {},
+            "box 0: expected voxels, found a chunk that says",
+        ),
+    ],
+)
+def test_a_checksum_that_fits_does_not_make_a_chunk_safe(data, changes, message):
+    """Blosc2 writes as many bytes as a chunk says, or leaves what was in memory before."""
+    stored = crafted(data, **changes)
+    with pytest.raises(StoredArrayError, match=message):
+        stored.read()
+
+
+def test_a_shape_without_elements_is_no_work():
+    """No box, and so no checksum, speaks for such a header."""
+    fields = {**GOOD, "ends": [], "checksums": []}
+    header = with_header(shape=[0, 10**9, 10**8], box=[1, 1, 1])["header"]
+    assert StoredArray.from_fields({**fields, "header": header}).read().shape == (0, 10**9, 10**8)
+    header = with_header(shape=[0, 10**18, 10**18], box=[1, 1, 1])["header"]
+    with pytest.raises(StoredArrayError, match="expected a shape and a box in it"):
+        StoredArray.from_fields({**fields, "header": header})
+
+
+def test_what_a_writer_refuses():
+    with pytest.raises(ValueError, match=r"box=\(5000, 5000\): expected at most 67,108,864 bytes"):
+        store(np.zeros((2, 2), "f4"), box=(5000, 5000))
+    writer = ArrayWriter((40, 5, 5), "i2")
+    writer.append(np.zeros((32, 5, 5), "i2"))
+    with pytest.raises(ValueError, match="expected 2 boxes, found 1: layers are missing"):
+        writer.fields()
+
+
+@pytest.mark.parametrize(
+    "array", [np.array(["a"]), np.array([1j]), np.array([True]), np.array([None])], ids=str
+)
+def test_what_is_no_number(array):
+    with pytest.raises(ValueError, match="expected integers or floats of at most 64 bits"):
+        store(array)
+
+
+@pytest.mark.parametrize("module", ["None", "type(sys)('blosc2')"])
+def test_without_blosc2(python, module):
+    code = f"""
+import sys
+sys.modules["blosc2"] = module = {module}
+if module:
+    module.__version__ = "2.7.1"
+import ctspine1k, ctspine1k.builder
+from ctspine1k.errors import MissingPackageError
+try:
+    ctspine1k.load_dataset(storage="compact", data_dir=".")
+except MissingPackageError as error:
+    print(error)
+"""
+    assert (
+        python(code).stdout == "Compact storage needs blosc2 3 or later: pip install 'ctspine1k[compact]'\n"
+    )
+    assert issubclass(MissingPackageError, ImportError)

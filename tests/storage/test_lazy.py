@@ -1,0 +1,219 @@
+import multiprocessing
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import datasets
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from support.volumes import intensities, save
+
+import ctspine1k
+from ctspine1k.storage.chunks import StoredArray, store
+from ctspine1k.storage.feature import CompactArray
+from ctspine1k.storage.lazy import LazyArray
+from ctspine1k.volumes.scaling import Scaling
+
+
+@pytest.fixture
+def compact(load, name):
+    return load(name, split="train", storage="compact", geometry=True)
+
+
+def array_of(array, box=None, dtype=None, **options):
+    return LazyArray(StoredArray.from_fields(store(array, box=box, **options)), dtype, threads=2)
+
+
+INDEX = hnp.basic_indices((7, 6, 5), allow_newaxis=False, allow_ellipsis=True)
+
+
+@given(INDEX, st.tuples(st.integers(1, 8), st.integers(1, 8), st.integers(1, 8)))
+def test_any_index_is_numpys(index, box):
+    array = np.random.default_rng(0).integers(-999, 999, (7, 6, 5), "i2")
+    found, want = array_of(array, box)[index], array[index]
+    assert type(found) is type(want)
+    assert found.dtype == want.dtype
+    assert np.array_equal(found, want)
+    assert found.shape == want.shape
+    assert not isinstance(found, np.ndarray) or all(stride >= 0 for stride in found.strides)
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        (7, "index 7 is out of bounds for axis 0 with size 7"),
+        ((0, -7), "index -7 is out of bounds for axis 1 with size 6"),
+        ((0, 0, 0, 0), "too many indices: the array has 3 axes, found 4"),
+        ((..., ...), "single ellipsis"),
+        (True, "expected integers, slices and an ellipsis, found True"),
+        ([0, 1], r"found \[0, 1\]; for more, index all of it: np.asarray"),
+        (None, "found None"),
+        (1.0, "found 1.0"),
+    ],
+)
+def test_other_indices(index, message):
+    with pytest.raises(IndexError, match=message):
+        array_of(np.zeros((7, 6, 5), "i2"))[index]
+
+
+def test_an_array_tells_what_it_is():
+    array = array_of(np.arange(24, dtype=">i2").reshape(2, 3, 4), name="x", scaling=Scaling(2.0, 1.0))
+    assert (array.shape, array.ndim, array.dtype, len(array)) == ((2, 3, 4), 3, np.dtype("<i2"), 2)
+    assert (array.slope, array.intercept) == (2.0, 1.0)
+    assert repr(array) == "LazyArray('x', shape=(2, 3, 4), dtype=int16)"
+    assert np.asarray(array).dtype == "<i2"
+    assert np.asarray(array, "f8").dtype == "f8"
+    assert np.array_equal(list(array), np.arange(24).reshape(2, 3, 4))
+    with pytest.raises(ValueError, match="without a copy"):
+        array.__array__(copy=False)
+    with pytest.raises(TypeError, match="without axes"):
+        len(array_of(np.array(1)))
+
+
+def test_rows_are_those_of_the_data_set(compact, right, name):
+    lazy = ctspine1k.LazyDataset(compact)
+    assert len(lazy) == len(right)
+    for row, plain, want in zip(lazy, compact, right, strict=True):
+        assert list(row) == compact.column_names
+        assert isinstance(row.image, LazyArray)
+        assert (row.image.dtype, row.segmentation.dtype) == (np.float32, np.int32)
+        assert np.asarray(row.image).tobytes() == want["image"].tobytes()
+        assert np.asarray(row["segmentation"]).tobytes() == want["segmentation"].tobytes()
+        assert row.image[..., 1:4].tobytes() == want["image"][..., 1:4].tobytes()
+        others = set(row) - {"image", "segmentation"}
+        assert {n: str(row[n]) for n in others} == {n: str(plain[n]) for n in others}
+    assert repr(lazy) == f"LazyDataset({len(right)} rows, {', '.join(compact.column_names)})"
+    assert "patient_id='liver_106'" in repr(lazy[-1])
+
+
+def test_other_columns_and_indices(compact):
+    lazy = ctspine1k.LazyDataset(compact)
+    row = lazy[0]
+    with pytest.raises(AttributeError, match="'mask': expected one of image, segmentation"):
+        row.mask  # noqa: B018
+    with pytest.raises(KeyError, match="'mask': expected one of"):
+        row["mask"]
+    assert lazy[-1].patient_id == compact[-1]["patient_id"]
+    assert [r.index for r in lazy[1:]] == compact["index"][1:]
+    with pytest.raises(IndexError):
+        lazy[len(lazy)]
+
+
+def test_it_follows_the_data_set(compact, right):
+    for order in ([1, 0], list(range(len(right)))[::-1]):
+        chosen = ctspine1k.LazyDataset(compact.select(order).with_format("numpy", columns=["index"]))
+        assert [np.asarray(row.image).tobytes() for row in chosen] == [
+            right[n]["image"].tobytes() for n in order
+        ]
+    shuffled = compact.shuffle(seed=3)
+    assert [np.asarray(r.image).tobytes() for r in ctspine1k.LazyDataset(shuffled)] == [
+        r["image"].tobytes() for r in shuffled
+    ]
+
+
+def test_stored_types(load, tree):
+    save(
+        next(tree.rglob("HN_P023.nii.gz")), intensities(dtype=">i2", shape=(6, 5, 5)), slope=0.5, inter=-1024
+    )
+    compact = load("3d", split="validation", storage="compact")
+    (row,) = ctspine1k.LazyDataset(compact, dtype="stored")
+    assert (row.image.dtype, row.segmentation.dtype) == (np.int16, np.uint8)
+    assert (row.image.slope, row.image.intercept) == (0.5, -1024)
+    assert np.array_equal(row.image[...], intensities(dtype=">i2", shape=(6, 5, 5)).transpose(2, 0, 1))
+    assert np.array_equal(np.float32(row.image[...] * 0.5 - 1024), compact[0]["image"])
+    (sliced,) = ctspine1k.LazyDataset(compact, dtype="stored")[:1]
+    assert sliced.image.dtype == np.int16
+
+
+def sha256_of(lazy, index):
+    row = lazy[index]
+    return row.image[..., ::2].tobytes(), row.segmentation[...].tobytes()
+
+
+def test_many_threads_and_processes_read_at_once(compact):
+    lazy = ctspine1k.LazyDataset(compact)
+    indices = list(range(len(lazy))) * 20
+    one_by_one = [sha256_of(lazy, index) for index in indices]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda index: sha256_of(lazy, index), indices)) == one_by_one
+        row = lazy[0]
+        assert len(set(pool.map(lambda _: row.image[...].tobytes(), range(40)))) == 1
+    for method in ("fork", "spawn"):
+        with multiprocessing.get_context(method).Pool(2) as pool:
+            assert pool.starmap(sha256_of, [(lazy, index) for index in indices[:10]]) == one_by_one[:10]
+
+
+def test_threads_of_one_read(tmp_path, load, tree):
+    """Enough boxes for several threads, in this process and in one that is forked after they have started."""
+    voxels = np.random.default_rng(0).integers(-999, 999, (130, 140, 70)).astype("<i2")
+    save(next(tree.rglob("HN_P023.nii.gz")), voxels)
+    save(next(tree.rglob("HN_P023_seg.nii.gz")), np.zeros((130, 140, 70), "u1"))
+    compact = load("3d", split="validation", storage="compact", image_size=None)
+    wanted = voxels.transpose(2, 0, 1).astype("f4").tobytes()
+    lazy = ctspine1k.LazyDataset(compact, threads=3)
+    assert np.asarray(lazy[0].image).tobytes() == wanted
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(sha256_of, (lazy, 0)) == sha256_of(lazy, 0)
+
+
+def test_rows_can_be_pickled(compact, right):
+    row = pickle.loads(pickle.dumps(ctspine1k.LazyDataset(compact)[1]))  # noqa: S301 (our own)
+    assert np.asarray(row.image).tobytes() == right[1]["image"].tobytes()
+
+
+def test_it_can_be_pickled(compact):
+    lazy = pickle.loads(pickle.dumps(ctspine1k.LazyDataset(compact)))  # noqa: S301 (our own)
+    assert sha256_of(lazy, 0) == sha256_of(ctspine1k.LazyDataset(compact), 0)
+
+
+def test_damage_is_told_by_row_and_column_and_all_of_it_on_request(compact, name):
+    off = compact.cast_column("image", CompactArray("float32", decode=False))
+    plain = off.to_list()
+    plain[1]["image"]["bytes"] = plain[1]["image"]["bytes"][:-1] + b"?"
+    damaged = datasets.Dataset.from_list(
+        [{"image": row["image"], "index": row["index"]} for row in plain],
+        features=datasets.Features({"image": CompactArray("float32"), "index": datasets.Value("int32")}),
+    )
+    lazy = ctspine1k.LazyDataset(damaged)
+    row = {"3d": "liver_106", "2d": "1.3.6.1.4.1.9328.50.4.0001/0001"}[name]
+    message = rf"^{row} image \(row 1, column 'image'\), box 0: expected checksum"
+    with pytest.raises(ctspine1k.errors.StoredArrayError, match=message):
+        np.asarray(lazy[1].image)
+    assert np.asarray(lazy[0].image).tobytes() == compact[0]["image"].tobytes()
+    (error,) = lazy.verify()
+    assert error.name.startswith(f"{row} image (row 1, column 'image')")
+    assert ctspine1k.LazyDataset(compact).verify() == []
+
+
+def test_nulls(tmp_path):
+    features = datasets.Features({"x": CompactArray("int32")})
+    lazy = ctspine1k.LazyDataset(
+        datasets.Dataset.from_list([{"x": None}, {"x": store(np.arange(3))}], features=features)
+    )
+    assert lazy[0].x is None
+    assert lazy[1].x[1] == 1
+    assert lazy.verify() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dtype": "int16"}, "dtype='int16': expected one of 'float32', 'stored'"),
+        ({"threads": 0}, "threads=0: expected 1 or more, or None"),
+    ],
+)
+def test_bad_arguments(load, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ctspine1k.LazyDataset(load(split="test", storage="compact"), **arguments)
+
+
+def test_other_data_sets(load):
+    with pytest.raises(
+        ValueError, match=r'expected a column in compact storage, found image, .*storage="compact"'
+    ):
+        ctspine1k.LazyDataset(load(split="test"))
+    for other in (load(storage="compact"), load(split="test", storage="compact", streaming=True)):
+        with pytest.raises(ValueError, match=f"expected one split, .* found {type(other).__name__}"):
+            ctspine1k.LazyDataset(other)

@@ -1,0 +1,1 @@
+"""What tests share: made cases, a Hub on loopback, clusters, other processes."""

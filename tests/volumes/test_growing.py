@@ -1,0 +1,30 @@
+import numpy as np
+import pytest
+
+from ctspine1k.volumes.growing import GrowingArray
+
+
+@pytest.mark.parametrize("step", [1, 3, 7])
+@pytest.mark.parametrize("first", [1, 1 << 10, 1 << 26])
+def test_what_was_written_stays_however_it_grows(monkeypatch, step, first):
+    monkeypatch.setattr("ctspine1k.volumes.growing._FIRST_ALLOCATION", first)
+    monkeypatch.setattr("ctspine1k.volumes.growing._GROWTH", 2)
+    wanted = np.arange(21 * 6 * 5, dtype="i2").reshape(21, 6, 5)
+    array = GrowingArray(wanted.shape, "i2")
+    for start in range(0, 21, step):
+        array.extend(step)[:] = wanted[start : start + step]
+        assert np.array_equal(array.filled, wanted[: start + step])
+    assert array.filled.dtype == "i2"
+
+
+def test_a_promise_is_not_believed_at_first():
+    array = GrowingArray((10**9, 512, 512), "f4")
+    array.extend(1)
+    assert array.filled.base.nbytes <= 1 << 26
+    assert array.filled.shape == (1, 512, 512)
+
+
+def test_a_promise_may_be_too_small():
+    array = GrowingArray((2,), "u1")
+    array.extend(5)[:] = 7
+    assert array.filled.tolist() == [7] * 5

@@ -1,0 +1,62 @@
+"""Three cases of real CT, where CTSPINE1K_SAMPLE says they are."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from support.compare import identical, rows
+from support.volumes import expected
+
+import ctspine1k
+
+SPLITS = ("train", "validation", "test")
+
+
+def options(sample, tmp_path):
+    return {
+        "data_dir": sample,
+        "split_file": sample / "metadata/data_split.txt",
+        "cache_dir": tmp_path,
+    }
+
+
+def test_rows_are_what_nibabel_gives_bit_for_bit(sample, tmp_path):
+    volumes = ctspine1k.load_dataset("3d", geometry=True, **options(sample, tmp_path))
+    slices = ctspine1k.load_dataset("2d", **options(sample, tmp_path))
+    for number, split in enumerate(SPLITS, start=1):
+        image = sample / f"raw_data/volumes/sample/sample_000{number}.nii.gz"
+        mask = sample / f"raw_data/labels/sample/sample_000{number}_seg.nii.gz"
+        (row,) = rows(volumes[split])
+        assert row["image"].tobytes() == expected(image, "f4").tobytes()
+        assert row["segmentation"].tobytes() == expected(mask, "i4").tobytes()
+        assert row["image"].shape[1:] == (512, 512)
+        assert np.array_equal(row["affine"], nib.load(image).affine)
+        for k, row_2d in enumerate(rows(slices[split])):
+            assert row_2d["slice_index"] == k
+            assert np.array_equal(row_2d["image"], row["image"][k])
+            assert np.array_equal(row_2d["segmentation"], row["segmentation"][k])
+
+
+def test_labels_are_the_last_thoracic_vertebrae(sample, tmp_path):
+    for part in ctspine1k.load_dataset("3d", **options(sample, tmp_path)).values():
+        assert set(np.unique(rows(part)[0]["segmentation"])) <= {0, 18, 19}
+
+
+@pytest.mark.parametrize("name", ["3d", "2d"])
+def test_streaming_gives_the_same(sample, tmp_path, name):
+    streamed = ctspine1k.load_dataset(name, split="train", streaming=True, **options(sample, tmp_path))
+    assert identical(
+        rows(streamed), rows(ctspine1k.load_dataset(name, split="train", **options(sample, tmp_path)))
+    )
+
+
+@pytest.mark.parametrize("name", ["3d", "2d"])
+def test_compact_storage_gives_the_same_in_less_than_the_raw_files(sample, tmp_path, name):
+    dense = ctspine1k.load_dataset(name, **options(sample, tmp_path))
+    compact = ctspine1k.load_dataset(name, storage="compact", **options(sample, tmp_path))
+    for split in SPLITS:
+        assert identical(rows(compact[split]), rows(dense[split]))
+    raw = sum(path.stat().st_size for path in sample.rglob("*.nii.gz"))
+    stored = sum(Path(f["filename"]).stat().st_size for part in compact.values() for f in part.cache_files)
+    assert stored < 0.85 * raw

@@ -1,0 +1,42 @@
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from ctspine1k.volumes.scaling import Scaling
+
+NUMBERS = st.floats(-1e6, 1e6, width=32)
+
+
+@given(hnp.arrays(st.sampled_from(["i2", "u1", "i4", "i8", "u8", "f4"]), (2, 3, 4)), NUMBERS, NUMBERS)
+def test_values_are_nibabels(stored, slope, intercept):
+    """By another path: nibabel's own array proxy, cast."""
+    with np.errstate(all="ignore"):
+        wanted = nib.volumeutils.apply_read_scaling(stored, np.float64(slope), np.float64(intercept))
+        wanted = np.asarray(wanted, np.float64).astype(np.float32)
+    found = np.empty(stored.shape, np.float32)
+    with np.errstate(all="ignore"):
+        Scaling(slope, intercept).write(stored, found)
+    np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("dtype", ["i8", "u8"])
+def test_unscaled_wide_integers_are_exact_among_integers(dtype):
+    stored = np.array([np.iinfo(dtype).max, np.iinfo(dtype).min, 2**53 + 1], dtype)
+    out = np.empty_like(stored)
+    Scaling().write(stored, out)
+    assert np.array_equal(out, stored)
+
+
+def test_negative_zero_stays():
+    out = np.empty(1, "f4")
+    Scaling().write(np.array([-0.0], "f4"), out)
+    assert np.signbit(out).all()
+
+
+def test_identity():
+    assert Scaling().is_identity
+    assert not Scaling(2.0).is_identity
+    assert not Scaling(1.0, -1024.0).is_identity
