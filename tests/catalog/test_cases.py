@@ -107,7 +107,7 @@ def facts(path: str) -> list[dict[str, str]]:
 
 def test_facts_name_cases_that_exist():
     ids = {case.case_id for case in load_catalog()}
-    assert [row["case_id"] for row in facts("ctspine1k/cases.csv")] == [c.case_id for c in load_catalog()]
+    assert [row["case_id"] for row in facts("ctspine1k/catalog/facts/ctspine1k/cases.csv")] == [c.case_id for c in load_catalog()]
     assert {row["case_id"] for row in facts("special_cases/known_issues.csv")} < ids
     for kind in SPECIAL_CASES:
         listed = (ROOT / f"special_cases/{kind}.txt").read_text().partition("ctspine1k:\n")[2]
