@@ -1,38 +1,53 @@
-"""Arrays that take memory as their elements arrive, not on a header's word."""
+"""Arrays that take memory as their elements arrive: a header that promises too much costs nothing."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["GrowingArray"]
+__all__ = ["GROWTH", "GrowingArray", "Growth"]
 
-#: Bytes that an array may be ahead of the elements that have arrived, whatever was promised.
-_FIRST_ALLOCATION = 1 << 26
 
-#: How much it may be ahead later, as a multiple of what has arrived: enough for every volume there is.
-_GROWTH = 32
+@dataclass(frozen=True)
+class Growth:
+    """How far an array's memory may be ahead of the elements that have arrived."""
+
+    first_bytes: int = 1 << 26  #: whatever was promised
+    factor: int = 32  #: later, as a multiple of what has arrived
+
+
+#: Enough for every volume there is to be copied at most once.
+GROWTH = Growth()
 
 
 class GrowingArray:
-    """An array that is filled along its first axis, up to a length that was promised."""
+    """An array that is filled along its first axis.
 
-    def __init__(self, shape: Sequence[int], dtype: DTypeLike) -> None:
+    Args:
+        shape: what is promised; more slices than its first number may come.
+        dtype: of the elements.
+        growth: how memory is taken.
+    """
+
+    def __init__(self, shape: Sequence[int], dtype: DTypeLike, growth: Growth = GROWTH) -> None:
         self._limit, *self._rest = shape
+        self._growth = growth
         self._filled = 0
         self._array: NDArray[Any] = np.empty(0, dtype)
 
     def extend(self, count: int) -> NDArray[Any]:
-        """Give the next elements to be written to."""
+        """Return the next ``count`` elements along the first axis, to be written to."""
         start, self._filled = self._filled, self._filled + count
         if self._filled > len(self._array):
-            at_first = _FIRST_ALLOCATION // (math.prod(self._rest) * self._array.itemsize)
-            size = max(self._filled, min(self._limit, max(at_first, _GROWTH * self._filled)))
-            # Not ndarray.resize: it would write zeros, and be slow to get memory that way.
+            at_first = self._growth.first_bytes // (math.prod(self._rest) * self._array.itemsize)
+            ahead = max(at_first, self._growth.factor * self._filled)
+            size = max(self._filled, min(self._limit, ahead))
+            # Not ndarray.resize: it would write zeros, and take its time for the memory.
             larger = np.empty((size, *self._rest), self._array.dtype)
             if start:
                 larger[:start] = self._array[:start]

@@ -151,13 +151,13 @@ def test_memory_is_for_slices_and_the_spine_not_for_the_volume(tmp_path, python)
     del image, mask
     code = """
 import sys
-from ctspine1k.volumes.cases import open_pair
+from ctspine1k.volumes.cases import open_case
 from ctspine1k.checks.measure import measure
 def peak():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) // 1024
 import scipy.ndimage
 before = peak()
-with open_pair(*sys.argv[1:]) as pair:
+with open_case(*sys.argv[1:]) as pair:
     assert measure(pair).vertebrae[0].voxels == 100 * 100 * 600
 print(peak() - before)
 """

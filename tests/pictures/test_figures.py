@@ -22,7 +22,7 @@ from ctspine1k.demo.phantom import PHANTOM_CASES, make_phantom
 from ctspine1k.errors import MissingPackageError
 from ctspine1k.pictures.figures import contact_sheet, preview, save_picture
 from ctspine1k.pictures.planes import overlay
-from ctspine1k.volumes.cases import Geometry
+from ctspine1k.volumes.headers import Geometry
 from ctspine1k.volumes.orientation import ORIENTATIONS
 
 PNG = b"\x89PNG\r\n\x1a\n"

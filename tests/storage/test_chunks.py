@@ -300,7 +300,7 @@ import sys
 sys.modules["blosc2"] = module = {module}
 if module:
     module.__version__ = "2.7.1"
-import ctspine1k, ctspine1k.builder
+import ctspine1k, ctspine1k.rows.builder
 from ctspine1k.errors import MissingPackageError
 try:
     ctspine1k.load_dataset(storage="compact", data_dir=".")

@@ -17,6 +17,10 @@ def rows(dataset) -> list[dict]:
     return [{k: np.asarray(v, arrays[k]) if k in arrays else v for k, v in row.items()} for row in dataset]
 
 
+def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
 def identical(a: list[dict], b: list[dict]) -> bool:
     def bits(row):
         return {k: (v.shape, v.tobytes()) if isinstance(v, np.ndarray) else v for k, v in row.items()}

@@ -1,16 +1,14 @@
 import numpy as np
 import pytest
 
-from ctspine1k.volumes.growing import GrowingArray
+from ctspine1k.volumes.growing import GrowingArray, Growth
 
 
 @pytest.mark.parametrize("step", [1, 3, 7])
 @pytest.mark.parametrize("first", [1, 1 << 10, 1 << 26])
-def test_what_was_written_stays_however_it_grows(monkeypatch, step, first):
-    monkeypatch.setattr("ctspine1k.volumes.growing._FIRST_ALLOCATION", first)
-    monkeypatch.setattr("ctspine1k.volumes.growing._GROWTH", 2)
+def test_what_was_written_stays_however_it_grows(step, first):
     wanted = np.arange(21 * 6 * 5, dtype="i2").reshape(21, 6, 5)
-    array = GrowingArray(wanted.shape, "i2")
+    array = GrowingArray(wanted.shape, "i2", Growth(first_bytes=first, factor=2))
     for start in range(0, 21, step):
         array.extend(step)[:] = wanted[start : start + step]
         assert np.array_equal(array.filled, wanted[: start + step])

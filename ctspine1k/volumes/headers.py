@@ -1,0 +1,123 @@
+"""What a NIfTI header says about its voxels, checked: shape, type, place in space, scaling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.affines import voxel_sizes
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
+from numpy.typing import NDArray
+
+from ctspine1k.errors import FileFormatError
+from ctspine1k.volumes.scaling import Scaling
+
+__all__ = ["GET_AGAIN", "Geometry", "VolumeHeader", "header_size", "parse_header"]
+
+#: The hint of errors that another copy of the file would cure.
+GET_AGAIN = "Delete the file and get it again."
+
+#: The kind of header by its first four bytes, which are its own length in either byte order.
+_HEADERS: dict[bytes, type[nib.Nifti1Header]] = {
+    kind.sizeof_hdr.to_bytes(4, order): kind
+    for kind in (nib.Nifti1Header, nib.Nifti2Header)
+    for order in ("little", "big")
+}
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the voxels of a volume lie."""
+
+    shape: tuple[int, int, int]  #: of the array: (slices, first axis, second axis)
+    affine: NDArray[np.float64]  #: (4, 4), of the file: voxel index (i, j, k) -> RAS+ millimetres
+    spacing: tuple[float, float, float]  #: mm, in the array's axis order
+    orientation: str  #: where the array's axes lead to, such as "SLA": slices upwards, rows to the left
+
+    @classmethod
+    def of(cls, affine: NDArray[np.float64], shape: tuple[int, int, int]) -> Geometry:
+        """Return the geometry of an array, slice first, from affine and shape of its file, (i, j, k)."""
+        i, j, k = shape
+        along_i, along_j, along_k = (float(size) for size in voxel_sizes(affine))
+        codes = nib.orientations.aff2axcodes(affine)
+        return cls(
+            shape=(k, i, j),
+            affine=affine,
+            spacing=(along_k, along_i, along_j),
+            orientation="".join(codes[axis] or "?" for axis in (2, 0, 1)),
+        )
+
+
+@dataclass(frozen=True)
+class VolumeHeader:
+    """What a file says about its voxels. Axes are in the file's order, (i, j, k)."""
+
+    name: str  #: of the file, for messages
+    shape: tuple[int, int, int]  #: each at least 1
+    file_type: np.dtype[Any]  #: of the stored numbers, in the file's byte order
+    affine: NDArray[np.float64]  #: (4, 4), finite: voxel index -> RAS+ millimetres
+    zooms: NDArray[np.float64]  #: (3,), mm, from a field of its own, which may contradict the affine
+    scaling: Scaling  #: from the stored numbers to what they stand for
+    offset: int  #: bytes before the first voxel
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the stored numbers, in the machine's byte order."""
+        native: np.dtype[Any] = self.file_type.newbyteorder("=")
+        return native
+
+
+def header_size(start: bytes) -> int | None:
+    """Return the size in bytes of the header that begins so; None if no NIfTI header does."""
+    kind = _HEADERS.get(start[:4])
+    return None if kind is None else int(kind.sizeof_hdr)
+
+
+def parse_header(block: bytes, name: str) -> VolumeHeader:
+    """Read a whole header block, whose `header_size` is known; ``name`` is for messages.
+
+    Raises:
+        FileFormatError: fields that are not valid, or voxels that are not one scan of real numbers.
+    """
+    try:
+        header = _HEADERS[block[:4]](block, check=True)
+        is_single_file = bytes(header["magic"]).startswith(b"n+")
+        slope, inter = header.get_slope_inter()  # None where the header's values mean "unscaled"
+        affine = np.asarray(header.get_best_affine(), np.float64)
+        offset = int(header.get_data_offset())
+    except (HeaderDataError, WrapStructError, ValueError, OverflowError) as error:
+        raise FileFormatError(name, "a valid NIfTI header", str(error), GET_AGAIN) from error
+    if not np.isfinite(affine).all():
+        raise FileFormatError(name, "a finite affine", str(affine[:3].tolist()), GET_AGAIN)
+    if not is_single_file:
+        expected, found = "header and voxels in one file", "the header of a .hdr/.img pair"
+        raise FileFormatError(name, expected, found, "Convert it to .nii.gz.")
+    return VolumeHeader(
+        name=name,
+        shape=_checked_shape(header, name),
+        file_type=_checked_type(header, name),
+        affine=affine,
+        zooms=np.asarray(header.get_zooms()[:3], np.float64),
+        scaling=Scaling(1.0 if slope is None else float(slope), 0.0 if inter is None else float(inter)),
+        offset=offset,
+    )
+
+
+def _checked_shape(header: nib.Nifti1Header, name: str) -> tuple[int, int, int]:
+    shape = tuple(int(size) for size in header.get_data_shape())
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) != 3 or min(shape) < 1:
+        raise FileFormatError(name, "3 dimensions", f"shape {shape}", "This data set has one scan a file.")
+    return shape
+
+
+def _checked_type(header: nib.Nifti1Header, name: str) -> np.dtype[Any]:
+    dtype: np.dtype[Any] = header.get_data_dtype()
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        expected = "voxels that are real numbers of at most 64 bits"
+        raise FileFormatError(name, expected, f"type {dtype}", "Convert the file.")
+    return dtype

@@ -1,0 +1,135 @@
+"""The slices of one file in one pass: in order, as stored, a few in memory at a time, their values checked.
+
+Two buffers are filled in turn: while the slices in one are used, the next may be inflated into the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctspine1k.errors import TruncatedFileError, VoxelValueError
+from ctspine1k.volumes.headers import GET_AGAIN
+from ctspine1k.volumes.nifti import NiftiFile
+
+__all__ = ["VolumeReader"]
+
+#: Bytes that are inflated at a time. They are copied once, so they must still be in the processor's cache.
+_PIECE = 1 << 19
+
+#: Bytes by which a buffer may be ahead of the bytes that have arrived.
+_FIRST_BUFFER = 1 << 20
+
+
+class VolumeReader:
+    """Reads the slices of one open file, from the first to the last, once."""
+
+    def __init__(self, file: NiftiFile) -> None:
+        self.header = file.header
+        self._file = file
+        self._buffer, self._other_buffer = bytearray(), bytearray()
+
+    @property
+    def label_type(self) -> np.dtype[Any]:
+        """Type of what `labels` yields: the file's if it stores them as whole numbers, else uint8."""
+        return self.header.dtype if self._stores_labels else np.dtype(np.uint8)
+
+    @property
+    def _stores_labels(self) -> bool:
+        return self.header.dtype.kind in "iu" and self.header.scaling.is_identity
+
+    def images(self, depth: int) -> Iterator[NDArray[Any]]:
+        """Yield intensities as stored, ``depth`` slices at a time, (slices, i, j).
+
+        Raises:
+            VoxelValueError: an intensity is not finite, after scaling and as float32.
+            CaseError: the file is damaged.
+        """
+        may_be_infinite = self.header.dtype.kind == "f" or not self.header.scaling.is_identity
+        for stored in self.stored(depth):
+            if may_be_infinite:
+                for one in stored:
+                    self._check_finite(one)
+            yield stored
+
+    def labels(self, depth: int, max_label: int) -> Iterator[NDArray[Any]]:
+        """Yield labels of `label_type`, ``depth`` slices at a time, (slices, i, j).
+
+        Raises:
+            VoxelValueError: a value is not a whole number from 0 to ``max_label``; none is cast to one.
+            CaseError: the file is damaged.
+        """
+        for stored in self.stored(depth):
+            if self._stores_labels:
+                if stored.min() < 0 or stored.max() > max_label:
+                    raise self._not_a_label(stored[(stored < 0) | (stored > max_label)][0], max_label)
+                yield stored
+            else:
+                yield np.stack([self._to_label_type(one, max_label) for one in stored])
+
+    def stored(self, depth: int) -> Iterator[NDArray[Any]]:
+        """Yield what the file stores, ``depth`` slices at a time, (slices, i, j), in its byte order.
+
+        These are views of two buffers in turn, whose last axis comes before the others in memory: each is
+        valid until the second one after it is asked for.
+
+        Raises:
+            CaseError: the file is damaged, ends too early, or goes on after the last slice.
+        """
+        header = self.header
+        rows, columns, count = header.shape
+        size = rows * columns * header.dtype.itemsize
+        for start in range(0, count, depth):
+            slices = min(depth, count - start)
+            filled = self._fill_buffer(slices * size)
+            if filled < slices * size:
+                found = f"the end of the file in slice {start + filled // size}"
+                raise TruncatedFileError(header.name, f"{count} slices", found, GET_AGAIN)
+            stored = np.frombuffer(self._buffer, header.file_type, slices * rows * columns)
+            yield stored.reshape(slices, columns, rows).transpose(0, 2, 1)
+            self._buffer, self._other_buffer = self._other_buffer, self._buffer
+        self._file.check_end()
+
+    def _fill_buffer(self, size: int) -> int:
+        """Read ``size`` bytes to the buffer's start, and return how many there were.
+
+        The buffer grows as bytes arrive: a header that promises too much costs no memory.
+        """
+        filled = 0
+        while filled < size:
+            if len(self._buffer) == filled:
+                # A new buffer: NumPy may still hold the old one, which then cannot be resized.
+                self._buffer = self._buffer + bytes(min(size - filled, max(filled, _FIRST_BUFFER)))
+            piece = memoryview(self._buffer)[filled : min(size, filled + _PIECE)]
+            count = self._file.readinto(piece)
+            if not count:
+                break
+            filled += count
+        return filled
+
+    def _check_finite(self, stored: NDArray[Any]) -> None:
+        values = np.empty(stored.shape, np.float32)
+        self.header.scaling.write(stored, values)
+        if not np.isfinite(values).all():
+            found = f"{values[~np.isfinite(values)][0]} among the voxels"
+            hint = "The scan cannot be used as it is."
+            raise VoxelValueError(self.header.name, "finite intensities", found, hint)
+
+    def _to_label_type(self, stored: NDArray[Any], max_label: int) -> NDArray[Any]:
+        values = self.header.scaling.values(stored)
+        with np.errstate(invalid="ignore"):
+            is_label = (np.trunc(values) == values) & (values >= 0) & (values <= max_label)
+        if not is_label.all():
+            raise self._not_a_label(values[~is_label][0], max_label)
+        return values.astype(self.label_type)
+
+    def _not_a_label(self, found: object, max_label: int) -> VoxelValueError:
+        return VoxelValueError(
+            self.header.name,
+            f"labels, whole numbers from 0 to {max_label}",
+            f"{found} among the voxels",
+            "Is this the mask, and of this data set?",
+        )

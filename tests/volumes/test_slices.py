@@ -1,0 +1,95 @@
+"""One pass over the slices: what it holds in memory, and which voxels it refuses."""
+
+import gzip
+import time
+import tracemalloc
+
+import nibabel as nib
+import numpy as np
+import pytest
+from support.compare import same_bits
+from support.volumes import SHAPE, expected, intensities, labels, nifti, save
+
+from ctspine1k import read_pair
+from ctspine1k.errors import TruncatedFileError, VoxelValueError
+from ctspine1k.volumes.cases import open_case
+from ctspine1k.volumes.growing import Growth
+
+
+def test_a_slab_stays_while_the_next_one_is_read(image, mask):
+    with open_case(image, mask, threads=2) as reader:
+        for stored, labels in reader.slabs(depth=1):
+            held = stored.copy(), labels.copy()
+            time.sleep(0.02)  # in which the thread reads on
+            assert np.array_equal(stored, held[0])
+            assert np.array_equal(labels, held[1])
+
+
+def test_a_pass_over_slabs_holds_a_few_slices(tmp_path):
+    shape = (64, 48, 600)
+    image = save(tmp_path / "a.nii.gz", np.zeros(shape, "<i2"))
+    mask = save(tmp_path / "m.nii.gz", np.zeros(shape, "u1"))
+    with open_case(image, mask) as reader:
+        tracemalloc.start()
+        for _ in reader.slabs(depth=2):
+            pass
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    one_slice = 64 * 48 * 8
+    assert peak < 30 * one_slice  # of 600; gzip's own buffer is most of it
+
+
+@pytest.mark.parametrize("growth", [Growth(first_bytes=1), Growth(first_bytes=1, factor=1)])
+def test_volumes_that_outgrow_the_first_allocation(tmp_path, growth):
+    shape = (6, 5, 23)
+    image = save(tmp_path / "a.nii.gz", intensities(shape=shape))
+    mask = save(tmp_path / "m.nii.gz", labels(shape=shape))
+    with open_case(image, mask) as case:
+        pair = case.read(growth)
+    assert same_bits(pair.image, expected(image, "f4"))
+    assert same_bits(pair.segmentation, expected(mask, "i4"))
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        (np.full(SHAPE, 2.5, "<f8"), "2.5"),
+        (np.full(SHAPE, 26, "u1"), "26"),
+        (np.full(SHAPE, -1, "<i2"), "-1"),
+        (np.full(SHAPE, 2**32, "<i8"), "4294967296"),
+        (np.full(SHAPE, np.nan, "<f4"), "nan"),
+        (np.full(SHAPE, np.inf, "<f4"), "inf"),
+        (np.full(SHAPE, 1e20, "<f8"), "1e"),
+    ],
+)
+def test_what_is_no_label_is_an_error(tmp_path, image, values, found):
+    mask = save(tmp_path / "m.nii.gz", values)
+    message = f"expected labels, whole numbers from 0 to 25, found {found}"
+    with pytest.raises(VoxelValueError, match=message) as caught:
+        read_pair(image, mask)
+    assert caught.value.file == str(mask)
+
+
+def test_one_wrong_label_among_many_is_found(tmp_path, image):
+    values = labels(dtype="<f8")
+    values[5, 4, 3] = 7.25
+    with pytest.raises(VoxelValueError, match=r"found 7\.25 among"):
+        read_pair(image, save(tmp_path / "m.nii.gz", values))
+
+
+@pytest.mark.parametrize(
+    "shape", [(32767, 32767, 32767), (6, 5, 32767), (32767, 32767, 1), (2**31, 2**31, 2)]
+)
+def test_a_header_that_promises_too_much_is_not_believed(tmp_path, shape):
+    kind = nib.Nifti2Header if max(shape) > 32767 else nib.Nifti1Header
+    lying = nifti(labels(dtype="<i2"), header_class=kind, dim=[3, *shape, 1, 1, 1, 1])
+    files = []
+    for name in ("a.nii.gz", "a_seg.nii.gz"):
+        (tmp_path / name).write_bytes(gzip.compress(lying))
+        files.append(tmp_path / name)
+    tracemalloc.start()
+    with pytest.raises(TruncatedFileError, match=f"expected {shape[2]} slices, found the end of the file"):
+        read_pair(*files)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 160 << 20  # the first allocations of two arrays; the header says up to 70 TB
