@@ -19,6 +19,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 from support import loopback  # noqa: F401 (imported for what it does)
+from support.cluster import Cluster, cluster_of
 from support.compare import CONFIGS, wanted
 from support.hub import Hub, Repo
 from support.volumes import ALL_IDS, IDS, SIZE, files_of, save_case
@@ -151,6 +152,13 @@ def python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A Dask cluster of two workers, for tests that neither end it nor a worker of it."""
+    with cluster_of("one", "two", folder=tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from tqdm import tqdm
-
 from ctspine1k.catalog.cases import Case, Catalog, load_catalog
 from ctspine1k.checks.measure import CaseMeasures, measure, require_scipy
 from ctspine1k.errors import (
@@ -33,9 +31,10 @@ from ctspine1k.errors import (
 )
 from ctspine1k.files.raw import CaseFiles
 from ctspine1k.files.selection import pair_files, require_cases, select_cases
-from ctspine1k.files.sources import DEFAULT_REPO, Source, find_source, is_terminal
+from ctspine1k.files.sources import DEFAULT_REPO, Source, find_source, quiet_hub, silence_hub
 from ctspine1k.running.disk import exclusive_lock
-from ctspine1k.running.executors import check_num_proc, in_processes
+from ctspine1k.running.executors import executor
+from ctspine1k.running.progress import progress_bar
 from ctspine1k.running.threads import usable_threads
 from ctspine1k.scans.tables import (
     SCAN_VERSION,
@@ -199,11 +198,19 @@ def scan_cases(
         WorkerError: a worker process died.
         HubError: the Hub cannot be reached.
     """
-    check_num_proc(num_proc)
+    workers = executor(num_proc, initializer=silence_hub)
     source.prepare([file for pair in pairs for file in (pair.image, pair.mask)])
-    scanned = in_processes(partial(_scan_case, source.pinned()), pairs, num_proc)
-    with contextlib.closing(scanned):
-        yield from tqdm(scanned, desc="Scanning", unit="case", total=len(pairs), disable=not is_terminal())
+    work = partial(_scan_case, source.pinned())
+    names = [f"scan/{pair.case.split}/{pair.case.case_id}" for pair in pairs]
+    with (
+        quiet_hub(),  # of what this process does itself
+        workers.ready() as run,
+        contextlib.closing(run(work, pairs, names)) as scanned,
+        progress_bar("Scanning", len(pairs), "case") as bar,
+    ):
+        for one in scanned:
+            bar.update()
+            yield one
 
 
 def _scan_case(source: Source, files: CaseFiles) -> ScannedCase:

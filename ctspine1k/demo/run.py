@@ -10,9 +10,10 @@ import numpy as np
 
 from ctspine1k.catalog.cases import load_catalog
 from ctspine1k.demo.phantom import PHANTOM_CASES, make_phantom
-from ctspine1k.files.sources import find_source, is_terminal
+from ctspine1k.files.sources import find_source
 from ctspine1k.pictures.previews import draw_cases
 from ctspine1k.rows.load import load_dataset
+from ctspine1k.running.progress import is_terminal
 
 __all__ = ["draw_phantom", "load_phantom"]
 

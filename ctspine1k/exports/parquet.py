@@ -21,11 +21,10 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from ctspine1k import __version__
 from ctspine1k.catalog.cases import Case
@@ -56,10 +55,11 @@ from ctspine1k.exports.shards import ShardOutcome, ShardTask, export_shard, plan
 from ctspine1k.exports.targets import Entry, Target, open_target
 from ctspine1k.files.raw import CaseFiles
 from ctspine1k.files.selection import pair_files, require_cases, select_cases
-from ctspine1k.files.sources import DEFAULT_REPO, Source, find_source, free_space, is_terminal
+from ctspine1k.files.sources import DEFAULT_REPO, Source, find_source, free_space, silence_hub
 from ctspine1k.rows.batches import RowOptions
 from ctspine1k.running.disk import HINT_IF_FULL, device_of, explain_full_disk, free_bytes
-from ctspine1k.running.executors import Each, check_num_proc, in_processes, on_cluster
+from ctspine1k.running.executors import Executor, executor
+from ctspine1k.running.progress import progress_bar
 from ctspine1k.volumes.vertebrae import LabelScheme
 
 __all__ = ["ExportReport", "export_parquet"]
@@ -179,11 +179,7 @@ def export_parquet(
     check_choice("config", config, (*_CONFIGS, "all"))
     check_choice("on_missing", on_missing, ("raise", "skip"))
     check_choice("on_error", on_error, ("raise", "skip"))
-    check_num_proc(num_proc)
-    if scheduler is not None and num_proc != 1:
-        raise ValueError(
-            "num_proc is for processes of this machine: with a scheduler its workers do the work"
-        )
+    workers = executor(num_proc, scheduler, initializer=silence_hub)
     if cases_per_shard < 1:
         raise ValueError(f"cases_per_shard={cases_per_shard}: expected 1 or more")
     options = [
@@ -215,28 +211,11 @@ def export_parquet(
     pairs, missing = pair_files(place, require_cases(chosen), on_missing)
     if missing:
         warnings.warn(missing.summary, SkippedCasesWarning, stacklevel=2)
-    work = _Export(folder, place, options, on_error, cases_per_shard, _Workers(num_proc, scheduler))
+    work = _Export(folder, place, options, on_error, cases_per_shard, workers)
     tasks = work.plan(list(chosen), pairs, missing)
     table = case_table(list(chosen), pairs, place, scan)
     with folder.exclusive_lock():
         return work.run(tasks, table, verify=verify)
-
-
-@dataclass(frozen=True)
-class _Workers:
-    """Who does the work."""
-
-    num_proc: int
-    scheduler: str | None
-
-    @contextlib.contextmanager
-    def ready(self) -> Iterator[Each]:
-        """Give what does it; a cluster is connected to first."""
-        if self.scheduler is None:
-            yield lambda work, items, names: in_processes(work, items, self.num_proc)
-            return
-        with on_cluster(self.scheduler) as each:
-            yield each
 
 
 @dataclass(frozen=True)
@@ -248,7 +227,7 @@ class _Export:
     options: list[RowOptions]
     on_error: Literal["raise", "skip"]
     cases_per_shard: int
-    workers: _Workers
+    workers: Executor
 
     def plan(
         self, cases: Sequence[Case], pairs: Sequence[CaseFiles], missing: MissingFilesError | None
@@ -339,9 +318,9 @@ class _Export:
         if not doubtful:
             return there, bad
         names = [f"verify/{record.path}" for record in doubtful]
-        with self.workers.ready() as each:
-            verified = each(partial(_verify, self.folder), doubtful, names)
-            with contextlib.closing(verified), _bar("Verifying", len(doubtful), "shard") as bar:
+        with self.workers.ready() as run:
+            verified = run(partial(_verify, self.folder), doubtful, names)
+            with contextlib.closing(verified), progress_bar("Verifying", len(doubtful), "shard") as bar:
                 for path, is_same in verified:
                     bar.update()
                     if not is_same:
@@ -357,15 +336,15 @@ class _Export:
         """See that there is room before work begins, where that can be known."""
         free, where = self.folder.free(), self.folder.scratch()
         sizes = [task.size for task in todo]
-        needed = at_once = max(sizes) * min(self.workers.num_proc, len(todo))
+        needed = at_once = max(sizes) * min(self.workers.processes or 1, len(todo))
         if free is None:  # a shard is here only until it is uploaded
             free = free_bytes(where)
-            if self.workers.scheduler is not None:
+            if not self.workers.processes:
                 return  # the workers' disks are theirs
         else:
             freed = sum(entries[task.shard.path].size for task in todo if task.replaces)
             needed = max(sum(sizes) - freed, at_once)
-        if self.workers.scheduler is None:
+        if self.workers.processes:
             both = (file for task in todo for pair in task.files for file in (pair.image, pair.mask))
             files = list(dict.fromkeys(both))  # 3d and 2d are of the same ones
             self.place.prepare(files)
@@ -383,9 +362,9 @@ class _Export:
         left = {task.shard.path: task.size for task in todo}
         try:
             with (
-                self.workers.ready() as each,
-                contextlib.closing(each(export_shard, todo, names)) as outcomes,
-                _bar("Exporting", sum(len(task.shard.cases) for task in todo), "case") as bar,
+                self.workers.ready() as run,
+                contextlib.closing(run(export_shard, todo, names)) as outcomes,
+                progress_bar("Exporting", sum(len(task.shard.cases) for task in todo), "case") as bar,
             ):
                 begin(self.folder, there.values(), todo[0].run)
                 for outcome in outcomes:
@@ -458,10 +437,6 @@ def _stop_told(todo: Sequence[ShardTask], done: Mapping[str, ShardRecord]) -> It
 def _verify(folder: Target, record: ShardRecord) -> tuple[str, bool]:
     """Tell whether a shard has the bytes that it had."""
     return record.path, folder.sha256_of(record.path) == record.sha256
-
-
-def _bar(what: str, total: int, unit: str) -> Any:
-    return tqdm(desc=what, total=total, unit=unit, disable=not total or not is_terminal())
 
 
 def _check_target(folder: Target, entries: Mapping[str, Entry], tasks: Sequence[ShardTask]) -> None:

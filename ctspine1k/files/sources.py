@@ -7,7 +7,6 @@ import functools
 import glob
 import os
 import shutil
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,6 +29,7 @@ from ctspine1k.catalog.cases import Case
 from ctspine1k.errors import ChecksumError, CTSpine1KError, CTSpine1KWarning, HubError, NoSpaceError
 from ctspine1k.files.raw import RawFile, is_image_name, match_names
 from ctspine1k.running.disk import free_bytes, sha256_of
+from ctspine1k.running.progress import is_terminal
 
 __all__ = [
     "DEFAULT_REPO",
@@ -38,8 +38,8 @@ __all__ = [
     "Source",
     "find_source",
     "free_space",
-    "is_terminal",
     "quiet_hub",
+    "silence_hub",
 ]
 
 #: The Hub repo (dataset) that holds the published raw files.
@@ -454,9 +454,9 @@ class _HubStream:
             return cast("bytes", self._stream.read(size))
 
 
-def is_terminal() -> bool:
-    """Whether there is somebody to look at a progress bar."""
-    return sys.stderr is not None and sys.stderr.isatty()
+def silence_hub() -> None:
+    """Turn off the progress bars of the Hub's client: a worker's would be mixed up with those of others."""
+    disable_progress_bars()
 
 
 @contextlib.contextmanager

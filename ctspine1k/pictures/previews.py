@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-from tqdm import tqdm
 
 from ctspine1k.catalog.cases import Case
 from ctspine1k.errors import (
@@ -19,9 +18,10 @@ from ctspine1k.errors import (
     SkippedCasesWarning,
 )
 from ctspine1k.files.selection import pair_files
-from ctspine1k.files.sources import Source, is_terminal, progress_on_terminal
+from ctspine1k.files.sources import Source, progress_on_terminal
 from ctspine1k.pictures.figures import check_picture_name, contact_sheet, preview, save_picture
 from ctspine1k.running.disk import make_parent
+from ctspine1k.running.progress import progress_bar
 from ctspine1k.volumes.cases import VolumePair, read_pair
 
 __all__ = ["draw_cases"]
@@ -80,18 +80,22 @@ def _read_all(cases: Sequence[Case], source: Source) -> Iterator[tuple[Case, Vol
     if missing:
         warnings.warn(missing.summary, SkippedCasesWarning, stacklevel=4)
         skipped |= missing.reasons
-    for files in tqdm(pairs, desc="Drawing", unit="case", disable=is_one or not is_terminal()):
-        try:
-            with progress_on_terminal():
-                image, mask = source.fetch([files.image, files.mask])
-            yield files.case, read_pair(image, mask)  # not held here, while the next one is read
-        except (HubError, NoSpaceError):
-            raise
-        except (CaseError, ChecksumError, OSError) as error:
-            if is_one:
+    with contextlib.ExitStack() as shown:
+        bar = None if is_one else shown.enter_context(progress_bar("Drawing", len(pairs), "case"))
+        for files in pairs:
+            try:
+                with progress_on_terminal():
+                    image, mask = source.fetch([files.image, files.mask])
+                yield files.case, read_pair(image, mask)  # not held here, while the next one is read
+            except (HubError, NoSpaceError):
                 raise
-            case_id = files.case.case_id
-            skipped[case_id] = str(error)
-            warnings.warn(f"{case_id} is left out: {error}", SkippedCasesWarning, stacklevel=4)
+            except (CaseError, ChecksumError, OSError) as error:
+                if is_one:
+                    raise
+                case_id = files.case.case_id
+                skipped[case_id] = str(error)
+                warnings.warn(f"{case_id} is left out: {error}", SkippedCasesWarning, stacklevel=4)
+            if bar is not None:
+                bar.update()
     if len(skipped) == len(cases):
         raise NothingLeftError("the pictures", skipped)

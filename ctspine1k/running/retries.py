@@ -1,30 +1,36 @@
-"""Calls over a network that are tried again: what it refuses now, it may grant some seconds later."""
+"""Calls over a network that are tried again, as many failures pass within seconds."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-__all__ = ["retry"]
+__all__ = ["PAUSES", "retry"]
 
 Result = TypeVar("Result")
 
-#: How often, and after how many seconds.
-_PAUSES = (1.0, 4.0, 16.0)
+#: Seconds between one try and the next.
+PAUSES = (1.0, 4.0, 16.0)
 
 
 def retry(
-    call: Callable[[], Result], failure: type[Exception], unless: tuple[type[Exception], ...] = ()
+    call: Callable[[], Result],
+    failure: type[Exception],
+    unless: tuple[type[Exception], ...] = (),
+    pauses: Sequence[float] = PAUSES,
 ) -> Result:
-    """Give what the call gives, and let it fail some times; the last failure goes on, as do other errors.
+    """Return the result of a call, which is tried again when it fails.
+
+    The last failure is raised, and at once any other error.
 
     Args:
         call: what to try.
         failure: what may pass.
-        unless: failures that will not.
+        unless: failures that will not pass.
+        pauses: seconds to wait after each failure but the last.
     """
-    for pause in _PAUSES:
+    for pause in pauses:
         try:
             return call()
         except unless:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from support.exports import wait_until
+from support.processes import wait_until
 from support.spines import save_spine, spine
 from support.volumes import break_case
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -20,8 +21,9 @@ import polars as pl
 import pytest
 from support import cluster
 from support.compare import identical, rows, wanted
-from support.exports import finish, options_of, options_of_many, same, shards_in, start, wait_until
+from support.exports import finish, options_of, options_of_many, same, shards_in, start
 from support.killing import kill_again_and_again, stop_at_every_step
+from support.processes import wait_until
 from support.volumes import ALL_IDS, IDS, break_case, files_of, intensities, save, save_case
 
 import ctspine1k
@@ -38,6 +40,9 @@ from ctspine1k.errors import (
     WorkerError,
 )
 from ctspine1k.exports.shards import export_shard
+from ctspine1k.running.cluster import Dask
+from ctspine1k.running.executors import executor
+from ctspine1k.running.retries import retry
 
 
 @pytest.fixture
@@ -293,8 +298,12 @@ def test_a_shard_that_was_about_to_be_replaced_is_not_believed(export, out, monk
     assert files_of(out) == before
 
 
+def impatient(num_proc, scheduler=None, **options):
+    return executor(num_proc, **options) if scheduler is None else Dask(scheduler, patience=0.1)
+
+
 def test_a_scheduler_that_is_not_there_changes_nothing(export, out, monkeypatch):
-    monkeypatch.setattr("ctspine1k.running.executors._PATIENCE", 0.1)
+    monkeypatch.setattr("ctspine1k.exports.parquet.executor", impatient)
     export(config="2d")
     before = files_of(out)
     with (
@@ -802,7 +811,7 @@ def test_a_run_right_after_a_stopped_one_on_a_cluster(many, out, tmp_path):
 
 
 def test_a_hub_that_is_away_stops_the_export_and_what_is_done_is_kept(export, out, repo_id, hub, monkeypatch):
-    monkeypatch.setattr("ctspine1k.running.retries._PAUSES", (0.01,))
+    monkeypatch.setattr("ctspine1k.exports.shards.retry", partial(retry, pauses=(0.01,)))
     hub.faults["1.3.6.1.4.1.9328.50.4.0650.nii.gz"] = [500] * 9
     with pytest.raises(HubError):
         export(repo_id=repo_id, config="3d")

@@ -5,6 +5,7 @@ import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import datasets
 import numpy as np
@@ -23,6 +24,7 @@ from ctspine1k.files.selection import pair_files
 from ctspine1k.files.sources import find_source
 from ctspine1k.rows.batches import RowOptions
 from ctspine1k.running.disk import sha256_of
+from ctspine1k.running.retries import retry
 
 
 @pytest.fixture
@@ -275,7 +277,7 @@ def test_a_worker_of_another_version_says_so(task, name):
 
 
 def test_a_hub_that_fails_now_and_then_is_asked_again(task, publish, tree, hub, name, monkeypatch):
-    monkeypatch.setattr("ctspine1k.running.retries._PAUSES", (0.01, 0.01, 0.01))
+    monkeypatch.setattr("ctspine1k.exports.shards.retry", partial(retry, pauses=(0.01, 0.01, 0.01)))
     task = fresh(task, find_source(None, publish(tree)))
     hub.faults["liver_106.nii.gz"] = [500, {"cut_after": 40}, 500]
     outcome = export_shard(task)
@@ -287,7 +289,7 @@ def test_a_hub_that_fails_now_and_then_is_asked_again(task, publish, tree, hub, 
 
 
 def test_a_hub_that_always_fails_is_told(task, publish, tree, hub, name, monkeypatch):
-    monkeypatch.setattr("ctspine1k.running.retries._PAUSES", (0.01, 0.01, 0.01))
+    monkeypatch.setattr("ctspine1k.exports.shards.retry", partial(retry, pauses=(0.01, 0.01, 0.01)))
     task = fresh(task, find_source(None, publish(tree)))
     hub.faults["liver_106_seg.nii.gz"] = [500] * 99
     with pytest.raises(HubError):

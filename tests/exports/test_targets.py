@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,6 +21,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from ctspine1k.errors import BusyError, MissingPackageError, OutputError
 from ctspine1k.exports.ledger import MANIFEST, read_records
 from ctspine1k.exports.targets import WORKING, UrlTarget, open_target
+from ctspine1k.running.retries import retry
 
 
 @pytest.fixture(params=["local", "s3", "memory"])
@@ -186,7 +188,7 @@ class Odd(MemoryFileSystem):
 
 @pytest.fixture
 def odd(monkeypatch):
-    monkeypatch.setattr("ctspine1k.running.retries._PAUSES", (0.01, 0.01))
+    monkeypatch.setattr("ctspine1k.exports.targets.retry", partial(retry, pauses=(0.01, 0.01)))
     monkeypatch.setattr(Odd, "faults", [])
     monkeypatch.setattr(Odd, "store", {})
     fsspec.register_implementation("odd", Odd, clobber=True)
@@ -221,7 +223,7 @@ def test_what_will_not_pass_is_told_at_once(odd):
 
 
 def test_a_place_that_cannot_be_reached_is_told_at_once(monkeypatch):
-    monkeypatch.setattr("ctspine1k.running.retries._PAUSES", (60.0,))
+    monkeypatch.setattr("ctspine1k.exports.targets.retry", partial(retry, pauses=(60.0,)))
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")

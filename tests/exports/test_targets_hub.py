@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -19,6 +20,7 @@ from support.volumes import IDS, SIZE, files_of
 from ctspine1k import export_parquet
 from ctspine1k.errors import BusyError, OutputError
 from ctspine1k.exports.targets import WORKING, Entry, open_target
+from ctspine1k.running.retries import retry
 
 # What huggingface_hub 2 does where it uploads without Xet, as to our Hub.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -252,7 +254,7 @@ def test_the_documented_upload(hub, tree, split_file, tmp_path, load):
 def test_a_hub_that_does_not_hand_out_a_shard_is_no_reason_to_make_it_anew(
     hub, target, tree, split_file, monkeypatch
 ):
-    monkeypatch.setattr("ctspine1k.running.retries._PAUSES", (0.01,))
+    monkeypatch.setattr("ctspine1k.exports.targets.retry", partial(retry, pauses=(0.01,)))
     options = {"data_dir": tree, "split_file": split_file, "image_size": SIZE, "config": "2d"}
     out = f"hf://datasets/{target}"
     assert export_parquet(out, **options).made == 3
@@ -267,7 +269,7 @@ def test_a_hub_that_does_not_hand_out_a_shard_is_no_reason_to_make_it_anew(
 
 
 def test_a_repo_that_is_not_there_is_told_at_once(hub, monkeypatch):
-    monkeypatch.setattr("ctspine1k.running.retries._PAUSES", (60.0,))
+    monkeypatch.setattr("ctspine1k.exports.targets.retry", partial(retry, pauses=(60.0,)))
     out = "hf://datasets/tests/none"
     with (
         pytest.raises(OutputError, match=f"^{out}: expected a place that can be written to"),

@@ -62,9 +62,9 @@ def test_another_process_is_seen(tmp_path, python):
     code = """
 import sys, pathlib
 from ctspine1k.errors import BusyError
-from ctspine1k.running.disk import only_writer
+from ctspine1k.running.disk import exclusive_lock
 try:
-    with only_writer(pathlib.Path(sys.argv[1])):
+    with exclusive_lock(pathlib.Path(sys.argv[1])):
         print("ours")
 except BusyError as error:
     print("busy")

@@ -17,26 +17,24 @@ def call():
     return run
 
 
-@pytest.fixture(autouse=True)
-def two_pauses(monkeypatch):
-    monkeypatch.setattr("ctspine1k.running.retries._PAUSES", (0.01, 0.01))
+TWO = (0.01, 0.01)
 
 
 def test_a_call_that_fails_is_tried_again(call):
     call.failures = [ConnectionError("first"), ConnectionResetError("second")]
-    assert retry(call, ConnectionError) == "done"
+    assert retry(call, ConnectionError, pauses=TWO) == "done"
     assert call.calls == 3
 
 
 def test_the_last_failure_is_told(call):
     call.failures = [ConnectionError(number) for number in (3, 2, 1)]
     with pytest.raises(ConnectionError, match="3"):
-        retry(call, ConnectionError)
+        retry(call, ConnectionError, pauses=TWO)
     assert call.calls == 3
 
 
 def test_another_error_is_told_at_once(call):
     call.failures = [ValueError("another")]
     with pytest.raises(ValueError, match="another"):
-        retry(call, ConnectionError)
+        retry(call, ConnectionError, pauses=TWO)
     assert call.calls == 1

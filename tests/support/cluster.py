@@ -5,39 +5,77 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import os
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-import distributed
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from support.paths import ROOT
+from support.processes import process_of, wait_until
 
-from support.exports import process_of, wait_until
+#: What runs on a cluster stands in the package, or in `support.work`.
+HERE = {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests")))}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A scheduler, and workers that are there."""
+
+    address: str
+    file: Path  #: the scheduler file
+
+
+@contextlib.contextmanager
+def cluster_of(*names: str, folder: Path, **environment: str) -> Iterator[Cluster]:
+    """A scheduler with these workers, all of which start at once."""
+    file = folder / "scheduler.json"
+    with contextlib.ExitStack() as running:
+        running.enter_context(_scheduler(folder, **environment))
+        for name in names:  # a worker waits for the scheduler file
+            running.enter_context(_worker(folder, name, "--scheduler-file", str(file), **environment))
+        wait_until(lambda: file.exists() and file.read_text().endswith("}"))
+        address = json.loads(file.read_text())["address"]
+        if names:
+            wait_for_workers(address, len(names))
+        yield Cluster(address, file)
+
+
+def _scheduler(folder: Path, **environment: str) -> contextlib.AbstractContextManager[subprocess.Popen]:
+    command = ("dask", "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+    log, file = folder / "scheduler.log", folder / "scheduler.json"
+    return process_of(*command, "--scheduler-file", str(file), log=log, **{**HERE, **environment})
+
+
+def _worker(
+    folder: Path, name: str, *scheduler: str, **environment: str
+) -> contextlib.AbstractContextManager[subprocess.Popen]:
+    # Without the nanny, which would start another worker if this one died.
+    command = ("dask", "worker", *scheduler, "--host", "127.0.0.1", "--nthreads", "1", "--no-nanny")
+    log = folder / f"{name}.log"
+    return process_of(*command, "--no-dashboard", "--name", name, log=log, **{**HERE, **environment})
 
 
 @contextlib.contextmanager
 def scheduler(folder: Path, **environment: str) -> Iterator[str]:
     """A scheduler's address."""
-    file = folder / "scheduler.json"
-    command = ("dask", "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
-    log = folder / "scheduler.log"
-    with process_of(*command, "--scheduler-file", str(file), log=log, **environment):
-        wait_until(lambda: file.exists() and file.read_text().endswith("}"))
-        yield json.loads(file.read_text())["address"]
+    with cluster_of(folder=folder, **environment) as cluster:
+        yield cluster.address
 
 
 def worker(
     folder: Path, address: str, name: str, **environment: str
 ) -> contextlib.AbstractContextManager[subprocess.Popen]:
-    """A worker of it, without the nanny that would start another if it died."""
-    command = ("dask", "worker", address, "--host", "127.0.0.1", "--nthreads", "1", "--no-nanny")
-    return process_of(*command, "--no-dashboard", "--name", name, log=folder / f"{name}.log", **environment)
+    """A worker of it."""
+    return _worker(folder, name, address, **environment)
 
 
 def certificate(folder: Path) -> dict[str, str]:
     """Make a certificate that signs itself: the paths of it and of its key."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "tests")])
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -62,5 +100,7 @@ def certificate(folder: Path) -> dict[str, str]:
 
 def wait_for_workers(address: str, count: int) -> None:
     """Wait until so many are there."""
+    import distributed
+
     with distributed.Client(address, set_as_default=False) as client:
         client.wait_for_workers(count, timeout=60)

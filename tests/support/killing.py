@@ -15,7 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from support.exports import ROOT, finish, options_of, options_of_many, same, shards_in, start, wait_until
+from support.exports import ROOT, finish, options_of, options_of_many, same, shards_in, start
+from support.processes import wait_until
 from support.volumes import ALL_IDS, save_case
 
 _STEPS = """

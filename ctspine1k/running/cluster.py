@@ -1,0 +1,212 @@
+"""An executor whose work is done by the workers of a Dask cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import re
+import threading
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from ctspine1k.errors import CTSpine1KWarning, MissingPackageError, WorkerError
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+    from ctspine1k.running.executors import Run
+
+__all__ = ["Dask"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+#: How often Dask tries a task that raises, on any worker. A worker that is lost does not count.
+_RETRIES = 2
+
+#: An address that Dask can connect to. With other strings its client waits for long before it fails.
+_ADDRESS = re.compile(r"((tcp|tls|ucx|ws|wss)://)?(\[[^]]+\]|[^/:\s]+):\d+/?")
+
+
+@dataclass(frozen=True)
+class Dask:
+    """The workers of a Dask cluster do the work.
+
+    Dask gives the work of a lost worker to another one, and work that waits to workers that come later. The
+    workers import the function by its module, so they need the same packages. Items pass the scheduler, so
+    they are to be small. The dashboard counts those items together whose names are in one folder.
+    """
+
+    scheduler: str  #: its address, such as "tcp://node1:8786", or the path of its scheduler file
+    #: Seconds to wait for the scheduler, or for its file: a job starts the scheduler and us together.
+    patience: float = 60.0
+
+    @property
+    def processes(self) -> int:
+        """None of this machine, as far as is known."""
+        return 0
+
+    @contextlib.contextmanager
+    def ready(self) -> Iterator[Run]:
+        """Connect to the scheduler, and yield a function that submits items to it.
+
+        Raises:
+            MissingPackageError: Dask's ``distributed`` is not installed.
+            WorkerError: there is no such scheduler, or it is lost, or an item has cost several workers their
+                life; the other items are done then.
+        """
+        try:
+            import distributed
+        except ImportError as error:
+            raise MissingPackageError("a Dask cluster", "distributed", "cluster") from error
+        with contextlib.ExitStack() as running:
+            running.enter_context(_without_tracebacks("distributed.client"))
+            try:
+                address = _find_address(self.scheduler, self.patience)
+                _check_answers(address, self.patience)
+                client = running.enter_context(distributed.Client(address, set_as_default=False))
+                has_workers = bool(client.nthreads())
+            except (OSError, ValueError, asyncio.TimeoutError) as error:
+                raise _lost(self.scheduler, error) from error
+            if not has_workers:
+                text = (
+                    f"{self.scheduler} has no workers yet: waiting for some (`dask worker {self.scheduler}`)"
+                )
+                warnings.warn(text, CTSpine1KWarning, stacklevel=2)
+            yield _Connection(client, self.scheduler).run
+
+
+@dataclass(frozen=True)
+class _Connection:
+    """A client that is connected to a scheduler."""
+
+    client: Client
+    scheduler: str
+
+    def run(
+        self, work: Callable[[Item], Result], items: Sequence[Item], names: Sequence[str]
+    ) -> Generator[Result, None, None]:
+        """Submit the items, and yield results as they come; when closed, cancel what is not done."""
+        import distributed
+
+        run, killers = uuid.uuid4().hex, []
+        futures = [
+            # Keys of this run alone: under a key that it knows, a scheduler hands out the result it has.
+            self.client.submit(
+                work, item, key=(f"{name.rpartition('/')[0]}-{run}", number), retries=_RETRIES, pure=False
+            )
+            for number, (item, name) in enumerate(zip(items, names, strict=True))
+        ]
+        try:
+            for future in distributed.as_completed(futures, loop=self.client.loop):
+                try:
+                    yield self._result(future)
+                except distributed.scheduler.KilledWorker as error:
+                    killers.append(f"{names[future.key[1]]} ({error.last_worker.address})")
+        finally:
+            if self.client.status == "running":  # else there is no scheduler to send it to
+                self.client.cancel([future for future in futures if not future.done()])
+        if killers:
+            raise WorkerError(
+                f"workers died again and again at {', '.join(killers)}: out of memory, or killed. Give each "
+                "worker more memory, or one thread, and run again: what is done is kept."
+            )
+
+    def _result(self, future: Future[Result]) -> Result:
+        try:
+            return future.result()
+        # Losing the scheduler cancels futures, or breaks the connection that a result comes through.
+        except (CancelledError, OSError, asyncio.TimeoutError) as error:
+            if future.status == "error":  # raised by the work
+                raise
+            raise _lost(self.scheduler, error) from error
+
+
+def _find_address(scheduler: str, patience: float) -> str:
+    """Return the address itself, or the one in a scheduler file, which may appear some seconds later.
+
+    Raises:
+        ValueError: it is not an address, and no scheduler file either after ``patience`` seconds.
+    """
+    if _ADDRESS.fullmatch(scheduler):
+        return scheduler
+    end, is_told = time.monotonic() + patience, False
+    while True:
+        try:
+            address = str(json.loads(Path(scheduler).read_bytes())["address"])
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            found = error
+        else:
+            if _ADDRESS.fullmatch(address):
+                return address
+            found = ValueError(f"no address: {address!r}")
+        is_hopeless = isinstance(found, IsADirectoryError) or (
+            isinstance(found, OSError) and "://" in scheduler
+        )
+        if is_hopeless or time.monotonic() > end:
+            raise ValueError(f"no address such as tcp://node1:8786, and no scheduler file: {found}")
+        if not is_told:
+            text = f"{scheduler} is no scheduler file yet: waiting for it, {patience:g} s at most"
+            warnings.warn(text, CTSpine1KWarning, stacklevel=2)
+            is_told = True
+        time.sleep(0.1)
+
+
+def _check_answers(address: str, patience: float) -> None:
+    """Check that a scheduler is there: of another server, Dask's client awaits the first word for ever.
+
+    Raises:
+        ConnectionError: there is none.
+    """
+    from distributed import Security, rpc
+
+    failures: list[Exception] = []
+
+    async def ask() -> None:
+        # TLS from Dask's configuration, where its client takes it from.
+        async with rpc(address, connection_args=Security().get_connection_args("client")) as scheduler:
+            await asyncio.wait_for(scheduler.identity(), patience)
+
+    def run() -> None:
+        try:
+            asyncio.run(ask())
+        except Exception as error:  # the answer of another server can raise anything in Dask
+            failures.append(error)
+
+    # In a notebook, this thread runs an event loop already. Not a thread of a pool: Ctrl-C would wait for it.
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join()
+    if failures:
+        raise ConnectionError(str(failures[0]) or "no answer") from failures[0]
+
+
+@contextlib.contextmanager
+def _without_tracebacks(name: str) -> Iterator[None]:
+    """Drop a logger's records that hold a traceback: a lost scheduler is an error of ours, and no log."""
+
+    def has_none(record: logging.LogRecord) -> bool:
+        return record.exc_info is None
+
+    logger = logging.getLogger(name)
+    logger.addFilter(has_none)
+    try:
+        yield
+    finally:
+        logger.removeFilter(has_none)
+
+
+def _lost(scheduler: str, error: BaseException) -> WorkerError:
+    reason = " ".join(str(error).split())
+    return WorkerError(
+        f"{scheduler}: expected a Dask scheduler, found none, or lost it ({reason}). Start one with "
+        "`dask scheduler`, and run again: what is done is kept."
+    )

@@ -1,0 +1,49 @@
+"""Work for other processes. They import this module to find it, so it imports nothing that takes its time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from ctspine1k.running.executors import check_stopped
+
+
+def go_on_until_stopped(folder: str | None) -> None:
+    """Begin, and say so in a folder; or, without one, do nothing."""
+    if folder is not None:
+        Path(folder, "began").touch()
+        while True:
+            check_stopped()
+            time.sleep(0.01)
+
+
+def wait_for(path: str | None) -> None:
+    """Wait until a file is there, if one is named."""
+    while path is not None and not Path(path).exists():
+        time.sleep(0.01)
+
+
+def die_of_none(item: int | None) -> int:
+    """End this process at once if there is no item."""
+    if item is None:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+def set_up(folder: str) -> None:
+    """Note in the environment of this process, and in a folder, that it was set up."""
+    os.environ["CTSPINE1K_SET_UP"] = "yes"
+    Path(folder, str(os.getpid())).touch()
+
+
+def is_set_up(_: object) -> tuple[int, str | None]:
+    """Return which process this is, and whether it was set up."""
+    return os.getpid(), os.environ.get("CTSPINE1K_SET_UP")
+
+
+def count_done(dask_scheduler: Any) -> int:
+    """Return how many tasks a scheduler knows the results of."""
+    return sum(task.state == "memory" for task in dask_scheduler.tasks.values())
