@@ -4,8 +4,8 @@
 
     import ctspine1k
 
-    ctspine1k.load_dataset("3d", split="validation")
-    ctspine1k.read_pair(*ctspine1k.download_files(case="liver_106"))
+    spine = ctspine1k.open_collection(data_dir="raw")
+    spine.where(split="validation").load("3d")
 
 Importing this package opens no file of the data and no socket, and loads no heavy package: what a name needs
 is imported when the name is first used.
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from ctspine1k.catalog.cases import Case as Case
     from ctspine1k.catalog.cases import Catalog as Catalog
     from ctspine1k.catalog.cases import Issue as Issue
-    from ctspine1k.catalog.cases import load_catalog as load_catalog
-    from ctspine1k.checks.scan import scan_files as scan_files
-    from ctspine1k.checks.verify import verify_files as verify_files
+    from ctspine1k.catalog.registry import load_catalog as load_catalog
+    from ctspine1k.collection import Collection as Collection
+    from ctspine1k.collection import download_files as download_files
+    from ctspine1k.collection import list_files as list_files
+    from ctspine1k.collection import open_collection as open_collection
     from ctspine1k.errors import CTSpine1KError as CTSpine1KError
-    from ctspine1k.exports.parquet import export_parquet as export_parquet
     from ctspine1k.files.raw import RawFile as RawFile
-    from ctspine1k.files.selection import download_files as download_files
-    from ctspine1k.files.selection import list_files as list_files
     from ctspine1k.pictures.figures import preview as preview
     from ctspine1k.rows.load import load_dataset as load_dataset
+    from ctspine1k.rows.options import RowOptions as RowOptions
     from ctspine1k.storage.lazy import LazyDataset as LazyDataset
     from ctspine1k.volumes import vertebrae as vertebrae
     from ctspine1k.volumes.cases import VolumePair as VolumePair
@@ -43,19 +43,19 @@ _MODULES = {
     "CTSpine1KError": "errors",
     "Case": "catalog.cases",
     "Catalog": "catalog.cases",
+    "Collection": "collection",
     "Issue": "catalog.cases",
     "LazyDataset": "storage.lazy",
     "RawFile": "files.raw",
+    "RowOptions": "rows.options",
     "VolumePair": "volumes.cases",
-    "download_files": "files.selection",
-    "export_parquet": "exports.parquet",
-    "list_files": "files.selection",
-    "load_catalog": "catalog.cases",
+    "download_files": "collection",
+    "list_files": "collection",
+    "load_catalog": "catalog.registry",
     "load_dataset": "rows.load",
+    "open_collection": "collection",
     "preview": "pictures.figures",
     "read_pair": "volumes.cases",
-    "scan_files": "checks.scan",
-    "verify_files": "checks.verify",
 }
 
 __all__ = ["__version__", "errors", "vertebrae", *_MODULES]

@@ -19,6 +19,7 @@
     ├── MissingPackageError    a package of an extra is not installed        (ImportError)
     └── CaseError              a case whose files cannot be used         (ValueError)
         ├── FileFormatError    not NIfTI, or a kind of it that holds no scan
+        │   └── UnreadableFileError  a file that the machine does not hand out
         ├── TruncatedFileError the file ends before its header says
         ├── CorruptFileError   damaged bytes, or bytes that do not belong there
         ├── VoxelValueError    voxels that cannot be right
@@ -32,8 +33,10 @@ says as attributes, and can be pickled, since it may come from another process. 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from ctspine1k._messages import shortened, size_text
 
 __all__ = [
     "AmbiguousFilesError",
@@ -59,11 +62,9 @@ __all__ = [
     "StoredArrayError",
     "TruncatedFileError",
     "UnknownCaseError",
+    "UnreadableFileError",
     "VoxelValueError",
     "WorkerError",
-    "check_choice",
-    "shortened",
-    "unreadable",
 ]
 
 
@@ -86,15 +87,17 @@ class SkippedCasesWarning(CTSpine1KWarning):
 class SplitFileError(CTSpine1KError, ValueError):
     """A split file that cannot be read. ``line`` counts from 1; 0 is the file as a whole."""
 
-    def __init__(self, path: str, line: int, text: str, problem: str) -> None:
-        super().__init__(path, line, text, problem)
+    def __init__(self, path: str, line: int, text: str, problem: str, sections: Sequence[str]) -> None:
+        super().__init__(path, line, text, problem, sections)
         self.path, self.line, self.text, self.problem = path, line, text, problem
+        self.sections = sections
 
     def __str__(self) -> str:
         where = f"{self.path}, line {self.line}: {self.text!r}" if self.line else self.path
+        *others, last = (f"{section}:" for section in self.sections)
         return (
-            f"{where}: {self.problem}. Expected sections trainset:, test_public: and test_private:, each "
-            "followed by one <case_id>.nii.gz a line."
+            f"{where}: {self.problem}. Expected sections {', '.join(others)} and {last}, each followed by "
+            "one <case_id>.nii.gz per line."
         )
 
 
@@ -201,8 +204,8 @@ class NoSpaceError(CTSpine1KError, OSError):
 
     def __str__(self) -> str:
         return (
-            f"{self.folder}: expected room for {self.purpose} of {_size(self.needed)}, found "
-            f"{_size(self.free)} free. {self.hint}"
+            f"{self.folder}: expected room for {self.purpose} of {size_text(self.needed)}, found "
+            f"{size_text(self.free)} free. {self.hint}"
         )
 
 
@@ -291,6 +294,21 @@ class FileFormatError(CaseError):
     """Not a NIfTI file, or one that holds no three-dimensional scan of real numbers."""
 
 
+class UnreadableFileError(FileFormatError):
+    """A file that the machine does not hand out: its rights, its disk, or another machine's folder."""
+
+    @classmethod
+    def of(cls, path: str, error: OSError) -> UnreadableFileError:
+        """Return what the machine says of a file, in our words."""
+        if isinstance(error, FileNotFoundError):
+            hint = (
+                "All processes and workers must see the raw files: share the folder, or let them use the Hub."
+            )
+            return cls(path, "the raw file that was there when the work began", "none", hint)
+        reason = error.strerror or str(error)
+        return cls(path, "a file that can be read", reason, "Check its permissions and the disk.")
+
+
 class TruncatedFileError(CaseError):
     """The file ends before all the voxels that its header promises."""
 
@@ -300,7 +318,7 @@ class CorruptFileError(CaseError):
 
 
 class VoxelValueError(CaseError):
-    """NaN or infinite intensities, or labels that are not whole numbers from 0 to 25."""
+    """NaN or infinite intensities, or labels that the data set does not have."""
 
 
 class PairMismatchError(CaseError):
@@ -309,31 +327,3 @@ class PairMismatchError(CaseError):
 
 class ImageSizeError(CaseError):
     """A volume whose slices are not of the size that the features promise."""
-
-
-def unreadable(path: str, error: OSError) -> FileFormatError:
-    """Tell of a file that the machine does not hand out."""
-    reason = error.strerror or str(error)
-    return FileFormatError(path, "a file that can be read", reason, "See to its rights and its disk.")
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:,.2f} GB" if count >= 1e8 else f"{count / 1e6:,.2f} MB"
-
-
-def shortened(names: Iterable[object], limit: int = 10) -> str:
-    """Join names for a message: the first ``limit``, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
-    return ", ".join(map(str, names[:limit])) + more
-
-
-def check_choice(name: str, value: str | None, allowed: Sequence[str]) -> str | None:
-    """Return ``value`` if it is None or allowed.
-
-    Raises:
-        ValueError: it is neither; the message names what is allowed.
-    """
-    if value is not None and value not in allowed:
-        raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, allowed))}")
-    return value

@@ -1,82 +1,21 @@
-"""The 1,005 cases: split, source, variants, and what is known to be wrong with them. Works offline.
-
-The facts are text files: ``data_split.txt`` (the official assignment) and ``special_cases/`` (anatomical
-variants, known issues) stand at the top of the repository and travel inside the wheel; ``cases.csv`` beside
-this module says where each scan came from. This module reads them and nothing else.
-"""
+"""Cases: which there are, in which split each is, and what is known of it."""
 
 from __future__ import annotations
 
-import csv
 import difflib
 import fnmatch
-import functools
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ctspine1k.errors import SplitFileError, UnknownCaseError, check_choice
+from ctspine1k._messages import check_choice
+from ctspine1k.errors import UnknownCaseError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "EVIDENCE",
-    "EXCLUDE_ISSUES",
-    "ISSUE_KINDS",
-    "SCAN_POSITIONS",
-    "SECTIONS",
-    "SOURCES",
-    "SPECIAL_CASES",
-    "SPLITS",
-    "WHAT_SELECTS",
-    "Case",
-    "Catalog",
-    "Issue",
-    "load_catalog",
-    "parse_split",
-]
-
-#: Names of the splits, in the order of the split file.
-SPLITS = ("train", "validation", "test")
-
-#: What is known of the cases, in the wheel with the split file and the special cases.
-_FACTS = Path(__file__).resolve().parent / "facts" / "ctspine1k"
-
-#: The split file's name of each section, and ours.
-SECTIONS = dict(zip(("trainset", "test_public", "test_private"), SPLITS, strict=True))
-
-#: Folder names of the four sources, as on the Hub.
-SOURCES = ("COLONOG", "COVID-19", "HNSCC-3DCT-RT", "MSD-T10")
-
-#: Anatomical variants that the data set lists.
-SPECIAL_CASES = ("sacral_lumbarization", "lumbar_sacralization")
-
-#: How the patient lay, where the name of the source's series says so.
-SCAN_POSITIONS = ("prone", "supine")
-
-#: What is known to be wrong with a case, or worth knowing of it.
-ISSUE_KINDS = (
-    "label_missing",  # a vertebra between two labelled ones has no label
-    "label_wrong_value",  # a vertebra, or a part of one, has the label of another
-    "label_discontinuous",  # labels do not follow one another along the spine
-    "label_incomplete",  # a part of a vertebra has no label
-    "image_label_mismatch",  # the mask does not lie on bone
-    "orientation_ap_inverted",  # image and mask are inverted front to back
-    "orientation_suspected",  # the series' name says that the image was flipped
-    "numbering_suspected",  # all labels may be off by one
-    "transitional_not_listed",  # a lumbosacral variant that the published lists do not have
-    "castellvi_grade",  # a reading of a lumbosacral variant: information, no error
-)
-
-#: Who says so: the original data set's issue tracker, another project, or a series' name.
-EVIDENCE = ("reported", "third_party", "derived")
-
-#: What ``exclude_issues`` may ask for: to leave out cases with a reported issue, or with any.
-EXCLUDE_ISSUES = ("reported", "all")
-
+__all__ = ["WHAT_SELECTS", "Case", "Catalog", "Facet", "Issue", "equals", "fits", "has_issue", "lacks_issue"]
 
 #: What to look at where no case is left.
 WHAT_SELECTS = "check splits, cases, split_file, exclude_issues and has_vertebrae"
@@ -84,37 +23,93 @@ WHAT_SELECTS = "check splits, cases, split_file, exclude_issues and has_vertebra
 
 @dataclass(frozen=True)
 class Issue:
-    """Something that is known of a case. None is corrected in the data."""
+    """Something that is known to be wrong with a case, or worth knowing. Nothing is corrected in the data."""
 
-    kind: str  #: one of `ISSUE_KINDS`
-    evidence: str  #: one of `EVIDENCE`
+    kind: str  #: such as "label_missing"
+    evidence: str  #: who says so, such as "reported"
     detail: str  #: in words
     reference: str  #: where it was reported: a repository, and its issue or file
 
 
 @dataclass(frozen=True)
 class Case:
-    """One CT scan and its label map."""
+    """One CT scan, and what is known of it.
 
-    case_id: str  #: the volume's file name without ``.nii.gz``; ``patient_id`` in rows
-    split: str  #: "train", "validation" or "test"
+    What only some data sets know stands in ``facts``, and can be read as an attribute, too: ``case.source``.
+    """
+
+    case_id: str  #: names the case in its data set; ``patient_id`` in rows
+    split: str  #: such as "train"
     index: int  #: position in its split, from 0
-    source: str | None  #: folder name on the Hub, such as "COLONOG"; None for a case of your own
-    special_case: str | None  #: "sacral_lumbarization", "lumbar_sacralization", or None
-    tcia_series: str | None = None  #: path in the TCIA collection that the volume was made from
-    scan_position: str | None = None  #: "prone" or "supine" where it is known: most of COLONOG
+    patient: str | None = None  #: whom it is of, where that is known: a patient may have several cases
+    facts: Mapping[str, str | None] = field(default_factory=dict, hash=False)  #: by name
     issues: tuple[Issue, ...] = ()  #: what is known to be wrong with it
 
-    def row(self) -> dict[str, object]:
-        """Give the fields as a row of a table: of ``issues`` the kinds, joined by spaces."""
-        return {**vars(self), "issues": " ".join(issue.kind for issue in self.issues)}
+    def __getattr__(self, name: str) -> str | None:
+        # Python asks here for what there is no attribute of; while a case is unpickled, also for facts.
+        facts: Mapping[str, str | None] = self.__dict__.get("facts", {})
+        if name in facts:
+            return facts[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def row(self) -> dict[str, Any]:
+        """Return the facts as a row of a table: of ``issues`` the kinds, joined by spaces."""
+        return {**self._row(), "issues": " ".join(issue.kind for issue in self.issues)}
+
+    def document(self) -> dict[str, Any]:
+        """Return all that is known as plain values, such as JSON holds."""
+        return {**self._row(), "issues": [asdict(issue) for issue in self.issues]}
+
+    def _row(self) -> dict[str, Any]:
+        return {"case_id": self.case_id, "split": self.split, "index": self.index, **self.facts}
+
+
+#: Whether a case meets a criterion: the case, the criterion's name, and all criteria that were given.
+Matcher: TypeAlias = Callable[[Case, str, Mapping[str, str]], bool]
+
+
+def equals(case: Case, name: str, asked: Mapping[str, str]) -> bool:
+    """Return whether the case's fact of that name is the value asked for."""
+    return bool(getattr(case, name) == asked[name])
+
+
+def fits(case: Case, name: str, asked: Mapping[str, str]) -> bool:
+    """Return whether the case's fact of that name fits a pattern such as ``"*Prone*"``; upper case counts."""
+    return fnmatch.fnmatchcase(getattr(case, name) or "", asked[name])
+
+
+def has_issue(case: Case, name: str, asked: Mapping[str, str]) -> bool:
+    """Return whether one issue of the case is of the kind, and has the evidence, asked for."""
+    return any(
+        asked.get("issue", issue.kind) == issue.kind
+        and asked.get("evidence", issue.evidence) == issue.evidence
+        for issue in case.issues
+    )
+
+
+def lacks_issue(case: Case, name: str, asked: Mapping[str, str]) -> bool:
+    """Return whether no issue of the case has the evidence given; for "all", whether it has no issue."""
+    return not any(asked[name] in ("all", issue.evidence) for issue in case.issues)
+
+
+@dataclass(frozen=True)
+class Facet:
+    """A criterion by which cases can be selected."""
+
+    name: str  #: of the argument, and with dashes of the option
+    help: str
+    allowed: tuple[str, ...] | None = None  #: None for any text
+    matches: Matcher = equals
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """Cases in the order of the split file."""
+    """Cases in the order of their split file. Works offline."""
 
     cases: tuple[Case, ...]
+    splits: tuple[str, ...]  #: names of the data set's splits, in order
+    facets: tuple[Facet, ...]  #: what cases can be selected by
+    facts: tuple[str, ...] = ()  #: names of what is known of each case
 
     def __iter__(self) -> Iterator[Case]:
         return iter(self.cases)
@@ -126,7 +121,7 @@ class Catalog:
         return case_id in self._by_id
 
     def __getitem__(self, case_id: str) -> Case:
-        """Look a case up by its id.
+        """Return a case by its id.
 
         Raises:
             UnknownCaseError: there is none of that id; the message names similar ones.
@@ -137,55 +132,34 @@ class Catalog:
             similar = difflib.get_close_matches(str(case_id), self._by_id, n=3)
             raise UnknownCaseError(str(case_id), similar) from None
 
-    def where(
-        self,
-        *,
-        split: str | None = None,
-        source: str | None = None,
-        special_case: str | None = None,
-        scan_position: str | None = None,
-        tcia_series: str | None = None,
-        issue: str | None = None,
-        evidence: str | None = None,
-        exclude_issues: str | None = None,
-    ) -> Catalog:
-        """Keep the cases that match all that is given, in the same order.
+    def where(self, **criteria: str | None) -> Catalog:
+        """Keep the cases that meet all criteria, in the same order.
 
         Args:
-            split: "train", "validation" or "test".
-            source: one of `SOURCES`.
-            special_case: one of `SPECIAL_CASES`.
-            scan_position: one of `SCAN_POSITIONS`.
-            tcia_series: a series' path, or a pattern of it such as ``"*Coloprone*"`` (case counts).
-            issue: one of `ISSUE_KINDS`: cases that are known for it.
-            evidence: one of `EVIDENCE`: cases with an issue (of that kind) that stands on it.
-            exclude_issues: "reported" to leave out the cases with an issue that was reported on the
-                original data set's tracker, "all" to leave out those with any issue.
+            criteria: one or some of the data set's facets, each with a value that it allows, or None for any.
+                CTSpine1K has ``split``, ``source``, ``special_case``, ``scan_position``, ``tcia_series`` (a
+                path, or a pattern of it such as ``"*Coloprone*"``; upper case counts), ``issue``,
+                ``evidence`` and ``exclude_issues`` ("reported" leaves out the cases with an issue that was
+                reported on the data set's own tracker, "all" those with any issue).
 
         Raises:
             ValueError: a value that cannot match; the message names those that can.
+            TypeError: there is no such facet; the message names those that there are.
         """
-        wanted = {
-            "split": check_choice("split", split, SPLITS),
-            "source": check_choice("source", source, SOURCES),
-            "special_case": check_choice("special_case", special_case, SPECIAL_CASES),
-            "scan_position": check_choice("scan_position", scan_position, SCAN_POSITIONS),
-        }
-        asked = {name: value for name, value in wanted.items() if value is not None}
-        check_choice("issue", issue, ISSUE_KINDS)
-        check_choice("evidence", evidence, EVIDENCE)
-        check_choice("exclude_issues", exclude_issues, EXCLUDE_ISSUES)
-
-        def matches(case: Case) -> bool:
-            return (
-                all(getattr(case, name) == value for name, value in asked.items())
-                and (tcia_series is None or fnmatch.fnmatchcase(case.tcia_series or "", tcia_series))
-                and ((issue is None and evidence is None) or _has_issue(case, issue, evidence))
-                and not (exclude_issues == "reported" and _has_issue(case, None, "reported"))
-                and not (exclude_issues == "all" and case.issues)
+        known = {facet.name: facet for facet in self.facets}
+        if "has_vertebrae" in criteria:
+            raise ValueError(
+                "has_vertebrae needs a scan of the files: open_collection(...).where(has_vertebrae=...)"
             )
-
-        return Catalog(tuple(filter(matches, self)))
+        if unknown := criteria.keys() - known.keys():
+            raise TypeError(f"no criterion {min(unknown)!r}: expected {', '.join(known)}")
+        asked = {name: value for name, value in criteria.items() if value is not None}
+        for name, value in asked.items():
+            if (allowed := known[name].allowed) is not None:
+                check_choice(name, value, allowed)
+        return self.keep(
+            case for case in self if all(known[name].matches(case, name, asked) for name in asked)
+        )
 
     def select(self, cases: str | Case | Iterable[str | Case] | None) -> Catalog:
         """Keep the cases named, in the catalog's order; None for all.
@@ -197,10 +171,14 @@ class Catalog:
             return self
         if isinstance(cases, (str, Case)):
             cases = [cases]
-        wanted = {self[case.case_id if isinstance(case, Case) else case] for case in cases}
-        return Catalog(tuple(case for case in self if case in wanted))
+        wanted = {self[case.case_id if isinstance(case, Case) else case].case_id for case in cases}
+        return self.keep(case for case in self if case.case_id in wanted)
 
-    def by_split(self, splits: str | Iterable[str] | None = None) -> dict[str, list[Case]]:
+    def keep(self, cases: Iterable[Case]) -> Catalog:
+        """Return a catalog of these cases of it, in the order given."""
+        return replace(self, cases=tuple(cases))
+
+    def by_split(self, splits: str | Iterable[str] | None = None) -> dict[str, Catalog]:
         """Group the cases by split; a split without any is left out.
 
         Args:
@@ -209,176 +187,22 @@ class Catalog:
         Raises:
             ValueError: there is no such split, or no case in any of them.
         """
-        wanted = [splits] if isinstance(splits, str) else [str(split) for split in splits or SPLITS]
-        grouped = {split: list(self.where(split=check_choice("splits", split, SPLITS))) for split in wanted}
+        wanted = [splits] if isinstance(splits, str) else [str(split) for split in splits or self.splits]
+        for split in wanted:
+            check_choice("splits", split, self.splits)
+        grouped = {split: self.keep(case for case in self if case.split == split) for split in wanted}
         filled = {split: cases for split, cases in grouped.items() if cases}
         if not filled:
             raise ValueError(f"no cases in {' or '.join(wanted)}: {WHAT_SELECTS}")
         return filled
 
     def to_pandas(self) -> pd.DataFrame:
-        """Give a row a case; columns are the fields of `Case`, ``issues`` the kinds, joined by spaces."""
+        """Return a table with one row per case; ``issues`` holds their kinds, joined by spaces."""
         import pandas as pd  # heavy: only who asks for it
 
-        return pd.DataFrame([case.row() for case in self], columns=[field.name for field in fields(Case)])
+        columns = ["case_id", "split", "index", *self.facts, "issues"]
+        return pd.DataFrame([case.row() for case in self], columns=columns)
 
-    @functools.cached_property
+    @cached_property
     def _by_id(self) -> dict[str, Case]:
         return {case.case_id: case for case in self.cases}
-
-
-def _has_issue(case: Case, kind: str | None, evidence: str | None) -> bool:
-    return any(
-        (kind is None or issue.kind == kind) and (evidence is None or issue.evidence == evidence)
-        for issue in case.issues
-    )
-
-
-def load_catalog(split_file: str | os.PathLike[str] | None = None) -> Catalog:
-    """Load the cases, in the order of ``data_split.txt``.
-
-    Args:
-        split_file: another assignment in the same format. What is known of the cases of
-            CTSpine1K holds there, too; any other name is a case of your own, whose source is None.
-
-    Raises:
-        SplitFileError: the file is not of that format; the message says line and text.
-        FileNotFoundError: there is no file at ``split_file``.
-    """
-    return _official_catalog() if split_file is None else _read_catalog(Path(split_file).expanduser())
-
-
-@functools.cache
-def _official_catalog() -> Catalog:
-    return _read_catalog(_facts() / "data_split.txt")
-
-
-def _read_catalog(path: Path) -> Catalog:
-    scans = _scans()
-    assignment = parse_split(path.read_bytes(), str(path), known=scans)
-    special_cases, issues = _special_cases(), _issues()
-    unknown = {"source": None, "tcia_series": None, "scan_position": None}
-    return Catalog(
-        tuple(
-            Case(
-                case_id,
-                split,
-                index,
-                special_case=special_cases.get(case_id),
-                issues=issues.get(case_id, ()),
-                **scans.get(case_id, unknown),
-            )
-            for split, case_ids in assignment.items()
-            for index, case_id in enumerate(case_ids)
-        )
-    )
-
-
-def parse_split(data: bytes, path: str, known: Mapping[str, object]) -> dict[str, list[str]]:
-    """Read a split file: for each of `SPLITS` the case ids, in order.
-
-    Any line ends, blank lines, a byte order mark and ids without ``.nii.gz`` are fine.
-
-    Args:
-        data: the file's bytes, UTF-8.
-        path: what to call the file in messages.
-        known: ids of CTSpine1K, by which two glued names are told even without ``.nii.gz``.
-
-    Raises:
-        SplitFileError: an unknown or repeated section, a name outside of any, a name given twice,
-            two names on one line, a name that is a path, or no name at all.
-    """
-    sections = _parse_sections(data, path, tuple(SECTIONS), known)
-    if not any(sections.values()):
-        raise SplitFileError(path, 0, "", "no cases in it")
-    return {split: sections.get(section, []) for section, split in SECTIONS.items()}
-
-
-def _parse_sections(
-    data: bytes, path: str, allowed: Sequence[str], known: Mapping[str, object]
-) -> dict[str, list[str]]:
-    """Read lines ``NAME:`` and, below each, case ids. A line that starts with # is a comment."""
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SplitFileError(path, 0, "", f"not UTF-8 text ({error.reason})") from None
-    sections: dict[str, list[str]] = {}
-    first_seen: dict[str, str] = {}
-    section = None
-    for number, raw_line in enumerate(text.splitlines(), start=1):
-        line = raw_line.strip()
-        fail = functools.partial(SplitFileError, path, number, line)
-        if not line or line.startswith("#"):
-            continue
-        if line.endswith(":"):
-            section = line[:-1].rstrip()
-            if section not in allowed:
-                raise fail(f"unknown section {section!r}")
-            if section in sections:
-                raise fail(f"section {section!r} is given twice")
-            sections[section] = []
-            continue
-        if section is None:
-            raise fail("a name before the first section")
-        case_id = _parse_case_id(line, fail, known)
-        if case_id in first_seen:
-            raise fail(f"{case_id!r} is already in {first_seen[case_id]}")
-        first_seen[case_id] = f"{section}, line {number}"
-        sections[section].append(case_id)
-    return sections
-
-
-def _parse_case_id(line: str, fail: functools.partial[SplitFileError], known: Mapping[str, object]) -> str:
-    case_id = line.removesuffix(".nii.gz" if line.endswith(".nii.gz") else ".nii")
-    if "/" in case_id or "\\" in case_id:
-        raise fail("a name holds a path separator")
-    if ".." in case_id:
-        raise fail("a name holds '..'")
-    if ".nii.gz" in case_id or any(character.isspace() for character in case_id):
-        raise fail("two names on one line")
-    if not case_id or not case_id.isprintable():
-        raise fail("not a file name")
-    if case_id not in known and any(
-        case_id[:at] in known and case_id[at:] in known for at in range(1, len(case_id))
-    ):
-        raise fail("two names glued together")
-    return case_id
-
-
-@functools.cache
-def _scans() -> dict[str, dict[str, str | None]]:
-    """Where each scan came from: source, series and position, by case id."""
-    return {
-        row.pop("case_id"): {name: value or None for name, value in row.items()}
-        for row in _csv_rows(_FACTS / "cases.csv")
-    }
-
-
-@functools.cache
-def _issues() -> dict[str, tuple[Issue, ...]]:
-    issues: dict[str, tuple[Issue, ...]] = {}
-    for row in _csv_rows(_facts() / "special_cases" / "known_issues.csv"):
-        case_id = row.pop("case_id")
-        issues[case_id] = (*issues.get(case_id, ()), Issue(**row))
-    return issues
-
-
-def _csv_rows(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-@functools.cache
-def _special_cases() -> dict[str, str]:
-    special_cases = {}
-    for kind in SPECIAL_CASES:
-        path = _facts() / "special_cases" / f"{kind}.txt"
-        # The section "verse" names scans of another data set: read to be checked, and left there.
-        sections = _parse_sections(path.read_bytes(), str(path), ("ctspine1k", "verse"), known={})
-        special_cases.update(dict.fromkeys(sections["ctspine1k"], kind))
-    return special_cases
-
-
-def _facts() -> Path:
-    """Where ``data_split.txt`` and ``special_cases/`` are: in the wheel, or at the top of a checkout."""
-    return _FACTS if (_FACTS / "data_split.txt").is_file() else _FACTS.parents[3]

@@ -13,8 +13,8 @@ from itertools import pairwise
 from statistics import mean, median
 from typing import TypeAlias
 
+from ctspine1k._messages import shortened
 from ctspine1k.checks.measure import CaseMeasures, VertebraMeasures
-from ctspine1k.errors import shortened
 from ctspine1k.volumes.orientation import axis_along
 from ctspine1k.volumes.vertebrae import name, region
 
@@ -48,7 +48,7 @@ _BACKWARDS = -0.04
 _Strange: TypeAlias = "tuple[str, str] | None"
 
 
-def implausible(measures: CaseMeasures) -> Iterator[tuple[str, str, str]]:
+def implausible(measures: CaseMeasures, vocabulary: object = None) -> Iterator[tuple[str, str, str]]:
     """Yield what is strange about the labels of a case: the check, what it expected, and what it found."""
     if not measures.vertebrae:
         yield "no_labels", "labelled vertebrae", "background alone"

@@ -1,101 +1,97 @@
-"""Verification: whether raw files are all there, whole, consistent and plausible.
+"""Verification: whether raw files are all there, complete, consistent and plausible.
 
-Each thing that is not as it should be is a `Finding`; `CHECKS` lists what is looked at: the files (are they
-there, under the right name, at the right place, and whole), the pair (shapes, headers, label values), and the
-labels (`ctspine1k.checks.plausibility`).
+Each thing that is not as it should be is a `Finding`; `CHECKS` lists what is checked: the files (are they
+there, under the right name, at the right place, and complete), the pair (shapes, headers, label values), and
+the labels (`ctspine1k.checks.plausibility`).
 """
 
 from __future__ import annotations
 
 import itertools
-import os
 import posixpath
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
-from ctspine1k.catalog.cases import Case, Catalog, load_catalog
-from ctspine1k.checks.measure import CaseMeasures, require_scipy
+from ctspine1k._messages import shortened
+from ctspine1k.catalog.cases import Case
+from ctspine1k.catalog.dataset import DataSet, Kind
+from ctspine1k.checks.measure import require_scipy
 from ctspine1k.checks.plausibility import implausible
-from ctspine1k.checks.scan import ScannedCase, scan_cases
+from ctspine1k.checks.reading import ScannedCase, read_cases
+from ctspine1k.checks.records import Records, measures_of, record_of, records_if_possible
 from ctspine1k.errors import (
+    CaseError,
     ChecksumError,
     CorruptFileError,
     FileFormatError,
     PairMismatchError,
     TruncatedFileError,
+    UnreadableFileError,
     VoxelValueError,
-    shortened,
 )
-from ctspine1k.files.raw import KINDS, CaseFiles, RawFile, file_names
-from ctspine1k.files.selection import require_cases, select_cases
-from ctspine1k.files.sources import DEFAULT_REPO, Source, find_source
-from ctspine1k.volumes.vertebrae import label
+from ctspine1k.files.raw import CaseFiles, RawFile
+from ctspine1k.files.selection import Selection, require_cases
+from ctspine1k.files.transfer import fetch_case, reading_case, worker_start
+from ctspine1k.running.executors import Executor, executor
+from ctspine1k.scans.containing import scan_path
+from ctspine1k.volumes.cases import open_case
 
-__all__ = ["CHECKS", "Check", "Finding", "Report", "verify_files"]
+__all__ = ["CHECKS", "Check", "Finding", "Report", "verify"]
 
 Level: TypeAlias = Literal["error", "warning"]
 
 
 @dataclass(frozen=True)
 class Check:
-    """Something that is looked at."""
+    """Something that is checked."""
 
-    level: Level  #: "error": the case cannot be used, or its voxels are wrong; "warning": look at it
+    level: Level  #: "error": the case cannot be used, or its voxels are wrong; "warning": a human should look
     what: str  #: what is wrong when there is a finding
-    issues: tuple[str, ...] = ()  #: kinds of known issues that would be found by it
 
-
-_LABELS = ("label_missing", "label_wrong_value", "label_discontinuous", "label_incomplete")
-
-_FLIPPED = ("orientation_ap_inverted", "orientation_suspected")
 
 CHECKS = {
     "missing": Check("error", "a case has no image, or no mask"),
     "duplicated": Check("error", "there are several files for one image or mask"),
     "checksum": Check("error", "a file differs from the Hub's record in size or sha256"),
-    "format": Check("error", "a file is no NIfTI scan: a web page, a Git LFS pointer, something else"),
+    "format": Check("error", "a file is not a NIfTI scan: a web page, a Git LFS pointer, something else"),
     "truncated": Check("error", "a file ends too early"),
     "corrupt": Check("error", "a file has damaged or surplus bytes"),
     "shape": Check("error", "image and mask differ in shape"),
-    "values": Check("error", "intensities that are not finite, or labels that are none"),
+    "values": Check("error", "non-finite intensities or invalid label values"),
     "same_image": Check("error", "two cases have the same image"),
     "same_mask": Check("error", "two cases have the same mask"),
     "unexpected": Check("warning", "a file belongs to no case"),
     "wrong_place": Check("warning", "a file is in the folder of another source, split or kind"),
-    "geometry": Check("warning", "the headers of image and mask place the same voxel differently"),
+    "geometry": Check(
+        "warning", "image and mask headers disagree on where voxels lie (spacing, origin or direction)"
+    ),
     "no_labels": Check("warning", "a mask is empty"),
-    "gap": Check("warning", "a label between two that occur does not occur", _LABELS),
-    "order": Check("warning", "labels do not follow one another along the spine", _LABELS),
-    "distance": Check("warning", "neighbours are too near or too far apart", _LABELS),
-    "pieces": Check("warning", "a vertebra is in several pieces, or reaches too far", _LABELS),
-    "volume": Check("warning", "a whole vertebra is too small or too large", _LABELS),
-    "intensity": Check("warning", "labels do not lie on bone", ("image_label_mismatch",)),
-    "upside_down": Check("warning", "labels run upwards: flipped, or the header is wrong", _FLIPPED[1:]),
-    "front_to_back": Check("warning", "vertebrae face backwards: flipped, or the header is wrong", _FLIPPED),
-    "unlisted_l6": Check("warning", "an L6 in a case that is not listed for it", ("numbering_suspected",)),
+    "gap": Check("warning", "a vertebra is missing between two labelled ones"),
+    "order": Check("warning", "labels do not follow one another along the spine"),
+    "distance": Check("warning", "neighbours are too near or too far apart"),
+    "pieces": Check("warning", "a vertebra is in several pieces, or reaches too far"),
+    "volume": Check("warning", "a whole vertebra is too small or too large"),
+    "intensity": Check("warning", "labels do not lie on bone"),
+    "upside_down": Check("warning", "labels run upwards: flipped, or the header is wrong"),
+    "front_to_back": Check("warning", "vertebrae face backwards: flipped, or the header is wrong"),
+    "unlisted_l6": Check("warning", "an L6 in a case that is not listed for it"),
 }
 
 #: Which check an error belongs to.
 _CHECK_OF = {
     ChecksumError: "checksum",
     FileFormatError: "format",
+    UnreadableFileError: "format",
     TruncatedFileError: "truncated",
     CorruptFileError: "corrupt",
     PairMismatchError: "shape",
     VoxelValueError: "values",
 }
-
-#: Folders in which the layouts in circulation keep each source, split and kind.
-_SOURCE_FOLDERS = {
-    "COLONOG": "COLONOG", "colon": "COLONOG", "conlon": "COLONOG",
-    "COVID-19": "COVID-19",
-    "HNSCC-3DCT-RT": "HNSCC-3DCT-RT", "HNSCC-3DCT-RT_neck": "HNSCC-3DCT-RT",
-    "MSD-T10": "MSD-T10", "liver": "MSD-T10", "Liver": "MSD-T10",
-}  # fmt: skip
-_SPLIT_FOLDERS = {"trainset": "train", "test_public": "validation", "test_private": "test"}
-_KIND_FOLDERS = {"volumes": "image", "data": "image", "labels": "mask", "label": "mask", "label_new": "mask"}
 
 
 @dataclass(frozen=True)
@@ -119,6 +115,7 @@ class Report:
     cases: int  #: that were asked for
     measured: int  #: that were read to the end and measured
     findings: tuple[Finding, ...]  #: in the order of the catalog
+    kept: int = 0  #: of those measured, how many an earlier run had read: their files have not changed since
 
     @property
     def ok(self) -> bool:
@@ -126,156 +123,159 @@ class Report:
         return not self.findings
 
     def summary(self) -> str:
-        """Tell it in some lines, a check each."""
-        lines = [f"{self.place}: {self.measured:,} of {self.cases:,} cases read to the end"]
+        """Return it in some lines, one per check."""
+        before = f" ({self.kept:,} of them by an earlier scan)" if self.kept else ""
+        lines = [f"{self.place}: {self.measured:,} of {self.cases:,} cases read to the end{before}"]
         for check, count in Counter(finding.check for finding in self.findings).most_common():
             of_it = [finding for finding in self.findings if finding.check == check]
             known = sum(bool(finding.known) for finding in of_it)
             names = shortened(dict.fromkeys(str(f.case_id or f.file) for f in of_it), limit=5)
-            told = f", {known:,} of them known" if known else ""
+            text = f", {known:,} of them known" if known else ""
             lines.append(
-                f"{CHECKS[check].level:8} {check:13} {count:5,}  {CHECKS[check].what}{told}: {names}"
+                f"{CHECKS[check].level:8} {check:13} {count:5,}  {CHECKS[check].what}{text}: {names}"
             )
         return "\n".join(lines if self.findings else [*lines, "nothing found"])
 
 
-def verify_files(
+def verify(
+    selection: Selection,
+    table: Path | None = None,
     *,
-    data_dir: str | os.PathLike[str] | None = None,
-    repo_id: str = DEFAULT_REPO,
-    revision: str | None = None,
-    split_file: str | os.PathLike[str] | None = None,
-    split: str | None = None,
-    source: str | None = None,
-    case: str | Case | Iterable[str | Case] | None = None,
-    special_case: str | None = None,
-    exclude_issues: Literal["reported", "all"] | None = None,
+    reread: bool = False,
     num_proc: int = 1,
-    token: str | bool | None = None,
+    scheduler: str | None = None,
 ) -> Report:
-    """Verify the raw files of the cases selected: all `CHECKS`. Every file is read to its end.
-
-    Args:
-        data_dir: a folder with raw files in any layout, instead of the Hub.
-        repo_id: a Hub repo (dataset) with them; they are downloaded to the Hub's cache.
-        revision: its branch, tag or commit; None for "main".
-        split_file: another assignment in the format of ``data_split.txt``.
-        split: with the next four, which cases, as of `Catalog.where` and `Catalog.select`.
-        source: one of `ctspine1k.catalog.cases.SOURCES`.
-        case: one case or several, by id or as `Case`.
-        special_case: one of `ctspine1k.catalog.cases.SPECIAL_CASES`.
-        exclude_issues: leave out cases with a "reported" issue, or "all" with any.
-        num_proc: processes that read; each needs up to 0.4 GB. More than one start Python anew, so a script
-            needs ``if __name__ == "__main__":``.
-        token: for a private repo; None for the token you are logged in with.
-
-    Raises:
-        ValueError: an argument that is not allowed.
-        MissingPackageError: SciPy is not installed.
-        WorkerError: a worker process died.
-        HubError: the Hub cannot be reached.
-    """
+    """Check the raw files of cases: all `CHECKS`. `Collection.verify` says more."""
     require_scipy()
-    place = find_source(data_dir, repo_id, revision, token)
-    cases = select_cases(
-        split_file,
-        case,
-        split=split,
-        source=source,
-        special_case=special_case,
-        exclude_issues=exclude_issues,
-    )
-    require_cases(cases)
-    pairs, findings = _files(cases, load_catalog(split_file), place)
-    scanned = list(scan_cases(place, pairs, num_proc))
-    for one in scanned:
-        findings += _of_case(one)
-    findings += _twins(scanned)
-    position = {case.case_id: number for number, case in enumerate(cases)}
+    require_cases(selection)
+    workers = executor(num_proc, scheduler, initializer=worker_start())
+    files, findings = _files(selection)
+    with records_if_possible(scan_path(selection.place, table).absolute()) as records:
+        kept = [] if reread else [found for one in files if (found := _kept(selection, one, records))]
+        known = {one.files.case.case_id for one in kept}
+        fresh = [one for one in files if one.case.case_id not in known]
+        read = _read(selection, fresh, workers, records)
+    for one in (*kept, *read):
+        findings += _of_case(selection.data_set, one)
+    findings += _twins(selection.data_set, [*kept, *read])
+    position = {case.case_id: number for number, case in enumerate(selection.cases)}
     check_order = list(CHECKS)
     findings.sort(
         key=lambda f: (position.get(f.case_id or "", len(position)), check_order.index(f.check), f.file or "")
     )
-    measured = len({one.files.case.case_id for one in scanned if one.measures})
-    return Report(place.describe(), len(cases), measured, tuple(findings))
+    measured = {one.files.case.case_id for one in (*kept, *read) if one.measures}
+    return Report(
+        selection.look.place.describe(), len(selection.cases), len(measured), tuple(findings), len(kept)
+    )
 
 
-def _finding(check: str, case: Case | None, expected: str, found: str, file: str | None = None) -> Finding:
-    known = [issue.kind for issue in case.issues if issue.kind in CHECKS[check].issues] if case else []
+def _kept(selection: Selection, files: CaseFiles, records: Records) -> ScannedCase | None:
+    """Return what an earlier run has measured of these files; None if they have to be read."""
+    record = records.current(files)
+    if record is None:
+        return None
+    mismatch = None
+    if record["case"]["geometry_problem"] is not None:  # in words; what disagrees, the headers say again
+        try:
+            paths = fetch_case(selection.place, files)
+            options: dict[str, Any] = {"vocabulary": selection.data_set.vocabulary, "on_geometry": None}
+            with reading_case(files), open_case(paths["image"], paths["mask"], **options) as case:
+                mismatch = case.geometry_mismatch()
+        except (CaseError, ChecksumError):
+            return None
+    return ScannedCase(files, files.states, measures_of(record), geometry_mismatch=mismatch)
+
+
+def _read(
+    selection: Selection, files: Sequence[CaseFiles], workers: Executor, records: Records
+) -> list[ScannedCase]:
+    """Read cases to their end, and keep what was measured for other runs.
+
+    Where a case has several files of a kind, nobody knows which is the right one: nothing of it is kept.
+    """
+    count = Counter(one.case.case_id for one in files)
+    read = []
+    with closing(read_cases(selection, files, workers)) as scanned:
+        for one in scanned:
+            read.append(one)
+            if count[one.files.case.case_id] == 1:
+                records.note(record_of(one, selection.data_set.vocabulary))
+    if files:
+        records.write(selection.catalog)
+    return read
+
+
+def _finding(
+    data_set: DataSet, check: str, case: Case | None, expected: str, found: str, file: str | None = None
+) -> Finding:
+    kinds = data_set.known_by.get(check, ())
+    known = [issue.kind for issue in case.issues if issue.kind in kinds] if case else []
     case_id = case.case_id if case else None
     return Finding(CHECKS[check].level, check, case_id, file, expected, found, tuple(dict.fromkeys(known)))
 
 
-def _files(cases: Catalog, catalog: Catalog, place: Source) -> tuple[list[CaseFiles], list[Finding]]:
-    """Pair the files of the cases; tell what is missing, duplicated, unexpected or at a wrong place."""
-    findings = _unexpected(catalog, place)
-    by_case: dict[str, dict[str, list[RawFile]]] = {case.case_id: {} for case in cases}
-    for file in place.find(cases, every=True):
+def _files(selection: Selection) -> tuple[list[CaseFiles], list[Finding]]:
+    """Find the files of the cases; list what is missing, duplicated, unexpected or at a wrong place."""
+    data_set = selection.data_set
+    finding = partial(_finding, data_set)
+    findings = list(_unexpected(selection))
+    by_case: dict[str, dict[Kind, list[RawFile]]] = {case.case_id: {} for case in selection.cases}
+    for file in selection.files(every=True):
         by_case[file.case.case_id].setdefault(file.kind, []).append(file)
-        findings += _misplaced(file, place)
-    pairs = []
-    for case_id, own in by_case.items():
-        case = cases[case_id]
+        for expected, found in data_set.misplaced(file.path, file.case, file.kind):
+            findings.append(finding("wrong_place", file.case, expected, found, file.name))
+    complete = []
+    for case in selection.cases:
+        own = by_case[case.case_id]
         for kind, several in own.items():
             if len(several) > 1:
-                found = shortened(file.path for file in several)
-                findings.append(_finding("duplicated", case, f"one {kind}", found))
-        if len(own) == len(KINDS):
-            # Of duplicates each is looked at: what is found may tell which of them to keep.
-            pairs += [CaseFiles(case, *files) for files in itertools.product(own["image"], own["mask"])]
+                listed = shortened(file.name for file in several)
+                findings.append(finding("duplicated", case, f"one {kind}", listed))
+        if set(data_set.kinds) <= own.keys():
+            # Of duplicates each is read: what is found may tell which of them to keep.
+            complete += [
+                CaseFiles(case, dict(zip(own, files, strict=True)))
+                for files in itertools.product(*own.values())
+            ]
         else:
             there = f"the {' and '.join(own)} alone" if own else "neither"
-            findings.append(_finding("missing", case, " and ".join(KINDS), there))
-    return pairs, findings
+            findings.append(finding("missing", case, " and ".join(data_set.kinds), there))
+    return complete, findings
 
 
-def _misplaced(file: RawFile, place: Source) -> Iterator[Finding]:
-    """Compare the folders that a file is in with those of its source, split and kind."""
-    folders = place.relative(file.path).split("/")[:-1]
-    for what, names, right in (
-        ("source", _SOURCE_FOLDERS, file.case.source),
-        ("split", _SPLIT_FOLDERS, file.case.split),
-        ("kind", _KIND_FOLDERS, file.kind),
-    ):
-        told = [folder for folder in folders if folder in names][-1:]  # the innermost that says something
-        if right is not None and told and names[told[0]] != right:
-            expected = f"a folder of {what} {right}"
-            yield _finding("wrong_place", file.case, expected, f"folder {told[0]}", file.path)
+def _unexpected(selection: Selection) -> Iterator[Finding]:
+    """List the files that are named like scans and belong to no case."""
+    data_set = selection.data_set
+    for path in sorted(selection.listing):
+        name = posixpath.basename(path)
+        is_named_so = any(suffix in name for suffix in data_set.suffixes)
+        if is_named_so and not any(case_id in selection.catalog for case_id, _ in data_set.parse_name(name)):
+            where = str(selection.place.folder / path) if selection.place.folder else path
+            yield _finding(data_set, "unexpected", None, "the name of a case's image or mask", name, where)
 
 
-def _unexpected(catalog: Catalog, place: Source) -> list[Finding]:
-    """Tell the files that are called like scans and are of no case."""
-    names = {file_name for case in catalog for file_name in file_names(case)}
-    return [
-        _finding("unexpected", None, "the name of a case's image or mask", posixpath.basename(path), path)
-        for path in sorted(place.paths())
-        if ".nii" in posixpath.basename(path) and posixpath.basename(path) not in names
-    ]
-
-
-def _of_case(one: ScannedCase) -> Iterator[Finding]:
-    """Tell what is wrong with a case that was read."""
+def _of_case(data_set: DataSet, one: ScannedCase) -> Iterator[Finding]:
+    """List what is wrong with a case that was read."""
     case = one.files.case
+    finding = partial(_finding, data_set)
     for error in one.problems:
-        yield _finding(_CHECK_OF[type(error)], case, error.expected, error.found, error.file)
+        yield finding(_CHECK_OF[type(error)], case, error.expected, error.found, error.file)
     if one.geometry_mismatch:
         error = one.geometry_mismatch
-        yield _finding("geometry", case, error.expected, error.found, error.file)
+        yield finding("geometry", case, error.expected, error.found, error.file)
     if one.measures:
-        for check, expected, found in implausible(one.measures):
-            yield _finding(check, case, expected, found, one.files.mask.path)
-        yield from _unlisted_l6(case, one.measures, one.files.mask.path)
+        file = one.files["mask"].name
+        labels = [vertebra.label for vertebra in one.measures.vertebrae]
+        strange = (
+            *implausible(one.measures, data_set.vocabulary),
+            *data_set.odd_labels(case, labels),
+        )
+        for check, expected, found in strange:
+            yield finding(check, case, expected, found, file)
 
 
-def _unlisted_l6(case: Case, measures: CaseMeasures, file: str) -> Iterator[Finding]:
-    has_l6 = any(vertebra.label == label("L6") for vertebra in measures.vertebrae)
-    if has_l6 and case.source is not None and case.special_case != "sacral_lumbarization":
-        expected = "L5 as the lowest, or a case of sacral_lumbarization"
-        yield _finding("unlisted_l6", case, expected, "L6", file)
-
-
-def _twins(scanned: Sequence[ScannedCase]) -> Iterator[Finding]:
-    """Tell cases that have the same image, or the same mask."""
+def _twins(data_set: DataSet, scanned: Sequence[ScannedCase]) -> Iterator[Finding]:
+    """List cases that have the same image, or the same mask."""
     for check, what in (("same_image", "image"), ("same_mask", "mask")):
         groups: dict[object, dict[str, Case]] = {}
         for one in scanned:
@@ -286,4 +286,4 @@ def _twins(scanned: Sequence[ScannedCase]) -> Iterator[Finding]:
         for cases in groups.values():
             for case in cases.values() if len(cases) > 1 else ():
                 others = shortened(other for other in cases if other != case.case_id)
-                yield _finding(check, case, f"{what} of its own", f"that of {others}")
+                yield _finding(data_set, check, case, f"{what} of its own", f"that of {others}")

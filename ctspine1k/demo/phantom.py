@@ -14,7 +14,10 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from ctspine1k.catalog.cases import SECTIONS, Case, Catalog, load_catalog
+from ctspine1k.catalog.cases import Case, Catalog
+from ctspine1k.catalog.ctspine1k import CTSPINE1K, SECTIONS
+from ctspine1k.catalog.dataset import Kind
+from ctspine1k.catalog.registry import load_catalog
 
 __all__ = ["PHANTOM_CASES", "make_phantom"]
 
@@ -67,8 +70,9 @@ def _write_split_file(path: Path, catalog: Catalog) -> None:
 def _write_case(root: Path, case: Case, slices: int, lowest: int) -> None:
     image, mask = _body(slices, lowest, np.random.default_rng(case.index))
     affine = np.diag([-_SPACING_MM[0], *_SPACING_MM[1:], 1.0])  # to the left, the front, upwards
-    for folder, suffix, voxels in (("volumes", "", image), ("labels", "_seg", mask)):
-        path = root / "raw_data" / folder / str(case.source) / f"{case.case_id}{suffix}.nii.gz"
+    voxels_of: dict[Kind, NDArray[Any]] = {"image": image, "mask": mask}
+    for kind, voxels in voxels_of.items():
+        path = root / CTSPINE1K.file_name(case, kind)
         path.parent.mkdir(parents=True, exist_ok=True)
         nib.save(nib.Nifti1Image(voxels, affine), path)
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from ctspine1k._messages import shortened
 from ctspine1k.catalog.cases import Case
-from ctspine1k.errors import CTSpine1KWarning, ScanTableError, shortened
+from ctspine1k.errors import CTSpine1KWarning, ScanTableError
 from ctspine1k.files.raw import CaseFiles
 from ctspine1k.files.sources import Source
 from ctspine1k.scans.tables import CASES, is_current, read_tables

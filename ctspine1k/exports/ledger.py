@@ -13,7 +13,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ctspine1k.errors import OutputError, WorkerError, shortened
+from ctspine1k._messages import shortened
+from ctspine1k.errors import OutputError, WorkerError
 from ctspine1k.exports.targets import WORKING, Entry, Target
 
 __all__ = [

@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ctspine1k import __version__
+from ctspine1k._messages import check_choice, shortened
 from ctspine1k.catalog.cases import Case
 from ctspine1k.errors import (
     GeometryWarning,
@@ -35,8 +36,6 @@ from ctspine1k.errors import (
     NothingLeftError,
     OutputError,
     SkippedCasesWarning,
-    check_choice,
-    shortened,
 )
 from ctspine1k.exports.card import SplitSize, make_card, split_sizes
 from ctspine1k.exports.cases_table import MISPLACED, case_table

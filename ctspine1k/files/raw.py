@@ -1,31 +1,40 @@
-"""Raw files, and which case each belongs to.
-
-Files are known by their names alone: ``<case_id>.nii.gz`` is an image and ``<case_id>_seg.nii.gz`` its mask
-(``.nii`` is fine too), in whatever folder. So every layout in circulation is read: the Hub's ``raw_data/``
-(its card writes ``rawdata/``), the ``data/`` beside ``label/`` or ``label_new/`` of Google Drive and Baidu,
-and flat folders. Names of folders are not looked at; two files for one image or mask are an error.
-"""
+"""Raw files of cases, and how they are found among the names of a listing."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from ctspine1k.catalog.cases import Case
+from ctspine1k.catalog.dataset import KINDS, DataSet, Kind
 from ctspine1k.errors import AmbiguousFilesError
 
-__all__ = ["KINDS", "CaseFiles", "Kind", "RawFile", "file_names", "is_image_name", "match_names"]
+__all__ = ["CaseFiles", "Entry", "Listing", "RawFile", "find_files", "group_files"]
 
-Kind: TypeAlias = Literal["image", "mask"]
-KINDS: tuple[Kind, Kind] = ("image", "mask")
 
-#: What follows the case id in a file's name.
-_SUFFIXES: dict[Kind, tuple[str, ...]] = {
-    "image": (".nii.gz", ".nii"),
-    "mask": ("_seg.nii.gz", "_seg.nii"),
-}
+@dataclass(frozen=True)
+class Entry:
+    """A file of a place, whatever it holds."""
+
+    size: int  #: bytes
+    state: str  #: what distinguishes its bytes from others, as `Place.state` says
+    url: str
+    sha256: str | None = None  #: as the Hub records it; None for a file in a folder
+    local: str | None = None  #: absolute path of a file in a folder; None for one on the Hub
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All files of a place at one moment, by their path in it; None for a link that leads nowhere."""
+
+    entries: Mapping[str, Entry | None]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
 
 
 @dataclass(frozen=True)
@@ -35,62 +44,80 @@ class RawFile:
     case: Case
     kind: Kind
     size: int  #: bytes
-    path: str  #: in the repo, or the absolute path on disk
+    path: str  #: in its place, with slashes: below the folder, or in the repo
     url: str
     sha256: str | None  #: as the Hub records it; None for a file in a folder
+    local: str | None = None  #: absolute path of a file in a folder; None for one on the Hub
+    state: str = field(default="", repr=False)  #: what distinguishes its bytes, as listed
+
+    @property
+    def name(self) -> str:
+        """The file's name in messages: its absolute path, or its path in the repo."""
+        return self.local or self.path
 
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """Image and mask of one case."""
+    """The files of one case, by what they hold."""
 
     case: Case
-    image: RawFile
-    mask: RawFile
+    files: Mapping[Kind, RawFile] = field(hash=False)
+
+    def __getitem__(self, kind: Kind) -> RawFile:
+        return self.files[kind]
+
+    @property
+    def states(self) -> dict[Kind, str]:
+        """The state of each file when it was listed."""
+        return {kind: file.state for kind, file in self.files.items()}
 
 
-def is_image_name(path: str) -> bool:
-    """Tell whether a path could be of an image or a mask."""
-    return path.endswith(_SUFFIXES["image"])
-
-
-def file_names(case: Case) -> list[str]:
-    """Tell all names that a file of a case may have."""
-    return [case.case_id + suffix for kind in KINDS for suffix in _SUFFIXES[kind]]
-
-
-def match_names(
-    paths: Iterable[str], cases: Iterable[Case], *, every: bool = False
-) -> Iterator[tuple[Case, Kind, str]]:
-    """Find image and mask of each case among paths, by file name.
+def find_files(
+    listing: Listing, data_set: DataSet, cases: Iterable[Case], *, every: bool = False
+) -> list[RawFile]:
+    """Find the files of cases by their names alone, in whatever folder they are.
 
     Args:
-        paths: of any files.
+        listing: what there is.
+        data_set: whose names these are.
         cases: what to look for.
-        every: where there are several files for one image or mask, give them all.
+        every: where there are several files of one kind for a case, return them all.
+
+    Returns:
+        The files that are there: in the order of cases, and of `KINDS` within a case.
 
     Raises:
-        AmbiguousFilesError: several files for one image or mask, unless ``every`` is asked for.
-        ValueError: ids that differ by ``_seg``, so that a file could be of both.
+        AmbiguousFilesError: several files of one kind for a case, unless ``every`` is asked for.
+        ValueError: ids that differ by ``_seg``, so that a file could belong to either case.
     """
-    cases = list(cases)
-    names: dict[str, str] = {}
-    for case in cases:
-        for name in file_names(case):
-            if name in names:
-                raise ValueError(
-                    f"{name} would be of both {names[name]!r} and {case.case_id!r}: load one of them"
-                )
-            names[name] = case.case_id
-    found: dict[str, list[str]] = {}
-    for path in paths:
+    by_id = {case.case_id: case for case in cases}
+    found: dict[tuple[str, Kind], dict[str, Entry]] = {}
+    for path, entry in listing.entries.items():
         name = os.path.basename(path)  # noqa: PTH119 (thousands of them)
-        if name in names:
-            found.setdefault(name, []).append(path)
-    for case in cases:
+        readings = [reading for reading in data_set.parse_name(name) if reading[0] in by_id]
+        if len(readings) > 1:
+            first, second = (repr(case_id) for case_id, _ in readings[:2])
+            raise ValueError(f"{name} would be of both {first} and {second}: load one of them")
+        if readings and entry is not None:
+            found.setdefault(readings[0], {})[path] = entry
+    files = []
+    for case in by_id.values():
         for kind in KINDS:
-            candidates = [path for suffix in _SUFFIXES[kind] for path in found.get(case.case_id + suffix, [])]
-            if len(candidates) > 1 and not every:
-                raise AmbiguousFilesError(case.case_id, kind, sorted(candidates))
-            for path in sorted(candidates):
-                yield case, kind, path
+            candidates = found.get((case.case_id, kind), {})
+            own = [_raw_file(case, kind, path, candidates[path]) for path in sorted(candidates)]
+            if len(own) > 1 and not every:
+                raise AmbiguousFilesError(case.case_id, kind, [file.name for file in own])
+            files += own
+    return files
+
+
+def _raw_file(case: Case, kind: Kind, path: str, entry: Entry) -> RawFile:
+    return RawFile(case, kind, entry.size, path, entry.url, entry.sha256, entry.local, entry.state)
+
+
+def group_files(files: Iterable[RawFile]) -> dict[str, CaseFiles]:
+    """Group files by case, one of each kind: the mapping is by case id, in the order of the files."""
+    grouped: dict[str, tuple[Case, dict[Kind, RawFile]]] = {}
+    for file in files:
+        grouped.setdefault(file.case.case_id, (file.case, {}))[1][file.kind] = file
+    return {case_id: CaseFiles(case, own) for case_id, (case, own) in grouped.items()}

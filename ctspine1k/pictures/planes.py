@@ -15,8 +15,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ctspine1k.catalog.cases import Case, load_catalog
-from ctspine1k.errors import shortened
+from ctspine1k._messages import shortened
+from ctspine1k.catalog.cases import Case
+from ctspine1k.catalog.registry import load_catalog
 from ctspine1k.volumes.cases import VolumePair
 from ctspine1k.volumes.orientation import OPPOSITE, axis_along, check_orientation
 from ctspine1k.volumes.vertebrae import (

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 from ctspine1k.catalog.cases import Case
 from ctspine1k.errors import (
     CaseError,
     ChecksumError,
-    HubError,
     MissingFilesError,
-    NoSpaceError,
     NothingLeftError,
     SkippedCasesWarning,
 )
-from ctspine1k.files.selection import pair_files
-from ctspine1k.files.sources import Source, progress_on_terminal
+from ctspine1k.files.places import Place
+from ctspine1k.files.raw import CaseFiles
+from ctspine1k.files.selection import Selection, case_files, require_cases
+from ctspine1k.files.transfer import fetch_case, progress_on_terminal, reading_case
 from ctspine1k.pictures.figures import check_picture_name, contact_sheet, preview, save_picture
 from ctspine1k.running.disk import make_parent
 from ctspine1k.running.progress import progress_bar
@@ -27,30 +27,28 @@ from ctspine1k.volumes.cases import VolumePair, read_pair
 __all__ = ["draw_cases"]
 
 
-def draw_cases(
-    cases: Sequence[Case], source: Source, out: Path | None = None, *, sheet: bool = False
-) -> Iterator[Path]:
+def draw_cases(selection: Selection, out: Path | None = None, *, sheet: bool = False) -> Iterator[Path]:
     """Draw cases, and yield the path of each picture when it is there.
 
-    Of several cases, those that cannot be drawn are passed over with a warning.
+    Of several cases, those that cannot be drawn are left out with a warning.
 
     Args:
-        cases: at least one.
-        source: where their files are.
+        selection: the cases, and where their files are.
         out: the picture, or for several their folder; None for CASE.png, "previews" or "sheet.png".
-        sheet: whether all are drawn into one picture.
+        sheet: draw all cases into one picture.
 
     Raises:
-        ValueError: ``out`` is one picture, where there are several; or of a kind that cannot be drawn.
+        ValueError: no case is selected; ``out`` is one picture, where there are several; or of a kind that
+            cannot be drawn.
         MissingFilesError: no case has image and mask.
         NothingLeftError: of several cases none can be drawn.
-        CaseError: the only case cannot be used; where its files cannot be read, or are not what the Hub
-            says, the error of that.
+        CaseError, ChecksumError: the only case cannot be used.
         HubError: the Hub cannot be reached.
         NoSpaceError: a disk is full.
         MissingPackageError: pictures need ``ctspine1k[preview]``.
     """
-    samples = _read_all(cases, source)
+    cases = list(require_cases(selection).cases)
+    samples = _read_all(selection)
     if sheet:
         path = check_picture_name(out or Path("sheet.png"))
         make_parent(path)
@@ -69,33 +67,39 @@ def draw_cases(
         yield path
 
 
-def _read_all(cases: Sequence[Case], source: Source) -> Iterator[tuple[Case, VolumePair]]:
-    is_one = len(cases) == 1
+def _read_all(selection: Selection) -> Iterator[tuple[Case, VolumePair]]:
+    """Read cases one after the other; of several, leave out those that cannot be used."""
+    is_one = len(selection.cases) == 1
+    files, missing = _complete(selection)
     skipped: dict[str, str] = {}
+    if missing:
+        warnings.warn(missing.summary, SkippedCasesWarning, stacklevel=5)
+        skipped |= missing.reasons
+    with nullcontext() if is_one else progress_bar("Drawing", len(files), "case") as bar:
+        for one in files:
+            try:
+                yield one.case, _read(selection.place, one)  # not held here, while the next one is read
+            except (CaseError, ChecksumError) as error:
+                if is_one:
+                    raise
+                skipped[one.case.case_id] = str(error)
+                warnings.warn(f"{one.case.case_id} is left out: {error}", SkippedCasesWarning, stacklevel=5)
+            if bar is not None:
+                bar.update()
+    if len(skipped) == len(selection.cases):
+        raise NothingLeftError("the pictures", skipped)
+
+
+def _complete(selection: Selection) -> tuple[list[CaseFiles], MissingFilesError | None]:
     try:
-        pairs, missing = pair_files(source, cases, "skip")
+        return case_files(selection, "skip")
     except MissingFilesError as error:
         hint = "Ask for cases that are there: `ctspine1k list --files` names them."
         raise MissingFilesError(error.missing, error.selected, error.where, hint) from None
-    if missing:
-        warnings.warn(missing.summary, SkippedCasesWarning, stacklevel=4)
-        skipped |= missing.reasons
-    with contextlib.ExitStack() as shown:
-        bar = None if is_one else shown.enter_context(progress_bar("Drawing", len(pairs), "case"))
-        for files in pairs:
-            try:
-                with progress_on_terminal():
-                    image, mask = source.fetch([files.image, files.mask])
-                yield files.case, read_pair(image, mask)  # not held here, while the next one is read
-            except (HubError, NoSpaceError):
-                raise
-            except (CaseError, ChecksumError, OSError) as error:
-                if is_one:
-                    raise
-                case_id = files.case.case_id
-                skipped[case_id] = str(error)
-                warnings.warn(f"{case_id} is left out: {error}", SkippedCasesWarning, stacklevel=4)
-            if bar is not None:
-                bar.update()
-    if len(skipped) == len(cases):
-        raise NothingLeftError("the pictures", skipped)
+
+
+def _read(place: Place, files: CaseFiles) -> VolumePair:
+    with progress_on_terminal():
+        paths = fetch_case(place, files)
+    with reading_case(files):
+        return read_pair(paths["image"], paths["mask"])

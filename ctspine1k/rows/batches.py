@@ -7,11 +7,10 @@ A batch has its columns whole, as Arrow will hold them: a conversion hands them 
 from __future__ import annotations
 
 import contextlib
-import operator
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import datasets
 import numpy as np
@@ -19,96 +18,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ctspine1k.catalog.cases import Case
-from ctspine1k.errors import ImageSizeError, check_choice
-from ctspine1k.storage.chunks import ArrayWriter, require_blosc2, store
+from ctspine1k.catalog.dataset import Kind
+from ctspine1k.catalog.vocabulary import Vocabulary
+from ctspine1k.errors import ImageSizeError
+from ctspine1k.rows.options import RowOptions
+from ctspine1k.storage.chunks import ArrayWriter, store
 from ctspine1k.storage.feature import CompactArray, stored_column
 from ctspine1k.volumes.cases import CaseReader, Readable, open_case
-from ctspine1k.volumes.orientation import check_orientation
-from ctspine1k.volumes.vertebrae import LABEL_SCHEMES, LabelScheme
 
-__all__ = ["ROWS_VERSION", "Batch", "RowOptions", "Storage", "case_batches"]
-
-Storage: TypeAlias = Literal["dense", "compact"]
-
-#: Raise it when the same files and options give other rows: it is part of every cache's path, and of what an
-#: export knows of a shard.
-ROWS_VERSION = "1.0.0"
+__all__ = ["Batch", "case_batches"]
 
 #: Arrow counts the elements of a column of lists in 31 bits.
 _MAX_ELEMENTS = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class RowOptions:
-    """What decides what the rows of a case hold, beside its files; options of `load_dataset`."""
-
-    config: str = "3d"  #: "3d", a row a case, or "2d", a row an axial slice
-    storage: Storage = "dense"
-    image_size: tuple[int, int] | None = None  #: voxels of a slice; None for any, or (512, 512) if dense
-    orientation: str | None = None  #: where the files' axes shall lead to; None for as stored
-    label_scheme: LabelScheme = "ctspine1k"
-    geometry: bool = False  #: whether there are columns of it
-    on_geometry: Literal["raise", "warn"] | None = "warn"  #: None compares nothing
-
-    def __post_init__(self) -> None:
-        """Check the options, and write each in one way, however it was given.
-
-        Raises:
-            ValueError: an option that is not allowed.
-            MissingPackageError: compact storage needs a package that is not installed.
-        """
-        check_choice("on_geometry", self.on_geometry, ("raise", "warn"))
-        if not isinstance(self.geometry, bool):
-            raise ValueError(f"geometry={self.geometry!r}: expected True or False")
-        check_choice("storage", self.storage, ("dense", "compact"))
-        check_orientation(self.orientation)
-        check_choice("label_scheme", self.label_scheme, LABEL_SCHEMES)
-        size = self.image_size
-        if self.storage == "compact":
-            require_blosc2()
-        elif size is None:  # dense features promise a size: that of all the published volumes
-            size = 512, 512
-        object.__setattr__(self, "image_size", None if size is None else _checked_size(size))
-
-    def features(self) -> datasets.Features:
-        """Tell the columns and their types; dense slices are of ``image_size``."""
-        if self.storage == "compact":
-            image, segmentation = CompactArray("float32"), CompactArray("int32")
-        else:
-            kind, shape = (
-                (datasets.Array3D, (None, *(self.image_size or ())))
-                if self.config == "3d"
-                else (datasets.Array2D, self.image_size)
-            )
-            image, segmentation = kind(shape, "float32"), kind(shape, "int32")
-        columns: dict[str, Any] = {
-            "image": image,
-            "segmentation": segmentation,
-            "patient_id": datasets.Value("string"),
-            "index": datasets.Value("int32"),
-        }
-        if self.config == "2d":
-            columns["slice_index"] = datasets.Value("int32")
-        if self.geometry:
-            columns |= {
-                "source": datasets.Value("string"),
-                "spacing": datasets.Sequence(datasets.Value("float64"), length=3),
-                "affine": datasets.Array2D((4, 4), "float64"),
-                "orientation": datasets.Value("string"),
-            }
-        return datasets.Features(columns)
-
-
-def _checked_size(image_size: tuple[int, int]) -> tuple[int, int]:
-    try:
-        first, second = map(operator.index, image_size)
-        if min(first, second) < 1:
-            raise ValueError
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"image_size={image_size!r}: expected two positive numbers, such as (512, 512)"
-        ) from None
-    return first, second
 
 
 @dataclass(frozen=True)
@@ -124,42 +45,54 @@ class Batch:
             yield key, {name: values[number] for name, values in self.columns.items()}
 
     def table(self, features: datasets.Features) -> pa.Table:
-        """Give all rows as Arrow, without a copy of dense voxels, or of the bytes of a compact volume."""
+        """Return all rows as Arrow, without a copy of dense voxels, or of the bytes of a compact volume."""
         arrays = [_column(self.columns[name], feature) for name, feature in features.items()]
         return pa.Table.from_arrays(arrays, schema=features.arrow_schema)
 
 
 def case_batches(
     options: RowOptions,
+    vocabulary: Vocabulary,
     case: Case,
-    image: Readable,
-    mask: Readable,
+    files: Mapping[Kind, Readable],
     *,
     depth: int,
     threads: int = 1,
     check_first: bool = False,
 ) -> Iterator[Batch]:
-    """Yield the rows of a case: one for "3d"; for "2d" one a slice, ``depth`` at a time.
+    """Yield the rows of a case: one for "3d"; for "2d" one per slice, ``depth`` at a time.
 
-    Slices are given before the end of the file is seen: with ``check_first`` it is seen before, by reading
-    the files twice.
+    Slices come before the end of the file is seen. With ``check_first`` it is seen before, by reading the
+    files twice.
+
+    Args:
+        options: with the data set's own defaults filled in (`RowOptions.of`).
+        vocabulary: the labels of the data set.
+        case: whose rows they are.
+        files: image and mask, as paths or streams.
+        depth: slices in a batch.
+        threads: with more than one, a thread reads ahead.
+        check_first: read the files to their end before the first row.
 
     Raises:
         CaseError: the files cannot be used.
     """
     if check_first and options.config == "2d":
-        with _opened(replace(options, on_geometry=None), image, mask, threads) as pair:
+        with _opened(replace(options, on_geometry=None), vocabulary, files, threads) as pair:
             pair.check()
-        _rewind(image, mask)
-    with _opened(options, image, mask, threads) as pair:
+        _rewind(*files.values())
+    with _opened(options, vocabulary, files, threads) as pair:
         yield from _batches(options, case, pair, depth)
 
 
 @contextlib.contextmanager
-def _opened(options: RowOptions, image: Readable, mask: Readable, threads: int) -> Iterator[CaseReader]:
+def _opened(
+    options: RowOptions, vocabulary: Vocabulary, files: Mapping[Kind, Readable], threads: int
+) -> Iterator[CaseReader]:
     with open_case(
-        image,
-        mask,
+        files["image"],
+        files["mask"],
+        vocabulary=vocabulary,
         on_geometry=options.on_geometry,
         orientation=options.orientation,
         label_scheme=options.label_scheme,
@@ -194,7 +127,7 @@ def _batches(options: RowOptions, case: Case, pair: CaseReader, depth: int) -> I
     case_columns: dict[str, Any] = {"patient_id": case.case_id, "index": case.index}
     if options.geometry:
         case_columns |= {
-            "source": case.source,
+            "source": case.facts.get("source"),
             "spacing": list(pair.geometry.spacing),
             "affine": pair.geometry.affine,
             "orientation": pair.geometry.orientation,

@@ -1,24 +1,25 @@
 """The builder: from the files of each case to the rows of a `datasets.Dataset`.
 
-Config "3d" gives one row a case, "2d" one row an axial slice, both as the published loader did, in storage
+Config "3d" has one row per case, "2d" one row per axial slice, both as the published loader did, in storage
 that is "dense" as it had it, or "compact" (`ctspine1k.storage.feature`):
 
 =============  =======================  ==========================================================
 column         type                     what
 =============  =======================  ==========================================================
 image          float32                  (k, i, j) for 3d, (i, j) for 2d; Hounsfield units
-segmentation   int32                    of the same shape; 0 background, 1-25 vertebrae (`label_scheme`)
+segmentation   int32                    of the same shape; 0 background, then vertebrae (`label_scheme`)
 patient_id     string                   the case id
 index          int32                    position of the case in its split
 slice_index    int32, 2d only           position of the slice in its volume
 source         string, ``geometry``     folder name on the Hub, such as "COLONOG"
 spacing        float64 x 3, ``geometry``  mm, in the order slice, first, second axis
 affine         float64 4 x 4, ``geometry``  of the file: voxel index (i, j, k) -> RAS+ mm
-orientation    string, ``geometry``     where slice, first and second axis lead to, such as "SLA"
+orientation    string, ``geometry``     anatomical direction of slice, first and second axis, such as "SLA"
 =============  =======================  ==========================================================
 
 `datasets` replaces ``open``, ``os.path``, ``pathlib.Path`` and parts of NumPy inside the module of a builder
-when it streams, so this module uses none of them.
+when it streams, and on 3.6 in all modules that it imports relatively: so this module uses none of them, and
+imports by absolute names.
 """
 
 from __future__ import annotations
@@ -28,66 +29,65 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import datasets
 import pyarrow as pa
 
+from ctspine1k._messages import check_choice
 from ctspine1k.catalog.cases import Case
-from ctspine1k.catalog.citations import LICENCE, bibtex
-from ctspine1k.errors import (
-    CaseError,
-    CTSpine1KError,
-    MissingFilesError,
-    NothingLeftError,
-    check_choice,
-)
-from ctspine1k.files.raw import CaseFiles, RawFile
-from ctspine1k.files.selection import pair_files, select_cases
-from ctspine1k.files.sources import DEFAULT_REPO, Source, find_source
-from ctspine1k.rows.batches import ROWS_VERSION, Batch, RowOptions, Storage, case_batches
+from ctspine1k.catalog.dataset import Kind
+from ctspine1k.catalog.registry import DEFAULT
+from ctspine1k.catalog.vocabulary import LabelScheme
+from ctspine1k.errors import CaseError, MissingFilesError, NothingLeftError
+from ctspine1k.files.raw import CaseFiles
+from ctspine1k.files.selection import OnMissing, Selection, case_files
+from ctspine1k.files.transfer import copied, download, know_token
+from ctspine1k.rows._datasets import TableBuilder
+from ctspine1k.rows.batches import Batch, case_batches
+from ctspine1k.rows.features import features_of
+from ctspine1k.rows.options import ROWS_VERSION, Policy, RowOptions, Storage
 from ctspine1k.rows.skipped import read_skipped, record_skipped, warn_skipped
 from ctspine1k.running.threads import prefetch, usable_threads
+from ctspine1k.scans.selecting import open_selection, select
 from ctspine1k.volumes.cases import Readable
-from ctspine1k.volumes.vertebrae import LabelScheme
 
-__all__ = ["CTSpine1K", "CTSpine1KConfig", "Policy"]
-
-Policy: TypeAlias = Literal["raise", "skip"]
+__all__ = ["CTSpine1K", "CTSpine1KConfig"]
 
 _logger = logging.getLogger(__name__)
 
 #: Rows held in memory until they are written. A dense 3d row takes 2 MiB a slice, and the next is then read.
 _WRITER_BATCH_SIZE = {"3d": 1, "2d": 16}
 
-_DESCRIPTION = "1,005 spine CT scans with voxel labels for more than 11,100 vertebrae."
-
 
 @dataclass(eq=False)
 class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
     """What to load. All but the last three fields are options of ``load_dataset``, on every version."""
 
+    collection: str = DEFAULT  #: the data set's name
     data_revision: str | None = None  #: branch, tag or commit of the Hub repo; None for "main"
     split_file: str | None = None  #: another assignment in the format of ``data_split.txt``
     cases: str | Case | Sequence[str | Case] | None = None  #: only these cases
     splits: str | Sequence[str] | None = None  #: only these splits
+    source: str | None = None  #: only cases from this source
+    special_case: str | None = None  #: only cases with this variant of the anatomy
     exclude_issues: Literal["reported", "all"] | None = None  #: leave out cases with such an issue
-    has_vertebrae: str | Sequence[str] | None = None  #: only cases that hold all of these
-    scan: str | None = None  #: the table of a scan that tells which do
+    has_vertebrae: str | Sequence[str] | None = None  #: only cases that contain all of these
+    scan: str | None = None  #: the table of a scan that says which do
     storage: Storage = "dense"  #: how voxels are kept on disk
     image_size: tuple[int, int] | None = None  #: first and second axis of every slice; see `RowOptions`
-    orientation: str | None = None  #: where the files' axes shall lead to; None for as stored
-    label_scheme: LabelScheme = "ctspine1k"  #: what segmentations hold
+    orientation: str | None = None  #: target orientation of the files' axes; None for as stored
+    label_scheme: LabelScheme | None = None  #: what segmentations hold; None for labels as they are
     geometry: bool = False  #: add columns source, spacing, affine, orientation
-    on_missing: Policy = "raise"  #: a case without raw files
+    on_missing: OnMissing = "raise"  #: a case without raw files
     on_error: Policy = "raise"  #: a case whose files cannot be used
-    on_geometry: Literal["raise", "warn"] = "warn"  #: a mask that lies elsewhere than its image
-    repo: str = DEFAULT_REPO  #: ``repo_id``, a name that the base class keeps for a script's own repo
+    on_geometry: Literal["raise", "warn"] = "warn"  #: a mask that its header places elsewhere than its image
+    repo: str | None = None  #: ``repo_id``, a name that the base class keeps for a script's own repo
     hub_token: str | bool | None = field(default=None, repr=False)
-    shared_source: Source | None = field(default=None, repr=False)  #: one for several builders
+    selection: Selection | None = field(default=None, repr=False)  #: instead of the options that select
 
     def create_config_id(self, config_kwargs: dict[str, Any], custom_features: object = None) -> str:
         """Name the cache by all that its rows depend on: options, cases and the state of their files."""
@@ -95,17 +95,18 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
             raise ValueError("features cannot be replaced: load, then Dataset.cast(features)")
         for option in ("on_missing", "on_error"):
             check_choice(option, getattr(self, option), ("raise", "skip"))
+        chosen = self.selected
         options = {**asdict(self.row_options), "on_missing": self.on_missing, "on_error": self.on_error}
-        cases = [(case.case_id, case.split, case.index, case.source) for case in self._cases]
-        state = [options, cases, self.source.fingerprint(self._cases)]
+        cases = [(case.case_id, case.split, case.index, case.facts.get("source")) for case in chosen.cases]
+        state = [options, cases, chosen.fingerprint()]
         if self.on_missing == "skip":  # which cases there are is then part of what the rows are
-            state.append([file.path for file in self.source.find(self._cases)])
+            state.append([file.name for file in chosen.files()])
         return f"{self.name}-{hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]}"
 
     @cached_property
     def row_options(self) -> RowOptions:
         """The options that decide what a row holds; errors as of `RowOptions`."""
-        return RowOptions(
+        options = RowOptions(
             config=self.name,
             storage=self.storage,
             image_size=self.image_size,
@@ -114,53 +115,54 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
             geometry=self.geometry,
             on_geometry=self.on_geometry,
         )
+        return options.of(self.selected.data_set)
 
     @cached_property
-    def source(self) -> Source:
-        """Where the raw files are."""
-        if self.shared_source is not None:
-            return self.shared_source
-        return find_source(self.data_dir, self.repo, self.data_revision, self.hub_token)
-
-    @cached_property
-    def cases_by_split(self) -> dict[str, list[Case]]:
-        """The cases asked for; splits without any are left out."""
-        chosen = select_cases(
-            self.split_file,
+    def selected(self) -> Selection:
+        """The cases asked for, in the order of splits, and where their files are."""
+        if self.selection is not None:
+            return self.selection
+        opened = open_selection(
+            self.collection,
+            data_dir=self.data_dir,
+            repo_id=self.repo,
+            revision=self.data_revision,
+            split_file=self.split_file,
+            token=self.hub_token,
+        )
+        chosen = select(
+            opened,
             self.cases,
-            exclude_issues=self.exclude_issues,
             has_vertebrae=self.has_vertebrae,
             scan=self.scan,
-            place=self.source,
+            source=self.source,
+            special_case=self.special_case,
+            exclude_issues=self.exclude_issues,
         )
-        return chosen.by_split(self.splits)
+        by_split = chosen.cases.by_split(self.splits)
+        return chosen.keep(chosen.cases.keep(case for cases in by_split.values() for case in cases))
 
     @cached_property
-    def pairs(self) -> tuple[list[CaseFiles], MissingFilesError | None]:
-        """The files of each case, and what is missing; errors as of `pair_files`."""
-        return pair_files(self.source, self._cases, self.on_missing)
-
-    @property
-    def _cases(self) -> list[Case]:
-        return [case for cases in self.cases_by_split.values() for case in cases]
+    def files(self) -> tuple[list[CaseFiles], MissingFilesError | None]:
+        """The files of each case, and what is missing; errors as of `case_files`."""
+        return case_files(self.selected, self.on_missing)
 
 
 @dataclass(frozen=True)
 class _Job:
     """One case to read: its files are local paths, or, when streaming, still where they are."""
 
-    case: Case
-    image: str | RawFile
-    mask: str | RawFile
+    files: CaseFiles
+    paths: Mapping[Kind, str] | None
 
 
-class CTSpine1K(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
-    """CTSpine1K as volumes ("3d") or as axial slices ("2d")."""
+class CTSpine1K(TableBuilder):
+    """CTSpine1K, or another data set, as volumes ("3d") or as axial slices ("2d")."""
 
     BUILDER_CONFIG_CLASS = CTSpine1KConfig
     BUILDER_CONFIGS = [  # noqa: RUF012 (the base class's way)
-        CTSpine1KConfig(name="3d", version=datasets.Version(ROWS_VERSION), description="one row a case"),
-        CTSpine1KConfig(name="2d", version=datasets.Version(ROWS_VERSION), description="one row a slice"),
+        CTSpine1KConfig(name="3d", version=datasets.Version(ROWS_VERSION), description="one row per case"),
+        CTSpine1KConfig(name="2d", version=datasets.Version(ROWS_VERSION), description="one row per slice"),
     ]
     DEFAULT_CONFIG_NAME = "3d"
 
@@ -186,6 +188,7 @@ class CTSpine1K(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         if writer_batch_size is not None and writer_batch_size < 1:
             raise ValueError(f"writer_batch_size={writer_batch_size}: expected 1 or more")
         self._threads = 1
+        selection = kwargs.get("selection")
         super().__init__(
             cache_dir=cache_dir,
             config_name=config_name,
@@ -193,28 +196,30 @@ class CTSpine1K(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
             token=token,
             writer_batch_size=writer_batch_size
             or _WRITER_BATCH_SIZE.get(config_name or self.DEFAULT_CONFIG_NAME),
-            # The path of the cache is the same for the script and the library, and tells nothing of a
+            # The path of the cache is the same for the script and the library, and says nothing of a
             # script's hash: what rows depend on is in the config's id and version.
-            dataset_name="ctspine1k",
+            dataset_name=selection.data_set.name if selection else kwargs.get("collection", DEFAULT),
             repo=repo or repo_id,
             hub_token=token,
             **kwargs,
         )
 
     def _info(self) -> datasets.DatasetInfo:
+        config: CTSpine1KConfig = self.config
+        data_set = config.selected.data_set
         return datasets.DatasetInfo(
-            description=_DESCRIPTION,
-            features=self.config.row_options.features(),
-            homepage="https://arxiv.org/abs/2105.14711",
-            license=LICENCE,
-            citation=bibtex()[0],
+            description=data_set.description,
+            features=features_of(config.row_options),
+            homepage=data_set.homepage,
+            license=data_set.licence.name,
+            citation=data_set.citations()[0],
         )
 
     def download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
         """Convert what is not in the cache; warn about the cases that are left out of it."""
         super().download_and_prepare(*args, **kwargs)
-        if reasons := read_skipped(self._fs, self._output_dir):
-            warn_skipped(reasons, self._output_dir)
+        if reasons := read_skipped(self.filesystem, self.output_dir):
+            warn_skipped(reasons, self.output_dir)
         for split in self.info.splits.values():
             if not split.num_examples:
                 raise NothingLeftError(split.name, reasons)
@@ -222,26 +227,23 @@ class CTSpine1K(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         config: CTSpine1KConfig = self.config
         if not dl_manager.is_streaming:
-            self._clear_leftovers()
-        pairs, missing = config.pairs
+            self.clear_leftovers()
+        files, missing = config.files
         if missing:
             for case_id, reason in missing.reasons.items():
                 self._skip(case_id, reason, dl_manager.is_streaming)
         if dl_manager.is_streaming:
-            jobs = [_Job(pair.case, pair.image, pair.mask) for pair in pairs]
+            jobs = [_Job(one, None) for one in files]
         else:
-            paths: Iterator[object] = iter(
-                config.source.fetch([file for pair in pairs for file in (pair.image, pair.mask)])
-            )
-            jobs = [_Job(pair.case, str(next(paths)), str(next(paths))) for pair in pairs]
-        by_split = {
-            split: [job for job in jobs if job.case.split == split] for split in config.cases_by_split
-        }
+            every = [file for one in files for file in one.files.values()]
+            paths = iter(download(config.selected.place, every))
+            jobs = [_Job(one, {kind: str(next(paths)) for kind in one.files}) for one in files]
+        of_split: dict[str, list[_Job]] = {}
+        for job in jobs:
+            of_split.setdefault(job.files.case.split, []).append(job)
+        # num_proc shards over lists: each job carries what its rows need.
         return [
-            # num_proc shards over lists: each job carries what its rows need.
-            datasets.SplitGenerator(name=split, gen_kwargs={"jobs": jobs})
-            for split, jobs in by_split.items()
-            if jobs
+            datasets.SplitGenerator(name=split, gen_kwargs={"jobs": of_split[split]}) for split in of_split
         ]
 
     def _generate_examples(self, jobs: list[_Job]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -269,44 +271,36 @@ class CTSpine1K(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
             except CaseError as error:
                 if is_given or self.config.on_error == "raise":
                     raise
-                self._skip(job.case.case_id, str(error), is_streaming)
+                self._skip(job.files.case.case_id, str(error), is_streaming)
 
     def _case_batches(self, job: _Job, depth: int) -> Iterator[Batch]:
         config: CTSpine1KConfig = self.config
-        with self._opened(job) as (image, mask):
+        with self._opened(job) as files:
             yield from case_batches(
                 config.row_options,
-                job.case,
-                image,
-                mask,
+                config.selected.data_set.vocabulary,
+                job.files.case,
+                files,
                 depth=depth,
                 threads=self._threads,
                 check_first=config.on_error == "skip",
             )
 
     @contextlib.contextmanager
-    def _opened(self, job: _Job) -> Iterator[list[Readable]]:
+    def _opened(self, job: _Job) -> Iterator[Mapping[Kind, Readable]]:
+        if job.paths is not None:
+            yield job.paths
+            return
+        config: CTSpine1KConfig = self.config
+        place = config.selected.place
+        know_token(place, config.hub_token)  # in a worker of a DataLoader, which was sent this builder
         with contextlib.ExitStack() as stack:
-            files: list[Readable] = []
-            for file in (job.image, job.mask):
-                if isinstance(file, RawFile):
-                    source = self.config.source
-                    # Whether a case is broken must not hang on a bad transfer: then it is a whole copy.
-                    opened = source.open(file) if self.config.on_error == "raise" else source.copy(file)
-                    files.append(stack.enter_context(opened))
-                else:
-                    files.append(file)
+            files: dict[Kind, Readable] = {}
+            for kind, file in job.files.files.items():
+                # Whether a case is broken must not hang on a bad transfer: then it is a whole copy.
+                opened = place.open(file) if config.on_error == "raise" else copied(place, file)
+                files[kind] = stack.enter_context(opened)
             yield files
-
-    def _clear_leftovers(self) -> None:
-        """Remove what a conversion that was killed has left: the lock is ours, so nobody writes there now."""
-        if self._output_dir.endswith(".incomplete"):
-            for path in self._fs.ls(self._output_dir, detail=False):
-                self._fs.rm(path, recursive=True)
-
-    def _save_infos(self) -> None:
-        """Do nothing for ``save_infos`` of `datasets` 3.x: it would write into the installed package."""
-        _logger.warning("save_infos is passed over: what is known of the data set is in its cache")
 
     def _skip(self, case_id: str, reason: str, is_streaming: bool) -> None:
         """Leave a case out: logged at once, and recorded beside the shards, where there are any."""
@@ -314,29 +308,11 @@ class CTSpine1K(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         if is_streaming:
             warn_skipped({case_id: reason}, "the stream")
         else:
-            record_skipped(self._fs, self._output_dir, case_id, reason)
+            record_skipped(self.filesystem, self.output_dir, case_id, reason)
 
     def _prepare_split(self, *args: Any, num_proc: int | None = None, **kwargs: Any) -> None:
         self._threads = usable_threads(num_proc or 1)
         super()._prepare_split(*args, num_proc=num_proc, **kwargs)
-
-    def _prepare_split_single(
-        self, gen_kwargs: Any, fpath: str, file_format: str, max_shard_size: int, job_id: int, **unused: Any
-    ) -> Iterator[Any]:
-        # Write tables as builders of tables do: by rows, each column would be copied three times.
-        try:
-            yield from datasets.ArrowBasedBuilder._prepare_split_single(
-                self, gen_kwargs, fpath, file_format, max_shard_size, job_id
-            )
-            return
-        except datasets.exceptions.DatasetGenerationError as error:
-            # Our errors say what to do; and from a worker process only the outermost one arrives.
-            own = error.__cause__
-            if not isinstance(own, CTSpine1KError):
-                raise
-        # Not while the other is handled, which it would then lead back to: Dask, where it is imported, has
-        # errors pickled with all that they lead to.
-        raise own
 
 
 def _joined(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

@@ -10,42 +10,126 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, overload
 
 import datasets
-from datasets.utils.info_utils import is_small_dataset
 
-from ctspine1k.catalog.cases import SPLITS, WHAT_SELECTS, Case
+from ctspine1k.catalog.cases import WHAT_SELECTS, Case
+from ctspine1k.catalog.registry import DEFAULT
+from ctspine1k.catalog.vocabulary import LabelScheme
 from ctspine1k.errors import MissingFilesError, NothingLeftError, SkippedCasesWarning
-from ctspine1k.files.selection import select_cases
-from ctspine1k.files.sources import DEFAULT_REPO, find_source
-from ctspine1k.rows.batches import Storage
-from ctspine1k.rows.builder import CTSpine1K, Policy
-from ctspine1k.volumes.vertebrae import LabelScheme
+from ctspine1k.files.selection import OnMissing, Selection
+from ctspine1k.rows._datasets import is_small_dataset
+from ctspine1k.rows.builder import CTSpine1K
+from ctspine1k.rows.options import Policy, Storage
+from ctspine1k.scans.selecting import open_selection, select
 
-__all__ = ["load_dataset"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["LoadOptions", "Split", "load", "load_dataset"]
+
+PathLike: TypeAlias = "str | os.PathLike[str]"
+
+#: One data set: "train", "train[:10%]", "train+validation", or the same as an object of `datasets`.
+Split: TypeAlias = "str | datasets.Split | datasets.ReadInstruction"
 
 
+class RowKeywords(TypedDict, total=False):
+    """What decides what rows hold."""
+
+    storage: Storage
+    image_size: tuple[int, int] | None
+    orientation: str | None
+    label_scheme: LabelScheme | None
+    geometry: bool
+    on_geometry: Literal["raise", "warn"]
+
+
+class BuilderOptions(RowKeywords, total=False):
+    """Options of a split's builder."""
+
+    on_missing: OnMissing
+    on_error: Policy
+    writer_batch_size: int | None
+    cache_dir: PathLike | None
+    token: str | bool | None
+
+
+class LoadOptions(BuilderOptions, total=False):
+    """Options of `load_dataset` that do not say which cases or split, nor where their files are."""
+
+    num_proc: int | None
+    keep_in_memory: bool | None
+    download_mode: datasets.DownloadMode | str | None
+    verification_mode: datasets.VerificationMode | str | None
+
+
+class AllOptions(LoadOptions, total=False):
+    """Options of `load_dataset` but ``name``, ``split`` and ``streaming``."""
+
+    collection: str
+    data_dir: PathLike | None
+    repo_id: str | None
+    data_revision: str | None
+    revision: str | None
+    split_file: PathLike | None
+    cases: str | Case | Iterable[str | Case] | None
+    splits: str | Sequence[str] | None
+    source: str | None
+    special_case: str | None
+    exclude_issues: Literal["reported", "all"] | None
+    has_vertebrae: str | Sequence[str] | None
+    scan: PathLike | None
+
+
+@overload
+def load_dataset(
+    name: str = ..., *, split: None = ..., streaming: Literal[False] = ..., **options: Unpack[AllOptions]
+) -> datasets.DatasetDict: ...
+@overload
+def load_dataset(
+    name: str = ..., *, split: Split, streaming: Literal[False] = ..., **options: Unpack[AllOptions]
+) -> datasets.Dataset: ...
+@overload
+def load_dataset(
+    name: str = ..., *, split: Sequence[Split], streaming: Literal[False] = ..., **options: Unpack[AllOptions]
+) -> list[datasets.Dataset]: ...
+@overload
+def load_dataset(
+    name: str = ..., *, split: None = ..., streaming: Literal[True], **options: Unpack[AllOptions]
+) -> datasets.IterableDatasetDict: ...
+@overload
+def load_dataset(
+    name: str = ..., *, split: Split, streaming: Literal[True], **options: Unpack[AllOptions]
+) -> datasets.IterableDataset: ...
+@overload
+def load_dataset(
+    name: str = ..., *, split: Sequence[Split], streaming: Literal[True], **options: Unpack[AllOptions]
+) -> list[datasets.IterableDataset]: ...
 def load_dataset(
     name: str = "3d",
     *,
-    split: Any = None,
+    split: Split | Sequence[Split] | None = None,
+    collection: str = DEFAULT,
     data_dir: str | os.PathLike[str] | None = None,
-    repo_id: str = DEFAULT_REPO,
+    repo_id: str | None = None,
     data_revision: str | None = None,
     revision: str | None = None,
     split_file: str | os.PathLike[str] | None = None,
     cases: str | Case | Iterable[str | Case] | None = None,
     splits: str | Sequence[str] | None = None,
+    source: str | None = None,
+    special_case: str | None = None,
     exclude_issues: Literal["reported", "all"] | None = None,
     has_vertebrae: str | Sequence[str] | None = None,
     scan: str | os.PathLike[str] | None = None,
     storage: Storage = "dense",
     image_size: tuple[int, int] | None = None,
     orientation: str | None = None,
-    label_scheme: LabelScheme = "ctspine1k",
+    label_scheme: LabelScheme | None = None,
     geometry: bool = False,
-    on_missing: Policy = "raise",
+    on_missing: OnMissing = "raise",
     on_error: Policy = "raise",
     on_geometry: Literal["raise", "warn"] = "warn",
     streaming: bool = False,
@@ -57,38 +141,41 @@ def load_dataset(
     verification_mode: datasets.VerificationMode | str | None = None,
     token: str | bool | None = None,
 ) -> Any:
-    """Load CTSpine1K as `datasets.load_dataset` would, converting only the splits asked for.
+    """Load a data set as `datasets.load_dataset` would, converting only the splits asked for.
 
     Args:
-        name: "3d", one row a case, or "2d", one row an axial slice.
+        name: "3d", one row per case, or "2d", one row per axial slice.
         split: as in `datasets.load_dataset`: "train", "validation", "test", "train[:10%]",
             "train+validation", a `datasets.ReadInstruction`, or a list of these; None for all splits.
-        data_dir: a folder with raw files in any layout, instead of the Hub.
-        repo_id: the Hub repo (dataset) with the raw files.
+        collection: the data set's name; the default is CTSpine1K.
+        data_dir: a folder with raw files in any known layout, instead of the Hub.
+        repo_id: the Hub repo (dataset) with the raw files; None for the data set's own.
         data_revision: its branch, tag or commit; None for "main".
         revision: another name of ``data_revision``, as `datasets.load_dataset` has it.
-        split_file: another assignment in the format of ``data_split.txt``.
+        split_file: split file to use instead of the data set's own (same format).
         cases: only these cases, by id or as `Case`; ``index`` stays their position in the split.
         splits: only these splits, where ``split`` is None.
+        source: only cases from this source, such as "COLONOG".
+        special_case: only cases with this variant of the anatomy, such as "sacral_lumbarization".
         exclude_issues: leave out the cases with a "reported" issue, or "all" with any issue that is known
             (`Catalog.where`); None leaves out none.
-        has_vertebrae: only cases that hold all of these, such as ["C1", "L6"], as a scan has found.
-        scan: the table of cases that `ctspine1k.scan_files` wrote; None for ``cases.parquet`` in
-            ``data_dir``, or, for the Hub, in the working directory.
+        has_vertebrae: only cases that contain all of these, such as ["C1", "L6"], as a scan has found.
+        scan: the table of cases that `Collection.scan` wrote; None for ``cases.parquet`` in ``data_dir``, or,
+            for the Hub, in the working directory.
         storage: "dense", arrays that Arrow holds as float32 and int32; or "compact", the same arrays
             compressed to less than the raw files and readable in parts (`LazyDataset`), which needs
             ``ctspine1k[compact]``.
         image_size: voxels along the first and second axis of each slice. None for (512, 512) in dense
             storage, whose features promise a size, and for any in compact storage.
-        orientation: None for as stored; or where the axes (i, j, k) of the files shall lead to, such as
-            "RAS": rows are then what they would be had the files been stored so, with their affine and
-            spacing, not resampled. Rows are slice first all the same: their ``orientation`` is then "SRA".
-        label_scheme: what segmentations hold: "ctspine1k", labels as they are; "region", 1 cervical,
+        orientation: None for as stored; or the target orientation of the files' axes (i, j, k), such as
+            "RAS": rows are as if the files had been stored in it, with their affine and spacing, not
+            resampled. Rows are still slice-first: their ``orientation`` is then "SRA".
+        label_scheme: what segmentations hold: None or "ctspine1k", labels as they are; "region", 1 cervical,
             2 thoracic, 3 lumbar; "binary", 1 for every vertebra; "verse", VerSe's numbers.
         geometry: add columns source, spacing, affine and orientation.
-        on_missing: "raise" if a case has no raw files, or "skip" it with a warning.
-        on_error: "raise" if a case's files cannot be used, or "skip" it with a warning.
-        on_geometry: "warn" if a mask lies elsewhere than its image, or "raise".
+        on_missing: what to do if a case has no raw files: "raise" an error, or "skip" it with a warning.
+        on_error: the same for damaged or inconsistent files.
+        on_geometry: if the mask's header places it elsewhere than the image: "warn" or "raise".
         streaming: read from the Hub or the folder as rows are asked for, without converting anything.
         num_proc: processes that convert; each needs the memory of one.
         writer_batch_size: rows that are written at once; None for 1 (3d) or 16 (2d).
@@ -100,7 +187,7 @@ def load_dataset(
 
     Returns:
         A `datasets.Dataset`; for ``split=None`` a `datasets.DatasetDict`; for a list of splits a list. With
-        ``streaming=True`` their iterable kin. Columns are told in `ctspine1k.rows.builder`.
+        ``streaming=True`` their iterable kin. `ctspine1k.rows.builder` lists the columns.
 
     Raises:
         ValueError: an argument that is not allowed.
@@ -109,45 +196,75 @@ def load_dataset(
         AmbiguousFilesError: several files for one image or mask.
         CaseError: a case's files cannot be used, and ``on_error`` is "raise".
         NothingLeftError: all cases were skipped.
-        ScanTableError: the scan's table is none, or has not seen files that are there.
+        ScanTableError: the scan's table cannot be used, or has not seen files that are there.
         MissingPackageError: compact storage needs a package that is not installed.
         HubError, ChecksumError: the Hub cannot be reached, has no such repo or revision, or gave other bytes.
     """
-    if streaming and num_proc is not None:
-        raise ValueError("num_proc is for conversion: with streaming=True use the DataLoader's num_workers")
     if revision is not None and data_revision not in (None, revision):
         raise ValueError(f"revision={revision!r} and data_revision={data_revision!r} mean the same: give one")
-    # One source for all splits: they are of one commit, which is asked for once.
-    source = find_source(data_dir, repo_id, data_revision or revision, token)
-    chosen = select_cases(
-        split_file,
+    opened = open_selection(
+        collection,
+        data_dir=data_dir,
+        repo_id=repo_id,
+        revision=data_revision or revision,
+        split_file=split_file,
+        token=token,
+    )
+    criteria = {"source": source, "special_case": special_case, "exclude_issues": exclude_issues}
+    chosen = select(
+        opened,
         cases,
-        exclude_issues=exclude_issues,
         has_vertebrae=has_vertebrae,
         scan=scan,
-        place=source,
+        **{name: value for name, value in criteria.items() if value is not None},
     )
-    specs = _specs(split, list(chosen.by_split(splits)), streaming)
+    by_split = chosen.cases.by_split(splits)
+    return load(
+        chosen.keep(chosen.cases.keep(case for part in by_split.values() for case in part)),
+        name,
+        split=split,
+        streaming=streaming,
+        storage=storage,
+        image_size=image_size,
+        orientation=orientation,
+        label_scheme=label_scheme,
+        geometry=geometry,
+        on_missing=on_missing,
+        on_error=on_error,
+        on_geometry=on_geometry,
+        num_proc=num_proc,
+        writer_batch_size=writer_batch_size,
+        cache_dir=cache_dir,
+        keep_in_memory=keep_in_memory,
+        download_mode=download_mode,
+        verification_mode=verification_mode,
+        token=token,
+    )
+
+
+def load(
+    selection: Selection,
+    name: str = "3d",
+    *,
+    split: Split | Sequence[Split] | None = None,
+    streaming: bool = False,
+    num_proc: int | None = None,
+    keep_in_memory: bool | None = None,
+    download_mode: datasets.DownloadMode | str | None = None,
+    verification_mode: datasets.VerificationMode | str | None = None,
+    **options: Unpack[BuilderOptions],
+) -> Any:
+    """Load the cases of a selection; arguments, result and errors as of `load_dataset`."""
+    if streaming and num_proc is not None:
+        raise ValueError("num_proc is for conversion: with streaming=True use the DataLoader's num_workers")
+    by_split = selection.cases.by_split()
+    specs = _specs(split, list(by_split), selection.data_set.splits, streaming)
+    own: dict[str, Any] = dict(options)
+    if own.get("cache_dir") is not None:
+        own["cache_dir"] = os.fspath(own["cache_dir"])
     builders = {
-        name_of_split: CTSpine1K(
-            cache_dir=_path(cache_dir),
-            config_name=name,
-            splits=[name_of_split],
-            shared_source=source,
-            split_file=_path(split_file),
-            cases=[case.case_id for case in chosen],
-            storage=storage,
-            image_size=image_size,
-            orientation=orientation,
-            label_scheme=label_scheme,
-            geometry=geometry,
-            on_missing=on_missing,
-            on_error=on_error,
-            on_geometry=on_geometry,
-            token=token,
-            writer_batch_size=writer_batch_size,
-        )
-        for name_of_split in dict.fromkeys(_split_name(part) for spec in specs for part in spec)
+        part: CTSpine1K(config_name=name, selection=selection.keep(by_split[part]), **own)
+        for part in dict.fromkeys(_split_name(part) for spec in specs for part in spec)
     }
     _check_files(builders, may_drop=split is None)
     if not streaming:
@@ -161,11 +278,13 @@ def load_dataset(
     if split is not None:
         loaded = [_load(spec, builders, streaming, keep_in_memory) for spec in specs]
         return loaded if isinstance(split, (list, tuple)) else loaded[0]
-    whole = {part: _load([part], builders, streaming, keep_in_memory) for part in builders}
-    return datasets.IterableDatasetDict(whole) if streaming else datasets.DatasetDict(whole)
+    every = {part: _load([part], builders, streaming, keep_in_memory) for part in builders}
+    return datasets.IterableDatasetDict(every) if streaming else datasets.DatasetDict(every)
 
 
-def _specs(split: Any, available: Sequence[str], streaming: bool) -> list[list[str]]:
+def _specs(
+    split: Split | Sequence[Split] | None, available: Sequence[str], known: Sequence[str], streaming: bool
+) -> list[list[str]]:
     """Read ``split`` as a list of data sets, each a list of parts such as "train[:10%]"."""
     if split is None:
         return [[name] for name in available]
@@ -174,7 +293,7 @@ def _specs(split: Any, available: Sequence[str], streaming: bool) -> list[list[s
         text = spec.to_spec() if isinstance(spec, datasets.ReadInstruction) else str(spec)
         parts = re.split(r"\s*\+\s*", "+".join(available) if text == "all" else text.strip())
         for part in parts:
-            if _split_name(part) in SPLITS and _split_name(part) not in available:
+            if _split_name(part) in known and _split_name(part) not in available:
                 raise ValueError(f"split={text!r}: no cases in {_split_name(part)}: {WHAT_SELECTS}")
             if _split_name(part) not in available:
                 raise ValueError(
@@ -193,7 +312,7 @@ def _split_name(part: str) -> str:
 
 
 def _check_files(builders: dict[str, CTSpine1K], *, may_drop: bool) -> None:
-    """See that all cases have their files before anything is fetched or converted.
+    """Check that all cases have their files before anything is fetched or converted.
 
     Splits of which nothing is there are dropped, with a warning, where that was asked for and others remain.
     """
@@ -202,20 +321,20 @@ def _check_files(builders: dict[str, CTSpine1K], *, may_drop: bool) -> None:
         if os.path.exists(builder.cache_dir):  # noqa: PTH110 (converted already)
             continue
         try:
-            builder.config.pairs  # noqa: B018 (read for its errors)
+            builder.config.files  # noqa: B018 (read for its errors)
         except MissingFilesError as error:
             if not may_drop or builder.config.on_missing == "raise" or len(absent) == len(builders) - 1:
                 raise
             absent[name] = error
     for name, missing in absent.items():
         del builders[name]
-        warnings.warn(missing.summary, SkippedCasesWarning, stacklevel=3)
+        warnings.warn(missing.summary, SkippedCasesWarning, stacklevel=4)
 
 
 def _prepare(builders: dict[str, CTSpine1K], *, may_drop: bool, **options: Any) -> None:
     """Convert each split that is not in the cache.
 
-    Splits of which every case was skipped, as a warning has told, are dropped where others remain.
+    Splits of which every case was skipped, which a warning has said, are dropped where others remain.
     """
     for name in list(builders):
         try:
@@ -242,7 +361,3 @@ def _load(
     if len(parts) == 1:
         return parts[0]
     return datasets.concatenate_datasets(parts, split=datasets.NamedSplit("+".join(spec)))
-
-
-def _path(path: str | os.PathLike[str] | None) -> str | None:
-    return None if path is None else os.fspath(path)

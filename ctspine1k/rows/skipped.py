@@ -11,7 +11,8 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from ctspine1k.errors import SkippedCasesWarning, shortened
+from ctspine1k._messages import shortened
+from ctspine1k.errors import SkippedCasesWarning
 
 __all__ = ["read_skipped", "record_skipped", "warn_skipped"]
 

@@ -1,4 +1,4 @@
-"""The two tables that a scan writes: what is in the files, a row a case and a row a vertebra.
+"""The two tables that a scan writes: what is in the files, one row per case and one row per vertebra.
 
 Both are Parquet files: ``NAME.parquet`` and ``NAME.vertebrae.parquet``. Arrays and indices are in the order
 of the array, slice first: (k, i, j). In the first:
@@ -48,6 +48,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ctspine1k.catalog.dataset import Kind
 from ctspine1k.errors import ScanTableError
 from ctspine1k.running.disk import atomic_write
 
@@ -55,6 +56,7 @@ __all__ = [
     "SCAN_VERSION",
     "ScanTables",
     "check_target",
+    "file_columns",
     "is_current",
     "read_tables",
     "vertebrae_path",
@@ -127,17 +129,22 @@ class ScanTables:
 
 
 def vertebrae_path(path: Path) -> Path:
-    """Tell where the table of vertebrae is, given that of cases."""
+    """Return where the table of vertebrae is, given that of cases."""
     return path.with_suffix(".vertebrae.parquet")
 
 
-def is_current(row: Mapping[str, Any], image_state: str, mask_state: str) -> bool:
-    """Tell whether a row of the table of cases was measured in files of these states (`Source.state`)."""
-    return (row["image_file"], row["mask_file"]) == (image_state, mask_state)
+def file_columns(states: Mapping[Kind, str]) -> dict[str, str]:
+    """Return the columns of the table of cases that say which files were measured, given their states."""
+    return {f"{kind}_file": state for kind, state in states.items() if f"{kind}_file" in CASES.names}
+
+
+def is_current(row: Mapping[str, Any], states: Mapping[Kind, str]) -> bool:
+    """Return whether a row of the table of cases was measured in files of these states (`Place.state`)."""
+    return all(row[column] == state for column, state in file_columns(states).items())
 
 
 def check_target(path: Path) -> None:
-    """See that a scan may write its tables there.
+    """Check that a scan may write its tables there.
 
     Raises:
         ValueError: the name does not end in ``.parquet``, or is one of a table of vertebrae.

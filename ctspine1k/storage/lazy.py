@@ -14,7 +14,8 @@ import pyarrow as pa
 from datasets.utils import tqdm
 from numpy.typing import DTypeLike, NDArray
 
-from ctspine1k.errors import StoredArrayError, check_choice
+from ctspine1k._messages import check_choice
+from ctspine1k.errors import StoredArrayError
 from ctspine1k.running.threads import usable_threads
 from ctspine1k.storage.chunks import StoredArray
 from ctspine1k.storage.feature import CompactArray, stored_array

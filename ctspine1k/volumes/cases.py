@@ -19,7 +19,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ctspine1k.errors import FileFormatError, GeometryWarning, PairMismatchError, check_choice
+from ctspine1k._messages import check_choice
+from ctspine1k.catalog.ctspine1k import CTSPINE1K
+from ctspine1k.catalog.vocabulary import Vocabulary
+from ctspine1k.errors import FileFormatError, GeometryWarning, PairMismatchError
 from ctspine1k.running.threads import prefetch, usable_threads
 from ctspine1k.volumes.growing import GROWTH, GrowingArray, Growth
 from ctspine1k.volumes.headers import Geometry, VolumeHeader
@@ -86,7 +89,8 @@ def open_case(
     *,
     on_geometry: Literal["raise", "warn"] | None = "warn",
     orientation: str | None = None,
-    label_scheme: LabelScheme = "ctspine1k",
+    label_scheme: LabelScheme | None = None,
+    vocabulary: Vocabulary = CTSPINE1K.vocabulary,
     threads: int = 1,
 ) -> Iterator[CaseReader]:
     """Open the files of one case and read their headers; no voxel is read yet.
@@ -98,6 +102,7 @@ def open_case(
             compared.
         orientation: as of `read_pair`.
         label_scheme: what labels become (`Vocabulary.table`).
+        vocabulary: the labels that there may be.
         threads: if above 1, a second thread inflates the next slices.
 
     Raises:
@@ -107,7 +112,7 @@ def open_case(
     """
     check_choice("on_geometry", on_geometry, ("raise", "warn"))
     check_orientation(orientation)
-    table = label_table(label_scheme)
+    table = label_table(label_scheme or vocabulary.schemes[0])
     with contextlib.ExitStack() as stack:
         image_reader = VolumeReader(stack.enter_context(open_nifti(image)))
         mask_reader = None if mask is None else VolumeReader(stack.enter_context(open_nifti(mask)))

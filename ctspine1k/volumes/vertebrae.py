@@ -44,22 +44,17 @@ array([ 0, 32, 31])
 
 from __future__ import annotations
 
-import csv
-import functools
-import operator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from ctspine1k.catalog.ctspine1k import CTSPINE1K
+from ctspine1k.catalog.vocabulary import REGIONS, LabelScheme, Vertebra
 
-from ctspine1k.errors import check_choice
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from ctspine1k.volumes.relabel import Others
 
 __all__ = [
-    "BACKGROUND",
-    "LABEL_SCHEMES",
-    "MAX_LABEL",
     "REGIONS",
     "LabelScheme",
     "Vertebra",
@@ -67,83 +62,45 @@ __all__ = [
     "from_totalsegmentator",
     "from_verse",
     "label",
-    "label_table",
     "name",
     "region",
     "to_totalsegmentator",
     "to_verse",
 ]
 
-BACKGROUND = 0
-
-#: Highest label: L6.
-MAX_LABEL = 25
-
-#: From the head downwards; in the label scheme "region" they are 1, 2 and 3.
-REGIONS = ("cervical", "thoracic", "lumbar")
-
-#: What segmentations may hold: labels as they are, regions as 1-3, 1 for every vertebra, or VerSe's numbers.
-LabelScheme: TypeAlias = Literal["ctspine1k", "region", "binary", "verse"]
-LABEL_SCHEMES: tuple[LabelScheme, ...] = get_args(LabelScheme)
-
-_Others: TypeAlias = Literal["raise", "background"]
+_VOCABULARY = CTSPINE1K.vocabulary
 
 
-@dataclass(frozen=True)
-class Vertebra:
-    """One vertebra, and its numbers."""
-
-    label: int  #: 1 to 25
-    name: str  #: such as "T12"
-    region: str  #: one of `REGIONS`
-    verse: int  #: its label in VerSe
-    totalsegmentator: int | None  #: its label in TotalSegmentator's task "total", version 2; L6 has none
-    volumes: int  #: of CTSpine1K that hold it
-
-
-@functools.cache
 def all_vertebrae() -> tuple[Vertebra, ...]:
-    """Give all 25, from C1 to L6."""
-    facts = Path(__file__).parents[1] / "catalog/facts/vertebrae.csv"
-    with facts.open(encoding="utf-8", newline="") as file:
-        return tuple(
-            Vertebra(
-                int(row["label"]),
-                row["name"],
-                row["region"],
-                int(row["verse"]),
-                int(row["totalsegmentator"]) if row["totalsegmentator"] else None,
-                int(row["volumes"]),
-            )
-            for row in csv.DictReader(file)
-        )
+    """Return all 25, from C1 to L6."""
+    return _VOCABULARY.vertebrae
 
 
 def name(label: int) -> str:
-    """Name the vertebra of a label, such as "L6" for 25.
+    """Return the name of a label's vertebra, such as "L6" for 25.
 
     Raises:
         ValueError: no vertebra has that label.
     """
-    return _vertebra(label).name
+    return _VOCABULARY.name(label)
 
 
 def label(name: str | int) -> int:
-    """Tell the label of a vertebra, such as 25 for "L6", "l6" or "25".
+    """Return the label of a vertebra, such as 25 for "L6", "l6" or "25".
 
     Raises:
         ValueError: there is no such vertebra.
     """
-    return _vertebra(name).label
+    return _VOCABULARY.label(name)
 
 
 def region(vertebra: str | int) -> str:
-    """Tell the region of a vertebra, given by name or label: one of `REGIONS`.
+    """Return the region of a vertebra, given by name or label: one of `REGIONS`.
 
     Raises:
         ValueError: there is no such vertebra.
     """
-    return _vertebra(vertebra).region
+    return _VOCABULARY.region(vertebra)
 
 
 def to_verse(labels: ArrayLike) -> NDArray[Any]:
@@ -156,12 +113,12 @@ def to_verse(labels: ArrayLike) -> NDArray[Any]:
         An array of the same shape; of the same integer type, where an array was given.
 
     Raises:
-        ValueError: a value that is no label, by number.
+        ValueError: a value that is not a label, by number.
     """
     return _mapped(labels, {v.label: v.verse for v in all_vertebrae()}, "VerSe", "raise")
 
 
-def from_verse(labels: ArrayLike, *, others: _Others = "raise") -> NDArray[Any]:
+def from_verse(labels: ArrayLike, *, others: Others = "raise") -> NDArray[Any]:
     """Turn VerSe's labels into those of CTSpine1K.
 
     Args:
@@ -175,7 +132,7 @@ def from_verse(labels: ArrayLike, *, others: _Others = "raise") -> NDArray[Any]:
     return _mapped(labels, {v.verse: v.label for v in all_vertebrae()}, "CTSpine1K", others)
 
 
-def to_totalsegmentator(labels: ArrayLike, *, others: _Others = "raise") -> NDArray[Any]:
+def to_totalsegmentator(labels: ArrayLike, *, others: Others = "raise") -> NDArray[Any]:
     """Turn labels into those of TotalSegmentator's task "total", version 2: C1 is 50, L5 is 27.
 
     Args:
@@ -188,7 +145,7 @@ def to_totalsegmentator(labels: ArrayLike, *, others: _Others = "raise") -> NDAr
     return _mapped(labels, _totalsegmentator(), "TotalSegmentator v2", others)
 
 
-def from_totalsegmentator(labels: ArrayLike, *, others: _Others = "raise") -> NDArray[Any]:
+def from_totalsegmentator(labels: ArrayLike, *, others: Others = "raise") -> NDArray[Any]:
     """Turn labels of TotalSegmentator's task "total", version 2, into those of CTSpine1K.
 
     Args:
@@ -203,56 +160,23 @@ def from_totalsegmentator(labels: ArrayLike, *, others: _Others = "raise") -> ND
     return _mapped(labels, back, "CTSpine1K", others)
 
 
-def label_table(scheme: LabelScheme) -> NDArray[np.uint8] | None:
-    """Tell what each label, 0 to 25, becomes in a scheme; None if each stays what it is.
-
-    Raises:
-        ValueError: there is no such scheme.
-    """
-    check_choice("label_scheme", scheme, LABEL_SCHEMES)
-    values = {
-        "ctspine1k": [v.label for v in all_vertebrae()],
-        "region": [1 + REGIONS.index(v.region) for v in all_vertebrae()],
-        "binary": [1 for _ in all_vertebrae()],
-        "verse": [v.verse for v in all_vertebrae()],
-    }[scheme]
-    table = np.array([BACKGROUND, *values], np.uint8)
-    return None if np.array_equal(table, np.arange(len(table))) else table
-
-
-def _vertebra(which: str | int) -> Vertebra:
-    if isinstance(which, str) and not which.strip().isdecimal():
-        found = [v for v in all_vertebrae() if v.name == which.strip().upper()]
-    else:
-        number = int(which) if isinstance(which, str) else operator.index(which)
-        found = [v for v in all_vertebrae() if v.label == number]
-    if not found:
-        raise ValueError(
-            f"no vertebra {which!r}: expected C1 to C7, T1 to T12 or L1 to L6, or a label from 1 to "
-            f"{MAX_LABEL}"
-        )
-    return found[0]
-
-
 def _totalsegmentator() -> dict[int, int]:
     return {v.label: v.totalsegmentator for v in all_vertebrae() if v.totalsegmentator is not None}
 
 
-def _mapped(labels: ArrayLike, mapping: dict[int, int], target: str, others: _Others) -> NDArray[Any]:
-    check_choice("others", others, ("raise", "background"))
-    values = np.asarray(labels)
-    if values.dtype.kind not in "iu":
-        raise ValueError(f"labels: expected whole numbers in an integer type, found {values.dtype}")
-    end = max(mapping) + 1
-    table = np.full(end + 1, -1, np.int16)  # the last place is for all that lies beyond
-    table[[BACKGROUND, *mapping]] = [BACKGROUND, *mapping.values()]
-    mapped = np.asarray(table[np.where((values >= 0) & (values < end), values, end)])
-    is_strange = mapped < 0
-    if others == "raise" and is_strange.any():
-        strange = ", ".join(map(str, np.unique(values[is_strange]).tolist()))
-        raise ValueError(
-            f"labels: expected those with a counterpart in {target}, found {strange}. "
-            'Take them out first, or, where it is offered, pass others="background".'
-        )
-    mapped[is_strange] = BACKGROUND
-    return mapped.astype(values.dtype)
+def _mapped(labels: ArrayLike, mapping: dict[int, int], target: str, others: Others) -> NDArray[Any]:
+    from ctspine1k.volumes.relabel import map_labels  # NumPy, which names do without
+
+    return map_labels(labels, mapping, target, others)
+
+
+# Until readers, measures and pictures take a vocabulary.
+BACKGROUND = 0
+MAX_LABEL = _VOCABULARY.max_label
+
+
+def label_table(scheme: str) -> Any:
+    """Return what each label becomes in a scheme."""
+    from ctspine1k.volumes.relabel import label_table as table_of
+
+    return table_of(_VOCABULARY, scheme)

@@ -1,0 +1,33 @@
+"""Wording that messages share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+__all__ = ["check_choice", "shortened", "size_text"]
+
+Choice = TypeVar("Choice", bound="str | None")
+
+
+def size_text(count: int) -> str:
+    """Return a number of bytes in GB, or in MB if it is less than 0.1 GB."""
+    return f"{count / 1e9:,.2f} GB" if count >= 1e8 else f"{count / 1e6:,.2f} MB"
+
+
+def shortened(names: Iterable[object], limit: int = 10) -> str:
+    """Join names for a message: the first ``limit``, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(map(str, names[:limit])) + more
+
+
+def check_choice(name: str, value: Choice, allowed: Sequence[str]) -> Choice:
+    """Return ``value`` if it is None or allowed.
+
+    Raises:
+        ValueError: it is neither; the message names what is allowed.
+    """
+    if value is not None and value not in allowed:
+        raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, allowed))}")
+    return value

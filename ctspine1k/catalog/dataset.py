@@ -1,0 +1,77 @@
+"""What is particular to one data set, as a value: each has a module of its own beside this one.
+
+To add a data set, write such a module and name it in `ctspine1k.catalog.registry`; nothing else in the code
+asks which data set it is. ``tests/catalog/test_datasets.py`` holds what all of them must do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from ctspine1k.catalog.cases import Case, Catalog, Facet
+from ctspine1k.catalog.vocabulary import Vocabulary
+
+__all__ = ["KINDS", "DataSet", "Kind", "Licence", "Misplaced"]
+
+#: What a file of a case holds: the CT, its label map, or points such as the centres of vertebrae.
+Kind: TypeAlias = Literal["image", "mask", "points"]
+KINDS: tuple[Kind, ...] = ("image", "mask", "points")
+
+#: A file that lies in a folder of another source, split or kind: what was expected, and what was found.
+Misplaced: TypeAlias = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Licence:
+    """Under what terms the data may be used."""
+
+    name: str
+    terms: str  #: what it asks for, in words
+    hub_name: str  #: as a card on the Hub writes it
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One data set: its names, cases, files, labels and texts. Holds no data."""
+
+    name: str  #: as `ctspine1k.open_collection` and ``--collection`` have it
+    title: str  #: for people
+    description: str  #: one sentence
+    homepage: str
+    repo_id: str | None  #: the Hub repo (dataset) that holds the published files, if one does
+    kinds: tuple[Kind, ...]  #: of the files that each case must have
+    splits: tuple[str, ...]  #: in order
+    facets: tuple[Facet, ...]  #: what cases can be selected by
+    vocabulary: Vocabulary
+    image_size: tuple[int, int] | None  #: voxels of a slice that dense rows promise; None if slices differ
+    suffixes: tuple[str, ...]  #: with which the name of an image or a mask ends
+    licence: Licence
+    credit: str  #: whom to name, for the card of an export
+    known_by: Mapping[str, tuple[str, ...]]  #: for a check, the kinds of known issues that it would find
+
+    #: Read the cases of a split file, or those of the data set's own if it is None.
+    read_cases: Callable[[Path | None], Catalog]
+
+    #: Return what a file of this name may be, as case id and kind, the likeliest first; nothing if it is not
+    #: a file of the data set. The name is without folders.
+    parse_name: Callable[[str], Sequence[tuple[str, Kind]]]
+
+    #: Return the path of a case's file in the published layout.
+    file_name: Callable[[Case, Kind], str]
+
+    #: List in what the folders of a file contradict its case and kind, given its path in the place.
+    misplaced: Callable[[str, Case, Kind], Iterable[Misplaced]]
+
+    #: List the labels of a case that its catalogue does not explain, as check, expected and found.
+    odd_labels: Callable[[Case, Sequence[int]], Iterable[tuple[str, str, str]]]
+
+    #: Return the BibTeX entries: of the data set, then of what it was made from.
+    citations: Callable[[], list[str]]
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """Names of what is known of each case, in the order of its tables."""
+        return self.read_cases(None).facts

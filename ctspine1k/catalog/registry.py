@@ -1,0 +1,67 @@
+"""The data sets that there are, by name."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from typing import cast
+
+from ctspine1k._messages import check_choice
+from ctspine1k.catalog.cases import Catalog
+from ctspine1k.catalog.dataset import DataSet
+
+__all__ = ["DEFAULT", "data_set", "load_catalog", "names", "register"]
+
+#: The data set that is meant where none is named.
+DEFAULT = "ctspine1k"
+
+#: Module and name of each data set of this package: imported when it is first asked for.
+_BUILT_IN = {"ctspine1k": ("ctspine1k.catalog.ctspine1k", "CTSPINE1K")}
+
+_registered: dict[str, DataSet] = {}
+
+
+def names() -> tuple[str, ...]:
+    """List the names of all data sets."""
+    return (*_BUILT_IN, *_registered)
+
+
+def data_set(name: str = DEFAULT) -> DataSet:
+    """Return a data set by its name.
+
+    Raises:
+        ValueError: there is none of that name; the message names those that there are.
+    """
+    check_choice("collection", name, names())
+    if name in _registered:
+        return _registered[name]
+    module, constant = _BUILT_IN[name]
+    return cast("DataSet", getattr(importlib.import_module(module), constant))
+
+
+def register(added: DataSet) -> None:
+    """Make a data set of your own known by its name, in this process.
+
+    Raises:
+        ValueError: this package has one of that name.
+    """
+    if added.name in _BUILT_IN:
+        raise ValueError(f"collection={added.name!r}: expected a name that no data set has yet")
+    _registered[added.name] = added
+
+
+def load_catalog(collection: str = DEFAULT, *, split_file: str | os.PathLike[str] | None = None) -> Catalog:
+    """Load the cases of a data set, in the order of its split file.
+
+    Args:
+        collection: the data set's name.
+        split_file: another assignment in the format of the data set's own. What is known of its cases
+            holds there, too; any other name is a case of your own, of which nothing is known.
+
+    Raises:
+        ValueError: there is no such data set.
+        SplitFileError: the file is not of that format; the message says line and text.
+        FileNotFoundError: there is no file at ``split_file``.
+    """
+    return data_set(collection).read_cases(None if split_file is None else Path(split_file).expanduser())

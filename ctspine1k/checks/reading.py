@@ -1,0 +1,100 @@
+"""One case read to its end and measured, in whatever process; and many of them."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from ctspine1k.catalog.dataset import Kind
+from ctspine1k.catalog.vocabulary import Vocabulary
+from ctspine1k.checks.measure import CaseMeasures, measure
+from ctspine1k.errors import CaseError, ChecksumError, PairMismatchError, UnreadableFileError
+from ctspine1k.files.places import Place
+from ctspine1k.files.raw import CaseFiles
+from ctspine1k.files.selection import Selection
+from ctspine1k.files.transfer import fetch_case, quiet_hub, reading_case
+from ctspine1k.running.executors import Executor
+from ctspine1k.running.progress import progress_bar
+from ctspine1k.running.threads import usable_threads
+from ctspine1k.volumes.cases import check_file, open_case
+
+__all__ = ["ScannedCase", "read_cases"]
+
+
+@dataclass(frozen=True)
+class ScannedCase:
+    """The result of one case: its measures, or why its files cannot be used."""
+
+    files: CaseFiles
+    states: dict[Kind, str]  #: of the files, as they were before they were read
+    measures: CaseMeasures | None
+    problems: tuple[CaseError | ChecksumError, ...] = ()  #: one per file at most; none if there are measures
+    geometry_mismatch: PairMismatchError | None = None  #: what the two headers disagree on
+
+
+def read_cases(
+    selection: Selection, files: Sequence[CaseFiles], workers: Executor
+) -> Generator[ScannedCase, None, None]:
+    """Measure cases and yield each when it is done, with a progress bar where there is a terminal.
+
+    Raises:
+        WorkerError: a worker process died, or the scheduler is lost.
+        HubError: the Hub cannot be reached.
+    """
+    place = selection.place
+    place.prepare([file for one in files for file in one.files.values()])
+    work = partial(_scan_case, place, selection.data_set.vocabulary)
+    names = [f"scan/{one.case.case_id}" for one in files]
+    with (
+        quiet_hub(),
+        workers.ready() as run,
+        closing(run(work, files, names)) as scanned,
+        progress_bar("Scanning", len(files), "case") as bar,
+    ):
+        for one in scanned:
+            bar.update()
+            yield one
+
+
+def _scan_case(place: Place, vocabulary: Vocabulary, files: CaseFiles) -> ScannedCase:
+    """Measure one case, in whatever process."""
+    try:
+        with reading_case(files):
+            # Before they are read: a file that is replaced meanwhile must not pass for what was measured.
+            states = {kind: place.state(file) for kind, file in files.files.items()}
+    except UnreadableFileError as error:
+        return ScannedCase(files, dict.fromkeys(files.files, ""), None, (error,))
+    try:
+        paths = fetch_case(place, files)
+    except (ChecksumError, UnreadableFileError) as error:
+        return ScannedCase(files, states, None, (error,))
+    try:
+        with (
+            reading_case(files),
+            open_case(
+                paths["image"],
+                paths["mask"],
+                on_geometry=None,
+                vocabulary=vocabulary,
+                threads=usable_threads(),
+            ) as case,
+        ):
+            return ScannedCase(files, states, measure(case), geometry_mismatch=case.geometry_mismatch())
+    except CaseError as error:
+        return ScannedCase(files, states, None, tuple(_all_problems(error, files, paths)))
+
+
+def _all_problems(seen: CaseError, files: CaseFiles, paths: dict[Kind, Path]) -> list[CaseError]:
+    """List what is wrong with each file: the other may be damaged, too, and this one in another way."""
+    problems = [] if isinstance(seen, UnreadableFileError) else [seen]
+    for path in paths.values():
+        try:
+            with reading_case(files):
+                check_file(path)
+        except CaseError as error:
+            if error.file not in {problem.file for problem in problems}:
+                problems.append(error)
+    return problems or [seen]

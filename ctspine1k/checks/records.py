@@ -1,0 +1,196 @@
+"""What was measured, kept between runs: the tables of a scan, and a journal of what is not in them yet."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ctspine1k.catalog.cases import Case, Catalog
+from ctspine1k.catalog.vocabulary import Vocabulary
+from ctspine1k.checks.measure import CaseMeasures, VertebraMeasures
+from ctspine1k.checks.reading import ScannedCase
+from ctspine1k.errors import BusyError, CTSpine1KWarning, ScanTableError
+from ctspine1k.files.raw import CaseFiles
+from ctspine1k.running.disk import exclusive_lock
+from ctspine1k.scans.tables import (
+    SCAN_VERSION,
+    ScanTables,
+    check_target,
+    file_columns,
+    is_current,
+    read_tables,
+    write_tables,
+)
+
+__all__ = ["Records", "measures_of", "own_records", "record_of", "records_if_possible"]
+
+#: A row of the table of cases, the rows of that of vertebrae, and the version of both.
+Record: TypeAlias = "dict[str, Any]"
+
+#: What the table of cases has of the catalog.
+_FACTS = ("case_id", "split", "index", "source", "special_case")
+
+
+class Records:
+    """What is known of cases by earlier runs, and what is noted by this one.
+
+    Each case that is done is noted at once, in a hidden file beside the tables: a run that was stopped loses
+    nothing.
+    """
+
+    def __init__(self, path: Path, *, is_kept: bool = True) -> None:
+        self._path, self._is_kept = path, is_kept
+        self._journal = path.with_name(f".{path.name}.partial")
+        recorded, noted = _recorded(path), _noted(self._journal)
+        self._known = {**recorded, **noted}
+        self._unnoted = [recorded[case_id] for case_id in recorded.keys() - noted.keys()]
+
+    def current(self, files: CaseFiles) -> Record | None:
+        """Return what is known of these files as they are now; None if they have to be read (again).
+
+        A case that could not be used is read again: what was in the way may be gone, such as a disk's fault.
+        """
+        record = self._known.get(files.case.case_id)
+        if record is None or record["case"]["problem"] is not None:
+            return None
+        if not is_current(record["case"], files.states):
+            return None
+        record["case"] |= _facts(files.case)  # they may be of another split file
+        return record
+
+    def drop(self, case_id: str) -> None:
+        """Forget a case whose files are gone."""
+        self._known.pop(case_id, None)
+
+    def note(self, record: Record) -> None:
+        """Keep what was measured of a case."""
+        self._known[record["case"]["case_id"]] = record
+        if not self._is_kept:
+            return
+        # What the tables hold, too: they are replaced one after the other, and a stop in between spoils both.
+        records, self._unnoted = [*self._unnoted, record], []
+        self._append(records)
+
+    def write(self, catalog: Catalog) -> None:
+        """Write the tables: the cases in the order of the catalog, then those of other split files."""
+        if not self._is_kept:
+            return
+        self._append(self._unnoted)
+        ordered = [self._known.pop(case.case_id) for case in catalog if case.case_id in self._known]
+        records = [*ordered, *self._known.values()]
+        self._known = {record["case"]["case_id"]: record for record in records}
+        rows = [row for record in records for row in record["vertebrae"]]
+        write_tables(self._path, ScanTables([record["case"] for record in records], rows))
+        self._journal.unlink(missing_ok=True)
+
+    def problems(self, files: Iterable[CaseFiles]) -> dict[str, str]:
+        """Return why cases cannot be used, by their id."""
+        found = {one.case.case_id: self._known[one.case.case_id]["case"]["problem"] for one in files}
+        return {case_id: problem for case_id, problem in found.items() if problem}
+
+    def _append(self, records: Iterable[Record]) -> None:
+        with self._journal.open("a", encoding="utf-8") as notes:
+            for record in records:
+                # The line break first: the last line of a run that was stopped may lack its end.
+                notes.write("\n" + json.dumps(record))
+
+
+@contextlib.contextmanager
+def own_records(path: Path) -> Iterator[Records]:
+    """Open the records whose table of cases is at ``path``, for this process alone.
+
+    Raises:
+        ValueError: the name is not one of such a table.
+        ScanTableError: there is something that no scan wrote.
+        BusyError: another process is writing there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with exclusive_lock(path):
+        check_target(path)
+        yield Records(path)
+
+
+@contextlib.contextmanager
+def records_if_possible(path: Path) -> Iterator[Records]:
+    """Open the records as `own_records` does; where that cannot be done, warn, and keep nothing."""
+    with contextlib.ExitStack() as stack:
+        try:
+            records = stack.enter_context(own_records(path))
+        except (BusyError, OSError, ScanTableError) as error:
+            text = f"what is measured is not kept for another run: {error}"
+            warnings.warn(text, CTSpine1KWarning, stacklevel=4)
+            records = Records(path, is_kept=False)
+        yield records
+
+
+def record_of(scanned: ScannedCase, vocabulary: Vocabulary) -> Record:
+    """Turn the result of a case into a row of the table of cases, and rows of that of vertebrae."""
+    case, mismatch = scanned.files.case, scanned.geometry_mismatch
+    row: dict[str, Any] = {
+        **_facts(case),
+        **file_columns(scanned.states),
+        "geometry_problem": None if mismatch is None else str(mismatch),
+        "problem": " ".join(map(str, scanned.problems)) or None,
+    }
+    if scanned.measures is None:
+        return {"version": SCAN_VERSION, "case": row, "vertebrae": []}
+    measures = asdict(scanned.measures)
+    vertebrae = []
+    for own in measures.pop("vertebrae"):
+        vertebra = vocabulary.vertebra(own["label"])
+        names = {"case_id": case.case_id, "vertebra": vertebra.name, "region": vertebra.region}
+        vertebrae.append({**names, **own})
+    row |= measures
+    row["labels"] = [vertebra["label"] for vertebra in vertebrae]
+    row["vertebrae"] = [vertebra["vertebra"] for vertebra in vertebrae]
+    return {"version": SCAN_VERSION, "case": row, "vertebrae": vertebrae}
+
+
+def measures_of(record: Record) -> CaseMeasures:
+    """Return the measures that a record was made of."""
+
+    def fields(kind: type[Any], row: dict[str, Any]) -> dict[str, Any]:
+        return {name: _as_tuples(row[name]) for name in kind.__dataclass_fields__ if name != "vertebrae"}
+
+    vertebrae = tuple(VertebraMeasures(**fields(VertebraMeasures, row)) for row in record["vertebrae"])
+    return CaseMeasures(**fields(CaseMeasures, record["case"]), vertebrae=vertebrae)
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _facts(case: Case) -> dict[str, Any]:
+    row = case.row()
+    return {name: row.get(name) for name in _FACTS}
+
+
+def _recorded(path: Path) -> dict[str, Record]:
+    """Return what earlier tables hold, by case id: nothing where there are none that can be used."""
+    try:
+        tables = read_tables(path)
+    except ScanTableError:
+        return {}
+    records: dict[str, Record] = {
+        row["case_id"]: {"version": SCAN_VERSION, "case": dict(row), "vertebrae": []} for row in tables.cases
+    }
+    for row in tables.vertebrae:
+        records[row["case_id"]]["vertebrae"].append(dict(row))
+    return records
+
+
+def _noted(journal: Path) -> dict[str, Record]:
+    """Return what a run that was stopped had done, by case id."""
+    records = {}
+    text = journal.read_bytes().decode(errors="replace") if journal.exists() else ""
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, LookupError, TypeError):  # the line that it was writing
+            record = json.loads(line)
+            if record["version"] == SCAN_VERSION:
+                records[record["case"]["case_id"]] = record
+    return records

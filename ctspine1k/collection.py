@@ -1,0 +1,490 @@
+"""The front door: cases of a data set and where their files are, with all that can be done with them.
+
+::
+
+    spine = ctspine1k.open_collection(data_dir="raw")     # without data_dir: from the Hub
+    train = spine.where(split="train", exclude_issues="reported")
+    train.load("3d", storage="compact")
+    train.scan()
+    train.export_parquet("out")
+
+Each verb is a few lines that call one function of one room, which is imported then.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from ctspine1k._messages import check_choice
+from ctspine1k.catalog.cases import Case, Catalog
+from ctspine1k.catalog.dataset import DataSet, Kind
+from ctspine1k.catalog.registry import DEFAULT
+from ctspine1k.errors import SkippedCasesWarning
+from ctspine1k.files.places import Place
+from ctspine1k.files.raw import RawFile
+from ctspine1k.files.selection import Look, OnMissing, Selection, selected_files
+from ctspine1k.scans.selecting import open_selection, select
+
+if TYPE_CHECKING:
+    import datasets
+    from typing_extensions import Unpack
+
+    from ctspine1k.checks.scan import ScanReport
+    from ctspine1k.checks.verify import Report
+    from ctspine1k.exports.parquet import ExportKeywords, ExportReport
+    from ctspine1k.rows.load import LoadOptions, Split
+
+__all__ = ["Collection", "download_files", "list_files", "open_collection"]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Cases of a data set, in its order, and where their files are.
+
+    It holds no listing: each verb looks at the place when it is called, and sees what is there then.
+    """
+
+    data_set: DataSet
+    catalog: Catalog  #: all cases of the split file
+    cases: Catalog  #: those selected
+    place: Place  #: a folder or a Hub repo
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __iter__(self) -> Iterator[Case]:
+        return iter(self.cases)
+
+    def __contains__(self, case_id: object) -> bool:
+        return case_id in self.cases
+
+    def __getitem__(self, case_id: str) -> Case:
+        """Return a case by its id.
+
+        Raises:
+            UnknownCaseError: there is none of that id; the message names similar ones.
+        """
+        return self.cases[case_id]
+
+    def __repr__(self) -> str:
+        return f"Collection({self.data_set.title}, {len(self):,} cases, {self.place.describe()})"
+
+    def where(
+        self,
+        *,
+        has_vertebrae: str | Sequence[str] | None = None,
+        scan: str | os.PathLike[str] | None = None,
+        **criteria: str | None,
+    ) -> Collection:
+        """Keep the cases that meet all criteria, in the same order.
+
+        Args:
+            has_vertebrae: names of vertebrae that a case must contain, all of them, as a scan has found.
+                Cases without files, or with files that cannot be used, are kept: whoever reads them says so.
+            scan: the scan's table of cases; None for ``cases.parquet`` in the folder, or, for the Hub, in the
+                working directory.
+            criteria: facets of the data set, such as ``split="train"``; as of `Catalog.where`.
+
+        Raises:
+            ValueError, TypeError: a value that cannot match, or no such facet.
+            ScanTableError: there is no such table, or it has not seen files that are there.
+        """
+        chosen = select(self._selection(), has_vertebrae=has_vertebrae, scan=scan, **criteria)
+        return replace(self, cases=chosen.cases)
+
+    def select(self, cases: str | Case | Iterable[str | Case]) -> Collection:
+        """Keep the cases named, by id or as `Case`, in the same order.
+
+        Raises:
+            UnknownCaseError: a case that is not here.
+        """
+        return replace(self, cases=self.cases.select(cases))
+
+    @overload
+    def load(
+        self,
+        name: str = ...,
+        *,
+        split: None = ...,
+        streaming: Literal[False] = ...,
+        **options: Unpack[LoadOptions],
+    ) -> datasets.DatasetDict: ...
+    @overload
+    def load(
+        self,
+        name: str = ...,
+        *,
+        split: Split,
+        streaming: Literal[False] = ...,
+        **options: Unpack[LoadOptions],
+    ) -> datasets.Dataset: ...
+    @overload
+    def load(
+        self,
+        name: str = ...,
+        *,
+        split: Sequence[Split],
+        streaming: Literal[False] = ...,
+        **options: Unpack[LoadOptions],
+    ) -> list[datasets.Dataset]: ...
+    @overload
+    def load(
+        self, name: str = ..., *, split: None = ..., streaming: Literal[True], **options: Unpack[LoadOptions]
+    ) -> datasets.IterableDatasetDict: ...
+    @overload
+    def load(
+        self, name: str = ..., *, split: Split, streaming: Literal[True], **options: Unpack[LoadOptions]
+    ) -> datasets.IterableDataset: ...
+    @overload
+    def load(
+        self,
+        name: str = ...,
+        *,
+        split: Sequence[Split],
+        streaming: Literal[True],
+        **options: Unpack[LoadOptions],
+    ) -> list[datasets.IterableDataset]: ...
+    def load(
+        self,
+        name: str = "3d",
+        *,
+        split: Split | Sequence[Split] | None = None,
+        streaming: bool = False,
+        **options: Unpack[LoadOptions],
+    ) -> Any:
+        """Load rows: arguments, result and errors as of `load_dataset`.
+
+        With ``split=None`` the result has all splits of the cases.
+        """
+        from ctspine1k.rows.load import load
+
+        return load(self._selection(), name, split=split, streaming=streaming, **options)
+
+    def files(self, kind: Kind | None = None) -> list[RawFile]:
+        """List the raw files of the cases, without reading any.
+
+        Args:
+            kind: "image" or "mask"; None for all.
+
+        Returns:
+            The files that are there, in the order of cases, image before mask. Offline
+            (``HF_HUB_OFFLINE=1``) these are the files in the Hub's local cache.
+
+        Raises:
+            ValueError: a kind that the data set has not.
+            AmbiguousFilesError: several files for one image or mask.
+            HubError: the Hub cannot be reached, or has no such repo or revision.
+        """
+        return selected_files(self._selection(), kind)[0]
+
+    def download(self, kind: Kind | None = None, *, on_missing: OnMissing = "raise") -> list[Path]:
+        """Download raw files to the Hub's local cache and check them; what is there is not fetched again.
+
+        A transfer that breaks off resumes where it stopped, at the next call at the latest. Size and sha256
+        of each file are compared with the Hub's record, also where it was in the cache before.
+
+        Args:
+            kind: "image" or "mask"; None for all.
+            on_missing: "raise" if a file is not there, or "skip" it with a warning.
+
+        Returns:
+            Local paths, in the order of `files`. Do not write to them: they are the cache's own.
+
+        Raises:
+            MissingFilesError: a file is not there, and ``on_missing`` is "raise".
+            NoSpaceError: they do not fit on the disk.
+            ChecksumError: a file differs from the Hub's record.
+            HubError: the Hub cannot be reached, or has no such repo or revision.
+        """
+        from ctspine1k.files.transfer import download
+
+        check_choice("on_missing", on_missing, ("raise", "skip"))
+        selection = self._selection()
+        files, missing = selected_files(selection, kind)
+        if missing:
+            if on_missing == "raise":
+                raise missing
+            _warn(missing.summary)
+        return download(selection.place, files)
+
+    def scan(
+        self,
+        out: str | os.PathLike[str] | None = None,
+        *,
+        num_proc: int = 1,
+        scheduler: str | None = None,
+        on_missing: OnMissing = "raise",
+    ) -> ScanReport:
+        """Measure every case and vertebra, and write two tables (`ctspine1k.scans.tables` lists their columns).
+
+        A case whose files cannot be used has a row that says why. A scan that was stopped resumes where it
+        was, and a table that is there is brought up to date: it then holds the cases selected and those that
+        it held.
+
+        Args:
+            out: the table of cases; that of vertebrae is ``NAME.vertebrae.parquet`` beside it. None for
+                ``cases.parquet`` in the folder, or, for the Hub, in the working directory.
+            num_proc: processes that measure; each needs up to 0.4 GB. More than one start Python again, so a
+                script needs ``if __name__ == "__main__":``.
+            scheduler: the address of a Dask scheduler, such as "tcp://node1:8786", or its scheduler file: its
+                workers measure, instead of processes of this machine.
+            on_missing: what to do about cases without raw files: "raise" an error, or "skip" them with a
+                warning.
+
+        Raises:
+            ValueError: an argument that is not allowed.
+            MissingFilesError: cases have no raw files, and ``on_missing`` is "raise" or none has.
+            ScanTableError: there is a file at ``out`` that no scan wrote.
+            BusyError: another process is writing there.
+            MissingPackageError: SciPy, or for a scheduler Dask, is not installed.
+            WorkerError: a worker process died, or the scheduler is lost; what is done is kept.
+            HubError: the Hub cannot be reached; what is done is kept.
+        """
+        from ctspine1k.checks.scan import scan
+
+        options: dict[str, Any] = {"num_proc": num_proc, "scheduler": scheduler, "on_missing": on_missing}
+        return scan(self._selection(), None if out is None else Path(out), **options)
+
+    def verify(
+        self,
+        scan: str | os.PathLike[str] | None = None,
+        *,
+        reread: bool = False,
+        num_proc: int = 1,
+        scheduler: str | None = None,
+    ) -> Report:
+        """Check the raw files: all of `ctspine1k.checks.verify.CHECKS`.
+
+        Every file is read to its end, but those that a scan has read and that have not changed since; what is
+        measured is kept as a scan keeps it.
+
+        Args:
+            scan: the scan's table of cases; None for ``cases.parquet`` in the folder, or, for the Hub, in the
+                working directory. Where it cannot be written, a warning says so, and nothing is kept.
+            reread: read every file again, whatever a scan has found.
+            num_proc: processes that read; each needs up to 0.4 GB. More than one start Python again, so a
+                script needs ``if __name__ == "__main__":``.
+            scheduler: the address of a Dask scheduler, or its scheduler file: its workers read, instead of
+                processes of this machine.
+
+        Raises:
+            ValueError: an argument that is not allowed, or no case is selected.
+            MissingPackageError: SciPy, or for a scheduler Dask, is not installed.
+            WorkerError: a worker process died, or the scheduler is lost.
+            HubError: the Hub cannot be reached.
+        """
+        from ctspine1k.checks.verify import verify
+
+        options: dict[str, Any] = {"reread": reread, "num_proc": num_proc, "scheduler": scheduler}
+        return verify(self._selection(), None if scan is None else Path(scan), **options)
+
+    def preview(self, out: str | os.PathLike[str] | None = None, *, sheet: bool = False) -> list[Path]:
+        """Draw cases with their labels, and return the paths of the pictures.
+
+        Of several cases, those that cannot be drawn are left out with a warning.
+
+        Args:
+            out: the picture, or for several their folder; None for CASE.png, "previews" or "sheet.png".
+            sheet: draw all cases into one picture.
+
+        Raises:
+            ValueError: ``out`` is one picture, where there are several; or of a kind that cannot be drawn.
+            MissingFilesError: no case has image and mask.
+            NothingLeftError: of several cases none can be drawn.
+            CaseError, ChecksumError: the only case cannot be used.
+            HubError: the Hub cannot be reached.
+            NoSpaceError: a disk is full.
+            MissingPackageError: pictures need ``ctspine1k[preview]``.
+        """
+        from ctspine1k.pictures.previews import draw_cases
+
+        return list(draw_cases(self._selection(), None if out is None else Path(out), sheet=sheet))
+
+    def export_parquet(
+        self,
+        out: str | os.PathLike[str],
+        *,
+        config: Literal["3d", "2d", "all"] = "all",
+        num_proc: int = 1,
+        scheduler: str | None = None,
+        verify: bool = False,
+        **options: Unpack[ExportKeywords],
+    ) -> ExportReport:
+        """Write the rows of `load` as Parquet shards, with a card, a table of cases and a manifest.
+
+        An export that was stopped, however it was, resumes where it was: shards that are there are kept,
+        unless their options, the raw files or their own bytes have changed. The same selection gives the same
+        bytes.
+
+        Args:
+            out: a folder, or an fsspec URL such as "s3://bucket/folder"; how to log in there is for fsspec's
+                configuration. It holds this export alone.
+            config: "3d", one row per case, "2d", one row per axial slice, or "all" for both.
+            num_proc: processes that make shards; each needs up to 9 GB for "3d", and 0.5 GB for "2d". More
+                than one start Python again, so a script needs ``if __name__ == "__main__":``.
+            scheduler: the address of a Dask scheduler, such as "tcp://node1:8786", or its scheduler file: its
+                workers make the shards, instead of processes of this machine.
+            verify: read all shards that are there, and make those again whose bytes are not what they were.
+            options: ``image_size``, ``orientation``, ``label_scheme``, ``geometry``, ``on_missing``,
+                ``on_error`` and ``on_geometry`` as of `load_dataset` (a case that cannot be used lets its
+                shard fail, and the others are made; if it is skipped, manifest and card name it);
+                ``cases_per_shard``, whole cases in a file, 4 of which make some 600 MB; ``scan``, the table
+                of cases that a scan wrote, whose columns ``cases.parquet`` then has, too.
+
+        Returns:
+            What was done. Where a shard failed, ``ok`` is False, there is no manifest yet, and ``failed``
+            says why: repair the files, or leave them out, and run again.
+
+        Raises:
+            ValueError: an argument that is not allowed.
+            MissingFilesError: cases have no raw files, and ``on_missing`` is "raise" or none has.
+            NothingLeftError: all cases were skipped.
+            OutputError: ``out`` holds something else, or an export of other cases.
+            BusyError: another process is writing there.
+            NoSpaceError: a disk is too small, or full; what is done is kept.
+            HubError: the Hub cannot be reached; what is done is kept.
+            WorkerError: a worker died, or the scheduler is lost; what is done is kept.
+            MissingPackageError: a scheduler needs ``ctspine1k[cluster]``.
+            KeyboardInterrupt: says how much is done, which is kept.
+        """
+        from ctspine1k.exports.parquet import ExportOptions, export_parquet
+
+        export_options = ExportOptions(
+            config=config, num_proc=num_proc, scheduler=scheduler, verify=verify, **options
+        )
+        return export_parquet(self._selection(), out, export_options)
+
+    def _selection(self) -> Selection:
+        """Take a look at the place: one for each verb."""
+        return Selection(self.data_set, self.catalog, self.cases, Look(self.place))
+
+
+def open_collection(
+    name: str = DEFAULT,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    repo_id: str | None = None,
+    revision: str | None = None,
+    split_file: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+) -> Collection:
+    """Return all cases of a data set, with verbs. Nothing is read or asked for yet.
+
+    Args:
+        name: the data set's name; the default is CTSpine1K.
+        data_dir: a folder with raw files in any known layout, instead of the Hub.
+        repo_id: a Hub repo (dataset) with them; None for the data set's own.
+        revision: its branch, tag or commit; None for "main".
+        split_file: split file to use instead of the data set's own (same format).
+        token: for a private repo; None for the token you are logged in with. It stays in this process,
+            and goes to worker processes of this machine; a cluster's use the token that is logged in there.
+
+    Raises:
+        ValueError: an argument that is not allowed, or arguments that contradict each other.
+        FileNotFoundError: there is no folder at ``data_dir``, or no file at ``split_file``.
+        SplitFileError: the split file cannot be read.
+    """
+    opened = open_selection(
+        name, data_dir=data_dir, repo_id=repo_id, revision=revision, split_file=split_file, token=token
+    )
+    return Collection(opened.data_set, opened.catalog, opened.cases, opened.look.place)
+
+
+def list_files(
+    *,
+    cases: str | Case | Iterable[str | Case] | None = None,
+    kind: Kind | None = None,
+    collection: str = DEFAULT,
+    data_dir: str | os.PathLike[str] | None = None,
+    repo_id: str | None = None,
+    revision: str | None = None,
+    split_file: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+    **criteria: str | None,
+) -> list[RawFile]:
+    """List raw files of the cases that match all that is given, without reading any.
+
+    Args:
+        cases: one case or several, by id or as `Case`; None for all.
+        kind: "image" or "mask"; None for all.
+        collection: the data set's name; the next five as of `open_collection`.
+        data_dir: a folder with raw files in any known layout, instead of the Hub.
+        repo_id: a Hub repo (dataset) with them; None for the data set's own.
+        revision: its branch, tag or commit; None for "main".
+        split_file: split file to use instead of the data set's own (same format).
+        token: for a private repo; None for the token you are logged in with.
+        criteria: facets of the data set, such as ``split="train"``; as of `Catalog.where`.
+
+    Returns:
+        The files that are there, as of `Collection.files`.
+
+    Raises:
+        ValueError, TypeError: a value that cannot match, or no such facet.
+        UnknownCaseError: a case that is not in the catalog.
+        AmbiguousFilesError: several files for one image or mask.
+        HubError: the Hub cannot be reached, or has no such repo or revision.
+    """
+    opened = open_collection(
+        collection, data_dir=data_dir, repo_id=repo_id, revision=revision, split_file=split_file, token=token
+    )
+    return _chosen(opened, cases, criteria).files(kind)
+
+
+def download_files(
+    *,
+    cases: str | Case | Iterable[str | Case] | None = None,
+    kind: Kind | None = None,
+    collection: str = DEFAULT,
+    data_dir: str | os.PathLike[str] | None = None,
+    repo_id: str | None = None,
+    revision: str | None = None,
+    split_file: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+    on_missing: OnMissing = "raise",
+    **criteria: str | None,
+) -> list[Path]:
+    """Download raw files of the cases that match all that is given; as of `Collection.download`.
+
+    Args:
+        cases: one case or several, by id or as `Case`; None for all.
+        kind: "image" or "mask"; None for all.
+        collection: the data set's name; the next five as of `open_collection`.
+        data_dir: a folder with raw files in any known layout: then their paths are returned.
+        repo_id: a Hub repo (dataset) with them; None for the data set's own.
+        revision: its branch, tag or commit; None for "main".
+        split_file: split file to use instead of the data set's own (same format).
+        token: for a private repo; None for the token you are logged in with.
+        on_missing: "raise" if a selected file is not there, or "skip" it with a warning.
+        criteria: facets of the data set, such as ``split="train"``; as of `Catalog.where`.
+
+    Returns:
+        Local paths, in the order of `list_files`. Do not write to them: they are the cache's own.
+
+    Raises:
+        ValueError, TypeError: a value that cannot match, or no such facet.
+        UnknownCaseError: a case that is not in the catalog.
+        MissingFilesError: a selected file is not there, and ``on_missing`` is "raise".
+        NoSpaceError: the files do not fit on the disk.
+        ChecksumError: a file differs from the Hub's record.
+        HubError: the Hub cannot be reached, or has no such repo or revision.
+    """
+    opened = open_collection(
+        collection, data_dir=data_dir, repo_id=repo_id, revision=revision, split_file=split_file, token=token
+    )
+    return _chosen(opened, cases, criteria).download(kind, on_missing=on_missing)
+
+
+def _chosen(
+    collection: Collection, cases: str | Case | Iterable[str | Case] | None, criteria: dict[str, str | None]
+) -> Collection:
+    return (collection if cases is None else collection.select(cases)).where(**criteria)
+
+
+def _warn(text: str) -> None:
+    import warnings
+
+    warnings.warn(text, SkippedCasesWarning, stacklevel=3)

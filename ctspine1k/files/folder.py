@@ -1,0 +1,105 @@
+"""A folder with raw files, in any layout."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctspine1k.errors import CTSpine1KWarning
+from ctspine1k.files.raw import Entry, Listing, RawFile
+
+__all__ = ["FolderPlace", "walk"]
+
+
+@dataclass(frozen=True)
+class FolderPlace:
+    """Raw files below a folder."""
+
+    folder: Path
+
+    @property
+    def login(self) -> None:
+        """None: a folder asks for no token."""
+
+    def describe(self) -> str:
+        """Return the folder's path."""
+        return str(self.folder)
+
+    def origin(self) -> dict[str, str]:
+        """Return the folder's name: where it lies is nobody else's affair."""
+        return {"folder": self.folder.name}
+
+    def at_commit(self) -> FolderPlace:
+        """Return the folder as it is: it has no commits."""
+        return self
+
+    def listing(self) -> Listing:
+        """List all files below the folder, but hidden folders."""
+        return Listing(dict(map(self._entry, walk(self.folder))))
+
+    def _entry(self, local: str) -> tuple[str, Entry | None]:
+        path = os.path.relpath(local, self.folder).replace(os.sep, "/")
+        try:
+            stat = os.stat(local)  # noqa: PTH116 (thousands of them)
+        except FileNotFoundError:  # a link that leads nowhere
+            return path, None
+        return path, Entry(stat.st_size, _state(path, stat), Path(local).as_uri(), local=local)
+
+    def state(self, file: RawFile) -> str:
+        """Return path, size and modification time as they are now."""
+        return _state(file.path, os.stat(self.folder / file.path))  # noqa: PTH116
+
+    def version(self) -> None:
+        """Return None: what is in a folder may change at any time."""
+
+    def prepare(self, files: Sequence[RawFile]) -> None:
+        """Do nothing: the files are here."""
+
+    def not_cached(self, files: Sequence[RawFile]) -> list[RawFile]:
+        """Return none: the files are here."""
+        return []
+
+    def fetch(self, files: Sequence[RawFile]) -> list[Path]:
+        """Return the paths: the files are here."""
+        return [self.folder / file.path for file in files]
+
+    def open(self, file: RawFile) -> nullcontext[str]:
+        """Return the path: the file is here."""
+        return nullcontext(str(self.folder / file.path))
+
+    def hint(self, listing: Listing, suffixes: tuple[str, ...]) -> str:
+        """Return what to do about files that are not there."""
+        found = sum(path.endswith(suffixes) for path in listing)
+        return (
+            f"The folder holds {found:,} NIfTI files in all; an image is <case_id>.nii.gz, a mask "
+            '<case_id>_seg.nii.gz. Pass on_missing="skip" to go on without these cases, or cases=[...] '
+            "to name those you want."
+        )
+
+
+def walk(root: Path) -> Iterator[str]:
+    """Yield the path of each file below a folder; hidden folders are left out."""
+    visited = set()
+    # Links to folders are followed, as people link large folders in; a loop of them is walked once.
+    for folder, subfolders, names in os.walk(root, onerror=_warn_unread, followlinks=True):
+        if (real := os.path.realpath(folder)) in visited:
+            subfolders.clear()
+            continue
+        visited.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in names:
+            yield os.path.join(folder, name)  # noqa: PTH118 (thousands of them)
+
+
+def _warn_unread(error: OSError) -> None:
+    message = f"{error.filename}: {error.strerror}: what is in it is not seen"
+    warnings.warn(message, CTSpine1KWarning, stacklevel=2)
+
+
+def _state(path: str, stat: os.stat_result) -> str:
+    state = f"{path} {stat.st_size} {stat.st_mtime_ns}"
+    return state.encode(errors="backslashreplace").decode()  # a name need not be UTF-8

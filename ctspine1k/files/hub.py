@@ -1,0 +1,370 @@
+"""A Hub repo with raw files. Finds, fetches, verifies and opens them; offline, those in the local cache."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import glob
+import importlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any, cast
+
+import huggingface_hub
+import huggingface_hub.errors
+from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils.tqdm import tqdm
+
+from ctspine1k import __version__
+from ctspine1k.errors import ChecksumError, CTSpine1KError, HubError, NoSpaceError
+from ctspine1k.files.folder import walk
+from ctspine1k.files.raw import Entry, Listing, RawFile
+from ctspine1k.files.tokens import keep_token, known_token
+from ctspine1k.running.disk import free_bytes, sha256_of
+
+__all__ = ["HubPlace", "check_file_is", "hub_space"]
+
+
+@dataclass(frozen=True)
+class HubPlace:
+    """Raw files in a Hub repo of type "dataset", at one revision. Offline: those in the Hub's local cache."""
+
+    repo_id: str
+    revision: str
+    commit: str | None = None  #: that the revision stands for, where it was asked for
+    login: str | None = field(default=None, repr=False)  #: key of the token (`ctspine1k.files.tokens`)
+
+    @classmethod
+    def of(cls, repo_id: str, revision: str, token: str | bool | None = None) -> HubPlace:
+        """Return the place, with a token for a private repo.
+
+        Raises:
+            ValueError: the token cannot be sent.
+        """
+        return cls(repo_id, revision, login=keep_token(token))
+
+    @property
+    def folder(self) -> None:
+        """None: it is not a folder."""
+
+    def describe(self) -> str:
+        """Return repo and revision."""
+        cache = "the local cache of " if _is_offline() else ""
+        return f"{cache}Hub repo {self.repo_id} at {self.revision}"
+
+    def origin(self) -> dict[str, str]:
+        """Return repo and commit."""
+        return {"repo_id": self.repo_id, "commit": self._commit}
+
+    def at_commit(self) -> HubPlace:
+        """Return the repo at the commit that its revision stands for now.
+
+        Raises:
+            HubError: the Hub cannot be reached, or has no such repo or revision.
+        """
+        return self if self.commit is not None else replace(self, commit=self._commit)
+
+    @property
+    def _commit(self) -> str:
+        if self.commit is not None:
+            return self.commit
+        if len(self.revision) == 40 and set(self.revision) <= set("0123456789abcdef"):
+            return self.revision
+        if _is_offline():
+            return self._cached_snapshot().name
+        with self._explained():
+            return cast("str", self._api().dataset_info(self.repo_id, revision=self.revision).sha)
+
+    def listing(self) -> Listing:
+        """List all files of the repo; offline, those that are cached.
+
+        Raises:
+            HubError: the Hub cannot be reached, or has no such repo or revision.
+        """
+        here = self.at_commit()
+        return Listing(
+            {
+                path: Entry(size, here._state(path, size, sha256), here._url(path), sha256)
+                for path, size, sha256 in here._records()
+            }
+        )
+
+    def _records(self) -> Iterator[tuple[str, int, str | None]]:
+        """Yield path, size and sha256 of each file."""
+        if _is_offline():
+            root = self._cached_snapshot()
+            for path in map(Path, walk(root)):
+                if path.is_file():
+                    blob = path.resolve()  # named by its sha256, where the file is in LFS
+                    sha256 = blob.name if len(blob.name) == 64 else None
+                    yield path.relative_to(root).as_posix(), blob.stat().st_size, sha256
+            return
+        with self._explained():
+            entries = self._api().list_repo_tree(
+                self.repo_id, recursive=True, revision=self._commit, repo_type="dataset"
+            )
+            for entry in entries:
+                if isinstance(entry, RepoFile):
+                    yield entry.path, entry.size, entry.lfs.sha256 if entry.lfs else None
+
+    def state(self, file: RawFile) -> str:
+        """Return path and sha256, or, of a file that has none on the Hub, size and commit."""
+        return self._state(file.path, file.size, file.sha256)
+
+    def _state(self, path: str, size: int, sha256: str | None) -> str:
+        return f"{path} {sha256 or f'{size} {self._commit}'}"
+
+    def version(self) -> str:
+        """Return repo and commit."""
+        return f"{self.repo_id}@{self._commit}"
+
+    def prepare(self, files: Sequence[RawFile]) -> None:
+        """Check that there is room for what is not in the cache, and have the cache remember the revision.
+
+        Raises:
+            NoSpaceError: there is not.
+            HubError: the Hub cannot be reached, or the revision moved meanwhile.
+        """
+        if _is_offline() or not files:
+            return
+        needed = sum(file.size for file in self.not_cached(files))
+        free, cache = hub_space()
+        if needed > free:
+            hint = "Select fewer cases, or set HF_HUB_CACHE to a folder on a larger disk."
+            raise NoSpaceError(str(cache), "a download", needed, free, hint)
+        if self.revision != self._commit and not self._is_cached(files[0], self.revision):
+            with self._explained():
+                self._record_revision(files[0])
+
+    def not_cached(self, files: Sequence[RawFile]) -> list[RawFile]:
+        """Return the files that are not in the Hub's cache."""
+        commit = self._commit
+        return [file for file in files if not self._is_cached(file, commit)]
+
+    def _is_cached(self, file: RawFile, revision: str) -> bool:
+        found = huggingface_hub.try_to_load_from_cache(
+            self.repo_id, file.path, revision=revision, repo_type="dataset"
+        )
+        # A branch may have stood for another commit when the cache last heard of it.
+        return isinstance(found, str) and f"/{self._commit}/" in Path(found).as_posix()
+
+    def fetch(self, files: Sequence[RawFile]) -> list[Path]:
+        """Download what is not in the Hub's cache, eight at a time, and check size and sha256 of all.
+
+        Raises:
+            ChecksumError: a file differs from the Hub's record.
+            HubError: the Hub cannot be reached.
+        """
+        if not files:
+            return []
+        if _is_offline():
+            root = self._cached_snapshot()
+            paths = [root / file.path for file in files]
+            for path, file in zip(paths, files, strict=True):
+                check_file_is(path, file, _hint_to_delete(path))
+            return paths
+        at_commit, paths = self.at_commit(), []
+        with (
+            self._explained(),
+            ThreadPoolExecutor(max_workers=8) as pool,
+            tqdm(
+                desc=f"Fetching {self.repo_id}",
+                total=sum(file.size for file in files),
+                unit="B",
+                unit_scale=True,
+            ) as progress,
+        ):
+            for path, file in zip(pool.map(at_commit._fetch_one, files), files, strict=True):
+                paths.append(path)
+                progress.update(file.size)
+        return paths
+
+    @contextlib.contextmanager
+    def open(self, file: RawFile) -> Iterator[str | IO[bytes]]:
+        """Open a file as one request, of which only what is read is transferred; offline, yield its path.
+
+        Raises:
+            HubError: the Hub cannot be reached; also where the stream is read.
+        """
+        if _is_offline():
+            yield str(self._cached_snapshot() / file.path)
+            return
+        with self._explained():
+            filesystem = huggingface_hub.HfFileSystem(token=self._token)
+            # block_size=0: a stream, not blocks that are read ahead.
+            stream = filesystem.open(
+                f"datasets/{self.repo_id}@{self._commit}/{file.path}", "rb", block_size=0
+            )
+        with stream:
+            yield cast("IO[bytes]", _HubStream(stream, file.path, self._explained))
+
+    def hint(self, listing: Listing, suffixes: tuple[str, ...]) -> str:
+        """Return what to do about files that are not there."""
+        if _is_offline():
+            return (
+                'HF_HUB_OFFLINE is set: unset it to download them, or pass on_missing="skip" to go on '
+                "without these cases."
+            )
+        return 'Pass on_missing="skip" to go on without these cases, or cases=[...] to name those you want.'
+
+    @property
+    def _token(self) -> str | bool | None:
+        return known_token(self.login)
+
+    def _api(self) -> huggingface_hub.HfApi:
+        return huggingface_hub.HfApi(token=self._token, library_name="ctspine1k", library_version=__version__)
+
+    def _url(self, path: str) -> str:
+        return huggingface_hub.hf_hub_url(self.repo_id, path, repo_type="dataset", revision=self._commit)
+
+    def _cached_snapshot(self) -> Path:
+        try:
+            snapshot = huggingface_hub.snapshot_download(
+                self.repo_id,
+                repo_type="dataset",
+                revision=self.commit or self.revision,
+                local_files_only=True,
+                allow_patterns=[],
+            )
+        except FileNotFoundError as error:  # huggingface_hub's errors of a cache that lacks it
+            raise HubError(
+                f"HF_HUB_OFFLINE is set, and nothing of {self.repo_id} at {self.revision} is in the local "
+                "cache. Unset it and download once, or pass data_dir=... for a folder. Splits that were "
+                "converted before the cache was emptied still load if you name the commit they were made of: "
+                "revision=..."
+            ) from error
+        return Path(snapshot)
+
+    def _record_revision(self, file: RawFile) -> None:
+        """Have the cache remember which commit the revision stands for: offline, there is nobody to ask."""
+        snapshot = huggingface_hub.snapshot_download(
+            self.repo_id,
+            repo_type="dataset",
+            revision=self.revision,
+            token=self._token,
+            allow_patterns=[glob.escape(file.path)],
+            tqdm_class=_NoProgress,
+        )
+        if Path(snapshot).name != self._commit:
+            raise HubError(
+                f"{self.repo_id}: {self.revision} moved meanwhile, from {self._commit} to "
+                f"{Path(snapshot).name}. Run again."
+            )
+
+    def _fetch_one(self, file: RawFile) -> Path:
+        path = huggingface_hub.hf_hub_download(
+            self.repo_id,
+            file.path,
+            repo_type="dataset",
+            revision=self._commit,
+            token=self._token,
+            library_name="ctspine1k",
+            library_version=__version__,
+        )
+        check_file_is(Path(path), file, _hint_to_delete(Path(path)))
+        return Path(path)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what the Hub's client raises into a `HubError`, and let all else pass."""
+        try:
+            yield
+        except CTSpine1KError:
+            raise
+        except Exception as error:
+            # The client itself raises a bare OSError where sizes do not agree; the machine's have a number.
+            if not isinstance(error, _client_errors()) and not (
+                type(error) is OSError and error.errno is None
+            ):
+                raise
+            raise HubError(
+                f"{self.describe()}: {type(error).__name__}: {error}. Check repo_id, the revision, your "
+                "token (for a private repo) and the network. What is downloaded stays; run again to go on "
+                "from there. HF_HUB_OFFLINE=1 serves what is in the local cache."
+            ) from error
+
+
+class _HubStream:
+    """A stream from the Hub, with a name for messages, whose failures are the Hub's."""
+
+    def __init__(self, stream: Any, name: str, explained: Callable[[], Any]) -> None:
+        self.name = name
+        self._stream, self._explained = stream, explained
+
+    def read(self, size: int) -> bytes:
+        with self._explained():
+            return cast("bytes", self._stream.read(size))
+
+
+class _NoProgress(tqdm):
+    """No bar for one file that is only fetched to record its revision; a class, as the client wants one."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "disable": True})  # type: ignore[no-untyped-call]
+
+
+@functools.cache
+def _client_errors() -> tuple[type[Exception], ...]:
+    """Return the classes of the errors that the Hub's client raises.
+
+    They are its own and those of the library that it speaks HTTP with: requests (and below it urllib3) before
+    version 1, later httpx or httpx2. Which, the base classes of its own HTTP error say.
+    """
+    errors = huggingface_hub.errors
+    own = (
+        "HfHubHTTPError",
+        "EntryNotFoundError",
+        "LocalEntryNotFoundError",
+        "OfflineModeIsEnabled",
+        "LocalTokenNotFoundError",
+        "FileMetadataError",
+        "HFValidationError",
+        "XetDownloadError",  # this and the next are of later versions only
+        "RevisionResolutionError",
+    )
+    transport = next(
+        base.__module__.partition(".")[0]
+        for base in errors.HfHubHTTPError.__mro__[1:]
+        if not base.__module__.startswith("huggingface_hub")
+    )
+    library = sys.modules[transport]
+    theirs = ("RequestException", "HTTPError", "StreamError", "InvalidURL")
+    found = [getattr(errors, name, None) for name in own] + [getattr(library, name, None) for name in theirs]
+    if transport == "requests":
+        found.append(importlib.import_module("urllib3.exceptions").HTTPError)
+    return tuple(error for error in found if error is not None)
+
+
+def hub_space() -> tuple[int, Path]:
+    """Return how many bytes are free where the Hub's cache is, or will be, and where that is."""
+    cache = Path(huggingface_hub.constants.HF_HUB_CACHE)
+    return free_bytes(cache), cache
+
+
+def _is_offline() -> bool:
+    return bool(huggingface_hub.constants.HF_HUB_OFFLINE)
+
+
+def _hint_to_delete(path: Path) -> str:
+    # The blob is what has to go: while it is there, the cache hands it out again.
+    return f"Delete {path.resolve()} and download again."
+
+
+def check_file_is(path: Path, file: RawFile, hint: str) -> None:
+    """Compare a local file with what the Hub records of it.
+
+    Raises:
+        ChecksumError: it differs in size or sha256.
+    """
+    size = path.stat().st_size
+    if size != file.size:
+        raise ChecksumError(file.url, "size", str(file.size), str(size), hint)
+    if file.sha256 is None:  # not in LFS: git has no sha256 of it
+        return
+    with path.open("rb") as stream:
+        found = sha256_of(stream)
+    if found != file.sha256:
+        raise ChecksumError(file.url, "sha256", file.sha256, found, hint)

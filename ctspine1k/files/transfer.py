@@ -1,0 +1,134 @@
+"""Raw files on their way here: downloads with room for them, temporary copies, quiet progress bars."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, cast
+
+from ctspine1k.catalog.dataset import Kind
+from ctspine1k.errors import CTSpine1KError, UnreadableFileError
+from ctspine1k.files.places import Place
+from ctspine1k.files.raw import CaseFiles, RawFile
+from ctspine1k.files.tokens import all_tokens, learn_tokens
+from ctspine1k.running.progress import is_terminal
+
+__all__ = [
+    "copied",
+    "download",
+    "fetch_case",
+    "know_token",
+    "progress_on_terminal",
+    "quiet_hub",
+    "reading_case",
+    "worker_start",
+]
+
+
+def download(place: Place, files: Sequence[RawFile]) -> list[Path]:
+    """Make files local, complete and verified; return their paths in the same order.
+
+    Raises:
+        NoSpaceError: they do not fit on the disk.
+        ChecksumError: a file differs from the Hub's record.
+        HubError: the Hub cannot be reached.
+    """
+    at_commit = place.at_commit()
+    at_commit.prepare(files)
+    return at_commit.fetch(files)
+
+
+def fetch_case(place: Place, files: CaseFiles) -> dict[Kind, Path]:
+    """Make the files of a case local, complete and verified; errors as of `download` and `reading_case`."""
+    with reading_case(files):
+        return dict(zip(files.files, place.fetch(list(files.files.values())), strict=True))
+
+
+@contextlib.contextmanager
+def reading_case(files: CaseFiles) -> Iterator[None]:
+    """Sort what goes wrong while a case is read: the case's affair, the machine's, or that of all cases.
+
+    Raises:
+        CaseError, ChecksumError: the case's files cannot be used.
+        UnreadableFileError: the machine does not hand out a file.
+        CTSpine1KError: any other error of ours, such as a Hub out of reach or a full disk, is not the case's.
+    """
+    try:
+        yield
+    except CTSpine1KError:
+        raise
+    except OSError as error:
+        first = next(iter(files.files.values()))
+        raise UnreadableFileError.of(str(error.filename or first.name), error) from error
+
+
+@contextlib.contextmanager
+def copied(place: Place, file: RawFile) -> Iterator[str | IO[bytes]]:
+    """Fetch a file to a temporary one, verified, that can be read again; yield the path of a local file.
+
+    Raises:
+        ChecksumError: it differs from the Hub's record.
+        HubError: the Hub cannot be reached.
+    """
+    with place.open(file) as stream:
+        if isinstance(stream, str):
+            yield stream
+            return
+        from ctspine1k.files.hub import check_file_is
+
+        with tempfile.NamedTemporaryFile(prefix="ctspine1k-") as copy:
+            shutil.copyfileobj(stream, copy, 1 << 20)
+            copy.flush()
+            check_file_is(Path(copy.name), file, "Try again.")
+            copy.seek(0)
+            copy.name = file.path  # what messages call it; it is removed by its own name all the same
+            yield cast("IO[bytes]", copy)
+
+
+def know_token(place: Place, token: str | bool | None) -> None:
+    """Know the token of a place in this process: another one may have found the place and sent it here."""
+    if place.login is not None and token is not None:
+        learn_tokens({place.login: token})
+
+
+@contextlib.contextmanager
+def quiet_hub() -> Iterator[None]:
+    """Disable the progress bars of the Hub's client meanwhile; where it is not imported, there are none."""
+    if "huggingface_hub" not in sys.modules:
+        yield
+        return
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    was_quiet = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not was_quiet:
+            enable_progress_bars()
+
+
+def progress_on_terminal() -> contextlib.AbstractContextManager[Any]:
+    """Let the Hub's client show progress bars on a terminal only."""
+    return contextlib.nullcontext() if is_terminal() else quiet_hub()
+
+
+def worker_start() -> partial[None]:
+    """Return what a worker process of this machine runs first: it shows no bars, and knows our tokens."""
+    return partial(_start_worker, dict(all_tokens()))
+
+
+def _start_worker(tokens: Mapping[str, str | bool]) -> None:
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    learn_tokens(tokens)
+    disable_progress_bars()

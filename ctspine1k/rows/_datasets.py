@@ -1,0 +1,101 @@
+"""All that this package uses of `datasets` beyond its documented interface, in one place.
+
+``tests/rows/test__datasets.py`` names what another version lacks. Only `ctspine1k.storage.feature` calls
+`register_feature` besides, which `datasets` calls experimental.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import datasets
+from datasets.info import DatasetInfosDict
+from datasets.splits import SplitDict, SplitInfo
+from datasets.utils.info_utils import is_small_dataset
+
+from ctspine1k.errors import CTSpine1KError
+
+__all__ = [
+    "DatasetInfosDict",
+    "SplitDict",
+    "SplitInfo",
+    "TableBuilder",
+    "is_small_dataset",
+    "missing_api",
+]
+
+#: Methods that are called or overridden, with the parameters that they are called with.
+_METHODS: dict[Any, dict[str, tuple[str, ...]]] = {
+    datasets.ArrowBasedBuilder: {
+        "_prepare_split_single": ("gen_kwargs", "fpath", "file_format", "max_shard_size", "job_id"),
+    },
+    datasets.GeneratorBasedBuilder: {
+        "_prepare_split": ("split_generator", "num_proc"),
+        "_prepare_split_single": ("gen_kwargs", "fpath", "file_format", "max_shard_size", "job_id"),
+        "download_and_prepare": ("num_proc",),
+    },
+    datasets.BuilderConfig: {"create_config_id": ("config_kwargs", "custom_features")},
+    DatasetInfosDict: {"to_dataset_card_data": ("dataset_card_data",)},
+}
+
+
+def missing_api() -> list[str]:
+    """List what the installed `datasets` lacks of what is used here."""
+    missing = []
+    for owner, methods in _METHODS.items():
+        for name, parameters in methods.items():
+            method = getattr(owner, name, None)
+            found = () if method is None else inspect.signature(method).parameters
+            missing += [f"{owner.__name__}.{name}({one})" for one in parameters if one not in found]
+    source = inspect.getsource(datasets.DatasetBuilder)
+    missing += [f"DatasetBuilder.{name}" for name in ("_output_dir", "_fs") if f"self.{name}" not in source]
+    return missing
+
+
+class TableBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
+    """A builder that streams rows and converts Arrow tables.
+
+    Subclasses write ``_generate_examples`` for streams, and ``_generate_tables`` for conversions: given rows,
+    `datasets` would copy every voxel three times.
+    """
+
+    @property
+    def output_dir(self) -> str:
+        """Where the split is being written, or, when it is done, where it is."""
+        return str(self._output_dir)
+
+    @property
+    def filesystem(self) -> Any:
+        """The fsspec file system of `output_dir`."""
+        return self._fs
+
+    def clear_leftovers(self) -> None:
+        """Delete what a conversion that was killed has left: the lock is ours, so nobody writes there now."""
+        if self.output_dir.endswith(".incomplete"):
+            for path in self.filesystem.ls(self.output_dir, detail=False):
+                self.filesystem.rm(path, recursive=True)
+
+    def _prepare_split_single(
+        self, gen_kwargs: Any, fpath: str, file_format: str, max_shard_size: int, job_id: int, **unused: Any
+    ) -> Iterator[Any]:
+        try:
+            yield from datasets.ArrowBasedBuilder._prepare_split_single(
+                self, gen_kwargs, fpath, file_format, max_shard_size, job_id
+            )
+            return
+        except datasets.exceptions.DatasetGenerationError as error:
+            # Our errors say what to do; and from a worker process only the outermost one arrives.
+            own = error.__cause__
+            if not isinstance(own, CTSpine1KError):
+                raise
+        # Outside of the handler: inside, exception chaining would lead from our error back to the other one,
+        # and Dask, where it is imported, has errors pickled with all that they lead to, without end.
+        raise own
+
+    def _save_infos(self) -> None:
+        """Do nothing for ``save_infos`` of `datasets` 3.x: it would write into the installed package."""
+        datasets.logging.get_logger(__name__).warning(
+            "save_infos is passed over: what is known of the data set is in its cache"
+        )

@@ -1,0 +1,62 @@
+"""Which cases contain which vertebrae, as a scan has found."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from ctspine1k._messages import shortened
+from ctspine1k.catalog.cases import Catalog
+from ctspine1k.errors import ScanTableError
+from ctspine1k.files.places import Place
+from ctspine1k.files.raw import group_files
+from ctspine1k.files.selection import Selection
+from ctspine1k.scans.tables import is_current, read_tables
+
+__all__ = ["cases_containing", "scan_path"]
+
+
+def scan_path(place: Place, scan: str | os.PathLike[str] | None = None) -> Path:
+    """Return where the table of cases of a scan is: as said, or where a scan keeps it if nothing is said.
+
+    That is with the files; for the Hub, whose cache is not ours, in the working directory.
+    """
+    return (place.folder or Path()) / "cases.parquet" if scan is None else Path(scan).expanduser()
+
+
+def cases_containing(
+    selection: Selection, vertebrae: str | Iterable[str], scan: str | os.PathLike[str] | None = None
+) -> tuple[Catalog, Catalog]:
+    """Return the cases that contain all of some vertebrae, and those that do not; of others nothing is known.
+
+    Args:
+        selection: the cases, and where their files are.
+        vertebrae: names or labels.
+        scan: the scan's table of cases; None for `scan_path`.
+
+    Raises:
+        ValueError: there is no such vertebra.
+        ScanTableError: there is no table, or it has not seen files that are there.
+    """
+    table = scan_path(selection.place, scan)
+    vocabulary = selection.data_set.vocabulary
+    wanted = [vertebrae] if isinstance(vertebrae, str) else vertebrae
+    names = {vocabulary.vertebra(which).name for which in wanted}
+    rows = {row["case_id"]: row for row in read_tables(table).cases}
+    kinds = set(selection.data_set.kinds)
+    complete = [one for one in group_files(selection.files()).values() if kinds <= one.files.keys()]
+    unseen = [
+        one.case.case_id
+        for one in complete
+        if one.case.case_id not in rows or not is_current(rows[one.case.case_id], one.states)
+    ]
+    if unseen:
+        found = f"none, or of other files, for {shortened(unseen)}"
+        raise ScanTableError(str(table), "a row for each case's files as they are now", found)
+    known = [one.case for one in complete if rows[one.case.case_id]["problem"] is None]
+    containing = {case.case_id for case in known if names <= set(rows[case.case_id]["vertebrae"])}
+    return (
+        selection.cases.keep(case for case in known if case.case_id in containing),
+        selection.cases.keep(case for case in known if case.case_id not in containing),
+    )

@@ -1,0 +1,61 @@
+"""Labels of voxels turned into those of a scheme, or of another data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ctspine1k._messages import check_choice
+from ctspine1k.catalog.vocabulary import BACKGROUND, Vocabulary
+
+__all__ = ["Others", "label_table", "map_labels"]
+
+#: What to do with labels that have no counterpart.
+Others: TypeAlias = Literal["raise", "background"]
+
+
+def label_table(vocabulary: Vocabulary, scheme: str) -> NDArray[np.uint8] | None:
+    """Return what each label becomes in a scheme, by label; None if each stays what it is.
+
+    Raises:
+        ValueError: there is no such scheme.
+    """
+    table = vocabulary.table(scheme)
+    return None if table is None else np.array(table, np.uint8)
+
+
+def map_labels(labels: ArrayLike, mapping: Mapping[int, int], target: str, others: Others) -> NDArray[Any]:
+    """Turn labels into those that a mapping says; background stays background.
+
+    Args:
+        labels: whole numbers of any shape.
+        mapping: from labels to labels.
+        target: whose labels they become, for messages.
+        others: "raise" if a label is not in the mapping, or make it "background".
+
+    Returns:
+        An array of the same shape; of the same integer type, where an array was given.
+
+    Raises:
+        ValueError: labels that are not integers, or a label without counterpart, by number.
+    """
+    check_choice("others", others, ("raise", "background"))
+    values = np.asarray(labels)
+    if values.dtype.kind not in "iu":
+        raise ValueError(f"labels: expected whole numbers in an integer type, found {values.dtype}")
+    end = max(mapping) + 1
+    table = np.full(end + 1, -1, np.int16)  # the last place is for all that lies beyond
+    table[[BACKGROUND, *mapping]] = [BACKGROUND, *mapping.values()]
+    mapped = np.asarray(table[np.where((values >= 0) & (values < end), values, end)])
+    is_strange = mapped < 0
+    if others == "raise" and is_strange.any():
+        strange = ", ".join(map(str, np.unique(values[is_strange]).tolist()))
+        raise ValueError(
+            f"labels: expected those with a counterpart in {target}, found {strange}. "
+            'Take them out first, or, where it is offered, pass others="background".'
+        )
+    mapped[is_strange] = BACKGROUND
+    return mapped.astype(values.dtype)
