@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ctspine1k.checks.scan import ScanReport
     from ctspine1k.checks.verify import Report
     from ctspine1k.exports.parquet import ExportKeywords, ExportReport
+    from ctspine1k.files.transfer import DownloadPlan
     from ctspine1k.rows.load import LoadOptions, Split
 
 __all__ = ["Collection", "download_files", "list_files", "open_collection"]
@@ -93,7 +94,7 @@ class Collection:
             ValueError, TypeError: a value that cannot match, or no such facet.
             ScanTableError: there is no such table, or it has not seen files that are there.
         """
-        chosen = select(self._selection(), has_vertebrae=has_vertebrae, scan=scan, **criteria)
+        chosen = select(self.selection(), has_vertebrae=has_vertebrae, scan=scan, **criteria)
         return replace(self, cases=chosen.cases)
 
     def select(self, cases: str | Case | Iterable[str | Case]) -> Collection:
@@ -162,7 +163,7 @@ class Collection:
         """
         from ctspine1k.rows.load import load
 
-        return load(self._selection(), name, split=split, streaming=streaming, **options)
+        return load(self.selection(), name, split=split, streaming=streaming, **options)
 
     def files(self, kind: Kind | None = None) -> list[RawFile]:
         """List the raw files of the cases, without reading any.
@@ -179,7 +180,7 @@ class Collection:
             AmbiguousFilesError: several files for one image or mask.
             HubError: the Hub cannot be reached, or has no such repo or revision.
         """
-        return selected_files(self._selection(), kind)[0]
+        return selected_files(self.selection(), kind)[0]
 
     def download(self, kind: Kind | None = None, *, on_missing: OnMissing = "raise") -> list[Path]:
         """Download raw files to the Hub's local cache and check them; what is there is not fetched again.
@@ -203,13 +204,19 @@ class Collection:
         from ctspine1k.files.transfer import download
 
         check_choice("on_missing", on_missing, ("raise", "skip"))
-        selection = self._selection()
+        selection = self.selection()
         files, missing = selected_files(selection, kind)
         if missing:
             if on_missing == "raise":
                 raise missing
             _warn(missing.summary)
         return download(selection.place, files)
+
+    def plan_download(self, kind: Kind | None = None) -> DownloadPlan:
+        """Return what `download` would do; errors as there, but that missing files are part of the plan."""
+        from ctspine1k.files.transfer import plan_download
+
+        return plan_download(self.selection(), kind)
 
     def scan(
         self,
@@ -219,7 +226,7 @@ class Collection:
         scheduler: str | None = None,
         on_missing: OnMissing = "raise",
     ) -> ScanReport:
-        """Measure every case and vertebra, and write two tables (`ctspine1k.scans.tables` lists their columns).
+        """Measure every case and vertebra, and write two tables, whose columns `ctspine1k.scans.tables` lists.
 
         A case whose files cannot be used has a row that says why. A scan that was stopped resumes where it
         was, and a table that is there is brought up to date: it then holds the cases selected and those that
@@ -247,7 +254,7 @@ class Collection:
         from ctspine1k.checks.scan import scan
 
         options: dict[str, Any] = {"num_proc": num_proc, "scheduler": scheduler, "on_missing": on_missing}
-        return scan(self._selection(), None if out is None else Path(out), **options)
+        return scan(self.selection(), None if out is None else Path(out), **options)
 
     def verify(
         self,
@@ -280,7 +287,7 @@ class Collection:
         from ctspine1k.checks.verify import verify
 
         options: dict[str, Any] = {"reread": reread, "num_proc": num_proc, "scheduler": scheduler}
-        return verify(self._selection(), None if scan is None else Path(scan), **options)
+        return verify(self.selection(), None if scan is None else Path(scan), **options)
 
     def preview(self, out: str | os.PathLike[str] | None = None, *, sheet: bool = False) -> list[Path]:
         """Draw cases with their labels, and return the paths of the pictures.
@@ -302,7 +309,7 @@ class Collection:
         """
         from ctspine1k.pictures.previews import draw_cases
 
-        return list(draw_cases(self._selection(), None if out is None else Path(out), sheet=sheet))
+        return list(draw_cases(self.selection(), None if out is None else Path(out), sheet=sheet))
 
     def export_parquet(
         self,
@@ -356,10 +363,10 @@ class Collection:
         export_options = ExportOptions(
             config=config, num_proc=num_proc, scheduler=scheduler, verify=verify, **options
         )
-        return export_parquet(self._selection(), out, export_options)
+        return export_parquet(self.selection(), out, export_options)
 
-    def _selection(self) -> Selection:
-        """Take a look at the place: one for each verb."""
+    def selection(self) -> Selection:
+        """Return the cases with a new look at the place: what the rooms work on, one for each verb."""
         return Selection(self.data_set, self.catalog, self.cases, Look(self.place))
 
 

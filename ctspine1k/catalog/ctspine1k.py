@@ -212,6 +212,7 @@ CTSPINE1K = DataSet(
     kinds=("image", "mask"),
     splits=tuple(SECTIONS.values()),
     facets=_FACETS,
+    listed=("source", "scan_position", "special_case"),
     vocabulary=Vocabulary(
         read_vertebrae(_FACTS / "vertebrae.csv"), ("ctspine1k", "region", "binary", "verse")
     ),

@@ -45,6 +45,7 @@ class DataSet:
     kinds: tuple[Kind, ...]  #: of the files that each case must have
     splits: tuple[str, ...]  #: in order
     facets: tuple[Facet, ...]  #: what cases can be selected by
+    listed: tuple[str, ...]  #: facts that fit into a line per case, in that order
     vocabulary: Vocabulary
     image_size: tuple[int, int] | None  #: voxels of a slice that dense rows promise; None if slices differ
     suffixes: tuple[str, ...]  #: with which the name of an image or a mask ends
@@ -70,8 +71,3 @@ class DataSet:
 
     #: Return the BibTeX entries: of the data set, then of what it was made from.
     citations: Callable[[], list[str]]
-
-    @property
-    def facts(self) -> tuple[str, ...]:
-        """Names of what is known of each case, in the order of its tables."""
-        return self.read_cases(None).facts

@@ -50,7 +50,12 @@ class Vocabulary:
     @property
     def max_label(self) -> int:
         """The greatest label: valid labels are whole numbers from 0, background, to this."""
-        return self.vertebrae[-1].label
+        return max(vertebra.label for vertebra in self.vertebrae)
+
+    @cached_property
+    def gaps(self) -> tuple[int, ...]:
+        """Numbers from 1 to `max_label` that are not a label."""
+        return tuple(number for number in range(1, self.max_label) if number not in self._by_label)
 
     def name(self, label: int) -> str:
         """Return the name of a label's vertebra, such as "L6" for 25.
@@ -87,17 +92,18 @@ class Vocabulary:
         else:
             found = self._by_label.get(int(which) if isinstance(which, str) else operator.index(which))
         if found is None:
-            *some, last = self._spans()
+            *others, last = (f"{first} to {end}" for first, end in self._spans())
+            names = f"{', '.join(others)} or {last}" if others else last
             raise ValueError(
-                f"no vertebra {which!r}: expected {', '.join(f'{first} to {end}' for first, end in some)} or "
-                f"{last[0]} to {last[1]}, or a label from {self.vertebrae[0].label} to {self.max_label}"
+                f"no vertebra {which!r}: expected {names}, or a label from {self.vertebrae[0].label} to "
+                f"{self.max_label}"
             )
         return found
 
     def table(self, scheme: str) -> tuple[int, ...] | None:
         """Return what each label, 0 to `max_label`, becomes in a scheme; None if each stays what it is.
 
-        A number without a vertebra becomes background.
+        Numbers that are not a label stand in the table as background; readers refuse them.
 
         Raises:
             ValueError: there is no such scheme.
@@ -107,9 +113,10 @@ class Vocabulary:
             "region": {v.label: 1 + REGIONS.index(v.region) for v in self.vertebrae},
             "binary": {v.label: 1 for v in self.vertebrae},
             "verse": {v.label: v.verse for v in self.vertebrae},
-        }.get(scheme, {v.label: v.label for v in self.vertebrae})
-        table = tuple(values.get(label, BACKGROUND) for label in range(self.max_label + 1))
-        return None if table == tuple(range(len(table))) else table
+        }.get(scheme)
+        if values is None or all(label == value for label, value in values.items()):
+            return None
+        return tuple(values.get(label, BACKGROUND) for label in range(self.max_label + 1))
 
     def names(self, scheme: str) -> dict[int, str]:
         """Return the names of the numbers in a scheme, but for background.

@@ -7,27 +7,61 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
 from ctspine1k.catalog.dataset import Kind
-from ctspine1k.errors import CTSpine1KError, UnreadableFileError
+from ctspine1k.errors import CTSpine1KError, MissingFilesError, UnreadableFileError
 from ctspine1k.files.places import Place
 from ctspine1k.files.raw import CaseFiles, RawFile
+from ctspine1k.files.selection import Selection, selected_files
 from ctspine1k.files.tokens import all_tokens, learn_tokens
 from ctspine1k.running.progress import is_terminal
 
 __all__ = [
+    "DownloadPlan",
     "copied",
     "download",
     "fetch_case",
     "know_token",
+    "plan_download",
     "progress_on_terminal",
     "quiet_hub",
     "reading_case",
     "worker_start",
 ]
+
+
+@dataclass(frozen=True)
+class DownloadPlan:
+    """What a download would do."""
+
+    files: tuple[RawFile, ...]  #: that were asked for and are there
+    needed: tuple[RawFile, ...]  #: of these, what is not on this machine yet
+    missing: MissingFilesError | None  #: what is not there
+    bytes_free: int  #: where they would be kept
+    cache: Path  #: that place
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+    @property
+    def bytes_needed(self) -> int:
+        """Bytes to download."""
+        return sum(file.size for file in self.needed)
+
+
+def plan_download(selection: Selection, kind: Kind | None = None) -> DownloadPlan:
+    """Return what a download of the files of some cases would do; errors as of `selected_files`."""
+    from ctspine1k.files.hub import hub_space
+
+    files, missing = selected_files(selection, kind)
+    free, cache = hub_space()
+    return DownloadPlan(tuple(files), tuple(selection.place.not_cached(files)), missing, free, cache)
 
 
 def download(place: Place, files: Sequence[RawFile]) -> list[Path]:

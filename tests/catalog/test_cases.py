@@ -1,30 +1,15 @@
 import collections
 import csv
-import dataclasses
+import pickle
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 from support.paths import ROOT
 
 from ctspine1k import Case, Issue, load_catalog
-from ctspine1k.catalog.cases import (
-    EVIDENCE,
-    EXCLUDE_ISSUES,
-    ISSUE_KINDS,
-    SCAN_POSITIONS,
-    SOURCES,
-    SPECIAL_CASES,
-    SPLITS,
-    parse_split,
-)
-from ctspine1k.errors import SplitFileError, UnknownCaseError
+from ctspine1k.catalog.ctspine1k import EVIDENCE, ISSUE_KINDS, SCAN_POSITIONS, SOURCES, SPECIAL_CASES
+from ctspine1k.errors import UnknownCaseError
 
-KNOWN = {case.case_id: case.source for case in load_catalog()}
-
-
-def parse(text: str) -> dict[str, list[str]]:
-    return parse_split(text.encode(), "split.txt", KNOWN)
+SPLITS = ("train", "validation", "test")
 
 
 def test_counts_by_split_and_source():
@@ -57,12 +42,22 @@ def test_order_is_that_of_the_split_file(split_file):
         "1.3.6.1.4.1.9328.50.4.0001",
         "1.3.6.1.4.1.9328.50.4.0002",
     ]
-    assert [c.split for c in load_catalog(split_file)] == ["train", "train", "validation", "test"]
+    assert [c.split for c in load_catalog(split_file=split_file)] == ["train", "train", "validation", "test"]
 
 
 def test_look_up():
     catalog = load_catalog()
-    assert catalog["liver_106"] == Case("liver_106", "train", 507, "MSD-T10", "sacral_lumbarization")
+    assert catalog["liver_106"] == Case(
+        "liver_106",
+        "train",
+        507,
+        facts={
+            "source": "MSD-T10",
+            "special_case": "sacral_lumbarization",
+            "tcia_series": None,
+            "scan_position": None,
+        },
+    )
     assert "liver_106" in catalog
     with pytest.raises(
         UnknownCaseError, match=r"no case 'liver_1066' in the catalog. Did you mean liver_106"
@@ -92,7 +87,7 @@ def test_where_combines():
         ("scan_position", SCAN_POSITIONS),
         ("issue", ISSUE_KINDS),
         ("evidence", EVIDENCE),
-        ("exclude_issues", EXCLUDE_ISSUES),
+        ("exclude_issues", ("reported", "all")),
     ],
 )
 def test_where_names_what_is_allowed(name, allowed):
@@ -107,7 +102,9 @@ def facts(path: str) -> list[dict[str, str]]:
 
 def test_facts_name_cases_that_exist():
     ids = {case.case_id for case in load_catalog()}
-    assert [row["case_id"] for row in facts("ctspine1k/catalog/facts/ctspine1k/cases.csv")] == [c.case_id for c in load_catalog()]
+    assert [row["case_id"] for row in facts("ctspine1k/catalog/facts/ctspine1k/cases.csv")] == [
+        c.case_id for c in load_catalog()
+    ]
     assert {row["case_id"] for row in facts("special_cases/known_issues.csv")} < ids
     for kind in SPECIAL_CASES:
         listed = (ROOT / f"special_cases/{kind}.txt").read_text().partition("ctspine1k:\n")[2]
@@ -190,7 +187,16 @@ def test_nothing_is_left_out_unless_asked():
 
 def test_to_pandas():
     frame = load_catalog().to_pandas()
-    assert list(frame.columns) == [field.name for field in dataclasses.fields(Case)]
+    assert list(frame.columns) == [
+        "case_id",
+        "split",
+        "index",
+        "source",
+        "special_case",
+        "tcia_series",
+        "scan_position",
+        "issues",
+    ]
     assert len(frame) == 1005
     assert frame.groupby("split").size().to_dict() == {"train": 610, "validation": 197, "test": 198}
     assert (
@@ -223,77 +229,42 @@ def test_select_keeps_the_catalogs_order():
     assert [c.case_id for c in catalog.select("liver_106")] == ["liver_106"]
 
 
-@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
-@pytest.mark.parametrize("suffix", ["", ".nii.gz"])
-@pytest.mark.parametrize("end", ["", "\n", "\n\n\n"])
-@pytest.mark.parametrize("start", ["", "\ufeff", "\n"])
-def test_parser_takes_any_file_of_the_format(newline, suffix, end, start):
-    lines = ["trainset:", "a.b.c", "", "d", "test_public:", "", "  e", "test_private:", "f"]
-    text = (
-        start
-        + "\n".join(line if line.endswith(":") or not line else f"{line}{suffix} " for line in lines)
-        + end
-    )
-    assert parse(text.replace("\n", newline)) == {"train": ["a.b.c", "d"], "validation": ["e"], "test": ["f"]}
-
-
-@pytest.mark.parametrize(
-    ("text", "line", "problem"),
-    [
-        ("trainset:\na.nii.gz\na\n", 3, "'a' is already in trainset, line 2"),
-        ("trainset:\na\ntest_public:\na\n", 4, "'a' is already in trainset, line 2"),
-        ("training:\na\n", 1, "unknown section 'training'"),
-        ("trainset:\na\ntrainset:\nb\n", 3, "section 'trainset' is given twice"),
-        ("a\ntrainset:\n", 1, "a name before the first section"),
-        ("trainset:\na.nii.gzb.nii.gz\n", 2, "two names on one line"),
-        ("trainset:\na.nii.gzb\n", 2, "two names on one line"),
-        ("trainset:\na b\n", 2, "two names on one line"),
-        ("trainset:\nHN_P001liver_106\n", 2, "two names glued together"),
-        ("trainset:\na/b.nii.gz\n", 2, "a name holds a path separator"),
-        ("trainset:\na\\b.nii.gz\n", 2, "a name holds a path separator"),
-        ("trainset:\n..a.nii.gz\n", 2, "a name holds '..'"),
-        ("trainset:\n.nii.gz\n", 2, "not a file name"),
-        ("trainset:\na\0b\n", 2, "not a file name"),
-    ],
-)
-def test_parser_says_line_and_text(text, line, problem):
-    with pytest.raises(SplitFileError) as caught:
-        parse(text)
-    assert caught.value.line == line
-    assert caught.value.problem == problem
-    written = text.splitlines()[line - 1]
-    assert f"split.txt, line {line}: {written!r}: {problem}. Expected sections trainset:" in str(caught.value)
-
-
-@pytest.mark.parametrize("data", [b"", b"trainset:\n", b"\xff\xfe\x00"])
-def test_parser_refuses_a_file_without_names(data):
-    with pytest.raises(SplitFileError, match=r"split\.txt: (no cases in it|not UTF-8)"):
-        parse_split(data, "split.txt", KNOWN)
-
-
-names = st.text(st.characters(categories=("L", "N"), include_characters="._-"), min_size=1).filter(
-    lambda name: ".." not in name and ".nii.gz" not in name
-)
-
-
-@given(st.lists(names, min_size=1, unique=True), st.sampled_from(["\n", "\r\n"]))
-@example([".nii", "a.nii"], "\n")
-def test_parser_gives_back_what_was_written(ids, newline):
-    text = newline.join(["trainset:", *(f"{name}.nii.gz" for name in ids)])
-    assert parse(text) == {"train": ids, "validation": [], "test": []}
-
-
-def test_a_suffix_is_taken_off_once():
-    assert parse("trainset:\na.nii\nb.nii.nii.gz\n")["train"] == ["a", "b.nii"]
-
-
 def test_cases_of_ones_own_have_no_source(tmp_path):
     path = tmp_path / "split.txt"
     path.write_text("trainset:\nmine\nliver_106\n")
-    mine, liver = load_catalog(path)
-    assert mine == Case("mine", "train", 0, None, None)
-    assert liver == Case("liver_106", "train", 1, "MSD-T10", "sacral_lumbarization")
+    mine, liver = load_catalog(split_file=path)
+    assert (mine.case_id, mine.split, mine.index) == ("mine", "train", 0)
+    assert set(mine.facts.values()) == {None}
+    assert mine.source is mine.special_case is mine.patient is None
+    assert (liver.index, liver.source, liver.special_case) == (1, "MSD-T10", "sacral_lumbarization")
 
 
 def test_no_scan_of_another_data_set_is_a_case():
     assert not [case for case in load_catalog() if case.case_id.startswith("verse")]
+
+
+def test_a_criterion_that_there_is_not_names_those_that_there_are():
+    with pytest.raises(TypeError, match="no criterion 'scan_postion': expected split, source, special_case"):
+        load_catalog().where(scan_postion="prone")
+
+
+def test_what_a_scan_has_to_say_is_not_ignored():
+    with pytest.raises(ValueError, match=r"has_vertebrae needs a scan of the files: open_collection\("):
+        load_catalog().where(has_vertebrae="L6")
+
+
+def test_a_patient_is_known_where_the_series_is():
+    patients = [case.patient for case in load_catalog()]
+    assert sum(patient is not None for patient in patients) == 815
+    assert load_catalog()["HN_P001"].patient == "HN_P001"
+    assert load_catalog()["liver_106"].patient is None
+
+
+def test_facts_are_attributes_also_of_a_copy_from_another_process():
+    case = load_catalog()["liver_106"]
+    copy = pickle.loads(pickle.dumps(case))  # noqa: S301 (our own)
+    assert copy == case
+    assert hash(copy) == hash(case)
+    assert copy.special_case == "sacral_lumbarization"
+    with pytest.raises(AttributeError, match="'Case' object has no attribute 'castellvi'"):
+        copy.castellvi  # noqa: B018

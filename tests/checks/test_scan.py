@@ -16,6 +16,7 @@ import pandas as pd
 import polars as pl
 import pytest
 from support.spines import save_spine, spine
+from support.verbs import scan_files
 from support.volumes import ALL_IDS, break_case
 
 import ctspine1k
@@ -50,7 +51,7 @@ def order():
 
 
 def scan(root, **options):
-    return ctspine1k.scan_files(data_dir=root, case=IDS, **options)
+    return scan_files(data_dir=root, cases=IDS, **options)
 
 
 @pytest.mark.parametrize("num_proc", [1, 2])
@@ -135,7 +136,7 @@ def test_a_second_scan_reads_only_what_has_changed(spines):
     cases = pd.read_parquet(report.cases).set_index("case_id")
     assert cases.vertebrae["liver_106"].tolist() == ["T11", "T12"]
     # Of a part of the cases: the others' rows stay.
-    report = ctspine1k.scan_files(data_dir=spines, case="HN_P023")
+    report = scan_files(data_dir=spines, cases="HN_P023")
     assert (report.measured, report.kept) == (0, 1)
     assert len(pd.read_parquet(report.cases)) == 3
 
@@ -144,7 +145,7 @@ def test_rows_tell_of_the_split_file_that_was_given(spines, tmp_path):
     scan(spines)
     mine = tmp_path / "mine.txt"
     mine.write_text("test_private:\nliver_106\nHN_P023\n")
-    report = ctspine1k.scan_files(data_dir=spines, split_file=mine)
+    report = scan_files(data_dir=spines, split_file=mine)
     assert (report.measured, report.kept) == (0, 2)
     cases = pd.read_parquet(report.cases).set_index("case_id")
     assert cases.split[["liver_106", "HN_P023"]].tolist() == ["test", "test"]
@@ -253,7 +254,7 @@ import sys
 sys.modules["scipy"] = None
 import ctspine1k
 try:
-    ctspine1k.scan_files(data_dir=sys.argv[1])
+    ctspine1k.open_collection(data_dir=sys.argv[1]).scan()
 except ctspine1k.CTSpine1KError as error:
     print(error)
 """
@@ -263,9 +264,9 @@ except ctspine1k.CTSpine1KError as error:
 
 def test_the_hub_is_asked_once_for_the_revision(repo_id, split_file, hub, tmp_path):
     options = {"repo_id": repo_id, "split_file": split_file}
-    ctspine1k.scan_files(**options, out=tmp_path / "a.parquet")
+    scan_files(**options, out=tmp_path / "a.parquet")
     hub.requests.clear()
-    ctspine1k.scan_files(**options, out=tmp_path / "b.parquet")
+    scan_files(**options, out=tmp_path / "b.parquet")
     asked = [request.path for request in hub.requests if "/revision/main" in request.path]
     assert len(asked) <= 2, asked  # which commit it is, and its record in the cache: not once a case
 
@@ -274,26 +275,26 @@ def test_from_the_hub(tree, repo_id, split_file, hub, tmp_path):
     """Also of a private repo's files by sha256: nothing is measured again from another revision of them."""
     out = tmp_path / "cases.parquet"
     options = {"repo_id": repo_id, "split_file": split_file, "out": out}
-    folder = ctspine1k.scan_files(data_dir=tree, split_file=split_file, out=tmp_path / "folder.parquet")
-    report = ctspine1k.scan_files(**options, num_proc=2)
+    folder = scan_files(data_dir=tree, split_file=split_file, out=tmp_path / "folder.parquet")
+    report = scan_files(**options, num_proc=2)
     assert report.measured == len(ALL_IDS)
     columns = [name for name in CASES.names if name not in ("image_file", "mask_file")]
     ours, theirs = (pd.read_parquet(r.cases)[columns].to_dict("records") for r in (report, folder))
     assert str(ours) == str(theirs)
     files = {**hub.repos[repo_id].commits[hub.repos[repo_id].refs["main"]], "README.md": b"new"}
     hub.repos[repo_id].commit(files)
-    assert ctspine1k.scan_files(**options).measured == 0
+    assert scan_files(**options).measured == 0
 
 
 def test_the_hubs_bad_bytes_are_a_problem_of_the_case(repo_id, split_file, hub, tmp_path):
     hub.faults["liver_106.nii.gz"] = [b"x", b"x"]
-    report = ctspine1k.scan_files(repo_id=repo_id, split_file=split_file, out=tmp_path / "cases.parquet")
+    report = scan_files(repo_id=repo_id, split_file=split_file, out=tmp_path / "cases.parquet")
     assert list(report.problems) == ["liver_106"]
     assert "the Hub says" in report.problems["liver_106"]
     hub.faults.clear()
     # What the message asks for: the next scan takes it up.
     Path(re.search(r"Delete (\S+) and", report.problems["liver_106"])[1]).unlink()
-    report = ctspine1k.scan_files(repo_id=repo_id, split_file=split_file, out=tmp_path / "cases.parquet")
+    report = scan_files(repo_id=repo_id, split_file=split_file, out=tmp_path / "cases.parquet")
     assert (report.measured, report.kept, report.problems) == (1, len(ALL_IDS) - 1, {})
 
 
@@ -301,17 +302,18 @@ def test_the_hub_that_goes_away_leaves_what_is_done(repo_id, split_file, hub, tm
     options = {"repo_id": repo_id, "split_file": split_file, "out": tmp_path / "cases.parquet"}
     hub.faults["HN_P023.nii.gz"] = [500] * 20
     with pytest.raises(HubError, match="run again to go on from there"):
-        ctspine1k.scan_files(**options)
+        scan_files(**options)
     assert not (tmp_path / "cases.parquet").exists()
     hub.faults.clear()
-    assert ctspine1k.scan_files(**options).measured == 2  # of four: two were done
+    assert scan_files(**options).measured == 2  # of four: two were done
 
 
 def start(root, *arguments):
     code = """
 import ctspine1k, sys
 if __name__ == "__main__":
-    ctspine1k.scan_files(data_dir=sys.argv[1], num_proc=int(sys.argv[2]))
+    many = ctspine1k.open_collection(data_dir=sys.argv[1])
+    many.scan(num_proc=int(sys.argv[2]), on_missing="skip")
 """
     script = root.parent / "run.py"
     script.write_text(code)
@@ -355,8 +357,8 @@ def test_a_scan_that_was_stopped_goes_on_where_it_was(many, tmp_path, kind, num_
     assert not (many / "cases.parquet").exists()
     journal.write_text(journal.read_text() + '\n{"version": 1, "case": {"case_i')  # a line that was cut
     cases = [path.name.removesuffix(".nii.gz") for path in (many / "raw_data/volumes").rglob("*.nii.gz")]
-    report = ctspine1k.scan_files(data_dir=many, case=cases)
-    whole = ctspine1k.scan_files(data_dir=many, case=cases, out=tmp_path / "whole.parquet")
+    report = scan_files(data_dir=many, cases=cases)
+    whole = scan_files(data_dir=many, cases=cases, out=tmp_path / "whole.parquet")
     assert 0 < report.measured < 38
     assert report.measured + report.kept == 40
     assert report.cases.read_bytes() == whole.cases.read_bytes()
@@ -376,7 +378,7 @@ def test_a_worker_that_dies_is_told_and_what_is_done_is_kept(many):
     assert WorkerError.__name__ in told
     assert "a worker process died before it was done, with 2 at work" in told
     with pytest.warns(SkippedCasesWarning):
-        assert ctspine1k.scan_files(data_dir=many).kept >= 2
+        assert scan_files(data_dir=many).kept >= 2
 
 
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
@@ -413,8 +415,8 @@ def test_a_stop_between_the_two_tables_loses_nothing(spines, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", stop)
         with pytest.raises(KeyboardInterrupt):
-            ctspine1k.scan_files(data_dir=spines, case="liver_106")
-    report = ctspine1k.scan_files(data_dir=spines, case="liver_106")
+            scan_files(data_dir=spines, cases="liver_106")
+    report = scan_files(data_dir=spines, cases="liver_106")
     assert (report.measured, report.kept) == (0, 1)
     assert len(pd.read_parquet(report.cases)) == 3
     assert scan(spines).measured == 0
@@ -505,7 +507,7 @@ def test_has_vertebrae_passes_over_no_broken_case_in_silence(spines, tmp_path):
 
 
 def test_real_ct(sample, tmp_path):
-    report = ctspine1k.scan_files(
+    report = scan_files(
         data_dir=sample, split_file=sample / "metadata/data_split.txt", out=tmp_path / "cases.parquet"
     )
     tables = read_tables(report.cases)

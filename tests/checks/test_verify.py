@@ -7,11 +7,11 @@ import shutil
 import numpy as np
 import pytest
 from support.spines import AFFINE, save_spine, spine
+from support.verbs import verify_files
 from support.volumes import break_case, files_of, save
 
 import ctspine1k
-from ctspine1k.catalog.cases import ISSUE_KINDS
-from ctspine1k.checks.verify import CHECKS, verify_files
+from ctspine1k.catalog.ctspine1k import ISSUE_KINDS
 
 #: Each with vertebrae of its own, so that no two are alike; the ids have no known issue but where a test says so.
 CASES = {
@@ -38,7 +38,7 @@ def root(tmp_path):
 
 
 def verify(root, *more, **options):
-    return verify_files(data_dir=root, case=[*CASES, *more], **options)
+    return verify_files(data_dir=root, cases=[*CASES, *more], **options)
 
 
 def found(root, *more, **options):
@@ -331,20 +331,20 @@ def test_planted_forms_of_known_issues_are_found_and_known(tmp_path, kind):
     case_id, change, check = KNOWN[kind]
     assert kind in {issue.kind for issue in ctspine1k.load_catalog()[case_id].issues}
     plant(tmp_path, case_id, change)
-    by_check = {f.check: f for f in verify_files(data_dir=tmp_path, case=case_id).findings}
+    by_check = {f.check: f for f in verify_files(data_dir=tmp_path, cases=case_id).findings}
     assert kind in by_check[check].known
     # The same in a case that is not known for it is news.
     plant(tmp_path, "1.3.6.1.4.1.9328.50.4.0001", change)
     (other,) = [
         f
-        for f in verify_files(data_dir=tmp_path, case="1.3.6.1.4.1.9328.50.4.0001").findings
+        for f in verify_files(data_dir=tmp_path, cases="1.3.6.1.4.1.9328.50.4.0001").findings
         if f.check == check
     ]
     assert other.known == ()
 
 
 def test_every_kind_of_issue_is_found_by_a_check_or_cannot_be_seen():
-    found_by_checks = set(itertools.chain.from_iterable(check.issues for check in CHECKS.values()))
+    found_by_checks = set(itertools.chain.from_iterable(CTSPINE1K.known_by.values()))
     assert found_by_checks <= set(ISSUE_KINDS)
     # Readings of the anatomy, not properties of the voxels.
     assert set(ISSUE_KINDS) - found_by_checks == {"castellvi_grade", "transitional_not_listed"}
@@ -371,7 +371,7 @@ def test_summary_and_order(root):
 
 def test_from_the_hub(root, publish, hub):
     repo_id = publish(root)
-    assert verify_files(repo_id=repo_id, case=list(CASES)).ok
+    assert verify_files(repo_id=repo_id, cases=list(CASES)).ok
     files = files_of(root)
     files["raw_data/labels/COLONOG/liver_106_seg.nii.gz"] = files.pop(
         "raw_data/labels/MSD-T10/liver_106_seg.nii.gz"
@@ -380,7 +380,7 @@ def test_from_the_hub(root, publish, hub):
     files["raw_data/other.nii"] = b""
     del files["raw_data/volumes/HNSCC-3DCT-RT/HN_P023.nii.gz"]
     hub.repos[repo_id].commit(files)
-    report = verify_files(repo_id=repo_id, case=list(CASES))
+    report = verify_files(repo_id=repo_id, cases=list(CASES))
     assert {(f.check, f.case_id or f.file) for f in report.findings} == {
         ("wrong_place", "liver_106"),
         ("format", "liver_100"),
@@ -392,7 +392,7 @@ def test_from_the_hub(root, publish, hub):
 def test_the_hubs_sha256_and_size(root, publish, hub):
     repo_id = publish(root)
     hub.faults["liver_106.nii.gz"] = [b"x", b"x"]
-    report = verify_files(repo_id=repo_id, case=list(CASES))
+    report = verify_files(repo_id=repo_id, cases=list(CASES))
     (finding,) = report.findings
     assert (finding.check, finding.case_id, finding.level) == ("checksum", "liver_106", "error")
     assert len(finding.expected) == len(finding.found) == 64

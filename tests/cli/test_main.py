@@ -18,7 +18,7 @@ from support.volumes import break_case
 
 import ctspine1k
 from ctspine1k import __version__
-from ctspine1k.catalog import cases as catalog
+from ctspine1k.catalog import ctspine1k as catalog
 from ctspine1k.cli.main import main
 
 
@@ -101,7 +101,7 @@ def test_without_a_verb_it_tells_the_verbs_in_the_order_of_use(run):
         (["scan"], "error: Say where (DIR, --data-dir or --repo-id), or which cases."),
         (["verify", "--num-proc", "1"], "error: Say where (DIR, --data-dir or --repo-id), or which cases."),
         (["preview"], "error: Say where (DIR, --data-dir or --repo-id), or which cases."),
-        (["scan", ".", "--repo", "a/b"], "error: A folder and --repo-id are two places: give one."),
+        (["scan", ".", "--repo-id", "a/b"], "error: A folder and --repo-id are two places: give one."),
         (
             [
                 "verify",
@@ -163,7 +163,7 @@ def test_options_are_the_same_everywhere_and_named_as_in_the_library():
         verb: [option for parameter in command.params for option in parameter.opts if option.startswith("--")]
         for verb, command in _cli.commands.items()
     }
-    place = ["--data-dir", "--repo-id", "--repo", "--revision"]
+    place = ["--data-dir", "--repo-id", "--repo-id", "--revision"]
     cases = ["--split-file", "--split", "--source", "--case", "--special-case", "--exclude-issues"]
     for verb in ("list", "download", "scan", "verify", "preview"):
         assert options[verb][: len(place + cases)] == place + cases
@@ -246,26 +246,29 @@ def test_download_from_a_folder_and_from_the_hub(run, root, publish):
     paths = run("download", "--data-dir", root, "--case", "liver_106", "--kind", "mask")[1].splitlines()
     assert paths == [str(next(root.rglob("liver_106_seg.nii.gz")))]
     repo_id = publish(root)
-    status, out, err = run("download", "--repo", repo_id, "--case", "liver_106")
+    status, out, err = run("download", "--repo-id", repo_id, "--case", "liver_106")
     assert (status, err) == (0, "")  # no bar: stderr is no terminal
     image, mask = out.splitlines()
     for path, right in ((image, "liver_106.nii.gz"), (mask, "liver_106_seg.nii.gz")):
         with open(path, "rb") as file:  # noqa: PTH123
             assert file.read() == next(root.rglob(right)).read_bytes()
-    assert json.loads(run("download", "--repo", repo_id, "--case", "liver_106", "--json")[1]) == [image, mask]
-    status, out, err = run("download", "--repo", repo_id, "--split", "validation")
+    assert json.loads(run("download", "--repo-id", repo_id, "--case", "liver_106", "--json")[1]) == [
+        image,
+        mask,
+    ]
+    status, out, err = run("download", "--repo-id", repo_id, "--split", "validation")
     assert (status, out) == (2, "")
     assert err.startswith("error: 196 of 197 cases lack raw files in Hub repo")
-    status, out, err = run("download", "--repo", repo_id, "--split", "validation", "--on-missing", "skip")
+    status, out, err = run("download", "--repo-id", repo_id, "--split", "validation", "--on-missing", "skip")
     assert len(out.splitlines()) == 2
     assert err.startswith("warning: 196 of 197 cases lack raw files")
 
 
 def test_dry_run_tells_files_bytes_and_free_disk_and_downloads_nothing(run, root, publish, hub):
     repo_id = publish(root)
-    run("download", "--repo", repo_id, "--case", "liver_106", "--kind", "image")
+    run("download", "--repo-id", repo_id, "--case", "liver_106", "--kind", "image")
     hub.requests.clear()
-    options = ["--repo", repo_id, "--case", "liver_106", "--case", "liver_83", "--dry-run"]
+    options = ["--repo-id", repo_id, "--case", "liver_106", "--case", "liver_83", "--dry-run"]
     status, out, err = run("download", *options)
     assert status == 0
     rows = {row["path"].rpartition("/")[2]: row for row in table(out)}
@@ -282,12 +285,12 @@ def test_dry_run_tells_files_bytes_and_free_disk_and_downloads_nothing(run, root
         rf"3 of 4 files to download, {needed:,} bytes \(0\.00 GB\); [\d,.]+ GB are free in /", err
     )
     # It fails as the download would.
-    status, out, err = run("download", "--repo", repo_id, "--split", "validation", "--dry-run")
+    status, out, err = run("download", "--repo-id", repo_id, "--split", "validation", "--dry-run")
     assert status == 2
     assert len(table(out)) == 2
     assert err.splitlines()[1].startswith("error: 196 of 197 cases lack raw files")
     assert (
-        run("download", "--repo", repo_id, "--split", "validation", "--dry-run", "--on-missing", "skip")[0]
+        run("download", "--repo-id", repo_id, "--split", "validation", "--dry-run", "--on-missing", "skip")[0]
         == 0
     )
     plan = json.loads(run("download", *options, "--json")[1])

@@ -1,9 +1,10 @@
 import nibabel as nib
 import numpy as np
 import pytest
+from support.verbs import verify_files
 
-from ctspine1k import list_files, load_catalog, read_pair, verify_files
-from ctspine1k.catalog.cases import SOURCES, SPLITS
+from ctspine1k import list_files, load_catalog, read_pair
+from ctspine1k.catalog.ctspine1k import CTSPINE1K, SOURCES
 from ctspine1k.demo.phantom import PHANTOM_CASES, make_phantom
 
 
@@ -14,14 +15,14 @@ def phantom(tmp_path_factory):
 
 def test_cases_of_every_split_and_source(phantom):
     cases = load_catalog().select(PHANTOM_CASES)
-    assert {case.split for case in cases} == set(SPLITS)
+    assert {case.split for case in cases} == set(CTSPINE1K.splits)
     assert {case.source for case in cases} == set(SOURCES)
-    assert len(list_files(case=PHANTOM_CASES, data_dir=phantom)) == 2 * len(PHANTOM_CASES)
+    assert len(list_files(cases=PHANTOM_CASES, data_dir=phantom)) == 2 * len(PHANTOM_CASES)
 
 
 @pytest.mark.parametrize("case_id", PHANTOM_CASES)
 def test_it_looks_like_ct(phantom, case_id):
-    image, mask = (file.path for file in list_files(case=case_id, data_dir=phantom))
+    image, mask = (file.path for file in list_files(cases=case_id, data_dir=phantom))
     pair = read_pair(image, mask, on_geometry="raise")
     assert pair.image.shape[1:] == (512, 512)
     assert nib.load(image).get_data_dtype() == np.int16
@@ -37,8 +38,8 @@ def test_it_looks_like_ct(phantom, case_id):
 
 def test_its_split_file_names_its_cases_and_no_check_finds_a_thing(phantom):
     split_file = phantom / "metadata/data_split.txt"
-    assert {case.case_id for case in load_catalog(split_file)} == set(PHANTOM_CASES)
-    assert {c.case_id: c.split for c in load_catalog(split_file)} == {
+    assert {case.case_id for case in load_catalog(split_file=split_file)} == set(PHANTOM_CASES)
+    assert {c.case_id: c.split for c in load_catalog(split_file=split_file)} == {
         c.case_id: c.split for c in load_catalog().select(PHANTOM_CASES)
     }
     report = verify_files(data_dir=phantom, split_file=split_file)

@@ -3,6 +3,7 @@
 import pyarrow.parquet as pq
 import pytest
 from support.spines import save_spine, spine
+from support.verbs import scan_files
 from support.volumes import break_case, files_of
 
 import ctspine1k
@@ -18,7 +19,7 @@ def test_the_case_table_has_the_facts_and_what_a_scan_has_measured(tmp_path):
     ctspine1k.export_parquet(tmp_path / "plain", **options)
     facts = pq.read_table(tmp_path / "plain/cases.parquet")
     assert facts.to_pylist() == [dict(ctspine1k.load_catalog()[case_id].row()) for case_id in ids]
-    ctspine1k.scan_files(data_dir=root, case=ids)
+    scan_files(data_dir=root, cases=ids)
     ctspine1k.export_parquet(tmp_path / "scanned", **options)
     table = pq.read_table(tmp_path / "scanned/cases.parquet").to_pylist()
     assert [row["vertebrae"] for row in table] == [["T11", "T12", "L1", "L2"], ["L4", "L5", "L6"]]
@@ -37,7 +38,7 @@ def test_the_case_table_has_the_facts_and_what_a_scan_has_measured(tmp_path):
     with pytest.raises(ScanTableError):
         ctspine1k.export_parquet(tmp_path / "none", **options, scan=tmp_path / "none.parquet")
     break_case(root, "liver_83")
-    ctspine1k.scan_files(data_dir=root, case=ids)
+    scan_files(data_dir=root, cases=ids)
     ctspine1k.export_parquet(tmp_path / "broken", **options, on_error="skip")
     assert str(root).encode() not in b"".join(files_of(tmp_path / "broken").values())
     assert str(root) not in str(pq.read_table(tmp_path / "broken/cases.parquet").to_pylist())

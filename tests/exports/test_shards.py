@@ -11,6 +11,7 @@ import datasets
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from ctspine1k.files.sources import find_source
 from support.compare import identical, rows, wanted
 from support.volumes import ALL_IDS, IDS, SIZE, break_case, files_of, intensities, save, save_case
 
@@ -21,7 +22,6 @@ from ctspine1k.exports.ledger import begin, read_records
 from ctspine1k.exports.shards import ShardTask, export_shard, plan_shards
 from ctspine1k.exports.targets import UrlTarget, open_target
 from ctspine1k.files.selection import pair_files
-from ctspine1k.files.sources import find_source
 from ctspine1k.rows.batches import RowOptions
 from ctspine1k.running.disk import sha256_of
 from ctspine1k.running.retries import retry
@@ -30,7 +30,7 @@ from ctspine1k.running.retries import retry
 @pytest.fixture
 def task(tree, split_file, tmp_path, name):
     """The shard of train, with both of its cases."""
-    cases = [case for case in ctspine1k.load_catalog(split_file) if case.split == "train"]
+    cases = [case for case in ctspine1k.load_catalog(split_file=split_file) if case.split == "train"]
     folder = open_target(tmp_path / "out")
     begin(folder, [], "run")
     empty = ShardTask(
@@ -311,7 +311,7 @@ def test_a_source_is_sent_without_what_it_has_looked_up(publish, split_file, tmp
     for seed, case_id in enumerate(ALL_IDS):
         save_case(root, case_id, seed=seed)
     source = find_source(None, publish(root))
-    cases = list(ctspine1k.load_catalog(split_file))
+    cases = list(ctspine1k.load_catalog(split_file=split_file))
     assert len(source.find(cases)) == 8
     assert len(pickle.dumps(source.pinned())) < 500
     assert "_records" not in vars(source.pinned())

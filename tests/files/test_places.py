@@ -15,7 +15,9 @@ from ctspine1k.errors import (
     HubError,
     NoSpaceError,
 )
-from ctspine1k.files.sources import HubSource, find_source
+from ctspine1k.files.hub import HubPlace
+from ctspine1k.files.places import find_place
+from ctspine1k.files.transfer import download
 
 
 def test_links_to_folders_are_followed_and_loops_end(tmp_path):
@@ -28,7 +30,7 @@ def test_links_to_folders_are_followed_and_loops_end(tmp_path):
 
 
 def test_hub_listing_tells_what_the_hub_records(hub, repo_id, tree):
-    files = list_files(case="liver_106", repo_id=repo_id)
+    files = list_files(cases="liver_106", repo_id=repo_id)
     data = {f.kind: (tree / f.path).read_bytes() for f in files}
     assert [f.kind for f in files] == ["image", "mask"]
     assert [f.size for f in files] == [len(data["image"]), len(data["mask"])]
@@ -45,7 +47,7 @@ def test_revision(hub, repo_id, tree, tmp_path):
     second = hub.repos[repo_id].commit(files_of(tmp_path / "changed"))
     hub.repos[repo_id].refs["v1"] = first
     read = {
-        revision: download_files(case="liver_106", kind="image", repo_id=repo_id, revision=revision)[
+        revision: download_files(cases="liver_106", kind="image", repo_id=repo_id, revision=revision)[
             0
         ].read_bytes()
         for revision in (None, "main", "v1", first, second)
@@ -56,29 +58,29 @@ def test_revision(hub, repo_id, tree, tmp_path):
 def test_a_private_repo_needs_its_token(hub, repo_id):
     hub.repos[repo_id].token = "hf_secret"
     with pytest.raises(HubError, match="token") as caught:
-        list_files(case="liver_106", repo_id=repo_id, token="hf_wrong")
+        list_files(cases="liver_106", repo_id=repo_id, token="hf_wrong")
     assert "hf_wrong" not in str(caught.value)
-    paths = download_files(case="liver_106", repo_id=repo_id, token="hf_secret")
+    paths = download_files(cases="liver_106", repo_id=repo_id, token="hf_secret")
     assert len(paths) == 2
 
 
 @pytest.mark.parametrize("token", ["hf_secret\n", " hf_secret "])
 def test_a_token_as_read_from_a_file(hub, repo_id, token):
     hub.repos[repo_id].token = "hf_secret"
-    assert len(list_files(case="liver_106", repo_id=repo_id, token=token)) == 2
+    assert len(list_files(cases="liver_106", repo_id=repo_id, token=token)) == 2
 
 
 @pytest.mark.parametrize("token", ["hf_se\ncret", "hf_se cret", "hf_sécret"])
 def test_a_token_that_cannot_be_sent_is_not_printed(repo_id, token):
     with pytest.raises(ValueError, match=r"^token: expected letters and digits") as caught:
-        list_files(case="liver_106", repo_id=repo_id, token=token)
+        list_files(cases="liver_106", repo_id=repo_id, token=token)
     assert caught.value.__cause__ is caught.value.__context__ is None
 
 
 @pytest.mark.parametrize("selection", [{"repo_id": "tests/nowhere"}, {"revision": "no-such-branch"}])
 def test_what_the_hub_has_not(repo_id, selection):
     with pytest.raises(HubError, match="Check repo_id, the revision, your token"):
-        list_files(**{"case": "liver_106", "repo_id": repo_id, **selection})
+        list_files(**{"cases": "liver_106", "repo_id": repo_id, **selection})
 
 
 def test_a_transfer_that_breaks_off_is_resumed(hub, repo_id):
@@ -101,7 +103,7 @@ def resumed(repo_id: str) -> Path:
     """Older clients report a cut transfer and resume at the next call, newer ones at once."""
     for _ in range(2):
         with contextlib.suppress(HubError):
-            return download_files(case="liver_106", kind="image", repo_id=repo_id)[0]
+            return download_files(cases="liver_106", kind="image", repo_id=repo_id)[0]
     raise AssertionError("not resumed at the next call")
 
 
@@ -110,27 +112,27 @@ def test_wrong_bytes_are_reported(hub, repo_id):
     with pytest.raises(
         ChecksumError, match=r"liver_106\.nii\.gz: sha256 is \w{64}, the Hub says \w{64}. Delete "
     ) as caught:
-        download_files(case="liver_106", repo_id=repo_id)
+        download_files(cases="liver_106", repo_id=repo_id)
     # As the message says: delete that file, download again.
     blob = Path(str(caught.value).partition("Delete ")[2].partition(" and download")[0])
     blob.unlink()
-    assert len(download_files(case="liver_106", repo_id=repo_id)) == 2
+    assert len(download_files(cases="liver_106", repo_id=repo_id)) == 2
 
 
 def test_a_cached_file_that_was_changed_is_reported(repo_id):
-    path = download_files(case="liver_106", kind="image", repo_id=repo_id)[0]
+    path = download_files(cases="liver_106", kind="image", repo_id=repo_id)[0]
     blob = path.resolve()
     blob.chmod(0o644)
     blob.write_bytes(blob.read_bytes() + b"x")
     with pytest.raises(ChecksumError, match="size is"):
-        download_files(case="liver_106", kind="image", repo_id=repo_id)
+        download_files(cases="liver_106", kind="image", repo_id=repo_id)
 
 
 OFFLINE = """
 import json, sys
 import ctspine1k, ctspine1k.errors
 try:
-    paths = ctspine1k.download_files(repo_id=sys.argv[1], case=json.loads(sys.argv[2]))
+    paths = ctspine1k.download_files(repo_id=sys.argv[1], cases=json.loads(sys.argv[2]))
     print(json.dumps([str(path) for path in paths]))
 except ctspine1k.errors.CTSpine1KError as error:
     print(type(error).__name__, error)
@@ -138,7 +140,7 @@ except ctspine1k.errors.CTSpine1KError as error:
 
 
 def test_offline_serves_what_is_cached_and_names_what_is_not(hub, repo_id, python):
-    paths = download_files(case="liver_106", repo_id=repo_id)
+    paths = download_files(cases="liver_106", repo_id=repo_id)
     with hub.watched() as requests:
         run = python(OFFLINE, repo_id, '["liver_106"]', HF_HUB_OFFLINE="1")
         assert json.loads(run.stdout) == [str(path) for path in paths], run.stderr
@@ -160,21 +162,21 @@ def test_a_hub_out_of_reach_is_told(python):
 
 def test_a_download_that_does_not_fit_is_not_begun(hub, repo_id):
     """The Hub's record says how large a file is: a pretended one is more than any disk."""
-    files = list_files(case="liver_106", repo_id=repo_id)
+    files = list_files(cases="liver_106", repo_id=repo_id)
     huge = [dataclasses.replace(files[0], size=10**18), files[1]]
     with pytest.raises(
         NoSpaceError, match=r"expected room for a download of 1,000,000,000\.00 GB, found "
     ) as e:
-        HubSource(repo_id, "main").fetch(huge)
+        download(HubPlace(repo_id, "main"), huge)
     assert e.value.needed == 10**18 + files[1].size
     assert hub.downloads() == {}
 
 
 def test_what_is_in_the_cache_is_not_lacking(repo_id, tree):
-    place = HubSource(repo_id, "main")
-    files = list_files(case="liver_106", repo_id=repo_id)
+    place = HubPlace(repo_id, "main")
+    files = list_files(cases="liver_106", repo_id=repo_id)
     assert place.not_cached(files) == files
     place.fetch(files[:1])
     assert place.not_cached(files) == files[1:]
-    local = list_files(case="liver_106", data_dir=tree)
-    assert find_source(tree).not_cached(local) == []
+    local = list_files(cases="liver_106", data_dir=tree)
+    assert find_place(tree).not_cached(local) == []

@@ -33,14 +33,15 @@ def test_every_layout_is_found(tmp_path, layout):
         ".cache/liver_106.nii.gz",
         "notes.txt",
     )
-    files = list_files(case="liver_106", data_dir=tmp_path)
-    assert [(f.case.case_id, f.kind, f.path) for f in files] == [
+    files = list_files(cases="liver_106", data_dir=tmp_path)
+    assert [(f.case.case_id, f.kind, f.local) for f in files] == [
         ("liver_106", "image", str(paths[0])),
         ("liver_106", "mask", str(paths[1])),
     ]
+    assert [f.path for f in files] == list(LAYOUTS[layout])
     assert [f.size for f in files] == [path.stat().st_size for path in paths]
     assert [f.url for f in files] == [path.as_uri() for path in paths]
-    assert download_files(case="liver_106", data_dir=tmp_path) == paths
+    assert download_files(cases="liver_106", data_dir=tmp_path) == paths
 
 
 def test_ids_with_dots_are_not_mixed_up(tmp_path):
@@ -59,13 +60,13 @@ def test_two_files_for_one_image_are_an_error(tmp_path):
     ) as caught:
         list_files(data_dir=tmp_path)
     assert (caught.value.case_id, caught.value.kind, len(caught.value.paths)) == ("liver_106", "image", 2)
-    assert list_files(data_dir=tmp_path, case="HN_P001") == []
+    assert list_files(data_dir=tmp_path, cases="HN_P001") == []
 
 
 def test_links_that_lead_nowhere_are_not_there(tmp_path):
     place(tmp_path, "liver_106_seg.nii.gz")
     (tmp_path / "liver_106.nii.gz").symlink_to(tmp_path / "gone")
-    assert [file.kind for file in list_files(case="liver_106", data_dir=tmp_path)] == ["mask"]
+    assert [file.kind for file in list_files(cases="liver_106", data_dir=tmp_path)] == ["mask"]
 
 
 def test_a_file_that_could_be_of_two_cases_is_an_error(tmp_path):
@@ -73,4 +74,4 @@ def test_a_file_that_could_be_of_two_cases_is_an_error(tmp_path):
     (tmp_path / "split.txt").write_text("trainset:\nx\nx_seg\n")
     with pytest.raises(ValueError, match=r"x_seg\.nii\.gz would be of both 'x' and 'x_seg'"):
         list_files(data_dir=tmp_path, split_file=tmp_path / "split.txt")
-    assert len(list_files(data_dir=tmp_path, split_file=tmp_path / "split.txt", case="x")) == 2
+    assert len(list_files(data_dir=tmp_path, split_file=tmp_path / "split.txt", cases="x")) == 2

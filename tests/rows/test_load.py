@@ -189,7 +189,7 @@ def test_offline_loads_what_is_there(load, hub, repo_id, split_file, tmp_path, p
 
 def test_offline_never_passes_a_part_for_the_whole(load, hub, repo_id, split_file, tmp_path, python):
     """What was skipped for being out of reach is there once it is in reach."""
-    ctspine1k.download_files(case="liver_106", repo_id=repo_id)
+    ctspine1k.download_files(cases="liver_106", repo_id=repo_id)
     options = {"split_file": str(split_file), "image_size": SIZE, "on_missing": "skip", "repo_id": repo_id}
     code = "import json, sys, ctspine1k; print(len(ctspine1k.load_dataset('3d', split='train', **json.loads(sys.argv[1]))))"
     run = python(code, json.dumps({**options, "cache_dir": str(tmp_path / "cache")}), HF_HUB_OFFLINE="1")

@@ -7,6 +7,7 @@ import datasets
 import pytest
 from support.compare import identical, rows
 from support.paths import SCRIPT
+from support.verbs import scan_files
 from support.volumes import SIZE
 
 import ctspine1k
@@ -105,7 +106,7 @@ def test_save_infos_writes_nothing_into_the_package(options, tree):
 
 
 def test_script_selects_turns_and_relabels_as_the_library_does(options, tree, split_file, tmp_path):
-    table = ctspine1k.scan_files(data_dir=tree, split_file=split_file, out=tmp_path / "scan.parquet").cases
+    table = scan_files(data_dir=tree, split_file=split_file, out=tmp_path / "scan.parquet").cases
     options |= {
         "orientation": "RAS",
         "label_scheme": "region",

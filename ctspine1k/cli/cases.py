@@ -1,0 +1,115 @@
+"""Verbs that say what is known of cases, labels and terms; all of them work offline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ctspine1k.catalog.registry import data_set, load_catalog
+from ctspine1k.cli.options import CASE_ID, CASES, COLLECTION, JSON, PLACE, SPLIT_FILE, VERTEBRA, chosen
+from ctspine1k.cli.output import print_json, print_table, say
+from ctspine1k.cli.verbs import verb
+from ctspine1k.collection import Collection
+
+__all__ = ["cite", "info", "list_cases", "vertebrae"]
+
+
+@verb(
+    "list",
+    *PLACE,
+    *CASES,
+    click.option("--files", is_flag=True, help="List raw files instead of cases."),
+    JSON,
+)
+def list_cases(
+    has_vertebrae: tuple[str, ...], scan: Path | None, files: bool, as_json: bool, **options: Any
+) -> None:
+    """List the cases selected, or their raw files, as tab-separated values.
+
+    Cases are listed offline; --files looks where they are, and --has-vertebrae at a scan of them.
+    """
+    collection = chosen(**options)
+    if has_vertebrae:
+        collection = _containing(collection, has_vertebrae, scan)
+    if files:
+        _list_files(collection, as_json)
+    elif as_json:
+        print_json([case.document() for case in collection])
+    else:
+        columns = ("case_id", "split", "index", *collection.data_set.listed, "issues")
+        print_table([case.row() for case in collection], columns)
+
+
+def _containing(collection: Collection, vertebrae: Sequence[str], scan: Path | None) -> Collection:
+    """Keep the cases that are known to contain vertebrae; warn of those of which nothing is known."""
+    from ctspine1k.scans.containing import cases_containing
+
+    containing, lacking = cases_containing(collection.selection(), vertebrae, scan)
+    if unknown := len(collection) - len(containing) - len(lacking):
+        say(f"warning: of {unknown:,} cases the scan knows nothing: no files, or none that can be used")
+    return replace(collection, cases=containing)
+
+
+def _list_files(collection: Collection, as_json: bool) -> None:
+    files = collection.files()
+    if as_json:
+        names = ("kind", "size", "path", "local", "url", "sha256")
+        print_json(
+            [{"case": file.case.case_id, **{name: getattr(file, name) for name in names}} for file in files]
+        )
+    else:
+        rows = [
+            {"case": file.case.case_id, "kind": file.kind, "size": file.size, "path": file.name}
+            for file in files
+        ]
+        print_table(rows, ("case", "kind", "size", "path"))
+
+
+@verb("info", click.argument("case_id", metavar="CASE", type=CASE_ID), COLLECTION, SPLIT_FILE, JSON)
+def info(case_id: str, collection: str, split_file: Path | None, as_json: bool) -> None:
+    """Print all that is known of CASE, offline."""
+    case = load_catalog(collection, split_file=split_file)[case_id]
+    document = case.document()
+    if as_json:
+        print_json(document)
+        return
+    del document["issues"]
+    for name, value in document.items():
+        click.echo(f"{name:14} {'-' if value is None else value}")
+    for issue in case.issues:
+        click.echo(f"{'issue':14} {issue.kind} ({issue.evidence}): {issue.detail}\n{'':14} {issue.reference}")
+    if not case.issues:
+        click.echo(f"{'issues':14} none known")
+
+
+@verb(
+    "vertebrae",
+    click.argument("which", metavar="[NAME|LABEL]...", nargs=-1, type=VERTEBRA),
+    COLLECTION,
+    JSON,
+)
+def vertebrae(which: tuple[str, ...], collection: str, as_json: bool) -> None:
+    """Print labels and names, numbers in VerSe and TotalSegmentator v2, and how many volumes contain each."""
+    vocabulary = data_set(collection).vocabulary
+    labels = [vocabulary.label(one) for one in which]
+    rows = [asdict(v) for v in vocabulary.vertebrae if not labels or v.label in labels]
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(rows, rows[0])
+
+
+@verb("cite", COLLECTION, JSON)
+def cite(collection: str, as_json: bool) -> None:
+    """Print BibTeX of the data set and of what it was made from, and the licence."""
+    chosen_set = data_set(collection)
+    licence, entries = chosen_set.licence, chosen_set.citations()
+    if as_json:
+        print_json({"licence": licence.name, "terms": licence.terms, "bibtex": entries})
+        return
+    # BibTeX passes over what stands between entries.
+    click.echo("\n\n".join([f"% The data are under {licence.name}: {licence.terms}.", *entries]))

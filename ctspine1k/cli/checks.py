@@ -1,0 +1,117 @@
+"""Verbs that read raw files: scan and verify."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ctspine1k.cli.options import (
+    CASES,
+    DIRECTORY,
+    FILE,
+    JSON,
+    NUM_PROC,
+    ON_MISSING,
+    PLACE,
+    SCHEDULER,
+    chosen,
+    default_num_proc,
+    require_somewhere,
+)
+from ctspine1k.cli.output import print_json, say, write_csv
+from ctspine1k.cli.verbs import verb
+
+__all__ = ["scan", "verify"]
+
+
+@verb(
+    "scan",
+    DIRECTORY,
+    *PLACE,
+    *CASES,
+    click.option("--out", type=FILE, help="The table of cases [cases.parquet in DIR, or here for the Hub]."),
+    ON_MISSING,
+    NUM_PROC,
+    SCHEDULER,
+    JSON,
+)
+def scan(
+    out: Path | None,
+    on_missing: Any,
+    num_proc: int | None,
+    scheduler: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Measure every case: shape, spacing, HU, and each vertebra. Writes two Parquet tables.
+
+    NAME.parquet has one row per case, NAME.vertebrae.parquet one row per vertebra. A scan that was stopped
+    resumes where it was; a second one reads only files that have changed.
+    """
+    require_somewhere(options)
+    report = chosen(**options).scan(
+        out,
+        num_proc=default_num_proc(num_proc, scheduler),
+        scheduler=scheduler,
+        on_missing=on_missing or "raise",
+    )
+    if as_json:
+        print_json(asdict(report))
+        return
+    click.echo(f"{report.cases}\n{report.vertebrae}")
+    for case_id, problem in report.problems.items():
+        say(f"warning: {case_id}: {problem}")
+    say(
+        f"{report.measured:,} cases measured, {report.kept:,} kept from before, "
+        f"{len(report.problems):,} unusable"
+    )
+
+
+@verb(
+    "verify",
+    DIRECTORY,
+    *PLACE,
+    *CASES,
+    click.option("--reread", is_flag=True, help="Read every file again, whatever a scan has found."),
+    click.option("--out", type=FILE, help="Write the findings as CSV, too."),
+    NUM_PROC,
+    SCHEDULER,
+    JSON,
+)
+def verify(
+    reread: bool,
+    out: Path | None,
+    num_proc: int | None,
+    scheduler: str | None,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Verify raw files: all there, complete, consistent and plausible.
+
+    Files that a scan has read, and that have not changed since, are not read again. The exit status is 0 if
+    nothing was found, 1 if something was, 2 if it could not be done.
+    """
+    from ctspine1k.checks.verify import Finding
+    from ctspine1k.running.disk import make_parent
+
+    require_somewhere(options)
+    collection = chosen(**options)
+    if out is not None:
+        make_parent(out)
+    report = collection.verify(
+        options["scan"],
+        reread=reread,
+        num_proc=default_num_proc(num_proc, scheduler),
+        scheduler=scheduler,
+    )
+    if as_json:
+        print_json({**asdict(report), "ok": report.ok})
+    else:
+        click.echo(report.summary())
+    if out is not None:
+        rows = [{**asdict(finding), "known": " ".join(finding.known)} for finding in report.findings]
+        write_csv(out, rows, Finding.__dataclass_fields__)
+    return 0 if report.ok else 1

@@ -1,0 +1,36 @@
+"""The verb that shows it all on a phantom."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import click
+
+from ctspine1k.cli.options import FOLDER
+from ctspine1k.cli.output import say
+from ctspine1k.cli.verbs import verb
+from ctspine1k.errors import MissingPackageError
+
+__all__ = ["demo"]
+
+
+@verb(
+    "demo",
+    click.option("--out", type=FOLDER, help="Keep the phantom's files, and a picture, in this folder."),
+)
+def demo(out: Path | None) -> None:
+    """Make a small phantom and load it as 3d and as 2d; needs no network."""
+    from ctspine1k.demo.run import draw_phantom, load_phantom
+
+    with tempfile.TemporaryDirectory(prefix="ctspine1k-") as scratch:
+        root = out or Path(scratch) / "phantom"
+        for line in load_phantom(root, Path(scratch) / "cache"):
+            click.echo(line)
+        if out is None:
+            return
+        say(f"The files are in {root}")
+        try:
+            say(f"A picture of a case is {draw_phantom(root)}")
+        except MissingPackageError as error:  # a demo must not fail for want of an extra
+            say(f"no picture: {error}")

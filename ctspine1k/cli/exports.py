@@ -1,0 +1,118 @@
+"""Verbs that write the data set in other forms."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from ctspine1k.cli.options import (
+    CASES,
+    JSON,
+    ON_MISSING,
+    PLACE,
+    SCHEDULER,
+    CompletedText,
+    chosen,
+    is_given,
+    label_schemes,
+    require_somewhere,
+)
+from ctspine1k.cli.output import print_json
+from ctspine1k.cli.verbs import DEBUG, Verbs, help_if_bare, verb
+
+__all__ = ["export"]
+
+
+@click.group("export", cls=Verbs, invoke_without_command=True)
+@DEBUG
+@click.pass_context
+def export(ctx: click.Context) -> int | None:
+    """Write the data set in a form that loads without this package."""
+    return help_if_bare(ctx)
+
+
+@verb(
+    "parquet",
+    click.argument("out", type=click.Path()),
+    click.option("--config", type=click.Choice(["3d", "2d", "all"]), help="Volumes, slices, or both [all]."),
+    *PLACE,
+    *CASES,
+    click.option("--image-size", type=int, nargs=2, metavar="I J", help="Voxels of a slice [512 512]."),
+    click.option(
+        "--orientation", metavar="CODE", help="Target orientation of the volumes, such as RAS [as stored]."
+    ),
+    click.option(
+        "--label-scheme",
+        type=CompletedText("scheme", label_schemes),
+        help="What masks hold, such as binary [labels as they are].",
+    ),
+    click.option("--geometry", is_flag=True, help="Add columns source, spacing, affine, orientation."),
+    ON_MISSING,
+    click.option(
+        "--on-error",
+        type=click.Choice(["raise", "skip"]),
+        help="Cases that cannot be used: let their shards fail, or leave them out and say so [raise].",
+    ),
+    click.option(
+        "--on-geometry",
+        type=click.Choice(["raise", "warn"]),
+        help="Masks whose headers place them elsewhere than their images [warn].",
+    ),
+    click.option("--cases-per-shard", type=click.IntRange(min=1), help="Whole cases in a file [4]."),
+    click.option(
+        "--num-proc",
+        type=click.IntRange(min=1),
+        help="Processes, of up to 9 GB each for 3d, 0.5 GB for 2d [1].",
+    ),
+    SCHEDULER,
+    click.option("--verify", is_flag=True, help="Read all shards that are there; make bad ones again."),
+    JSON,
+)
+def parquet(out: str, geometry: bool, verify: bool, as_json: bool, **options: Any) -> int:
+    """Write Parquet files, a table of cases, a card and a manifest to OUT, a folder or an fsspec URL.
+
+    An export that was stopped resumes where it was. The exit status is 0, or 1 if shards failed: the others
+    are made.
+    """
+    from ctspine1k.files.transfer import progress_on_terminal
+
+    own = is_given({name: options.pop(name) for name in _OWN})
+    require_somewhere(options)
+    if options["scan"] is not None:
+        own["scan"] = options["scan"]
+    collection = chosen(**options)
+    with progress_on_terminal(), _ended_by_sigterm():
+        report = collection.export_parquet(out, geometry=geometry, verify=verify, **own)
+    if as_json:
+        print_json({**asdict(report), "ok": report.ok})
+    else:
+        click.echo(report.summary())
+    return 0 if report.ok else 1
+
+
+#: Options of the export itself.
+_OWN = (
+    *("config", "image_size", "orientation", "label_scheme", "on_missing", "on_error", "on_geometry"),
+    *("cases_per_shard", "num_proc", "scheduler"),
+)
+
+export.add_command(parquet)
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM, which a cluster sends when the time of a job is up, end the work as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

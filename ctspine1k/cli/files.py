@@ -1,0 +1,64 @@
+"""The verb that brings raw files here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ctspine1k.catalog.dataset import KINDS
+from ctspine1k.cli.options import CASES, JSON, ON_MISSING, PLACE, chosen
+from ctspine1k.cli.output import print_json, print_table, say
+from ctspine1k.cli.verbs import verb
+from ctspine1k.collection import Collection
+
+__all__ = ["download"]
+
+
+@verb(
+    "download",
+    *PLACE,
+    *CASES,
+    click.option("--kind", type=click.Choice(KINDS), help="Only images, or only masks."),
+    ON_MISSING,
+    click.option("--dry-run", is_flag=True, help="Print files, bytes and free disk; download nothing."),
+    JSON,
+)
+def download(kind: Any, on_missing: Any, dry_run: bool, as_json: bool, **options: Any) -> None:
+    """Download raw files to the Hub's local cache, check them, and print their paths.
+
+    What is in the cache is not fetched again, and a transfer that broke off resumes where it stopped.
+    """
+    from ctspine1k.files.transfer import progress_on_terminal
+
+    collection = chosen(**options)
+    if dry_run:
+        _plan(collection, kind, on_missing or "raise", as_json)
+        return
+    with progress_on_terminal():
+        paths = collection.download(kind, on_missing=on_missing or "raise")
+    if as_json:
+        print_json(paths)
+    else:
+        click.echo("".join(f"{path}\n" for path in paths), nl=False)
+
+
+def _plan(collection: Collection, kind: Any, on_missing: str, as_json: bool) -> None:
+    """Print what a download would do; fail as it would."""
+    plan = collection.plan_download(kind)
+    rows = [{"size": file.size, "here": file not in plan.needed, "path": file.name} for file in plan.files]
+    if as_json:
+        totals = {"bytes": plan.bytes, "bytes_to_download": plan.bytes_needed, "bytes_free": plan.bytes_free}
+        print_json({"files": rows, **totals, "cache": plan.cache})
+    else:
+        print_table(
+            [{**row, "here": "yes" if row["here"] else "no"} for row in rows], ("size", "here", "path")
+        )
+    say(
+        f"{len(plan.needed):,} of {len(plan.files):,} files to download, {plan.bytes_needed:,} bytes "
+        f"({plan.bytes_needed / 1e9:,.2f} GB); {plan.bytes_free / 1e9:,.2f} GB are free in {plan.cache}"
+    )
+    if plan.missing and on_missing == "raise":
+        raise plan.missing
+    if plan.missing:
+        say(f"warning: {plan.missing.summary}")

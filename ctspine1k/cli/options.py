@@ -1,0 +1,240 @@
+"""Options that commands share, and how they become a collection.
+
+They are named as in the library. Those that select cases are the facets of the data set that ``--collection``
+names: a command asks for them when it is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import click
+from click.shell_completion import CompletionItem
+
+from ctspine1k.catalog.dataset import DataSet
+from ctspine1k.catalog.registry import DEFAULT, data_set, names
+from ctspine1k.collection import Collection, open_collection
+
+if TYPE_CHECKING:
+    from click import Context, Parameter
+
+__all__ = [
+    "CASES",
+    "CASE_ID",
+    "COLLECTION",
+    "DIRECTORY",
+    "FILE",
+    "FOLDER",
+    "JSON",
+    "NUM_PROC",
+    "ON_MISSING",
+    "PLACE",
+    "SCHEDULER",
+    "SPLIT_FILE",
+    "VERTEBRA",
+    "CompletedText",
+    "FilePath",
+    "Verb",
+    "chosen",
+    "default_num_proc",
+    "is_given",
+    "label_schemes",
+    "require_somewhere",
+]
+
+Decorator: TypeAlias = "Callable[[Callable[..., Any]], Callable[..., Any]]"
+
+
+class Verb(click.Command):
+    """A command whose options also are the facets of the data set that ``--collection`` names.
+
+    The facets stand where the placeholder `_FACETS` stands among its parameters.
+    """
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        """Read which data set is meant before all other arguments: their names depend on it."""
+        ctx.meta[__name__] = _named_collection(args)
+        return super().parse_args(ctx, args)
+
+    def get_params(self, ctx: Context) -> list[Parameter]:
+        """Return the parameters, with the facets of the data set."""
+        params: list[Parameter] = []
+        for param in super().get_params(ctx):
+            params += _facet_options(_data_set(ctx)) if param.name == _FACETS else [param]
+        return params
+
+
+#: Name of the placeholder.
+_FACETS = "facets"
+
+
+def _named_collection(args: list[str]) -> str:
+    """Return the value of ``--collection`` among arguments that are not parsed yet."""
+    for number, word in enumerate(args):
+        if word.startswith("--collection="):
+            return word.partition("=")[2]
+        if word == "--collection" and number + 1 < len(args):
+            return args[number + 1]
+    return DEFAULT
+
+
+def _data_set(ctx: Context) -> DataSet:
+    name = ctx.meta.get(__name__, DEFAULT)
+    return data_set(name if name in names() else DEFAULT)  # a wrong one is refused by its own option
+
+
+def _facet_options(chosen: DataSet) -> list[Parameter]:
+    return [
+        click.Option(
+            ["--" + facet.name.replace("_", "-")],
+            type=click.Choice(facet.allowed) if facet.allowed is not None else click.STRING,
+            metavar=None if facet.allowed is not None else "PATTERN",
+            help=facet.help,
+        )
+        for facet in chosen.facets
+    ]
+
+
+class CompletedText(click.types.StringParamType):
+    """Text for which a shell knows some words."""
+
+    def __init__(
+        self, name: str, words: Callable[[DataSet], Iterable[str]], *, or_folder: bool = False
+    ) -> None:
+        self.name, self._words, self._or_folder = name, words, or_folder
+
+    def shell_complete(self, ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the words that begin so, or folders."""
+        words = self._words(_data_set(ctx))
+        items = [CompletionItem(word) for word in words if word.startswith(incomplete)]
+        if self._or_folder and not items:
+            items = [CompletionItem(incomplete, type="dir")]
+        return items
+
+
+def case_ids(chosen: DataSet) -> Iterator[str]:
+    """Yield the ids of a data set's cases."""
+    return (case.case_id for case in chosen.read_cases(None))
+
+
+def label_schemes(chosen: DataSet) -> tuple[str, ...]:
+    """Return what segmentations of a data set may hold."""
+    return chosen.vocabulary.schemes
+
+
+class FilePath(click.Path):
+    """A file or a folder; an empty word, as of a variable that is not set, is not the working directory."""
+
+    def convert(self, value: Any, param: Parameter | None, ctx: Context | None) -> Any:
+        """Return a path, or say that there is none."""
+        if value == "":
+            self.fail(f"expected a {self.name}, found an empty word.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FOLDER = FilePath(path_type=Path, file_okay=False)
+FILE = FilePath(path_type=Path, dir_okay=False)
+CASE_ID = CompletedText("id", case_ids)
+VERTEBRA = CompletedText("name", lambda chosen: [v.name for v in chosen.vocabulary.vertebrae])
+
+COLLECTION = click.option(
+    "--collection",
+    type=CompletedText("name", lambda _: names()),
+    default=DEFAULT,
+    metavar="NAME",
+    help=f"The data set [{DEFAULT}].",
+)
+SPLIT_FILE = click.option(
+    "--split-file", type=FILE, help="Split file to use instead of the data set's own (same format)."
+)
+
+#: Where the files are.
+PLACE: tuple[Decorator, ...] = (
+    COLLECTION,
+    click.option("--data-dir", type=FOLDER, help="Folder with raw files in any known layout, not the Hub."),
+    click.option("--repo-id", metavar="OWNER/NAME", help="Hub repo with them [the data set's own]."),
+    click.option("--revision", help="Its branch, tag or commit [main]."),
+)
+
+#: Which cases.
+CASES: tuple[Decorator, ...] = (
+    SPLIT_FILE,
+    click.option("--case", "cases", type=CASE_ID, multiple=True, help="A case by its id; can be repeated."),
+    click.option("--" + _FACETS, hidden=True),
+    click.option(
+        "--has-vertebrae",
+        type=VERTEBRA,
+        multiple=True,
+        help="Only cases that contain this vertebra, as a scan has found; can be repeated.",
+    ),
+    click.option(
+        "--scan", type=FILE, help="The scan's table of cases [cases.parquet in --data-dir or here]."
+    ),
+)
+
+DIRECTORY = click.argument("directory", metavar="[DIR]", required=False, type=FOLDER)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+ON_MISSING = click.option(
+    "--on-missing",
+    type=click.Choice(["raise", "skip"]),
+    help="Cases without raw files: stop, or leave them out with a warning [raise].",
+)
+NUM_PROC = click.option(
+    "--num-proc",
+    type=click.IntRange(min=1),
+    help="Processes, of up to 0.4 GB each [one per core, and 8 at most].",
+)
+SCHEDULER = click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Have the workers of this Dask scheduler do the work; or its scheduler file.",
+)
+
+
+def is_given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that were given."""
+    return {name: value for name, value in options.items() if value not in (None, ())}
+
+
+def require_somewhere(options: Mapping[str, Any]) -> None:
+    """Check that a place or some cases were given: a bare word does not ask for 150 GB from the Hub.
+
+    Raises:
+        UsageError: neither was.
+    """
+    if not is_given({name: value for name, value in options.items() if name not in ("collection", "scan")}):
+        raise click.UsageError("Say where (DIR, --data-dir or --repo-id), or which cases.")
+
+
+def chosen(
+    *,
+    collection: str,
+    directory: Path | None = None,
+    cases: tuple[str, ...] = (),
+    has_vertebrae: tuple[str, ...] = (),
+    scan: Path | None = None,
+    **options: Any,
+) -> Collection:
+    """Return the collection that options name; DIR is another way to say ``--data-dir``."""
+    place = {name: options.pop(name, None) for name in ("data_dir", "repo_id", "revision", "split_file")}
+    if directory is not None:
+        if place["data_dir"] is not None:
+            raise click.UsageError("DIR and --data-dir are the same: give one.")
+        place["data_dir"] = directory
+    if place["data_dir"] is not None and place["repo_id"] is not None:
+        raise click.UsageError("A folder and --repo-id are two places: give one.")
+    opened = open_collection(collection, **place)
+    if cases:
+        opened = opened.select(cases)
+    return opened.where(has_vertebrae=list(has_vertebrae) or None, scan=scan, **is_given(options))
+
+
+def default_num_proc(given: int | None, scheduler: str | None) -> int:
+    """Return how many processes read files: those given, or one per core, and 8 at most."""
+    if given is not None or scheduler is not None:
+        return given or 1
+    from ctspine1k.running.threads import usable_threads
+
+    return min(8, usable_threads())

@@ -1,0 +1,64 @@
+"""The verb that draws cases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ctspine1k.catalog.registry import load_catalog
+from ctspine1k.cli.options import (
+    CASES,
+    JSON,
+    PLACE,
+    CompletedText,
+    FilePath,
+    case_ids,
+    chosen,
+    require_somewhere,
+)
+from ctspine1k.cli.output import print_json
+from ctspine1k.cli.verbs import verb
+
+__all__ = ["preview"]
+
+
+@verb(
+    "preview",
+    click.argument(
+        "target",
+        metavar="[CASE|DIR]",
+        required=False,
+        type=CompletedText("case or folder", case_ids, or_folder=True),
+    ),
+    *PLACE,
+    *CASES,
+    click.option(
+        "--out",
+        type=FilePath(path_type=Path),
+        help="The picture [CASE.png, sheet.png], or for several the folder [previews].",
+    ),
+    click.option("--sheet", is_flag=True, help="All cases in one picture."),
+    JSON,
+)
+def preview(target: str | None, out: Path | None, sheet: bool, as_json: bool, **options: Any) -> None:
+    """Draw cases with their labels: axial, coronal and sagittal slices through the spine.
+
+    CASE is an id; DIR, a folder, is another way to say --data-dir. Prints the path of each picture.
+    """
+    if target == "":
+        raise click.UsageError("CASE or DIR: expected an id or a folder, found an empty word.")
+    if target is not None:
+        catalog = load_catalog(options["collection"], split_file=options["split_file"])
+        if target not in catalog and Path(target).is_dir():
+            options["directory"] = Path(target)
+        else:
+            options["cases"] = (target, *options["cases"])
+    require_somewhere(options)
+    pictures = chosen(**options).preview(out, sheet=sheet)
+    if as_json:
+        print_json(pictures)
+        return
+    for path in pictures:
+        click.echo(path)

@@ -1,0 +1,64 @@
+"""How verbs are made: their order, their options, and ``--debug``, which all of them have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from ctspine1k.cli.options import Decorator, Verb
+from ctspine1k.cli.output import say
+
+__all__ = ["DEBUG", "Settings", "Verbs", "help_if_bare", "verb"]
+
+
+@dataclass
+class Settings:
+    """What concerns all verbs."""
+
+    debug: bool = False
+
+
+def _set_debug(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.ensure_object(Settings).debug = True
+
+
+DEBUG = click.option(
+    "--debug",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_set_debug,
+    help="Show where an error comes from.",
+)
+
+
+class Verbs(click.Group):
+    """Verbs in the order in which they were added."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return their names in that order."""
+        return list(self.commands)
+
+
+def help_if_bare(ctx: click.Context) -> int | None:
+    """Show the verbs where none is given, on every version of Click in the same way."""
+    if ctx.invoked_subcommand is None:
+        say(ctx.get_help())
+        return 2
+    return None
+
+
+def verb(name: str, *options: Decorator) -> Callable[[Callable[..., Any]], click.Command]:
+    """Make a function a verb with these options, in this order, and ``--debug``."""
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        function = DEBUG(function)
+        for option in reversed(options):
+            function = option(function)
+        return click.command(name, cls=Verb)(function)
+
+    return decorate

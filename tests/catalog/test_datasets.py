@@ -1,0 +1,126 @@
+"""What every data set must do: the contract of `ctspine1k.catalog.dataset`."""
+
+import pickle
+import posixpath
+
+import pytest
+from support.tiny import TINY
+
+from ctspine1k import load_catalog
+from ctspine1k.catalog import registry
+from ctspine1k.catalog.ctspine1k import CTSPINE1K
+from ctspine1k.catalog.vocabulary import REGIONS
+from ctspine1k.checks.verify import CHECKS
+
+DATA_SETS = (CTSPINE1K, TINY)
+
+
+@pytest.fixture(params=DATA_SETS, ids=lambda one: one.name)
+def data_set(request):
+    return request.param
+
+
+def test_all_built_in_data_sets_are_held_to_it():
+    assert {registry.data_set(name).name for name in registry._BUILT_IN} <= {one.name for one in DATA_SETS}
+
+
+def test_cases_are_in_their_splits_in_order(data_set):
+    catalog = data_set.read_cases(None)
+    assert catalog.splits == data_set.splits
+    assert len({case.case_id for case in catalog}) == len(catalog) > 0
+    grouped = catalog.by_split()
+    assert list(grouped) == [split for split in data_set.splits if split in grouped]
+    for split, cases in grouped.items():
+        assert [case.index for case in cases] == list(range(len(cases)))
+        assert {case.split for case in cases} == {split}
+
+
+def test_a_patient_is_in_one_split(data_set):
+    splits = {}
+    for case in data_set.read_cases(None):
+        if case.patient is not None:
+            splits.setdefault(case.patient, set()).add(case.split)
+    assert all(len(of_patient) == 1 for of_patient in splits.values())
+
+
+def test_each_case_has_the_facts_that_the_tables_have(data_set):
+    catalog = data_set.read_cases(None)
+    assert set(data_set.listed) <= set(catalog.facts)
+    for case in catalog:
+        assert tuple(case.facts) == catalog.facts
+        assert list(case.row()) == ["case_id", "split", "index", *catalog.facts, "issues"]
+
+
+def test_names_and_cases_go_both_ways(data_set):
+    for case in data_set.read_cases(None):
+        for kind in data_set.kinds:
+            path = data_set.file_name(case, kind)
+            assert not posixpath.isabs(path)
+            assert ".." not in path.split("/")
+            name = posixpath.basename(path)
+            assert data_set.parse_name(name)[0] == (case.case_id, kind)
+            assert list(data_set.misplaced(path, case, kind)) == []
+            if kind in ("image", "mask"):
+                assert name.endswith(data_set.suffixes)
+    assert not data_set.parse_name("README.md")
+
+
+def test_facets_select_and_name_what_they_allow(data_set):
+    catalog = data_set.read_cases(None)
+    assert [facet.name for facet in data_set.facets][0] == "split"
+    for facet in data_set.facets:
+        assert facet.help[0].isupper()
+        assert facet.help.endswith(".")
+        for value in facet.allowed or ():
+            assert len(catalog.where(**{facet.name: value})) <= len(catalog)
+        if facet.allowed:
+            with pytest.raises(ValueError, match=f"{facet.name}='no such': expected one of"):
+                catalog.where(**{facet.name: "no such"})
+    assert sum(len(catalog.where(split=split)) for split in data_set.splits) == len(catalog)
+
+
+def test_labels_are_numbers_from_1_with_names_of_their_own(data_set):
+    vocabulary = data_set.vocabulary
+    labels = [vertebra.label for vertebra in vocabulary.vertebrae]
+    assert labels == sorted(set(labels))
+    assert labels[0] >= 1
+    assert vocabulary.max_label < 256  # compact storage keeps them as bytes
+    assert {vertebra.region for vertebra in vocabulary.vertebrae} <= set(REGIONS)
+    for vertebra in vocabulary.vertebrae:
+        assert vocabulary.label(vertebra.name) == vertebra.label
+        assert vocabulary.name(vertebra.label) == vertebra.name
+    assert vocabulary.table(vocabulary.schemes[0]) is None
+    assert {*labels, *vocabulary.gaps} == set(range(1, vocabulary.max_label + 1))
+    for scheme in vocabulary.schemes:
+        assert vocabulary.describe(scheme).startswith("0 background, ")
+
+
+def test_known_issues_belong_to_checks(data_set):
+    assert set(data_set.known_by) <= set(CHECKS)
+    kinds = next(facet.allowed for facet in data_set.facets if facet.name == "issue")
+    assert {kind for kinds_of_check in data_set.known_by.values() for kind in kinds_of_check} <= set(kinds)
+    assert {issue.kind for case in data_set.read_cases(None) for issue in case.issues} <= set(kinds)
+
+
+def test_texts_are_there(data_set):
+    for text in (data_set.title, data_set.description, data_set.homepage, data_set.credit):
+        assert text
+    assert all(vars(data_set.licence).values())
+    assert data_set.citations()[0].startswith("@")
+
+
+def test_what_travels_to_workers_is_small_and_pure(data_set):
+    for value in (data_set.vocabulary, next(iter(data_set.read_cases(None)))):
+        assert pickle.loads(pickle.dumps(value)) == value  # noqa: S301 (our own)
+
+
+def test_a_name_that_there_is_not_names_those_that_there_are():
+    with pytest.raises(ValueError, match="collection='vers': expected one of 'ctspine1k'"):
+        load_catalog("vers")
+
+
+def test_a_data_set_of_your_own_replaces_none_of_ours():
+    import dataclasses
+
+    with pytest.raises(ValueError, match="collection='ctspine1k': expected a name that no data set has yet"):
+        registry.register(dataclasses.replace(TINY, name="ctspine1k"))
