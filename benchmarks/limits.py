@@ -2,14 +2,13 @@
 
     .venv/bench/bin/python benchmarks/limits.py [--slices 300] [--repeat 15]
 
-Each read is timed beside the same read of a dense row, and beside the decoding of the boxes that it touches,
+Each read is timed beside the same read of a dense row, and beside the decoding of the chunks that it touches,
 on as many threads, with nothing copied, converted or checked.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import random
 import tempfile
 from pathlib import Path
@@ -22,19 +21,18 @@ from run import corner, in_turn, load, median_ms, part, part_of, whole
 
 import ctspine1k
 from ctspine1k.running.threads import spread, usable_threads
-from ctspine1k.storage.chunks import StoredArray, _parts, require_blosc2
+from ctspine1k.storage.chunks import StoredArray
+from ctspine1k.storage.codec import require_blosc2
 
 
 def chunks_of(stored: StoredArray, where: tuple[slice, ...]) -> list[Any]:
-    """Give the compressed boxes, but those of zeros, that a read of this part decodes."""
+    """Return the compressed chunks, but those of zeros, that a read of this part decodes."""
     ranges = [range(size)[one] for size, one in zip(stored.shape, where, strict=True)]
-    axes = [list(_parts(*axis)) for axis in zip(ranges, stored.shape, stored.box, strict=True)]
-    parts = [stored._part(position) for position in itertools.product(*axes)]
-    return [part.chunk for part in parts if not part.is_zero]
+    return [part.chunk for part in stored.parts(ranges) if not part.is_zeros]
 
 
 def decode(chunks: list[Any]) -> None:
-    """Decode boxes on all cores, each thread into one buffer."""
+    """Decode chunks on all cores, each thread into one buffer."""
     decompress = require_blosc2().decompress2
 
     def work(some: list[Any]) -> None:

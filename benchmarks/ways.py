@@ -199,7 +199,7 @@ def _grown(blocks: tuple[int, ...], shape: tuple[int, ...], voxels: float) -> tu
 
 
 def zarr_sharded(volumes: list[tuple[NDArray[Any], NDArray[Any]]], folder: Path) -> Callable[[int, Any], Any]:
-    """Zarr 3: one shard a volume, in the stored types, chunks of the size of our boxes, its own codec."""
+    """Zarr 3: one shard a volume, in the stored types, chunks of the size of our chunks, its own codec."""
     import zarr
 
     for index, pair in enumerate(volumes):

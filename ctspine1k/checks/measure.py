@@ -6,22 +6,17 @@ box around the spine. Vertebrae are measured in that box when all slices have co
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from isal import isal_zlib
-from numpy.typing import NDArray
 
-from ctspine1k.errors import MissingPackageError
 from ctspine1k.volumes.cases import CaseReader
-from ctspine1k.volumes.vertebrae import MAX_LABEL
+from ctspine1k.volumes.headers import Geometry
+from ctspine1k.volumes.regions import LabelBox, Region, label_regions, require_scipy
 
 __all__ = ["CaseMeasures", "VertebraMeasures", "measure", "require_scipy"]
-
-#: Voxels that share a face, an edge or a corner are of one piece.
-_NEIGHBOURS = np.ones((3, 3, 3), bool)
 
 _Triple: TypeAlias = "tuple[int, int, int]"
 
@@ -64,127 +59,69 @@ class CaseMeasures:
     vertebrae: tuple[VertebraMeasures, ...]  #: in the order of labels
 
 
-def require_scipy() -> Any:
-    """Give SciPy's module for images.
-
-    Raises:
-        MissingPackageError: it is not installed.
-    """
-    try:
-        from scipy import ndimage
-    except ImportError:
-        raise MissingPackageError("measuring vertebrae", "scipy", "scan") from None
-    return ndimage
-
-
-def measure(pair: CaseReader) -> CaseMeasures:
-    """Measure a case that was opened as stored.
+def measure(case: CaseReader) -> CaseMeasures:
+    """Measure a case that was opened as stored, with its mask.
 
     Raises:
         CaseError: the files cannot be used.
         MissingPackageError: SciPy is not installed.
+        ValueError: the case was opened without a mask.
     """
-    require_scipy()
+    require_scipy()  # before the files are read
+    labels_and_background = case.vocabulary.max_label + 1
     lowest, highest, image_crc32 = np.inf, -np.inf, 0
-    hu_sums, beside_sum, beside_count = np.zeros(MAX_LABEL + 1), 0.0, 0
-    spine = _Spine()
-    for stored, labels in pair.slabs():
-        # In the order of the file: the first axis comes last in memory.
+    hu_sums, beside_sum, beside_count = np.zeros(labels_and_background), 0.0, 0
+    spine = LabelBox()
+    for stored, labels in case.slabs():
+        # In the order of the file, (k, j, i): the first axis comes last in memory.
         image, mask = stored.transpose(0, 2, 1), labels.transpose(0, 2, 1)
         lowest, highest = min(lowest, image.min()), max(highest, image.max())
         image_crc32 = isal_zlib.crc32(np.ascontiguousarray(image), image_crc32)
-        found, window = spine.append(mask)
-        if found.size:
-            voxels = pair.scaling.values(image[window].reshape(-1))
-            in_labels = voxels[found]
-            hu_sums += np.bincount(spine.last.reshape(-1)[found], in_labels, MAX_LABEL + 1)
+        window, labelled = spine.append(mask)
+        if labelled.size:
+            voxels = case.scaling.values(image[window].reshape(-1))
+            in_labels = voxels[labelled]
+            hu_sums += np.bincount(spine.last.reshape(-1)[labelled], in_labels, labels_and_background)
             beside_sum += float(voxels.sum(dtype=np.float64) - in_labels.sum(dtype=np.float64))
-            beside_count += voxels.size - found.size
-    extremes = pair.scaling.values(np.array([lowest, highest], pair.stored_types[0]))
-    geometry = pair.geometry
+            beside_count += voxels.size - labelled.size
+    extremes = case.scaling.values(np.array([lowest, highest], case.stored_types[0]))
+    geometry = case.geometry
     start, box = spine.joined()
+    regions = label_regions(box, case.vocabulary.max_label, start)
     return CaseMeasures(
         shape=geometry.shape,
         spacing=geometry.spacing,
         orientation=geometry.orientation,
         affine=tuple(tuple(row) for row in geometry.affine.tolist()),
-        image_type=pair.file_types[0].name,
-        mask_type=pair.file_types[1].name,
-        slope=pair.scaling.slope,
-        intercept=pair.scaling.intercept,
+        image_type=case.file_types[0].name,
+        mask_type=case.file_types[1].name,
+        slope=case.scaling.slope,
+        intercept=case.scaling.intercept,
         hu_min=float(extremes.min()),
         hu_max=float(extremes.max()),
         hu_beside=beside_sum / beside_count if beside_count else None,
         image_crc32=image_crc32,
         mask_crc32=isal_zlib.crc32(box, isal_zlib.crc32(repr((start, box.shape)).encode())),
-        vertebrae=tuple(_vertebrae(start, box, hu_sums, geometry.shape[0], geometry.affine)),
+        vertebrae=tuple(_vertebra(region, float(hu_sums[region.label]), geometry) for region in regions),
     )
 
 
-class _Spine:
-    """The part of a mask that holds labels, gathered slab by slab in the order of the file, (k, j, i)."""
-
-    def __init__(self) -> None:
-        self.last: NDArray[np.uint8]  #: what the last slab had
-        self._parts: list[tuple[_Triple, NDArray[np.uint8]]] = []
-        self._slices = 0
-
-    def append(self, mask: NDArray[Any]) -> tuple[NDArray[np.intp], tuple[slice, ...]]:
-        """Keep the labels of a slab; tell which of the window's voxels have one, and the window."""
-        flat = mask.max(axis=0)  # one look at every voxel, and few at most of them again
-        rows, columns = (np.flatnonzero(flat.any(axis=axis)) for axis in (1, 0))
-        self._slices += len(mask)
-        if not rows.size:
-            return rows, ()
-        window = (slice(None), slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-        self.last = np.array(mask[window], np.uint8, order="C")  # a copy: the buffer is used again
-        self._parts.append(((self._slices - len(mask), int(rows[0]), int(columns[0])), self.last))
-        return np.flatnonzero(self.last), window
-
-    def joined(self) -> tuple[_Triple, NDArray[np.uint8]]:
-        """Give the box around all labels, and where it starts; (k, j, i)."""
-        if not self._parts:
-            return (0, 0, 0), np.zeros((0, 0, 0), np.uint8)
-        starts = np.array([start for start, _ in self._parts])
-        stops = starts + [part.shape for _, part in self._parts]
-        first = starts.min(axis=0)
-        box = np.zeros(stops.max(axis=0) - first, np.uint8)
-        for start, stop, (_, part) in zip(starts - first, stops - first, self._parts, strict=True):
-            box[tuple(map(slice, start, stop))] = part
-        return (int(first[0]), int(first[1]), int(first[2])), box
-
-
-def _vertebrae(
-    origin: _Triple, box: NDArray[np.uint8], hu_sums: NDArray[np.float64], slices: int, affine: NDArray[Any]
-) -> Iterator[VertebraMeasures]:
-    """Measure each label in the box around them all; ``box`` and ``origin`` are (k, j, i)."""
-    ndimage = require_scipy()
-    voxel_cm3 = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
-    for label, place in enumerate(ndimage.find_objects(box, MAX_LABEL), start=1):
-        if place is None:
-            continue
-        here = box[place] == label
-        pieces, components = ndimage.label(here, _NEIGHBOURS)
-        sizes = np.bincount(pieces.reshape(-1))[1:]
-        voxels = int(sizes.sum())
-        start = [first + side.start for first, side in zip(origin, place, strict=True)]
-        k, j, i = (
-            first + float(here.sum(axis=others) @ np.arange(size)) / voxels
-            for first, size, others in zip(start, here.shape, ((1, 2), (0, 2), (0, 1)), strict=True)
-        )
-        stop = [first + size for first, size in zip(start, here.shape, strict=True)]
-        in_mm = affine @ [i, j, k, 1]
-        yield VertebraMeasures(
-            label=label,
-            voxels=voxels,
-            volume_cm3=voxels * voxel_cm3,
-            mean_hu=float(hu_sums[label]) / voxels,
-            start=(start[0], start[2], start[1]),
-            stop=(stop[0], stop[2], stop[1]),
-            centroid=(k, i, j),
-            centroid_mm=(float(in_mm[0]), float(in_mm[1]), float(in_mm[2])),
-            touches_first_slice=start[0] == 0,
-            touches_last_slice=stop[0] == slices,
-            components=int(components),
-            largest_component=int(sizes.max()),
-        )
+def _vertebra(region: Region, hu_sum: float, geometry: Geometry) -> VertebraMeasures:
+    """Return the measures of a region, whose axes are (k, j, i), in array order."""
+    k, j, i = region.centroid
+    in_mm = geometry.affine @ [i, j, k, 1]
+    voxel_cm3 = abs(float(np.linalg.det(geometry.affine[:3, :3]))) / 1000
+    return VertebraMeasures(
+        label=region.label,
+        voxels=region.voxels,
+        volume_cm3=region.voxels * voxel_cm3,
+        mean_hu=hu_sum / region.voxels,
+        start=(region.start[0], region.start[2], region.start[1]),
+        stop=(region.stop[0], region.stop[2], region.stop[1]),
+        centroid=(k, i, j),
+        centroid_mm=(float(in_mm[0]), float(in_mm[1]), float(in_mm[2])),
+        touches_first_slice=region.start[0] == 0,
+        touches_last_slice=region.stop[0] == geometry.shape[0],
+        components=region.components,
+        largest_component=region.largest_component,
+    )

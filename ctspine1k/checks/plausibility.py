@@ -8,15 +8,15 @@ variant of the anatomy.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from statistics import mean, median
 from typing import TypeAlias
 
 from ctspine1k._messages import shortened
+from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.checks.measure import CaseMeasures, VertebraMeasures
 from ctspine1k.volumes.orientation import axis_along
-from ctspine1k.volumes.vertebrae import name, region
 
 __all__ = ["implausible"]
 
@@ -31,12 +31,12 @@ _MEAN_HU = (80.0, 1000.0)
 #: read, and below 60 where they are moved by 10 mm to the side or 20 mm to the back.
 _CONTRAST_HU = 70.0
 
-#: Against its neighbours, a vertebra's volume, or its distance, may be so many times theirs.
+#: How many times that of its neighbours a vertebra's volume, or its distance, may be.
 _VOLUME_RATIO = (0.6, 1.7)
 _DISTANCE_RATIO = (0.6, 1.6)
 
-#: So much of a vertebra may lie apart from its largest piece, and so many times as high as its neighbours may
-#: it be.
+#: Fraction of a vertebra's voxels that may lie apart from its largest piece, and how many times as high as
+#: its neighbours it may be.
 _APART = 0.01
 _HEIGHT_RATIO = 2.0
 
@@ -48,33 +48,44 @@ _BACKWARDS = -0.04
 _Strange: TypeAlias = "tuple[str, str] | None"
 
 
-def implausible(measures: CaseMeasures, vocabulary: object = None) -> Iterator[tuple[str, str, str]]:
-    """Yield what is strange about the labels of a case: the check, what it expected, and what it found."""
+def implausible(measures: CaseMeasures, vocabulary: Vocabulary) -> Iterator[tuple[str, str, str]]:
+    """Yield what is strange about the labels of a case: the check, what it expected, and what it found.
+
+    Args:
+        measures: of the case.
+        vocabulary: names and regions of its labels, whose numbers follow one another down the spine.
+    """
     if not measures.vertebrae:
         yield "no_labels", "labelled vertebrae", "background alone"
         return
     for check, look in _LOOKS.items():
-        if strange := look(measures):
+        if strange := look(measures, vocabulary):
             yield check, *strange
 
 
-def _gap(measures: CaseMeasures) -> _Strange:
+def _gap(measures: CaseMeasures, vocabulary: Vocabulary) -> _Strange:
+    name = vocabulary.name
     labels = [vertebra.label for vertebra in measures.vertebrae]
-    missing = sorted(set(range(labels[0], labels[-1])) - set(labels))
+    between = (v.label for v in vocabulary.vertebrae if labels[0] < v.label < labels[-1])
+    missing = [label for label in between if label not in labels]
     if not missing:
         return None
-    return f"all labels from {name(labels[0])} to {name(labels[-1])}", f"no {_named(missing)}"
+    return (
+        f"all labels from {name(labels[0])} to {name(labels[-1])}",
+        f"no {shortened(map(name, missing), limit=len(vocabulary.vertebrae))}",
+    )
 
 
 def _steps(measures: CaseMeasures) -> list[tuple[int, int, float]]:
-    """From each label to the next that occurs: both, and by how much it lies higher (mm)."""
+    """List both labels of each step to the next that occurs, and by how much that lies higher (mm)."""
     return [
         (upper.label, lower.label, lower.centroid_mm[2] - upper.centroid_mm[2])
         for upper, lower in pairwise(measures.vertebrae)
     ]
 
 
-def _order(measures: CaseMeasures) -> _Strange:
+def _order(measures: CaseMeasures, vocabulary: Vocabulary) -> _Strange:
+    name = vocabulary.name
     steps = _steps(measures)
     wrong = [f"{name(lower)} above {name(upper)}" for upper, lower, rise in steps if rise >= 0]
     if not wrong or len(wrong) == len(steps):  # all of them: see `_upside_down`
@@ -82,15 +93,16 @@ def _order(measures: CaseMeasures) -> _Strange:
     return "each vertebra below the one before", shortened(wrong)
 
 
-def _upside_down(measures: CaseMeasures) -> _Strange:
+def _upside_down(measures: CaseMeasures, vocabulary: Vocabulary) -> _Strange:
     steps = _steps(measures)
     if not steps or any(rise < 0 for *_, rise in steps):
         return None
-    first, last = measures.vertebrae[0].label, measures.vertebrae[-1].label
-    return f"{name(first)} above {name(last)}, by the header", "it below"
+    first, last = (vocabulary.name(measures.vertebrae[end].label) for end in (0, -1))
+    return f"{first} above {last}, by the header", "it below"
 
 
-def _distance(measures: CaseMeasures) -> _Strange:
+def _distance(measures: CaseMeasures, vocabulary: Vocabulary) -> _Strange:
+    name = vocabulary.name
     whole = [vertebra for vertebra in measures.vertebrae if _is_whole(vertebra, measures)]
     distances = {
         upper.label: math.dist(upper.centroid_mm, lower.centroid_mm)
@@ -105,7 +117,8 @@ def _distance(measures: CaseMeasures) -> _Strange:
     return ("neighbours as far apart as those beside them", shortened(wrong)) if wrong else None
 
 
-def _pieces(measures: CaseMeasures) -> _Strange:
+def _pieces(measures: CaseMeasures, vocabulary: Vocabulary) -> _Strange:
+    name = vocabulary.name
     along = axis_along(measures.orientation, "S")
     heights = (
         {v.label: float(v.stop[along[0]] - v.start[along[0]]) for v in measures.vertebrae} if along else {}
@@ -116,7 +129,7 @@ def _pieces(measures: CaseMeasures) -> _Strange:
         for v in measures.vertebrae
         if _is_whole(v, measures) and apart[v.label] >= _APART * v.voxels
     }
-    # One label at two levels, also where the scan cuts it or they touch; but not by a few voxels far away.
+    # One label at two levels is too high, even if the scan cuts it or the two touch; stray voxels are ignored.
     stray = {v.label for v in measures.vertebrae if 0 < apart[v.label] < _APART * v.voxels}
     whole = {v.label: heights[v.label] for v in measures.vertebrae if heights and _is_whole(v, measures)}
     for number, height, usual in _beside(heights, whole):
@@ -125,11 +138,12 @@ def _pieces(measures: CaseMeasures) -> _Strange:
     return ("each vertebra in one piece", shortened(wrong.values())) if wrong else None
 
 
-def _volume(measures: CaseMeasures) -> _Strange:
+def _volume(measures: CaseMeasures, vocabulary: Vocabulary) -> _Strange:
+    name = vocabulary.name
     whole = {v.label: v.volume_cm3 for v in measures.vertebrae if _is_whole(v, measures)}
     wrong = {}
     for number, volume in whole.items():
-        least, most = _VOLUME_CM3[region(number)]
+        least, most = _VOLUME_CM3.get(vocabulary.region(number), (0.0, math.inf))
         if not least <= volume <= most:
             wrong[number] = f"{name(number)} {volume:.1f} cm3 (of its region {least:.0f} to {most:.0f})"
     for number, volume, usual in _beside(whole):
@@ -138,10 +152,12 @@ def _volume(measures: CaseMeasures) -> _Strange:
     return ("whole vertebrae of a usual size", shortened(wrong.values())) if wrong else None
 
 
-def _intensity(measures: CaseMeasures) -> _Strange:
+def _intensity(measures: CaseMeasures, vocabulary: Vocabulary) -> _Strange:
     least, most = _MEAN_HU
     wrong = [
-        f"{name(v.label)} {v.mean_hu:.0f} HU" for v in measures.vertebrae if not least <= v.mean_hu <= most
+        f"{vocabulary.name(v.label)} {v.mean_hu:.0f} HU"
+        for v in measures.vertebrae
+        if not least <= v.mean_hu <= most
     ]
     voxels = sum(v.voxels for v in measures.vertebrae)
     inside = sum(v.mean_hu * v.voxels for v in measures.vertebrae) / voxels
@@ -154,7 +170,7 @@ def _intensity(measures: CaseMeasures) -> _Strange:
     )
 
 
-def _front_to_back(measures: CaseMeasures) -> _Strange:
+def _front_to_back(measures: CaseMeasures, vocabulary: Vocabulary) -> _Strange:
     along = axis_along(measures.orientation, "A")
     if along is None:
         return None
@@ -162,7 +178,8 @@ def _front_to_back(measures: CaseMeasures) -> _Strange:
     leanings = [
         sign * (v.centroid[axis] - (v.start[axis] + v.stop[axis] - 1) / 2) / (v.stop[axis] - v.start[axis])
         for v in measures.vertebrae
-        if region(v.label) != "cervical" and _is_whole(v, measures)  # of those, the body is the lesser part
+        if vocabulary.region(v.label) != "cervical"  # whose bodies are smaller than their processes
+        and _is_whole(v, measures)
     ]
     if len(leanings) < 2 or median(leanings) > _BACKWARDS:
         return None
@@ -170,7 +187,7 @@ def _front_to_back(measures: CaseMeasures) -> _Strange:
 
 
 def _is_whole(vertebra: VertebraMeasures, measures: CaseMeasures) -> bool:
-    """Tell whether no side of the volume cuts the vertebra."""
+    """Return whether the vertebra touches no side of the volume, which may cut it there."""
     return all(vertebra.start) and all(
         stop < size for stop, size in zip(vertebra.stop, measures.shape, strict=True)
     )
@@ -179,19 +196,15 @@ def _is_whole(vertebra: VertebraMeasures, measures: CaseMeasures) -> bool:
 def _beside(
     values: dict[int, float], among: dict[int, float] | None = None
 ) -> Iterator[tuple[int, float, float]]:
-    """Yield each number, its value, and the mean of its neighbours' that are there (or among others)."""
+    """Yield each number, its value, and the mean of its neighbours' values, or of theirs in ``among``."""
     others = values if among is None else among
     for number, value in values.items():
         near = [others[other] for other in (number - 1, number + 1) if other in others]
-        if any(near):  # all 0: by a header that gives voxels no size
+        if any(near):  # a header that gives voxels no size makes all of them 0
             yield number, value, mean(near)
 
 
-def _named(labels: Iterable[int]) -> str:
-    return shortened(map(name, labels), limit=25)
-
-
-_LOOKS: dict[str, Callable[[CaseMeasures], _Strange]] = {
+_LOOKS: dict[str, Callable[[CaseMeasures, Vocabulary], _Strange]] = {
     "gap": _gap,
     "order": _order,
     "distance": _distance,

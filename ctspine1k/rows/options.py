@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, cast
 from ctspine1k._messages import check_choice
 from ctspine1k.catalog.dataset import DataSet
 from ctspine1k.catalog.vocabulary import LabelScheme
-from ctspine1k.storage.chunks import require_blosc2
+from ctspine1k.storage.codec import require_blosc2
 from ctspine1k.volumes.orientation import check_orientation
 
 __all__ = ["CONFIGS", "ROWS_VERSION", "Policy", "RowOptions", "Storage"]

@@ -33,11 +33,11 @@ _FIELDS = {
 
 @dataclass
 class CompactArray:
-    """Arrays of any shape, stored without loss in the type they come in, and given as ``dtype``.
+    """Arrays of any shape, stored without loss in the type they come in, and returned as ``dtype``.
 
     Args:
-        dtype: of the arrays that rows give: "float32" or "int32", say.
-        decode: give the stored form instead, a dict of the fields in `ctspine1k.storage.chunks`, if False.
+        dtype: of the arrays in rows, such as "float32" or "int32".
+        decode: if False, rows have the stored form instead, a dict of the fields in `ctspine1k.storage.form`.
     """
 
     dtype: str = "float32"
@@ -48,14 +48,14 @@ class CompactArray:
     _type: str = field(default="CompactArray", init=False, repr=False)
 
     def __call__(self) -> pa.DataType:
-        """Tell the Arrow type, as `datasets` asks for it."""
+        """Return the Arrow type, which `datasets` asks for by a call."""
         return self.pa_type
 
     def encode_example(self, value: Any) -> dict[str, Any]:
         """Store an array; what is stored already stays as it is.
 
         Raises:
-            ValueError: numbers that ``dtype`` cannot hold, or that are none.
+            ValueError: numbers that ``dtype`` cannot hold, or values that are not numbers.
         """
         if isinstance(value, Mapping):
             return {**value, "bytes": bytes(value["bytes"])}  # as Arrow would give them
@@ -71,7 +71,7 @@ class CompactArray:
         return store(array)
 
     def decode_example(self, value: Mapping[str, Any], token_per_repo_id: object = None) -> NDArray[Any]:
-        """Give the array of a stored form.
+        """Return the array of a stored form.
 
         Raises:
             StoredArrayError: the bytes are damaged, or of a newer version; the message names row and column.
@@ -83,11 +83,11 @@ class CompactArray:
         return stored.read(None, self.dtype, usable_threads())
 
     def flatten(self) -> CompactArray | dict[str, Any]:
-        """Stay one column when decoded, else be the columns of the stored form."""
+        """Return this feature if it is decoded, else those of the columns of the stored form."""
         return self if self.decode else dict(datasets.Features.from_arrow_schema(pa.schema(_FIELDS)))
 
     def cast_storage(self, storage: pa.Array) -> pa.StructArray:
-        """Give an Arrow array in the stored form: as it is, or from lists of numbers, each an array.
+        """Return an Arrow array in the stored form: as it is, or from lists of numbers, each an array.
 
         Raises:
             TypeError: it holds something else.
@@ -110,10 +110,10 @@ class CompactArray:
 
 
 def _array_of(lists: pa.Array) -> NDArray[Any]:
-    """Give one value of a column of nested lists of numbers as an array, of the numbers' type.
+    """Return the one value of a column of nested lists of numbers as an array, of the numbers' type.
 
     Raises:
-        ValueError: lists beside each other are of different lengths.
+        ValueError: lists of one level differ in length.
     """
     shape = []
     while pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type):
@@ -127,7 +127,7 @@ def _array_of(lists: pa.Array) -> NDArray[Any]:
 
 
 def stored_column(stored: Sequence[Mapping[str, Any]]) -> pa.StructArray:
-    """Build a column of stored forms; the bytes of a single one are not copied."""
+    """Build a column of stored forms; of a single one, the bytes are not copied."""
     sizes = [len(one["bytes"]) for one in stored]
     data = stored[0]["bytes"] if len(stored) == 1 else b"".join(one["bytes"] for one in stored)
     offsets = pa.array(np.cumsum([0, *sizes], dtype=np.int64))
@@ -147,7 +147,7 @@ def stored_array(column: pa.StructArray, where: str = "") -> StoredArray | None:
 
     Args:
         column: of stored forms.
-        where: what messages add to the array's name.
+        where: added to the array's name in messages.
 
     Raises:
         StoredArrayError: a newer version or another codec, or fields that contradict each other.
@@ -158,7 +158,7 @@ def stored_array(column: pa.StructArray, where: str = "") -> StoredArray | None:
         raise StoredArrayError(f"a stored array{where}", "whole columns of Arrow", str(error)) from error
     if column.null_count and not column[:1].is_valid()[0].as_py():
         return None
-    # Not as scalars, which are copies.
+    # Not as Arrow's scalars, which are copies.
     header, ends, checksums, data = (column.field(name) for name in _FIELDS)
     fields = {
         "header": _first_bytes(header, np.int32),
@@ -187,5 +187,5 @@ def _first_span(array: pa.Array, offset_type: type[np.integer[Any]]) -> tuple[in
 
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", UserWarning)  # "experimental", since 2024; there is no other way
+    warnings.simplefilter("ignore", UserWarning)  # `datasets` calls this experimental; there is no other way
     register_feature(CompactArray, "CompactArray")

@@ -1,4 +1,4 @@
-"""Rows of compact storage, of which only what is asked for is read and decoded."""
+"""Rows of compact storage that are read and decoded only where they are indexed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Index: TypeAlias = "int | slice | EllipsisType"
 
 
 class LazyArray:
-    """An array that is stored in boxes: indexing it decodes the boxes it touches and no others.
+    """An array that is stored in chunks: indexing it decodes the chunks that it touches, no others.
 
     Indices are integers, slices with any step, and an ellipsis, with NumPy's meaning; the result is an array
     of its own. ``np.asarray(array)`` decodes all of it. It may be read from many threads at once.
@@ -42,23 +42,23 @@ class LazyArray:
 
     @property
     def ndim(self) -> int:
-        """How many axes there are."""
+        """Number of axes."""
         return len(self.shape)
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of what indexing gives."""
+        """Type of what indexing returns."""
         return self._stored.dtype if self._dtype is None else np.dtype(self._dtype)
 
     @property
     def slope(self) -> float:
-        """Of the stored numbers: value = slope x stored + intercept."""
-        return self._stored.scaling.slope
+        """Slope of the stored numbers: value = slope x stored + intercept."""
+        return self._stored.header.scaling.slope
 
     @property
     def intercept(self) -> float:
-        """Of the stored numbers."""
-        return self._stored.scaling.intercept
+        """Intercept of the stored numbers."""
+        return self._stored.header.scaling.intercept
 
     def __len__(self) -> int:
         if not self.shape:
@@ -74,28 +74,28 @@ class LazyArray:
         backward = any(indices.step < 0 for indices in ranges)
         forward = [indices[::-1] if indices.step < 0 else indices for indices in ranges]
         found = self._stored.read(forward, self._dtype, self._threads)
-        # Backward steps are read forward and turned; an integer takes its axis away.
+        # Backward steps are read forward, then reversed; an integer removes its axis.
         turns: list[Any] = [
             slice(None, None, -1 if indices.step < 0 else 1) if isinstance(one, slice) else 0
             for one, indices in zip(keys, ranges, strict=True)
         ]
         if Ellipsis in given:
-            turns.append(Ellipsis)  # with which NumPy gives arrays without axes rather than numbers
+            turns.append(Ellipsis)  # then NumPy returns an array without axes rather than a number
         turned = found[tuple(turns)]
         return turned.copy() if backward else turned
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
             raise ValueError("a LazyArray cannot be given without a copy: its voxels are compressed")
-        whole: NDArray[Any] = self._stored.read(None, self._dtype, self._threads)
-        return whole if dtype is None else whole.astype(dtype, copy=False)
+        array: NDArray[Any] = self._stored.read(None, self._dtype, self._threads)
+        return array if dtype is None else array.astype(dtype, copy=False)
 
     def __repr__(self) -> str:
-        return f"LazyArray({self._stored.name!r}, shape={self.shape}, dtype={self.dtype})"
+        return f"LazyArray({self._stored.header.name!r}, shape={self.shape}, dtype={self.dtype})"
 
 
 class LazyRow(Mapping[str, Any]):
-    """One row: compact columns as `LazyArray`, the others as plain Python values, each read when asked for.
+    """One row: compact columns as `LazyArray`, the others as plain Python values, each read on access.
 
     ``row.image`` is ``row["image"]``.
     """
@@ -136,16 +136,17 @@ class LazyDataset(Sequence[LazyRow]):
     ::
 
         lazy = ctspine1k.LazyDataset(dataset)
-        lazy[0].image[20:116, 100:228, 100:228]  # decodes only what it touches
+        lazy[0].image[20:116, 100:228, 100:228]  # decodes only these chunks
 
-    It follows ``select``, ``shuffle`` and the like of the data set, and can be pickled into the workers of a
-    ``DataLoader``. Rows are read straight from the memory-mapped file.
+    It has the rows that ``select``, ``shuffle`` and the like leave in the data set, and can be pickled into
+    the workers of a ``DataLoader``. Rows are read straight from the memory-mapped file.
 
     Args:
         dataset: with columns in compact storage (``load_dataset(..., storage="compact")``).
         dtype: "float32" for values as rows have them (image float32 in HU, segmentation int32), or "stored"
-            for the numbers of the file, whose ``slope`` and ``intercept`` each `LazyArray` tells.
-        threads: that decode one read, at most; None for one a processor core, and one in a worker process.
+            for the numbers of the file; each `LazyArray` has their ``slope`` and ``intercept``.
+        threads: how many decode one read, at most; None for one per processor core, and one in a worker
+            process.
 
     Raises:
         ValueError: a data set without such columns, or an argument that is not allowed.
@@ -185,7 +186,7 @@ class LazyDataset(Sequence[LazyRow]):
         return len(self._dataset)
 
     def __getitem__(self, index: Any) -> Any:
-        """Give a `LazyRow`, or for a slice a `LazyDataset` of those rows."""
+        """Return a `LazyRow`, or for a slice a `LazyDataset` of those rows."""
         if isinstance(index, slice):
             chosen = self._dataset.select(range(len(self))[index])
             return LazyDataset(chosen, dtype=self._dtype, threads=self._threads)
@@ -206,10 +207,10 @@ class LazyDataset(Sequence[LazyRow]):
         return f"LazyDataset({len(self):,} rows, {', '.join(self._dataset.column_names)})"
 
     def verify(self) -> list[StoredArrayError]:
-        """Hold every stored byte against its checksum; every read does so for what it reads.
+        """Compare every stored byte with its checksum, as every read does for what it reads.
 
         Returns:
-            The error of each array that is damaged, by row and column; none if all are whole.
+            One error per damaged array, naming row and column; an empty list if none is damaged.
         """
         damaged = []
         for index in tqdm(range(len(self)), desc="Verifying", unit=" rows"):
@@ -228,7 +229,7 @@ def _opened(row: Any, index: int, column: str) -> StoredArray | None:
 
 
 def _expanded(keys: tuple[Any, ...], shape: tuple[int, ...]) -> list[Any]:
-    """Give a key for each axis."""
+    """Return one key per axis: what an ellipsis, or nothing, stands for is written out."""
     dots = [at for at, key in enumerate(keys) if key is Ellipsis]
     if len(dots) > 1:
         raise IndexError("an index can only have a single ellipsis ('...')")
@@ -240,7 +241,7 @@ def _expanded(keys: tuple[Any, ...], shape: tuple[int, ...]) -> list[Any]:
 
 
 def _indices(key: Any, size: int, axis: int) -> range:
-    """Give the indices that a key means along its axis; for an integer, a range of one."""
+    """Return the indices that a key means along its axis; for an integer, a range of one."""
     if isinstance(key, slice):
         return range(*key.indices(size))
     try:

@@ -28,9 +28,9 @@ from ctspine1k.volumes.growing import GROWTH, GrowingArray, Growth
 from ctspine1k.volumes.headers import Geometry, VolumeHeader
 from ctspine1k.volumes.nifti import Readable, open_nifti
 from ctspine1k.volumes.orientation import Turn, check_orientation, turn_to
+from ctspine1k.volumes.relabel import label_table
 from ctspine1k.volumes.scaling import Scaling
 from ctspine1k.volumes.slices import VolumeReader
-from ctspine1k.volumes.vertebrae import MAX_LABEL, LabelScheme, label_table
 
 __all__ = ["CaseReader", "Readable", "VolumePair", "check_file", "open_case", "read_pair"]
 
@@ -58,6 +58,7 @@ def read_pair(
     *,
     on_geometry: Literal["raise", "warn"] = "warn",
     orientation: str | None = None,
+    vocabulary: Vocabulary = CTSPINE1K.vocabulary,
 ) -> VolumePair:
     """Read one case as arrays, not resampled.
 
@@ -68,6 +69,7 @@ def read_pair(
         orientation: None for as stored; or where the axes (i, j, k) of the files shall lead to, such as
             "RAS": arrays, affine and spacing are then what they would be had both files been stored so.
             Arrays are slice first all the same: theirs is then "SRA".
+        vocabulary: the labels that the mask may contain; those of CTSpine1K if none is given.
 
     Returns:
         VolumePair: ``image`` float32 in HU and ``segmentation`` int32, both of shape (k, i, j), with the
@@ -77,8 +79,14 @@ def read_pair(
         CaseError: the files cannot be used; its subclasses and its message say why.
         FileNotFoundError: there is no file at a path.
     """
-    options: dict[str, Any] = {"on_geometry": on_geometry, "orientation": orientation}
-    with open_case(image, mask, threads=usable_threads(), **options) as case:
+    with open_case(
+        image,
+        mask,
+        on_geometry=on_geometry,
+        orientation=orientation,
+        vocabulary=vocabulary,
+        threads=usable_threads(),
+    ) as case:
         return case.read()
 
 
@@ -89,8 +97,8 @@ def open_case(
     *,
     on_geometry: Literal["raise", "warn"] | None = "warn",
     orientation: str | None = None,
-    label_scheme: LabelScheme | None = None,
     vocabulary: Vocabulary = CTSPINE1K.vocabulary,
+    label_scheme: str | None = None,
     threads: int = 1,
 ) -> Iterator[CaseReader]:
     """Open the files of one case and read their headers; no voxel is read yet.
@@ -101,8 +109,8 @@ def open_case(
         on_geometry: what to do when the two headers place the voxels differently; None: they are not
             compared.
         orientation: as of `read_pair`.
-        label_scheme: what labels become (`Vocabulary.table`).
-        vocabulary: the labels that there may be.
+        vocabulary: as of `read_pair`.
+        label_scheme: what labels become, one of the vocabulary's schemes; None for its first, as they are.
         threads: if above 1, a second thread inflates the next slices.
 
     Raises:
@@ -112,11 +120,11 @@ def open_case(
     """
     check_choice("on_geometry", on_geometry, ("raise", "warn"))
     check_orientation(orientation)
-    table = label_table(label_scheme or vocabulary.schemes[0])
+    table = None if label_scheme is None else label_table(vocabulary, label_scheme)
     with contextlib.ExitStack() as stack:
         image_reader = VolumeReader(stack.enter_context(open_nifti(image)))
         mask_reader = None if mask is None else VolumeReader(stack.enter_context(open_nifti(mask)))
-        case = CaseReader(image_reader, mask_reader, orientation, table, threads)
+        case = CaseReader(image_reader, mask_reader, vocabulary, table, orientation, threads)
         if on_geometry is not None and (error := case.geometry_mismatch()):
             if on_geometry == "raise":
                 raise error
@@ -143,12 +151,14 @@ class CaseReader:
         self,
         image: VolumeReader,
         mask: VolumeReader | None,
-        orientation: str | None,
+        vocabulary: Vocabulary,
         table: NDArray[np.uint8] | None,
+        orientation: str | None,
         threads: int,
     ) -> None:
         if mask is not None:
             _check_same_shape(image.header, mask.header)
+        self.vocabulary = vocabulary  #: of the labels in the mask's file
         self._image, self._mask, self._table, self._threads = image, mask, table, threads
         self._turn = None if orientation is None else _turn_of(image.header, orientation)
         shape, affine = image.header.shape, image.header.affine
@@ -268,7 +278,7 @@ class CaseReader:
         """Yield slabs as they are stored, the labels in their scheme."""
         volumes = [self._image.images(depth)]
         if self._mask is not None and has_labels:
-            volumes.append(self._mask.labels(depth, MAX_LABEL))
+            volumes.append(self._mask.labels(depth, self.vocabulary.max_label))
         slabs = zip(*volumes, strict=True)
         for slab in prefetch(slabs) if self._threads > 1 else slabs:
             yield slab if self._table is None else (slab[0], *(self._table[labels] for labels in slab[1:]))

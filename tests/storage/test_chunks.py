@@ -9,7 +9,9 @@ from isal.isal_zlib import crc32
 
 from ctspine1k import __version__
 from ctspine1k.errors import MissingPackageError, StoredArrayError
-from ctspine1k.storage.chunks import ArrayWriter, StoredArray, _checksum, default_box, store
+from ctspine1k.storage import form
+from ctspine1k.storage.chunks import ArrayWriter, StoredArray, store
+from ctspine1k.storage.form import checksum, default_chunk_shape
 from ctspine1k.volumes.scaling import Scaling
 
 TYPES = ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", ">i2", ">f4"]
@@ -20,17 +22,17 @@ def everything(stored: StoredArray) -> list[range]:
 
 
 @st.composite
-def arrays_in_boxes(draw):
+def arrays_in_chunks(draw):
     shape = draw(hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=9))
     array = draw(hnp.arrays(draw(st.sampled_from(TYPES)), shape))
-    box = draw(st.none() | st.tuples(*[st.integers(1, 10) for _ in shape]))
-    return array, box
+    chunk_shape = draw(st.none() | st.tuples(*[st.integers(1, 10) for _ in shape]))
+    return array, chunk_shape
 
 
-@given(arrays_in_boxes(), st.integers(1, 3))
-def test_any_array_in_any_boxes_comes_back_bit_for_bit(case, threads):
-    array, box = case
-    stored = StoredArray.from_fields(store(array, box=box))
+@given(arrays_in_chunks(), st.integers(1, 3))
+def test_any_array_in_any_chunks_comes_back_bit_for_bit(case, threads):
+    array, chunk_shape = case
+    stored = StoredArray.from_fields(store(array, chunk_shape=chunk_shape))
     found = stored.read(everything(stored), threads=threads)
     assert found.dtype == array.dtype.newbyteorder("<")
     assert found.shape == array.shape
@@ -40,11 +42,11 @@ def test_any_array_in_any_boxes_comes_back_bit_for_bit(case, threads):
 
 @given(st.data())
 def test_any_part_is_numpys(data):
-    array, box = data.draw(arrays_in_boxes())
+    array, chunk_shape = data.draw(arrays_in_chunks())
     slices = [data.draw(st.slices(size)) for size in array.shape]
     ranges = [range(size)[one] for size, one in zip(array.shape, slices, strict=True)]
     forward = [one[::-1] if one.step < 0 else one for one in ranges]
-    stored = StoredArray.from_fields(store(array, box=box))
+    stored = StoredArray.from_fields(store(array, chunk_shape=chunk_shape))
     wanted = array[np.ix_(*forward)] if array.ndim else array
     assert stored.read(forward).tobytes() == wanted.astype(stored.dtype).tobytes()
 
@@ -52,7 +54,7 @@ def test_any_part_is_numpys(data):
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("scaling", [Scaling(), Scaling(0.37, -1024), Scaling(-2.0, 0.0), Scaling(1.0, 5.5)])
 def test_values_are_those_of_the_scaling(dtype, scaling):
-    """Also where boxes hold zeros alone: minus two times zero is minus zero."""
+    """Also where chunks hold zeros alone: minus two times zero is minus zero."""
     array = np.zeros((40, 70, 65), dtype)
     array[:5, :5, :5] = np.arange(125).reshape(5, 5, 5) - (60 if array.dtype.kind != "u" else 0)
     stored = StoredArray.from_fields(store(array, scaling=scaling))
@@ -62,12 +64,12 @@ def test_values_are_those_of_the_scaling(dtype, scaling):
         assert stored.read(everything(stored), "f4", threads).tobytes() == wanted.tobytes()
 
 
-@given(arrays_in_boxes())
+@given(arrays_in_chunks())
 def test_no_integer_changes_on_its_way(case):
     """64-bit ones neither: nibabel's way to float32 goes over float64, but here nothing is a float."""
-    array, box = case
+    array, chunk_shape = case
     if array.dtype.kind in "iu":
-        stored = StoredArray.from_fields(store(array, box=box))
+        stored = StoredArray.from_fields(store(array, chunk_shape=chunk_shape))
         assert np.array_equal(stored.read(dtype=array.dtype.newbyteorder("<")), array)
 
 
@@ -95,26 +97,26 @@ def test_negative_zeros_stay():
     assert np.signbit(stored.read(everything(stored))).all()
 
 
-def test_boxes():
-    assert default_box((300, 512, 512)) == (32, 64, 64)
-    assert default_box((512, 512)) == (256, 512)
-    assert default_box((2, 300, 512, 512)) == (1, 32, 64, 64)
-    assert default_box((7,)) == (1 << 18,)
-    assert default_box(()) == ()
+def test_default_chunks():
+    assert default_chunk_shape((300, 512, 512)) == (32, 64, 64)
+    assert default_chunk_shape((512, 512)) == (256, 512)
+    assert default_chunk_shape((2, 300, 512, 512)) == (1, 32, 64, 64)
+    assert default_chunk_shape((7,)) == (1 << 18,)
+    assert default_chunk_shape(()) == ()
 
 
-def test_only_the_boxes_that_are_touched_are_looked_at():
-    """Damage elsewhere does no harm; and a long step passes over the boxes between."""
+def test_only_the_chunks_that_are_touched_are_looked_at():
+    """Damage elsewhere does no harm; and a long step passes over the chunks between."""
     array = np.random.default_rng(0).integers(-999, 999, (12, 10, 9), "i2")
-    fields = store(array, box=(4, 5, 3))
+    fields = store(array, chunk_shape=(4, 5, 3))
     damaged = bytearray(fields["bytes"])
-    for number in (0, 9, 17):  # boxes (0, 0, 0), (1, 1, 0), (2, 1, 2) of 3 x 2 x 3
+    for number in (0, 9, 17):  # chunks (0, 0, 0), (1, 1, 0), (2, 1, 2) of 3 x 2 x 3
         damaged[fields["ends"][number] - 1] ^= 1
     stored = StoredArray.from_fields({**fields, "bytes": bytes(damaged)})
     wanted = array[1:12:10, 0:5, 5:9]
     assert np.array_equal(stored.read([range(1, 12, 10), range(5), range(5, 9)]), wanted)
     for touched in ([range(4), range(1), range(1)], [range(4, 8), range(5, 6), range(9)]):
-        with pytest.raises(StoredArrayError, match=r"box (0|9): expected checksum"):
+        with pytest.raises(StoredArrayError, match=r"chunk (0|9): expected checksum"):
             stored.read(touched)
 
 
@@ -143,7 +145,7 @@ def test_the_stored_form_is_documented_and_says_what_it_is():
         "intercept": -1024,
     }
     for word in json.loads(fields["header"]):
-        assert f"``{word}``" in StoredArray.from_fields.__globals__["__doc__"]
+        assert f"``{word}``" in form.__doc__
 
 
 #: A stored form as the first release wrote it, of ``np.arange(480).reshape(24, 20) * 3 - 700``, to be read for ever.
@@ -167,7 +169,9 @@ def test_what_was_written_is_read_for_ever():
     assert np.array_equal(stored.read(everything(stored), "f4"), numbers * 2.0 + 1.0)
 
 
-GOOD = store(np.random.default_rng(0).integers(-999, 999, (5, 6, 7), "i2"), name="case image", box=(2, 6, 7))
+GOOD = store(
+    np.random.default_rng(0).integers(-999, 999, (5, 6, 7), "i2"), name="case image", chunk_shape=(2, 6, 7)
+)
 
 
 def with_header(**changes):
@@ -182,11 +186,11 @@ def with_header(**changes):
         (with_header(codec="zstd"), "case image: expected codec 'blosc2', found 'zstd'"),
         (with_header(dtype="O"), "expected numbers of at most 64 bits, found type object"),
         (with_header(dtype="nonsense"), "expected its four fields"),
-        (with_header(shape=[5, 6]), "expected a shape and a box in it"),
-        (with_header(shape=[-5, 6, 7]), "expected a shape and a box in it"),
-        (with_header(box=[0, 6, 7]), "expected a shape and a box in it"),
-        (with_header(box=[10**6, 10**6, 7]), "expected a shape and a box in it"),
-        (with_header(shape=[10**12, 6, 7]), "expected 500000000000 boxes, found 3 and 3 checksums"),
+        (with_header(shape=[5, 6]), "expected the shapes of an array and of a chunk"),
+        (with_header(shape=[-5, 6, 7]), "expected the shapes of an array and of a chunk"),
+        (with_header(box=[0, 6, 7]), "expected the shapes of an array and of a chunk"),
+        (with_header(box=[10**6, 10**6, 7]), "expected the shapes of an array and of a chunk"),
+        (with_header(shape=[10**12, 6, 7]), "expected 500000000000 chunks, found 3 and 3 checksums"),
         (with_header(shape=[5.5, 6, 7]), "expected its four fields"),
         (with_header(slope="a"), "expected its four fields"),
         ({**GOOD, "header": "{"}, "expected its four fields"),
@@ -197,22 +201,22 @@ def with_header(**changes):
         (with_header(slope=10**400), "expected its four fields"),
         (with_header(dtype="f4,(f4"), "expected"),
         ({**GOOD, "ends": [None, 1, 2]}, "expected its four fields"),
-        (with_header(shape=[5, 5, 7]), "box 0: expected checksum"),
-        ({**GOOD, "ends": GOOD["ends"][:-1]}, "expected 3 boxes, found 2 and 3 checksums"),
+        (with_header(shape=[5, 5, 7]), "chunk 0: expected checksum"),
+        ({**GOOD, "ends": GOOD["ends"][:-1]}, "expected 3 chunks, found 2 and 3 checksums"),
         ({**GOOD, "ends": None}, "expected its four fields"),
         ({"bytes": b"1"}, "expected its four fields"),
         # Believed when it is opened, but not when voxels are asked for:
-        (with_header(slope=3.0), "box 0: expected checksum"),
-        (with_header(intercept=3.0), "box 0: expected checksum"),
-        (with_header(name="another image"), "another image, box 0: expected checksum"),
-        (with_header(dtype="<u2"), "box 0: expected checksum"),
-        (with_header(shape=[6, 6, 7]), "box 0: expected checksum"),
-        ({**GOOD, "ends": [9, *GOOD["ends"][1:]]}, "box 0: expected bytes within 516, found bytes 0 to 9"),
-        ({**GOOD, "ends": [99, *GOOD["ends"][1:]]}, "box 0: expected checksum"),
-        ({**GOOD, "ends": [*GOOD["ends"][:2], 10**9]}, "box 2: expected bytes within"),
-        ({**GOOD, "ends": [GOOD["ends"][0], 0, GOOD["ends"][2]]}, "box 1: expected bytes within"),
-        ({**GOOD, "bytes": bytes(GOOD["bytes"])[:-1]}, "box 2: expected bytes within"),
-        ({**GOOD, "checksums": GOOD["checksums"][::-1]}, "box 0: expected checksum"),
+        (with_header(slope=3.0), "chunk 0: expected checksum"),
+        (with_header(intercept=3.0), "chunk 0: expected checksum"),
+        (with_header(name="another image"), "another image, chunk 0: expected checksum"),
+        (with_header(dtype="<u2"), "chunk 0: expected checksum"),
+        (with_header(shape=[6, 6, 7]), "chunk 0: expected checksum"),
+        ({**GOOD, "ends": [9, *GOOD["ends"][1:]]}, "chunk 0: expected bytes within 516, found bytes 0 to 9"),
+        ({**GOOD, "ends": [99, *GOOD["ends"][1:]]}, "chunk 0: expected checksum"),
+        ({**GOOD, "ends": [*GOOD["ends"][:2], 10**9]}, "chunk 2: expected bytes within"),
+        ({**GOOD, "ends": [GOOD["ends"][0], 0, GOOD["ends"][2]]}, "chunk 1: expected bytes within"),
+        ({**GOOD, "bytes": bytes(GOOD["bytes"])[:-1]}, "chunk 2: expected bytes within"),
+        ({**GOOD, "checksums": GOOD["checksums"][::-1]}, "chunk 0: expected checksum"),
     ],
     ids=lambda value: value if isinstance(value, str) else "fields",
 )  # fmt: skip
@@ -230,16 +234,16 @@ def test_no_damaged_byte_passes(at):
     damaged = bytearray(GOOD["bytes"])
     damaged[at] ^= 0x10
     stored = StoredArray.from_fields({**GOOD, "bytes": bytes(damaged)})
-    with pytest.raises(StoredArrayError, match=r"case image, box \d: expected checksum .* It is damaged"):
+    with pytest.raises(StoredArrayError, match=r"case image, chunk \d: expected checksum .* It is damaged"):
         stored.read(everything(stored))
 
 
 def crafted(data: bytes, **changes) -> StoredArray:
     """A stored form whose checksum fits, though its bytes are not what they should be."""
     header = json.dumps({**json.loads(store(np.ones((2, 2), "i2"))["header"]), **changes})
-    checksum = _checksum(data, crc32(header.encode()), 0)
+    checksums = [checksum(data, crc32(header.encode()), 0)]
     return StoredArray.from_fields(
-        {"header": header, "ends": [len(data)], "checksums": [checksum], "bytes": data}
+        {"header": header, "ends": [len(data)], "checksums": checksums, "bytes": data}
     )
 
 
@@ -249,13 +253,13 @@ CHUNK = bytes(store(np.ones((2, 2), "i2"))["bytes"])
 @pytest.mark.parametrize(
     ("data", "changes", "message"),
     [
-        (CHUNK, {"shape": [2, 1]}, "box 0: expected 4 bytes of voxels"),
-        (CHUNK, {"shape": [2, 3]}, "box 0: expected 12 bytes of voxels"),
-        (b"short", {}, "box 0: expected bytes within 5"),
+        (CHUNK, {"shape": [2, 1]}, "chunk 0: expected 4 bytes of voxels"),
+        (CHUNK, {"shape": [2, 3]}, "chunk 0: expected 12 bytes of voxels"),
+        (b"short", {}, "chunk 0: expected bytes within 5"),
         (
             CHUNK[:31] + bytes([CHUNK[31] | 0x40]) + CHUNK[32:],
             {},
-            "box 0: expected voxels, found a chunk that says",
+            "chunk 0: expected voxels, found a chunk that says",
         ),
     ],
 )
@@ -267,21 +271,21 @@ def test_a_checksum_that_fits_does_not_make_a_chunk_safe(data, changes, message)
 
 
 def test_a_shape_without_elements_is_no_work():
-    """No box, and so no checksum, speaks for such a header."""
+    """No chunk, and so no checksum, speaks for such a header."""
     fields = {**GOOD, "ends": [], "checksums": []}
     header = with_header(shape=[0, 10**9, 10**8], box=[1, 1, 1])["header"]
     assert StoredArray.from_fields({**fields, "header": header}).read().shape == (0, 10**9, 10**8)
     header = with_header(shape=[0, 10**18, 10**18], box=[1, 1, 1])["header"]
-    with pytest.raises(StoredArrayError, match="expected a shape and a box in it"):
+    with pytest.raises(StoredArrayError, match="expected the shapes of an array and of a chunk"):
         StoredArray.from_fields({**fields, "header": header})
 
 
 def test_what_a_writer_refuses():
-    with pytest.raises(ValueError, match=r"box=\(5000, 5000\): expected at most 67,108,864 bytes"):
-        store(np.zeros((2, 2), "f4"), box=(5000, 5000))
+    with pytest.raises(ValueError, match=r"chunk_shape=\(5000, 5000\): expected at most 67,108,864 bytes"):
+        store(np.zeros((2, 2), "f4"), chunk_shape=(5000, 5000))
     writer = ArrayWriter((40, 5, 5), "i2")
     writer.append(np.zeros((32, 5, 5), "i2"))
-    with pytest.raises(ValueError, match="expected 2 boxes, found 1: layers are missing"):
+    with pytest.raises(ValueError, match="expected 2 chunks, found 1: layers are missing"):
         writer.fields()
 
 

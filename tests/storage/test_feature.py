@@ -183,7 +183,7 @@ def test_errors_name_row_and_column(compact, name):
     stored = compact.cast_column("segmentation", CompactArray("int32", decode=False))[0]["segmentation"]
     stored["bytes"] = b"x" + stored["bytes"][1:]
     row = {"3d": "1.3.6.1.4.1.9328.50.4.0001", "2d": "1.3.6.1.4.1.9328.50.4.0001/0000"}[name]
-    with pytest.raises(StoredArrayError, match=rf"^{row} segmentation, box 0: expected checksum"):
+    with pytest.raises(StoredArrayError, match=rf"^{row} segmentation, chunk 0: expected checksum"):
         CompactArray("int32").decode_example(stored)
 
 

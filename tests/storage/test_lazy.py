@@ -22,17 +22,19 @@ def compact(load, name):
     return load(name, split="train", storage="compact", geometry=True)
 
 
-def array_of(array, box=None, dtype=None, **options):
-    return LazyArray(StoredArray.from_fields(store(array, box=box, **options)), dtype, threads=2)
+def array_of(array, chunk_shape=None, dtype=None, **options):
+    return LazyArray(
+        StoredArray.from_fields(store(array, chunk_shape=chunk_shape, **options)), dtype, threads=2
+    )
 
 
 INDEX = hnp.basic_indices((7, 6, 5), allow_newaxis=False, allow_ellipsis=True)
 
 
 @given(INDEX, st.tuples(st.integers(1, 8), st.integers(1, 8), st.integers(1, 8)))
-def test_any_index_is_numpys(index, box):
+def test_any_index_is_numpys(index, chunk_shape):
     array = np.random.default_rng(0).integers(-999, 999, (7, 6, 5), "i2")
-    found, want = array_of(array, box)[index], array[index]
+    found, want = array_of(array, chunk_shape)[index], array[index]
     assert type(found) is type(want)
     assert found.dtype == want.dtype
     assert np.array_equal(found, want)
@@ -146,7 +148,7 @@ def test_many_threads_and_processes_read_at_once(compact):
 
 
 def test_threads_of_one_read(tmp_path, load, tree):
-    """Enough boxes for several threads, in this process and in one that is forked after they have started."""
+    """Enough chunks for several threads, in this process and in one that is forked after they have started."""
     voxels = np.random.default_rng(0).integers(-999, 999, (130, 140, 70)).astype("<i2")
     save(next(tree.rglob("HN_P023.nii.gz")), voxels)
     save(next(tree.rglob("HN_P023_seg.nii.gz")), np.zeros((130, 140, 70), "u1"))
@@ -178,7 +180,7 @@ def test_damage_is_told_by_row_and_column_and_all_of_it_on_request(compact, name
     )
     lazy = ctspine1k.LazyDataset(damaged)
     row = {"3d": "liver_106", "2d": "1.3.6.1.4.1.9328.50.4.0001/0001"}[name]
-    message = rf"^{row} image \(row 1, column 'image'\), box 0: expected checksum"
+    message = rf"^{row} image \(row 1, column 'image'\), chunk 0: expected checksum"
     with pytest.raises(ctspine1k.errors.StoredArrayError, match=message):
         np.asarray(lazy[1].image)
     assert np.asarray(lazy[0].image).tobytes() == compact[0]["image"].tobytes()

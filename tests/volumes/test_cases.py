@@ -9,7 +9,8 @@ from support.compare import same_bits
 from support.volumes import AFFINE, SHAPE, expected, intensities, labels, save
 
 from ctspine1k import VolumePair, read_pair
-from ctspine1k.errors import GeometryWarning, PairMismatchError, TruncatedFileError
+from ctspine1k.catalog.vocabulary import Vertebra, Vocabulary
+from ctspine1k.errors import GeometryWarning, PairMismatchError, TruncatedFileError, VoxelValueError
 from ctspine1k.volumes.cases import open_case
 
 TYPES = ["<i2", "u1", "<i4", "<f4", "<f8", "i1", "<u2", "<u4", "<i8", "<u8", ">i2", ">i4", ">f4", ">f8"]
@@ -149,3 +150,39 @@ def test_damage_of_an_image_alone(tmp_path):
             open_case(image, None) as case,
         ):
             getattr(case, read)()
+
+
+#: As VerSe counts in part: fewer labels than ours, and one far off.
+FEW = Vocabulary(
+    (
+        Vertebra(1, "C1", "cervical", 1, 50, 0),
+        Vertebra(2, "T1", "thoracic", 8, 43, 0),
+        Vertebra(28, "T13", "thoracic", 28, None, 0),
+    ),
+    ("own", "region", "binary", "verse"),
+)
+
+
+@pytest.mark.parametrize("dtype", ["u1", ">i2", "<f4"])
+def test_labels_are_those_of_the_vocabulary(tmp_path, image, dtype):
+    values = np.zeros(SHAPE, dtype)
+    values[0, 0, :3] = 1, 2, 28
+    mask = save(tmp_path / "m.nii.gz", values)
+    pair = read_pair(image, mask, vocabulary=FEW)
+    assert set(np.unique(pair.segmentation)) == {0, 1, 2, 28}
+    for scheme, wanted in (
+        ("own", [1, 2, 28]),
+        ("region", [1, 2, 2]),
+        ("binary", [1, 1, 1]),
+        ("verse", [1, 8, 28]),
+    ):
+        with open_case(image, mask, vocabulary=FEW, label_scheme=scheme) as case:
+            assert case.vocabulary is FEW
+            assert case.read().segmentation[:3, 0, 0].tolist() == wanted
+    with pytest.raises(VoxelValueError, match="labels, whole numbers from 0 to 25, found 28"):
+        read_pair(image, mask)
+    values[3, 3, 3] = 29
+    with pytest.raises(VoxelValueError, match="labels, whole numbers from 0 to 28, found 29"):
+        read_pair(image, save(tmp_path / "n.nii.gz", values), vocabulary=FEW)
+    with pytest.raises(ValueError, match="label_scheme='ctspine1k': expected one of 'own', 'region'"):
+        open_case(image, mask, vocabulary=FEW, label_scheme="ctspine1k").__enter__()

@@ -81,12 +81,3 @@ def test_a_value_that_is_no_label_raises(value):
 def test_floats_are_no_labels():
     with pytest.raises(ValueError, match="found float64"):
         vertebrae.to_verse([1.0])
-
-
-def test_tables_of_the_schemes():
-    assert vertebrae.label_table("ctspine1k") is None
-    assert vertebrae.label_table("verse") is None  # the same numbers
-    assert vertebrae.label_table("binary").tolist() == [0] + [1] * 25
-    assert vertebrae.label_table("region").tolist() == [0] + [1] * 7 + [2] * 12 + [3] * 6
-    with pytest.raises(ValueError, match="label_scheme='totalsegmentator': expected one of 'ctspine1k', "):
-        vertebrae.label_table("totalsegmentator")

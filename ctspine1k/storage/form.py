@@ -1,0 +1,142 @@
+"""The stored form of one array: chunks, each compressed on its own, so that a part is read without the rest.
+
+It has four fields, as columns of Arrow hold them:
+
+===========  ================  ====================================================================
+field        type              what
+===========  ================  ====================================================================
+header       string            JSON, see below
+ends         list of int64     where each chunk ends in ``bytes``; it begins where the one before ends
+checksums    list of uint32    of each chunk: CRC-32 of its bytes, begun with the CRC-32 of the header
+                               plus the chunk's number, so that it is valid for these bytes here alone
+bytes        large binary      the chunks, in C order of their positions; voxels in C order in each
+===========  ================  ====================================================================
+
+The header, version 1, has ``version`` (1); ``codec`` ("blosc2": each chunk is a Blosc2 chunk); ``writer``,
+the release that wrote it; ``name``, for messages, such as "liver_106 image"; ``dtype`` of the stored numbers,
+as NumPy writes it, such as "<i2"; ``shape`` of the array; ``box``, the shape of a chunk, which at the far
+ends is cut to the array's; ``slope`` and ``intercept``: value = slope x stored + intercept.
+
+Every chunk that is read is first compared with its checksum and its own length: damaged bytes raise
+`StoredArrayError`, and never come out as voxels.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from isal.isal_zlib import crc32
+
+from ctspine1k import __version__
+from ctspine1k.errors import StoredArrayError
+from ctspine1k.volumes.scaling import Scaling
+
+__all__ = ["MAX_CHUNK_BYTES", "ArrayHeader", "checksum", "default_chunk_shape", "is_storable"]
+
+VERSION = 1
+CODEC = "blosc2"
+
+#: Bytes of a chunk at most: a damaged field must not make us ask for more memory than there are bytes for.
+MAX_CHUNK_BYTES = 1 << 26
+
+#: As small as compression allows, and decoded within the cache: many for a volume, two for a slice.
+_CHUNK_SHAPES = {1: (1 << 18,), 2: (256, 512), 3: (32, 64, 64)}
+
+
+@dataclass(frozen=True)
+class ArrayHeader:
+    """What the header of a stored array says."""
+
+    name: str  #: for messages
+    dtype: np.dtype[Any]  #: of the stored numbers
+    shape: tuple[int, ...]
+    chunk_shape: tuple[int, ...]  #: as many axes as ``shape``
+    scaling: Scaling  #: from the stored numbers to values
+
+    def to_json(self) -> str:
+        """Return the text that is stored; it names this release as its writer."""
+        return json.dumps(
+            {
+                "version": VERSION,
+                "codec": CODEC,
+                "writer": f"ctspine1k {__version__}",
+                "name": self.name,
+                "dtype": self.dtype.str,
+                "shape": self.shape,
+                "box": self.chunk_shape,
+                "slope": self.scaling.slope,
+                "intercept": self.scaling.intercept,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: bytes, where: str = "") -> ArrayHeader:
+        """Read the text that is stored; ``where`` is added to the name.
+
+        Raises:
+            StoredArrayError: a newer version, or another codec.
+            Exception: of many kinds, where the text is not such a header.
+        """
+        fields = json.loads(text)
+        name = str(fields.get("name") or "an array without a name") + where
+        for what, known in (("version", VERSION), ("codec", CODEC)):
+            if fields[what] != known:
+                by = fields.get("writer", "a later ctspine1k")
+                hint = f"It was written by {by}: upgrade to that."
+                raise StoredArrayError(name, f"{what} {known!r}", repr(fields[what]), hint)
+        return cls(
+            name,
+            np.dtype(fields["dtype"]),
+            tuple(map(operator.index, fields["shape"])),
+            tuple(map(operator.index, fields["box"])),
+            Scaling(float(fields["slope"]), float(fields["intercept"])),
+        )
+
+    def check(self) -> None:
+        """Check that memory can be asked for on the header's word.
+
+        Raises:
+            StoredArrayError: types or sizes that cannot be.
+        """
+        if not is_storable(self.dtype):
+            raise StoredArrayError(self.name, "numbers of at most 64 bits", f"type {self.dtype}")
+        sizes = (*self.shape, *self.chunk_shape)
+        is_shape = len(self.shape) == len(self.chunk_shape) and min(sizes, default=1) >= 0
+        is_too_large = math.prod(max(1, size) for size in self.shape) >= 1 << 60
+        is_chunk = 0 not in self.chunk_shape and self.chunk_bytes <= MAX_CHUNK_BYTES
+        if not is_shape or is_too_large or not is_chunk:
+            found = f"{self.shape} and {self.chunk_shape}"
+            raise StoredArrayError(self.name, "the shapes of an array and of a chunk of it", found)
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of a whole chunk, decoded."""
+        return math.prod(self.chunk_shape) * self.dtype.itemsize
+
+    @cached_property
+    def grid(self) -> tuple[int, ...]:
+        """How many chunks there are along each axis."""
+        return tuple(-(-size // step) for size, step in zip(self.shape, self.chunk_shape, strict=True))
+
+
+def default_chunk_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the shape of the chunks for an array; with more than three axes, 1 along the first of them."""
+    last = _CHUNK_SHAPES.get(min(len(shape), 3), ())
+    return (1,) * (len(shape) - len(last)) + last
+
+
+def is_storable(dtype: np.dtype[Any]) -> bool:
+    """Return whether numbers of this type can be stored."""
+    return dtype.kind in "iuf" and dtype.itemsize <= 8
+
+
+def checksum(chunk: bytes | memoryview, seed: int, number: int) -> int:
+    """Return the checksum of a chunk; ``seed`` is the CRC-32 of the header."""
+    return crc32(chunk, (seed + number) & 0xFFFFFFFF)
