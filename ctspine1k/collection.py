@@ -226,7 +226,7 @@ class Collection:
         scheduler: str | None = None,
         on_missing: OnMissing = "raise",
     ) -> ScanReport:
-        """Measure every case and vertebra, and write two tables, whose columns `ctspine1k.scans.tables` lists.
+        """Measure cases and vertebrae, and write two tables: `ctspine1k.scans.tables` lists their columns.
 
         A case whose files cannot be used has a row that says why. A scan that was stopped resumes where it
         was, and a table that is there is brought up to date: it then holds the cases selected and those that

@@ -151,9 +151,13 @@ def verify(
     workers = executor(num_proc, scheduler, initializer=worker_start())
     files, findings = _files(selection)
     with records_if_possible(scan_path(selection.place, table).absolute()) as records:
-        kept = [] if reread else [found for one in files if (found := _kept(selection, one, records))]
-        known = {one.files.case.case_id for one in kept}
-        fresh = [one for one in files if one.case.case_id not in known]
+        kept, fresh = [], []
+        for one in files:
+            known = None if reread else _kept(selection, one, records)
+            if known is None:
+                fresh.append(one)
+            else:
+                kept.append(known)
         read = _read(selection, fresh, workers, records)
     for one in (*kept, *read):
         findings += _of_case(selection.data_set, one)

@@ -67,7 +67,7 @@ def test_names_and_cases_go_both_ways(data_set):
 
 def test_facets_select_and_name_what_they_allow(data_set):
     catalog = data_set.read_cases(None)
-    assert [facet.name for facet in data_set.facets][0] == "split"
+    assert data_set.facets[0].name == "split"
     for facet in data_set.facets:
         assert facet.help[0].isupper()
         assert facet.help.endswith(".")

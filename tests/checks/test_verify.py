@@ -11,7 +11,7 @@ from support.verbs import verify_files
 from support.volumes import break_case, files_of, save
 
 import ctspine1k
-from ctspine1k.catalog.ctspine1k import ISSUE_KINDS
+from ctspine1k.catalog.ctspine1k import CTSPINE1K, ISSUE_KINDS
 
 #: Each with vertebrae of its own, so that no two are alike; the ids have no known issue but where a test says so.
 CASES = {
