@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and that one process at a time writes; sha256, and room on disk."""
+"""Files on disk: written whole or not at all, by one process at a time; their sha256, and room for them."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ HINT_IF_FULL = "Make room there, or select fewer cases, and run again: what is d
 
 
 def make_parent(path: Path) -> None:
-    """Make the folder of a file, and see that it may be written to, before there is work to lose.
+    """Make the folder of a file, and check that files can be written there, before there is work to lose.
 
     Raises:
-        OSError: that is not so.
+        OSError: the folder cannot be made, or not written to.
     """
     folder = path.absolute().parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,16 +44,16 @@ def make_parent(path: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_write(path: Path, scratch: Path | None = None) -> Iterator[Path]:
-    """Give a path to write to: what is there at the end, on the disk, takes the place of ``path``.
+    """Yield a path to write to. At the end that file is flushed to disk and renamed to ``path``.
 
-    After an error nothing is left of it, and what was at ``path`` before is still there.
+    After an error the half-written file is deleted, and ``path`` is as it was before.
 
     Args:
-        path: the file.
-        scratch: a folder, on the same disk, for what is not whole yet; None for that of the file.
+        path: the file; what is there is replaced.
+        scratch: a folder on the same disk for the half-written file; None for the folder of ``path``.
 
     Raises:
-        FileNotFoundError: there is no such folder.
+        FileNotFoundError: the folder does not exist.
     """
     folder = path.absolute().parent
     with tempfile.TemporaryDirectory(prefix=".ctspine1k-", dir=scratch or folder) as place:
@@ -61,12 +61,12 @@ def atomic_write(path: Path, scratch: Path | None = None) -> Iterator[Path]:
         yield written
         _flush(written, os.O_RDWR)
         written.replace(path)
-        if os.name != "nt":  # Windows opens no folders
+        if os.name != "nt":  # Windows cannot open folders
             _flush(folder, os.O_RDONLY)
 
 
 def _flush(path: Path, flags: int) -> None:
-    """Have the disk hold what was written, before a power cut can take it."""
+    """Flush a file, or the names in a folder, from the kernel's memory to the disk: a power cut keeps it."""
     descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
@@ -76,10 +76,14 @@ def _flush(path: Path, flags: int) -> None:
 
 @contextlib.contextmanager
 def exclusive_lock(path: Path, lock: Path | None = None) -> Iterator[None]:
-    """Be the only process that writes ``path`` meanwhile, by a lock file: hidden beside it, or ``lock``.
+    """Hold an exclusive lock on ``path``.
+
+    Args:
+        path: the file to write.
+        lock: the lock file; None for a hidden one beside ``path``. It is deleted at the end.
 
     Raises:
-        BusyError: another process is.
+        BusyError: another process holds the lock.
     """
     lock = lock or path.with_name(f".{path.name}.lock")
     try:
@@ -93,7 +97,7 @@ def exclusive_lock(path: Path, lock: Path | None = None) -> Iterator[None]:
 
 
 def sha256_of(file: IO[bytes]) -> str:
-    """Give the sha256 of what is left to read."""
+    """Return the sha256, as 64 hexadecimal digits, of what is left to read of an open file."""
     sha256 = hashlib.sha256()
     while chunk := file.read(1 << 20):
         sha256.update(chunk)
@@ -102,10 +106,15 @@ def sha256_of(file: IO[bytes]) -> str:
 
 @contextlib.contextmanager
 def explain_full_disk(folder: Path, purpose: str, needed: int) -> Iterator[None]:
-    """Turn the machine's word for a full disk, or a full quota, into an error that says what is needed.
+    """Raise `NoSpaceError` for an `OSError` that means a full disk or an exceeded quota.
+
+    Args:
+        folder: where files are written.
+        purpose: what for, such as "an export".
+        needed: bytes that it takes.
 
     Raises:
-        NoSpaceError: that is so.
+        NoSpaceError: the disk is full.
     """
     try:
         yield
@@ -116,14 +125,15 @@ def explain_full_disk(folder: Path, purpose: str, needed: int) -> Iterator[None]
 
 
 def device_of(folder: Path) -> int:
-    """Name the disk where a folder is, or will be."""
-    return _there(folder).stat().st_dev
+    """Return the number of the disk that holds a folder, which need not exist yet."""
+    return _existing(folder).stat().st_dev
 
 
 def free_bytes(folder: Path) -> int:
-    """Tell how many bytes are free where a folder is, or will be."""
-    return shutil.disk_usage(_there(folder)).free
+    """Return how many bytes are free on the disk that holds a folder, which need not exist yet."""
+    return shutil.disk_usage(_existing(folder)).free
 
 
-def _there(folder: Path) -> Path:
+def _existing(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that exists."""
     return next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())

@@ -1,8 +1,8 @@
-"""How many threads there are, and the two ways they are used: making the next item in time, sharing a list.
+"""Threads: how many to use, prefetching the next item, and sharing a list.
 
-Processes and threads share the processor cores: ``num_proc`` processes that convert have cores / ``num_proc``
-threads each, and a process that another one started, such as a worker of a DataLoader, has one. Blosc2 never
-starts threads of its own.
+Processes and threads share the processor cores. Each of ``num_proc`` processes that convert has
+cores / ``num_proc`` threads. A process that another one started, such as a worker of a DataLoader, has one.
+Blosc2 never starts threads of its own.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ _END: Any = object()
 
 
 def usable_threads(processes: int = 1) -> int:
-    """Tell how many threads each of so many processes may use, this one being one of them."""
-    # `datasets` starts its workers with a fork of the standard library's module, which knows them alone.
+    """Return how many threads this process may use when ``processes`` of its kind, itself included, run."""
+    # `datasets` starts its workers with `multiprocess`, a fork of the standard library's module: each of the
+    # two knows only the children that it started itself.
     for starter in (multiprocessing, sys.modules.get("multiprocess")):
         if starter is not None and starter.parent_process() is not None:
             return 1  # its siblings have the other cores
@@ -33,17 +34,26 @@ def usable_threads(processes: int = 1) -> int:
 
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:
-    """Yield the items, while a thread makes the one that comes next."""
-    with ThreadPoolExecutor(1, thread_name_prefix="ctspine1k-ahead") as pool:
+    """Yield the items, while a thread takes the next one from the iterator."""
+    with ThreadPoolExecutor(1, thread_name_prefix="ctspine1k-prefetch") as pool:
         upcoming = pool.submit(next, items, _END)
         while (item := upcoming.result()) is not _END:
             upcoming = pool.submit(next, items, _END)
             yield item
-            del item  # it may be a volume: the one after the next must not find it here
+            del item  # may be a volume: free it before waiting for the next one
 
 
 def spread(work: Callable[[list[T]], None], items: list[T], threads: int) -> None:
-    """Let so many threads, this one among them, each do its share of the items; raise what one raises."""
+    """Share the items between threads, this one included, and wait for all of them.
+
+    Args:
+        work: called once per thread with every ``threads``-th item.
+        items: the items to share.
+        threads: how many; 1 or fewer for this one alone.
+
+    Raises:
+        Exception: what ``work`` raises, in whichever thread.
+    """
     if threads <= 1:
         work(items)
         return
@@ -58,9 +68,10 @@ def spread(work: Callable[[list[T]], None], items: list[T], threads: int) -> Non
 
 @cache
 def _helpers() -> ThreadPoolExecutor:
-    """Keep threads for `spread`, one a core: to start them takes as long as to decode some boxes."""
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="ctspine1k-share")
+    """Return the threads of `spread`, one per core. They are kept: a start takes as long as some chunks."""
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="ctspine1k-spread")
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_helpers.cache_clear)  # a fork has none of its parent's threads
+    # A forked child inherits the pool, but none of its threads: work given to it would wait for ever.
+    os.register_at_fork(after_in_child=_helpers.cache_clear)

@@ -1,6 +1,5 @@
 """Exports in real processes: what they hold, who can read it, and what is left of them after every mishap."""
 
-import contextlib
 import hashlib
 import json
 import os
@@ -19,7 +18,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from support import cluster
+from support.cluster import cluster_of, worker
 from support.compare import identical, rows, wanted
 from support.exports import finish, options_of, options_of_many, same, shards_in, start
 from support.killing import kill_again_and_again, stop_at_every_step
@@ -708,28 +707,18 @@ def test_a_folder_whose_name_is_not_utf8(export, tmp_path, out):
     assert same(odd, out)
 
 
-@contextlib.contextmanager
-def two_workers(folder, address):
-    """Of which each has a cache of its own for raw files."""
-    with (
-        cluster.worker(folder, address, "one", HF_HUB_CACHE=str(folder / "cache-1")) as one,
-        cluster.worker(folder, address, "two", HF_HUB_CACHE=str(folder / "cache-2")) as two,
-    ):
-        cluster.wait_for_workers(address, 2)
-        yield one, two
-
-
+@pytest.mark.cluster
 def test_a_cluster_does_the_same_and_outlives_lost_workers(many, undisturbed, out, tmp_path):
     options = many
-    with cluster.scheduler(tmp_path) as address, two_workers(tmp_path, address) as (one, two):
-        process = start(out, {**options, "scheduler": address})
+    with cluster_of("one", "two", folder=tmp_path) as cluster:
+        process = start(out, {**options, "scheduler": cluster.address})
         wait_until(lambda: len(shards_in(out)) >= 3)
-        one.kill()
+        cluster.workers["one"].kill()
         wait_until(lambda: len(shards_in(out)) >= 6)
-        two.kill()
-        two.wait()
+        cluster.workers["two"].kill()
+        cluster.workers["two"].wait()
         assert len(shards_in(out)) < 32  # so that there is something left for the one that comes late
-        with cluster.worker(tmp_path, address, "late"):
+        with worker(tmp_path, cluster.address, "late"):
             printed, told = process.communicate(timeout=120)
         assert json.loads(printed) == [32, 0, {}], told
     assert same(out, undisturbed)
@@ -742,16 +731,19 @@ def stored(url):
     return {path.removeprefix(f"{root}/"): filesystem.cat_file(path) for path in filesystem.find(root)}
 
 
+@pytest.mark.cluster
 def test_a_cluster_takes_from_the_hub_and_gives_to_an_object_store(
-    export, tmp_path, repo_id, hub, s3, split_file
+    export, tmp_path, repo_id, hub, s3, split_file, shared_cluster
 ):
+    shared_cluster.set_environment(
+        **{name: os.environ[name] for name in os.environ if name.startswith("AWS_")}
+    )
     hub.faults["liver_106.nii.gz"] = [429, 500, {"cut_after": 50}]
     hub.faults["HN_P023_seg.nii.gz"] = [500]
     options = {"repo_id": repo_id, "cases_per_shard": 1}
-    with cluster.scheduler(tmp_path) as address, two_workers(tmp_path, address):
-        report = export(f"{s3}/a/b", **options, scheduler=address)
-        assert (report.made, report.failed) == (8, {})
-        assert export(f"{s3}/a/b", **options, scheduler=address, verify=True).kept == 8
+    report = export(f"{s3}/a/b", **options, scheduler=shared_cluster.address)
+    assert (report.made, report.failed) == (8, {})
+    assert export(f"{s3}/a/b", **options, scheduler=shared_cluster.address, verify=True).kept == 8
     assert [faults for faults in hub.faults.values() if faults] == []
     export(tmp_path / "whole", **options)
     assert stored(f"{s3}/a/b") == files_of(tmp_path / "whole")
@@ -782,12 +774,11 @@ def test_raw_files_of_both_configs_are_counted_once(export, repo_id, tree, monke
     assert export(repo_id=repo_id).ok
 
 
+@pytest.mark.cluster
 def test_a_scheduler_that_is_lost_is_told_and_what_is_done_is_kept(many, out, tmp_path):
     options = many
-    with contextlib.ExitStack() as running:
-        address = running.enter_context(cluster.scheduler(tmp_path))
-        running.enter_context(two_workers(tmp_path, address))
-        process = start(out, {**options, "scheduler": str(tmp_path / "scheduler.json")})
+    with cluster_of("one", "two", folder=tmp_path) as cluster:
+        process = start(out, {**options, "scheduler": str(cluster.file)})
         wait_until(lambda: len(shards_in(out)) >= 3)
     _, told = process.communicate(timeout=120)
     assert process.returncode == 1
@@ -796,16 +787,17 @@ def test_a_scheduler_that_is_lost_is_told_and_what_is_done_is_kept(many, out, tm
     assert kept >= 1  # of each worker's last shard there may be no record yet
 
 
-def test_a_run_right_after_a_stopped_one_on_a_cluster(many, out, tmp_path):
+@pytest.mark.cluster
+def test_a_run_right_after_a_stopped_one_on_a_cluster(many, out, tmp_path, shared_cluster):
     """Its tasks may go on: whatever they do, the second run's options are what is there in the end."""
     options = many
-    with cluster.scheduler(tmp_path) as address, two_workers(tmp_path, address):
-        process = start(out, {**options, "scheduler": address})
-        wait_until(lambda: len(shards_in(out)) >= 3)
-        process.kill()
-        process.communicate()
-        report = ctspine1k.export_parquet(out, **options, label_scheme="binary", scheduler=address)
-        assert (report.made, report.kept) == (32, 0)
+    process = start(out, {**options, "scheduler": shared_cluster.address})
+    wait_until(lambda: len(shards_in(out)) >= 3)
+    process.kill()
+    process.communicate()
+    address = shared_cluster.address
+    report = ctspine1k.export_parquet(out, **options, label_scheme="binary", scheduler=address)
+    assert (report.made, report.kept) == (32, 0)
     ctspine1k.export_parquet(tmp_path / "whole", **options, label_scheme="binary")
     assert same(out, tmp_path / "whole")
 

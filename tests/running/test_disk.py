@@ -1,7 +1,20 @@
+import errno
+import hashlib
+import os
+from pathlib import Path
+
 import pytest
 
-from ctspine1k.errors import BusyError
-from ctspine1k.running.disk import atomic_write, exclusive_lock
+from ctspine1k.errors import BusyError, NoSpaceError
+from ctspine1k.running.disk import (
+    atomic_write,
+    device_of,
+    exclusive_lock,
+    explain_full_disk,
+    free_bytes,
+    make_parent,
+    sha256_of,
+)
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path):
@@ -56,6 +69,7 @@ def test_one_writer_at_a_time(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.processes
 def test_another_process_is_seen(tmp_path, python):
     path = tmp_path / "out" / "a.txt"
     path.parent.mkdir()
@@ -72,3 +86,40 @@ except BusyError as error:
     with exclusive_lock(path):
         assert python(code, str(path)).stdout == "busy\n"
     assert python(code, str(path)).stdout == "ours\n"
+
+
+def test_the_sha256_is_of_what_is_left_to_read(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"x" + bytes(3 << 20))
+    with path.open("rb") as file:
+        file.read(1)
+        assert sha256_of(file) == hashlib.sha256(bytes(3 << 20)).hexdigest()
+        assert sha256_of(file) == hashlib.sha256(b"").hexdigest()
+
+
+def test_a_folder_is_made_and_written_to_before_there_is_work_to_lose(tmp_path):
+    make_parent(tmp_path / "a/b/c.txt")
+    assert list((tmp_path / "a/b").iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        make_parent(tmp_path / "file/c.txt")
+
+
+def test_a_folder_that_is_not_there_yet_has_the_disk_of_the_one_above(tmp_path):
+    assert device_of(tmp_path / "a/b") == tmp_path.stat().st_dev
+    assert free_bytes(tmp_path / "a/b") > 0
+    assert device_of(Path("none-such")) == Path().stat().st_dev
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_an_error_that_says_what_is_needed(tmp_path, number):
+    with (
+        pytest.raises(NoSpaceError, match=r"expected room for a test of 1\.00 GB, found [\d,.]+ [GM]B free"),
+        explain_full_disk(tmp_path, "a test", 10**9),
+    ):
+        raise OSError(number, os.strerror(number))
+
+
+def test_another_error_of_the_disk_passes(tmp_path):
+    with pytest.raises(PermissionError), explain_full_disk(tmp_path, "a test", 1):
+        raise PermissionError(errno.EACCES, "no")

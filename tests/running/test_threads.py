@@ -32,10 +32,14 @@ def test_an_error_comes_where_its_item_would():
 
 
 def test_items_that_nobody_wants_any_more():
+    def helpers():
+        return [thread for thread in threading.enumerate() if thread.name.startswith("ctspine1k-prefetch")]
+
     stream = prefetch(iter(range(10**9)))
     assert next(stream) == 0
+    assert len(helpers()) == 1
     stream.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == "ctspine1k-ahead_0"]
+    assert helpers() == []
 
 
 @pytest.mark.parametrize("threads", [0, 1, 2, 5, 100])
@@ -62,7 +66,7 @@ def test_an_error_of_any_share_is_raised_when_all_are_done(bad):
 def test_threads_are_few_however_many_are_asked_for():
     for threads in range(2, 40):
         spread(lambda items: None, list(range(50)), threads)
-    helpers = [thread for thread in threading.enumerate() if thread.name.startswith("ctspine1k-share")]
+    helpers = [thread for thread in threading.enumerate() if thread.name.startswith("ctspine1k-spread")]
     assert 0 < len(helpers) <= multiprocessing.cpu_count()
 
 
@@ -73,7 +77,7 @@ def test_processes_share_the_cores():
     assert usable_threads(processes=10_000) == 1
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.processes)])
 def test_a_worker_has_one_and_can_still_share(method):
     spread(lambda items: None, list(range(50)), 2)  # there are helpers when it is forked
     with multiprocessing.get_context(method).Pool(1) as pool:

@@ -7,10 +7,11 @@ import datetime
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from support import work
 from support.paths import ROOT
 from support.processes import process_of, wait_until
 
@@ -24,6 +25,14 @@ class Cluster:
 
     address: str
     file: Path  #: the scheduler file
+    workers: Mapping[str, subprocess.Popen]
+
+    def set_environment(self, **environment: str) -> None:
+        """Set variables of the workers' environment, from now on."""
+        import distributed
+
+        with distributed.Client(self.address, set_as_default=False) as client:
+            client.run(work.set_environment, environment)
 
 
 @contextlib.contextmanager
@@ -32,13 +41,15 @@ def cluster_of(*names: str, folder: Path, **environment: str) -> Iterator[Cluste
     file = folder / "scheduler.json"
     with contextlib.ExitStack() as running:
         running.enter_context(_scheduler(folder, **environment))
-        for name in names:  # a worker waits for the scheduler file
-            running.enter_context(_worker(folder, name, "--scheduler-file", str(file), **environment))
+        workers = {  # they wait for the scheduler file
+            name: running.enter_context(_worker(folder, name, "--scheduler-file", str(file), **environment))
+            for name in names
+        }
         wait_until(lambda: file.exists() and file.read_text().endswith("}"))
         address = json.loads(file.read_text())["address"]
         if names:
             wait_for_workers(address, len(names))
-        yield Cluster(address, file)
+        yield Cluster(address, file, workers)
 
 
 def _scheduler(folder: Path, **environment: str) -> contextlib.AbstractContextManager[subprocess.Popen]:
@@ -52,21 +63,15 @@ def _worker(
 ) -> contextlib.AbstractContextManager[subprocess.Popen]:
     # Without the nanny, which would start another worker if this one died.
     command = ("dask", "worker", *scheduler, "--host", "127.0.0.1", "--nthreads", "1", "--no-nanny")
-    log = folder / f"{name}.log"
-    return process_of(*command, "--no-dashboard", "--name", name, log=log, **{**HERE, **environment})
-
-
-@contextlib.contextmanager
-def scheduler(folder: Path, **environment: str) -> Iterator[str]:
-    """A scheduler's address."""
-    with cluster_of(folder=folder, **environment) as cluster:
-        yield cluster.address
+    cache = {"HF_HUB_CACHE": str(folder / f"cache-{name}")}  # as on a machine of its own
+    command += ("--no-dashboard", "--name", name)
+    return process_of(*command, log=folder / f"{name}.log", **{**HERE, **cache, **environment})
 
 
 def worker(
     folder: Path, address: str, name: str, **environment: str
 ) -> contextlib.AbstractContextManager[subprocess.Popen]:
-    """A worker of it."""
+    """Another worker of a scheduler."""
     return _worker(folder, name, address, **environment)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,11 @@ def set_up(folder: str) -> None:
 def is_set_up(_: object) -> tuple[int, str | None]:
     """Return which process this is, and whether it was set up."""
     return os.getpid(), os.environ.get("CTSPINE1K_SET_UP")
+
+
+def set_environment(environment: Mapping[str, str]) -> None:
+    """Set variables of this process."""
+    os.environ.update(environment)
 
 
 def count_done(dask_scheduler: Any) -> int:
