@@ -15,6 +15,8 @@ from support.processes import wait_until
 from ctspine1k.errors import CTSpine1KWarning, MissingPackageError, WorkerError
 from ctspine1k.running.cluster import Dask
 
+posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+
 
 def done(work, items, scheduler, names=None, patience=60.0):
     """What each item comes to."""
@@ -113,6 +115,7 @@ def test_a_scheduler_file_that_comes_late_is_waited_for(tmp_path, idle):
         assert list(done(abs, [-1], str(file))) == [1]
 
 
+@posix
 @pytest.mark.cluster
 def test_work_that_kills_its_workers_is_told_and_the_rest_is_done(tmp_path):
     at_once = {
@@ -127,6 +130,7 @@ def test_work_that_kills_its_workers_is_told_and_the_rest_is_done(tmp_path):
     assert sorted(seen) == [1, 2]
 
 
+@posix
 @pytest.mark.cluster
 @pytest.mark.parametrize("during", ["work", "the handing over of a result"])
 def test_a_scheduler_that_is_lost_is_told(tmp_path, during, caplog):

@@ -14,6 +14,8 @@ from ctspine1k.errors import WorkerError
 from ctspine1k.running.cluster import Dask
 from ctspine1k.running.executors import InProcess, Spawned, check_stopped, executor
 
+posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+
 
 def done(work, items, num_proc, **options):
     """What each item comes to."""
@@ -82,7 +84,15 @@ def test_long_work_ends_when_nobody_waits_for_it(tmp_path):
     results.close()  # returns, as the work has ended
 
 
-IMPATIENT = """
+@posix
+@pytest.mark.processes
+def test_workers_leave_interrupts_to_the_process_that_started_them():
+    assert list(done(work.holds_interrupts, [1, 2], 2)) == [True, True]
+    assert not work.holds_interrupts(None)
+
+
+#: Workers do the first item, and wait with the others.
+WAITING = """
 import sys
 from ctspine1k.running.executors import Spawned
 from support.work import wait_for
@@ -93,9 +103,10 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.processes
-def test_a_second_interrupt_does_not_keep_the_process_from_its_end(tmp_path):
-    (tmp_path / "run.py").write_text(IMPATIENT)
+@pytest.fixture
+def waiting(tmp_path):
+    """A process whose workers wait for a file named "go"."""
+    (tmp_path / "run.py").write_text(WAITING)
     process = subprocess.Popen(
         [sys.executable, tmp_path / "run.py", tmp_path / "go"],
         stdout=subprocess.PIPE,
@@ -104,14 +115,33 @@ def test_a_second_interrupt_does_not_keep_the_process_from_its_end(tmp_path):
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests")))},
     )
     assert process.stdout.readline() == "None\n"
+    yield process
+    (tmp_path / "go").touch()
+    process.kill()
+    process.communicate()
+
+
+@posix
+@pytest.mark.processes
+def test_a_second_interrupt_does_not_keep_the_process_from_its_end(waiting, tmp_path):
     for pause in (0.0, 0.05, 0.1):
         with contextlib.suppress(subprocess.TimeoutExpired):  # it waits for the work at hand
-            process.wait(pause)
-        process.send_signal(signal.SIGINT)
+            waiting.wait(pause)
+        waiting.send_signal(signal.SIGINT)
     (tmp_path / "go").touch()
-    _, told = process.communicate(timeout=20)
-    assert process.returncode == -signal.SIGINT
+    _, told = waiting.communicate(timeout=20)
+    assert waiting.returncode == -signal.SIGINT
     assert told.strip().endswith("KeyboardInterrupt")
+
+
+@posix
+@pytest.mark.processes
+@pytest.mark.parametrize("kind", [9, 1])
+def test_workers_end_with_the_process_that_started_them(waiting, kind):
+    """They hold its stderr: who reads that must not wait for ever."""
+    waiting.send_signal(kind)
+    waiting.communicate(timeout=20)
+    assert waiting.returncode == -kind
 
 
 def test_in_the_main_process_nobody_stops_work():

@@ -27,6 +27,11 @@ def wait_for(path: str | None) -> None:
         time.sleep(0.01)
 
 
+def holds_interrupts(_: object) -> bool:
+    """Return whether Ctrl-C is blocked in this process."""
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
 def die_of_none(item: int | None) -> int:
     """End this process at once if there is no item."""
     if item is None:
