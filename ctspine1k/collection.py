@@ -210,7 +210,7 @@ class Collection:
             if on_missing == "raise":
                 raise missing
             _warn(missing.summary)
-        return download(selection.place, files)
+        return download(selection.look, files)
 
     def plan_download(self, kind: Kind | None = None) -> DownloadPlan:
         """Return what `download` would do; errors as there, but that missing files are part of the plan."""

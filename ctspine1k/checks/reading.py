@@ -45,7 +45,7 @@ def read_cases(
         HubError: the Hub cannot be reached.
     """
     place = selection.place
-    place.prepare([file for one in files for file in one.files.values()])
+    selection.look.prepare([file for one in files for file in one.files.values()])
     work = partial(_scan_case, place, selection.data_set.vocabulary)
     names = [f"scan/{one.case.case_id}" for one in files]
     with (

@@ -206,7 +206,8 @@ def _read(
                 records.note(record_of(one, selection.data_set.vocabulary))
     if files:
         records.write(selection.catalog)
-    return read
+    # As they come from several processes, in the order in which they were done.
+    return sorted(read, key=lambda one: [file.name for file in one.files.files.values()])
 
 
 def _finding(

@@ -56,7 +56,7 @@ class FolderPlace:
     def version(self) -> None:
         """Return None: what is in a folder may change at any time."""
 
-    def prepare(self, files: Sequence[RawFile]) -> None:
+    def prepare(self, files: Sequence[RawFile], *, is_recorded: bool = False) -> None:
         """Do nothing: the files are here."""
 
     def not_cached(self, files: Sequence[RawFile]) -> list[RawFile]:

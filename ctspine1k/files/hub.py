@@ -121,8 +121,12 @@ class HubPlace:
         """Return repo and commit."""
         return f"{self.repo_id}@{self._commit}"
 
-    def prepare(self, files: Sequence[RawFile]) -> None:
+    def prepare(self, files: Sequence[RawFile], *, is_recorded: bool = False) -> None:
         """Check that there is room for what is not in the cache, and have the cache remember the revision.
+
+        Args:
+            files: what will be fetched.
+            is_recorded: whether the cache was told of the revision before.
 
         Raises:
             NoSpaceError: there is not.
@@ -135,7 +139,7 @@ class HubPlace:
         if needed > free:
             hint = "Select fewer cases, or set HF_HUB_CACHE to a folder on a larger disk."
             raise NoSpaceError(str(cache), "a download", needed, free, hint)
-        if self.revision != self._commit and not self._is_cached(files[0], self.revision):
+        if not is_recorded and self.revision != self._commit:
             with self._explained():
                 self._record_revision(files[0])
 
@@ -144,12 +148,11 @@ class HubPlace:
         commit = self._commit
         return [file for file in files if not self._is_cached(file, commit)]
 
-    def _is_cached(self, file: RawFile, revision: str) -> bool:
+    def _is_cached(self, file: RawFile, commit: str) -> bool:
         found = huggingface_hub.try_to_load_from_cache(
-            self.repo_id, file.path, revision=revision, repo_type="dataset"
+            self.repo_id, file.path, revision=commit, repo_type="dataset"
         )
-        # A branch may have stood for another commit when the cache last heard of it.
-        return isinstance(found, str) and f"/{self._commit}/" in Path(found).as_posix()
+        return isinstance(found, str)
 
     def fetch(self, files: Sequence[RawFile]) -> list[Path]:
         """Download what is not in the Hub's cache, eight at a time, and check size and sha256 of all.

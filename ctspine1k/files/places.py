@@ -46,8 +46,10 @@ class Place(Protocol):
     def version(self) -> str | None:
         """Return what says at once which files the place has, such as a commit; None if only they say it."""
 
-    def prepare(self, files: Sequence[RawFile]) -> None:
+    def prepare(self, files: Sequence[RawFile], *, is_recorded: bool = False) -> None:
         """Check that files can be fetched before the first of them is.
+
+        With ``is_recorded`` this was done before, for other files of the same place.
 
         Raises:
             NoSpaceError: they do not fit on the disk.

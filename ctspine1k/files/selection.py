@@ -28,6 +28,7 @@ class Look:
 
     def __init__(self, place: Place) -> None:
         self.place = place
+        self._is_recorded = False
 
     @cached_property
     def pinned(self) -> Place:
@@ -38,6 +39,11 @@ class Look:
     def listing(self) -> Listing:
         """All files of the place."""
         return self.pinned.listing()
+
+    def prepare(self, files: Sequence[RawFile]) -> None:
+        """Check that files can be fetched before the first of them is; errors as of `Place.prepare`."""
+        self.pinned.prepare(files, is_recorded=self._is_recorded)
+        self._is_recorded = self._is_recorded or bool(files)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Look, (vars(self).get("pinned", self.place),)  # without the listing: it may be long

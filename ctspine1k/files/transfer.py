@@ -16,7 +16,7 @@ from ctspine1k.catalog.dataset import Kind
 from ctspine1k.errors import CTSpine1KError, MissingFilesError, UnreadableFileError
 from ctspine1k.files.places import Place
 from ctspine1k.files.raw import CaseFiles, RawFile
-from ctspine1k.files.selection import Selection, selected_files
+from ctspine1k.files.selection import Look, Selection, selected_files
 from ctspine1k.files.tokens import all_tokens, learn_tokens
 from ctspine1k.running.progress import is_terminal
 
@@ -64,7 +64,7 @@ def plan_download(selection: Selection, kind: Kind | None = None) -> DownloadPla
     return DownloadPlan(tuple(files), tuple(selection.place.not_cached(files)), missing, free, cache)
 
 
-def download(place: Place, files: Sequence[RawFile]) -> list[Path]:
+def download(look: Look, files: Sequence[RawFile]) -> list[Path]:
     """Make files local, complete and verified; return their paths in the same order.
 
     Raises:
@@ -72,9 +72,8 @@ def download(place: Place, files: Sequence[RawFile]) -> list[Path]:
         ChecksumError: a file differs from the Hub's record.
         HubError: the Hub cannot be reached.
     """
-    at_commit = place.at_commit()
-    at_commit.prepare(files)
-    return at_commit.fetch(files)
+    look.prepare(files)
+    return look.pinned.fetch(files)
 
 
 def fetch_case(place: Place, files: CaseFiles) -> dict[Kind, Path]:

@@ -236,7 +236,7 @@ class CTSpine1K(TableBuilder):
             jobs = [_Job(one, None) for one in files]
         else:
             every = [file for one in files for file in one.files.values()]
-            paths = iter(download(config.selected.place, every))
+            paths = iter(download(config.selected.look, every))
             jobs = [_Job(one, {kind: str(next(paths)) for kind in one.files}) for one in files]
         of_split: dict[str, list[_Job]] = {}
         for job in jobs:

@@ -120,11 +120,11 @@ def test_a_bounding_box_is_a_slice_of_the_rows(spines, tmp_path):
 
 
 def test_columns_are_those_that_the_module_tells():
-    import ctspine1k.scans.tables
+    from ctspine1k.scans import tables
 
     for name in (*CASES.names, *VERTEBRAE.names):
         if name not in ("split", "index", "special_case"):  # "case_id ... source"
-            assert name in ctspine1k.tables.__doc__, name
+            assert name in tables.__doc__, name
 
 
 def test_a_second_scan_reads_only_what_has_changed(spines):
@@ -221,11 +221,13 @@ def test_both_files_of_a_case_may_be_broken(spines):
 def test_missing_cases_are_named_and_in_no_table(spines):
     next(spines.rglob("HN_P023_seg.nii.gz")).unlink()
     with pytest.warns(SkippedCasesWarning, match=r"1 of 3 cases lack raw files in .*HN_P023 \(mask\)"):
-        report = scan(spines)
+        report = scan(spines, on_missing="skip")
     assert report.missing == {"HN_P023": "mask"}
     assert len(pd.read_parquet(report.cases)) == 2
-    with pytest.raises(MissingFilesError):
-        scan(spines, on_missing="raise")
+    for options in ({}, {"on_missing": "raise"}):
+        with pytest.raises(MissingFilesError) as caught:
+            scan(spines, **options)
+        assert caught.value.missing == {"HN_P023": "mask"}
 
 
 @pytest.mark.parametrize(
@@ -378,7 +380,7 @@ def test_a_worker_that_dies_is_told_and_what_is_done_is_kept(many):
     assert WorkerError.__name__ in told
     assert "a worker process died before it was done, with 2 at work" in told
     with pytest.warns(SkippedCasesWarning):
-        assert scan_files(data_dir=many).kept >= 2
+        assert scan_files(data_dir=many, on_missing="skip").kept >= 2
 
 
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
@@ -437,7 +439,7 @@ def test_a_case_that_vanished_is_in_no_table(spines, tmp_path):
     with pytest.raises(ctspine1k.errors.MissingFilesError):
         names(spines, tmp_path, has_vertebrae=["C1"])
     with pytest.warns(SkippedCasesWarning, match="liver_106"):
-        report = scan(spines)
+        report = scan(spines, on_missing="skip")
     assert set(pd.read_parquet(report.cases).case_id) == {"liver_83", "HN_P023"}
     assert set(pd.read_parquet(report.vertebrae).case_id) == {"liver_83", "HN_P023"}
 

@@ -7,11 +7,12 @@ import shutil
 import numpy as np
 import pytest
 from support.spines import AFFINE, save_spine, spine
-from support.verbs import verify_files
+from support.verbs import scan_files, verify_files
 from support.volumes import break_case, files_of, save
 
 import ctspine1k
 from ctspine1k.catalog.ctspine1k import CTSPINE1K, ISSUE_KINDS
+from ctspine1k.errors import CTSpine1KWarning
 
 #: Each with vertebrae of its own, so that no two are alike; the ids have no known issue but where a test says so.
 CASES = {
@@ -28,6 +29,13 @@ def plant(root, case_id, change=None, **options):
     if change:
         image, mask = change(image, mask)
     return save_spine(root, case_id, image, mask, folder=folder, **options)
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    """Of the Hub's files, what was measured is kept in the working directory."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
 
 
 @pytest.fixture
@@ -364,7 +372,7 @@ def test_summary_and_order(root):
     lines = report.summary().splitlines()
     assert lines[0].endswith("3 of 4 cases read to the end")
     assert (
-        "warning  gap               1  a label between two that occur does not occur, 1 of them known: "
+        "warning  gap               1  a vertebra is missing between two labelled ones, 1 of them known: "
         "1.3.6.1.4.1.9328.50.4.0291" in lines
     )
 
@@ -404,3 +412,83 @@ def test_real_ct(sample):
     assert not [finding for finding in report.findings if finding.level == "error"]
     # Slabs of ten slices hold no vertebra whole.
     assert {finding.check for finding in report.findings} <= {"volume", "pieces"}
+
+
+def reads(monkeypatch):
+    """Count the cases that are read to their end."""
+    from ctspine1k.checks import reading
+
+    seen = []
+    measure = reading.measure
+    monkeypatch.setattr(reading, "measure", lambda case: seen.append(case.name) or measure(case))
+    return seen
+
+
+def findings(report):
+    return [finding for finding in report.findings if finding.check != "unexpected"]
+
+
+def test_a_scan_is_used_and_what_is_measured_is_kept_as_a_scan_keeps_it(root, monkeypatch, tmp_path):
+    save_spine(root, "liver_0", *spine(list(range(15, 25)), margin=3), affine=AFFINE)
+    mask = mask_of(root, "liver_0")
+    data = gzip.decompress(mask.read_bytes())
+    moved = bytearray(data)
+    moved[80:84] = np.float32(2 * np.frombuffer(data[80:84], np.float32)[0]).tobytes()  # another pixdim
+    mask.write_bytes(gzip.compress(bytes(moved), mtime=0))
+    seen = reads(monkeypatch)
+    first = verify(root, "liver_0")
+    assert (first.measured, first.kept, len(seen)) == (4, 0, 4)
+    assert {f.check for f in first.findings} >= {"geometry"}
+    other = verify(root, "liver_0", table=tmp_path / "other.parquet")
+    seen.clear()
+    second = verify(root, "liver_0")
+    assert (second.measured, second.kept, seen) == (4, 4, [])
+    assert second.findings == first.findings == other.findings
+    assert (
+        second.summary()
+        .splitlines()[0]
+        .endswith("4 of 4 cases read to the end (4 of them by an earlier scan)")
+    )
+    scanned = scan_files(data_dir=root, cases=[*CASES, "liver_0"])
+    assert (scanned.measured, scanned.kept, seen) == (0, 4, [])
+    by_scan = scan_files(data_dir=root, cases=[*CASES, "liver_0"], out=tmp_path / "scan.parquet")
+    assert scanned.cases.read_bytes() == by_scan.cases.read_bytes()
+    assert scanned.vertebrae.read_bytes() == by_scan.vertebrae.read_bytes()
+    seen.clear()
+    assert verify(root, "liver_0", reread=True).findings == first.findings
+    assert len(seen) == 4
+    plant(root, "liver_106", remove(20))
+    seen.clear()
+    third = verify(root, "liver_0")
+    assert (third.kept, len(seen)) == (3, 1)
+    assert ("gap", "liver_106") in {(f.check, f.case_id) for f in third.findings}
+
+
+def test_of_duplicates_nothing_is_kept(root):
+    (root / "label_new/trainset/gt").mkdir(parents=True)
+    shutil.copy(mask_of(root, "liver_106"), root / "label_new/trainset/gt")
+    assert verify(root).kept == 0
+    assert verify(root).kept == 2
+    for path in list((root / "label_new").rglob("*.nii.gz")):
+        path.unlink()
+    assert verify(root).kept == 2
+    assert verify(root).kept == 3
+
+
+def test_a_table_of_somebody_else_is_left_alone_and_told(root):
+    table = root / "cases.parquet"
+    table.write_bytes(b"mine")
+    with pytest.warns(
+        CTSpine1KWarning, match="what is measured is not kept for another run: .*cases.parquet"
+    ):
+        report = verify(root)
+    assert (report.ok, report.measured, report.kept) == (True, 3, 0)
+    assert table.read_bytes() == b"mine"
+
+
+def test_twins_are_named_in_one_order_however_many_processes(root, tmp_path):
+    for case_id in ("liver_100", "HN_P023"):
+        shutil.copy(image_of(root, "liver_106"), image_of(root, case_id))
+        shutil.copy(mask_of(root, "liver_106"), mask_of(root, case_id))
+    reports = [verify(root, num_proc=n, table=tmp_path / f"{n}.parquet") for n in (1, 3)]
+    assert reports[0].findings == reports[1].findings

@@ -22,7 +22,7 @@ def test_cases_of_every_split_and_source(phantom):
 
 @pytest.mark.parametrize("case_id", PHANTOM_CASES)
 def test_it_looks_like_ct(phantom, case_id):
-    image, mask = (file.path for file in list_files(cases=case_id, data_dir=phantom))
+    image, mask = (file.local for file in list_files(cases=case_id, data_dir=phantom))
     pair = read_pair(image, mask, on_geometry="raise")
     assert pair.image.shape[1:] == (512, 512)
     assert nib.load(image).get_data_dtype() == np.int16

@@ -17,6 +17,7 @@ from ctspine1k.errors import (
 )
 from ctspine1k.files.hub import HubPlace
 from ctspine1k.files.places import find_place
+from ctspine1k.files.selection import Look
 from ctspine1k.files.transfer import download
 
 
@@ -167,7 +168,7 @@ def test_a_download_that_does_not_fit_is_not_begun(hub, repo_id):
     with pytest.raises(
         NoSpaceError, match=r"expected room for a download of 1,000,000,000\.00 GB, found "
     ) as e:
-        download(HubPlace(repo_id, "main"), huge)
+        download(Look(HubPlace(repo_id, "main")), huge)
     assert e.value.needed == 10**18 + files[1].size
     assert hub.downloads() == {}
 
