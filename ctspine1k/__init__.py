@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from ctspine1k.catalog.cases import Issue as Issue
     from ctspine1k.catalog.registry import load_catalog as load_catalog
     from ctspine1k.collection import Collection as Collection
-    from ctspine1k.collection import download_files as download_files
-    from ctspine1k.collection import list_files as list_files
     from ctspine1k.collection import open_collection as open_collection
     from ctspine1k.errors import CTSpine1KError as CTSpine1KError
+    from ctspine1k.files.flat import download_files as download_files
+    from ctspine1k.files.flat import list_files as list_files
     from ctspine1k.files.raw import RawFile as RawFile
     from ctspine1k.pictures.figures import preview as preview
     from ctspine1k.rows.load import load_dataset as load_dataset
@@ -49,8 +49,8 @@ _MODULES = {
     "RawFile": "files.raw",
     "RowOptions": "rows.options",
     "VolumePair": "volumes.cases",
-    "download_files": "collection",
-    "list_files": "collection",
+    "download_files": "files.flat",
+    "list_files": "files.flat",
     "load_catalog": "catalog.registry",
     "load_dataset": "rows.load",
     "open_collection": "collection",

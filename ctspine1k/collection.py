@@ -19,15 +19,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from ctspine1k._messages import check_choice
 from ctspine1k.catalog.cases import Case, Catalog
 from ctspine1k.catalog.dataset import DataSet, Kind
 from ctspine1k.catalog.registry import DEFAULT
-from ctspine1k.errors import SkippedCasesWarning
 from ctspine1k.files.places import Place
 from ctspine1k.files.raw import RawFile
-from ctspine1k.files.selection import Look, OnMissing, Selection, selected_files
-from ctspine1k.scans.selecting import open_selection, select
+from ctspine1k.files.selection import Look, OnMissing, Selection, open_selection, selected_files
+from ctspine1k.scans.selecting import select
 
 if TYPE_CHECKING:
     import datasets
@@ -39,7 +37,7 @@ if TYPE_CHECKING:
     from ctspine1k.files.transfer import DownloadPlan
     from ctspine1k.rows.load import LoadOptions, Split
 
-__all__ = ["Collection", "download_files", "list_files", "open_collection"]
+__all__ = ["Collection", "open_collection"]
 
 
 @dataclass(frozen=True)
@@ -201,16 +199,9 @@ class Collection:
             ChecksumError: a file differs from the Hub's record.
             HubError: the Hub cannot be reached, or has no such repo or revision.
         """
-        from ctspine1k.files.transfer import download
+        from ctspine1k.files.transfer import download_selected
 
-        check_choice("on_missing", on_missing, ("raise", "skip"))
-        selection = self.selection()
-        files, missing = selected_files(selection, kind)
-        if missing:
-            if on_missing == "raise":
-                raise missing
-            _warn(missing.summary)
-        return download(selection.look, files)
+        return download_selected(self.selection(), kind, on_missing)
 
     def plan_download(self, kind: Kind | None = None) -> DownloadPlan:
         """Return what `download` would do; errors as there, but that missing files are part of the plan."""
@@ -399,99 +390,3 @@ def open_collection(
         name, data_dir=data_dir, repo_id=repo_id, revision=revision, split_file=split_file, token=token
     )
     return Collection(opened.data_set, opened.catalog, opened.cases, opened.look.place)
-
-
-def list_files(
-    *,
-    cases: str | Case | Iterable[str | Case] | None = None,
-    kind: Kind | None = None,
-    collection: str = DEFAULT,
-    data_dir: str | os.PathLike[str] | None = None,
-    repo_id: str | None = None,
-    revision: str | None = None,
-    split_file: str | os.PathLike[str] | None = None,
-    token: str | bool | None = None,
-    **criteria: str | None,
-) -> list[RawFile]:
-    """List raw files of the cases that match all that is given, without reading any.
-
-    Args:
-        cases: one case or several, by id or as `Case`; None for all.
-        kind: "image" or "mask"; None for all.
-        collection: the data set's name; the next five as of `open_collection`.
-        data_dir: a folder with raw files in any known layout, instead of the Hub.
-        repo_id: a Hub repo (dataset) with them; None for the data set's own.
-        revision: its branch, tag or commit; None for "main".
-        split_file: split file to use instead of the data set's own (same format).
-        token: for a private repo; None for the token you are logged in with.
-        criteria: facets of the data set, such as ``split="train"``; as of `Catalog.where`.
-
-    Returns:
-        The files that are there, as of `Collection.files`.
-
-    Raises:
-        ValueError, TypeError: a value that cannot match, or no such facet.
-        UnknownCaseError: a case that is not in the catalog.
-        AmbiguousFilesError: several files for one image or mask.
-        HubError: the Hub cannot be reached, or has no such repo or revision.
-    """
-    opened = open_collection(
-        collection, data_dir=data_dir, repo_id=repo_id, revision=revision, split_file=split_file, token=token
-    )
-    return _chosen(opened, cases, criteria).files(kind)
-
-
-def download_files(
-    *,
-    cases: str | Case | Iterable[str | Case] | None = None,
-    kind: Kind | None = None,
-    collection: str = DEFAULT,
-    data_dir: str | os.PathLike[str] | None = None,
-    repo_id: str | None = None,
-    revision: str | None = None,
-    split_file: str | os.PathLike[str] | None = None,
-    token: str | bool | None = None,
-    on_missing: OnMissing = "raise",
-    **criteria: str | None,
-) -> list[Path]:
-    """Download raw files of the cases that match all that is given; as of `Collection.download`.
-
-    Args:
-        cases: one case or several, by id or as `Case`; None for all.
-        kind: "image" or "mask"; None for all.
-        collection: the data set's name; the next five as of `open_collection`.
-        data_dir: a folder with raw files in any known layout: then their paths are returned.
-        repo_id: a Hub repo (dataset) with them; None for the data set's own.
-        revision: its branch, tag or commit; None for "main".
-        split_file: split file to use instead of the data set's own (same format).
-        token: for a private repo; None for the token you are logged in with.
-        on_missing: "raise" if a selected file is not there, or "skip" it with a warning.
-        criteria: facets of the data set, such as ``split="train"``; as of `Catalog.where`.
-
-    Returns:
-        Local paths, in the order of `list_files`. Do not write to them: they are the cache's own.
-
-    Raises:
-        ValueError, TypeError: a value that cannot match, or no such facet.
-        UnknownCaseError: a case that is not in the catalog.
-        MissingFilesError: a selected file is not there, and ``on_missing`` is "raise".
-        NoSpaceError: the files do not fit on the disk.
-        ChecksumError: a file differs from the Hub's record.
-        HubError: the Hub cannot be reached, or has no such repo or revision.
-    """
-    opened = open_collection(
-        collection, data_dir=data_dir, repo_id=repo_id, revision=revision, split_file=split_file, token=token
-    )
-    return _chosen(opened, cases, criteria).download(kind, on_missing=on_missing)
-
-
-def _chosen(
-    collection: Collection, cases: str | Case | Iterable[str | Case] | None, criteria: dict[str, str | None]
-) -> Collection:
-    return (collection if cases is None else collection.select(cases)).where(**criteria)
-
-
-def _warn(text: str) -> None:
-    import warnings
-
-    warnings.warn(text, SkippedCasesWarning, stacklevel=3)

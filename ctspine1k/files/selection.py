@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,11 +11,20 @@ from typing import Any, Literal
 from ctspine1k._messages import check_choice
 from ctspine1k.catalog.cases import WHAT_SELECTS, Catalog
 from ctspine1k.catalog.dataset import DataSet, Kind
+from ctspine1k.catalog.registry import DEFAULT, data_set, load_catalog
 from ctspine1k.errors import MissingFilesError
-from ctspine1k.files.places import Place
+from ctspine1k.files.places import Place, find_place
 from ctspine1k.files.raw import CaseFiles, Listing, RawFile, find_files, group_files
 
-__all__ = ["Look", "OnMissing", "Selection", "case_files", "require_cases", "selected_files"]
+__all__ = [
+    "Look",
+    "OnMissing",
+    "Selection",
+    "case_files",
+    "open_selection",
+    "require_cases",
+    "selected_files",
+]
 
 #: What to do about a case without raw files.
 OnMissing = Literal["raise", "skip"]
@@ -100,6 +110,38 @@ class Selection:
             return None
         hint = self.place.hint(self.listing, self.data_set.suffixes)
         return MissingFilesError(absent, len(self.cases), self.look.place.describe(), hint)
+
+
+def open_selection(
+    collection: str = DEFAULT,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    repo_id: str | None = None,
+    revision: str | None = None,
+    split_file: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+) -> Selection:
+    """Return all cases of a data set, and the place with their files. Nothing is listed yet.
+
+    Args:
+        collection: the data set's name.
+        data_dir: a folder with raw files in any known layout, instead of the Hub.
+        repo_id: a Hub repo (dataset) with them; None for the data set's own.
+        revision: its branch, tag or commit; None for "main".
+        split_file: another assignment in the format of the data set's own; None for that.
+        token: for a private repo; None for the token you are logged in with.
+
+    Raises:
+        ValueError: an argument that is not allowed, or arguments that contradict each other.
+        FileNotFoundError: there is no folder at ``data_dir``, or no file at ``split_file``.
+        SplitFileError: the split file cannot be read.
+    """
+    chosen: DataSet = data_set(collection)
+    if data_dir is not None and repo_id not in (None, chosen.repo_id):
+        raise ValueError(f"data_dir={os.fspath(data_dir)!r} and repo_id={repo_id!r} are two places: give one")
+    place = find_place(data_dir, repo_id or chosen.repo_id, revision, token)
+    catalog = load_catalog(collection, split_file=split_file)
+    return Selection(chosen, catalog, catalog, Look(place))
 
 
 def require_cases(selection: Selection) -> Selection:

@@ -6,17 +6,19 @@ import contextlib
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
+from ctspine1k._messages import check_choice
 from ctspine1k.catalog.dataset import Kind
-from ctspine1k.errors import CTSpine1KError, MissingFilesError, UnreadableFileError
+from ctspine1k.errors import CTSpine1KError, MissingFilesError, SkippedCasesWarning, UnreadableFileError
 from ctspine1k.files.places import Place
 from ctspine1k.files.raw import CaseFiles, RawFile
-from ctspine1k.files.selection import Look, Selection, selected_files
+from ctspine1k.files.selection import Look, OnMissing, Selection, selected_files
 from ctspine1k.files.tokens import all_tokens, learn_tokens
 from ctspine1k.running.progress import is_terminal
 
@@ -24,6 +26,7 @@ __all__ = [
     "DownloadPlan",
     "copied",
     "download",
+    "download_selected",
     "fetch_case",
     "know_token",
     "plan_download",
@@ -62,6 +65,19 @@ def plan_download(selection: Selection, kind: Kind | None = None) -> DownloadPla
     files, missing = selected_files(selection, kind)
     free, cache = hub_space()
     return DownloadPlan(tuple(files), tuple(selection.place.not_cached(files)), missing, free, cache)
+
+
+def download_selected(
+    selection: Selection, kind: Kind | None = None, on_missing: OnMissing = "raise"
+) -> list[Path]:
+    """Download the files of some cases; `ctspine1k.Collection.download` says more."""
+    check_choice("on_missing", on_missing, ("raise", "skip"))
+    files, missing = selected_files(selection, kind)
+    if missing:
+        if on_missing == "raise":
+            raise missing
+        warnings.warn(missing.summary, SkippedCasesWarning, stacklevel=3)
+    return download(selection.look, files)
 
 
 def download(look: Look, files: Sequence[RawFile]) -> list[Path]:

@@ -44,7 +44,7 @@ from ctspine1k.catalog.registry import DEFAULT
 from ctspine1k.catalog.vocabulary import LabelScheme
 from ctspine1k.errors import CaseError, MissingFilesError, NothingLeftError
 from ctspine1k.files.raw import CaseFiles
-from ctspine1k.files.selection import OnMissing, Selection, case_files
+from ctspine1k.files.selection import OnMissing, Selection, case_files, open_selection
 from ctspine1k.files.transfer import copied, download, know_token
 from ctspine1k.rows._datasets import TableBuilder
 from ctspine1k.rows.batches import Batch, case_batches
@@ -52,7 +52,7 @@ from ctspine1k.rows.features import features_of
 from ctspine1k.rows.options import ROWS_VERSION, Policy, RowOptions, Storage
 from ctspine1k.rows.skipped import read_skipped, record_skipped, warn_skipped
 from ctspine1k.running.threads import prefetch, usable_threads
-from ctspine1k.scans.selecting import open_selection, select
+from ctspine1k.scans.selecting import select
 from ctspine1k.volumes.cases import Readable
 
 __all__ = ["CTSpine1K", "CTSpine1KConfig"]

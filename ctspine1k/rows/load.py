@@ -18,11 +18,11 @@ from ctspine1k.catalog.cases import WHAT_SELECTS, Case
 from ctspine1k.catalog.registry import DEFAULT
 from ctspine1k.catalog.vocabulary import LabelScheme
 from ctspine1k.errors import MissingFilesError, NothingLeftError, SkippedCasesWarning
-from ctspine1k.files.selection import OnMissing, Selection
+from ctspine1k.files.selection import OnMissing, Selection, open_selection
 from ctspine1k.rows._datasets import is_small_dataset
 from ctspine1k.rows.builder import CTSpine1K
 from ctspine1k.rows.options import Policy, Storage
-from ctspine1k.scans.selecting import open_selection, select
+from ctspine1k.scans.selecting import select
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

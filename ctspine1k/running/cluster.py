@@ -22,7 +22,7 @@ from ctspine1k.errors import CTSpine1KWarning, MissingPackageError, WorkerError
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-    from ctspine1k.running.executors import Run
+    from ctspine1k.running.work import Run
 
 __all__ = ["Dask"]
 

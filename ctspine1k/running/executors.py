@@ -20,12 +20,12 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from multiprocessing.synchronize import Event
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from ctspine1k.errors import WorkerError
+from ctspine1k.running.work import Executor, Run
 
 __all__ = ["Executor", "InProcess", "Run", "Spawned", "check_stopped", "executor"]
 
@@ -34,34 +34,6 @@ Result = TypeVar("Result")
 
 #: In a spawned worker: set when nobody waits for its results any more.
 _stop: Event | None = None
-
-
-class Run(Protocol):
-    """What does the work."""
-
-    def __call__(
-        self, work: Callable[[Item], Result], items: Sequence[Item], names: Sequence[str]
-    ) -> Generator[Result, None, None]:
-        """Yield the result of ``work`` for each item, in any order.
-
-        Closing the generator cancels what has not begun.
-
-        Args:
-            work: a function of one item.
-            items: what it is called with.
-            names: of the items, such as "export/3d/train/00000-of-00153.parquet", for a dashboard.
-        """
-
-
-class Executor(Protocol):
-    """Who does the work. A value: nothing is started or connected to before `ready`."""
-
-    @property
-    def processes(self) -> int:
-        """How many processes of this machine work at once; 0 if other machines do."""
-
-    def ready(self) -> AbstractContextManager[Run]:
-        """Connect to what does the work."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +129,7 @@ def executor(
         raise ValueError(
             "num_proc is for processes of this machine: with a scheduler its workers do the work"
         )
-    from ctspine1k.running.cluster import Dask
+    from ctspine1k.running.cluster import Dask  # imports asyncio
 
     return Dask(scheduler)
 

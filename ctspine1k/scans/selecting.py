@@ -1,4 +1,7 @@
-"""From flat options to a selection, for `load_dataset`, the script, commands and collections alike."""
+"""Cases selected by what is known of them, and by what a scan has found: the one way for all verbs.
+
+`load_dataset`, the script's config, the command line and collections all come to their cases by it.
+"""
 
 from __future__ import annotations
 
@@ -6,44 +9,9 @@ import os
 from collections.abc import Iterable
 
 from ctspine1k.catalog.cases import Case
-from ctspine1k.catalog.dataset import DataSet
-from ctspine1k.catalog.registry import DEFAULT, data_set, load_catalog
-from ctspine1k.files.places import find_place
-from ctspine1k.files.selection import Look, Selection
+from ctspine1k.files.selection import Selection
 
-__all__ = ["open_selection", "select"]
-
-
-def open_selection(
-    collection: str = DEFAULT,
-    *,
-    data_dir: str | os.PathLike[str] | None = None,
-    repo_id: str | None = None,
-    revision: str | None = None,
-    split_file: str | os.PathLike[str] | None = None,
-    token: str | bool | None = None,
-) -> Selection:
-    """Return all cases of a data set, and the place with their files. Nothing is listed yet.
-
-    Args:
-        collection: the data set's name.
-        data_dir: a folder with raw files in any known layout, instead of the Hub.
-        repo_id: a Hub repo (dataset) with them; None for the data set's own.
-        revision: its branch, tag or commit; None for "main".
-        split_file: another assignment in the format of the data set's own; None for that.
-        token: for a private repo; None for the token you are logged in with.
-
-    Raises:
-        ValueError: an argument that is not allowed, or arguments that contradict each other.
-        FileNotFoundError: there is no folder at ``data_dir``, or no file at ``split_file``.
-        SplitFileError: the split file cannot be read.
-    """
-    chosen: DataSet = data_set(collection)
-    if data_dir is not None and repo_id not in (None, chosen.repo_id):
-        raise ValueError(f"data_dir={os.fspath(data_dir)!r} and repo_id={repo_id!r} are two places: give one")
-    place = find_place(data_dir, repo_id or chosen.repo_id, revision, token)
-    catalog = load_catalog(collection, split_file=split_file)
-    return Selection(chosen, catalog, catalog, Look(place))
+__all__ = ["select"]
 
 
 def select(

@@ -1,0 +1,102 @@
+"""Raw files in one call: which cases and where, all said at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from ctspine1k.catalog.cases import Case
+from ctspine1k.catalog.dataset import Kind
+from ctspine1k.catalog.registry import DEFAULT
+from ctspine1k.files.raw import RawFile
+from ctspine1k.files.selection import OnMissing, open_selection, selected_files
+from ctspine1k.files.transfer import download_selected
+
+__all__ = ["download_files", "list_files"]
+
+
+def list_files(
+    *,
+    cases: str | Case | Iterable[str | Case] | None = None,
+    kind: Kind | None = None,
+    collection: str = DEFAULT,
+    data_dir: str | os.PathLike[str] | None = None,
+    repo_id: str | None = None,
+    revision: str | None = None,
+    split_file: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+    **criteria: str | None,
+) -> list[RawFile]:
+    """List raw files of the cases that match all that is given, without reading any.
+
+    Args:
+        cases: one case or several, by id or as `Case`; None for all.
+        kind: "image" or "mask"; None for all.
+        collection: the data set's name; the next five as of `ctspine1k.open_collection`.
+        data_dir: a folder with raw files in any known layout, instead of the Hub.
+        repo_id: a Hub repo (dataset) with them; None for the data set's own.
+        revision: its branch, tag or commit; None for "main".
+        split_file: split file to use instead of the data set's own (same format).
+        token: for a private repo; None for the token you are logged in with.
+        criteria: facets of the data set, such as ``split="train"``; as of `Catalog.where`.
+
+    Returns:
+        The files that are there, as of `ctspine1k.Collection.files`.
+
+    Raises:
+        ValueError, TypeError: a value that cannot match, or no such facet.
+        UnknownCaseError: a case that is not in the catalog.
+        AmbiguousFilesError: several files for one image or mask.
+        HubError: the Hub cannot be reached, or has no such repo or revision.
+    """
+    opened = open_selection(
+        collection, data_dir=data_dir, repo_id=repo_id, revision=revision, split_file=split_file, token=token
+    )
+    chosen = opened.keep(opened.cases.select(cases).where(**criteria))
+    return selected_files(chosen, kind)[0]
+
+
+def download_files(
+    *,
+    cases: str | Case | Iterable[str | Case] | None = None,
+    kind: Kind | None = None,
+    collection: str = DEFAULT,
+    data_dir: str | os.PathLike[str] | None = None,
+    repo_id: str | None = None,
+    revision: str | None = None,
+    split_file: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+    on_missing: OnMissing = "raise",
+    **criteria: str | None,
+) -> list[Path]:
+    """Download raw files of the cases that match all that is given; as of `ctspine1k.Collection.download`.
+
+    Args:
+        cases: one case or several, by id or as `Case`; None for all.
+        kind: "image" or "mask"; None for all.
+        collection: the data set's name; the next five as of `ctspine1k.open_collection`.
+        data_dir: a folder with raw files in any known layout: then their paths are returned.
+        repo_id: a Hub repo (dataset) with them; None for the data set's own.
+        revision: its branch, tag or commit; None for "main".
+        split_file: split file to use instead of the data set's own (same format).
+        token: for a private repo; None for the token you are logged in with.
+        on_missing: "raise" if a selected file is not there, or "skip" it with a warning.
+        criteria: facets of the data set, such as ``split="train"``; as of `Catalog.where`.
+
+    Returns:
+        Local paths, in the order of `list_files`. Do not write to them: they are the cache's own.
+
+    Raises:
+        ValueError, TypeError: a value that cannot match, or no such facet.
+        UnknownCaseError: a case that is not in the catalog.
+        MissingFilesError: a selected file is not there, and ``on_missing`` is "raise".
+        NoSpaceError: the files do not fit on the disk.
+        ChecksumError: a file differs from the Hub's record.
+        HubError: the Hub cannot be reached, or has no such repo or revision.
+    """
+    opened = open_selection(
+        collection, data_dir=data_dir, repo_id=repo_id, revision=revision, split_file=split_file, token=token
+    )
+    chosen = opened.keep(opened.cases.select(cases).where(**criteria))
+    return download_selected(chosen, kind, on_missing)

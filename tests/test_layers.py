@@ -1,0 +1,102 @@
+"""Rooms import in one direction: what a file imports, anywhere in it, is read from its syntax tree."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import ctspine1k
+
+PACKAGE = Path(ctspine1k.__file__).parent
+
+#: What each room may import; what these may import, too, it may as well. Nothing else, and never a sibling.
+ROOMS = {
+    "errors": {"_messages"},
+    "_messages": set(),
+    "running": {"errors"},
+    "catalog": {"errors"},
+    "volumes": {"running", "catalog"},
+    "files": {"running", "catalog"},
+    "scans": {"catalog", "files"},
+    "storage": {"volumes", "running"},
+    "rows": {"storage", "volumes", "files", "scans"},
+    "checks": {"volumes", "files", "scans"},
+    "pictures": {"volumes", "files"},
+    "exports": {"rows", "files", "scans"},
+    "collection": {"rows", "checks", "pictures", "exports"},
+    "demo": {"collection"},
+    "cli": {"collection", "demo"},
+    "__main__": {"cli"},
+}
+
+
+def below(room: str) -> set[str]:
+    """All rooms that a room may import."""
+    return ROOMS[room].union(*map(below, ROOMS[room]))
+
+
+def imported(path: Path) -> set[tuple[str, ...]]:
+    """The modules of this package that a file imports, as parts of their names."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {tuple(alias.name.split(".")) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports are patched by datasets 3"
+            module = tuple(node.module.split("."))
+            found |= {(*module, alias.name) for alias in node.names} if len(module) == 1 else {module}
+    return {parts[1:] for parts in found if parts[0] == "ctspine1k" and len(parts) > 1}
+
+
+def files() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def test_the_top_folder_holds_rooms_and_the_front_door():
+    top = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.name != "__pycache__"}
+    assert top == {*ROOMS, "__init__", "py.typed"}
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_a_room_imports_only_what_lies_below_it(path):
+    room = room_of(path)
+    others = {parts[0] for parts in imported(path)} - {room, "__version__"}
+    assert others <= below(room), f"{path}: {sorted(others - below(room))}"
+
+
+def test_modules_import_in_one_direction_within_a_room():
+    graph = {
+        path.relative_to(PACKAGE).with_suffix("").parts: {
+            parts for parts in imported(path) if parts[0] == room_of(path) and len(parts) > 1
+        }
+        for path in files()
+    }
+    done: set[tuple[str, ...]] = set()
+
+    def visit(module: tuple[str, ...], way: tuple[tuple[str, ...], ...]) -> None:
+        assert module not in way, f"modules that import each other: {way}"
+        if module not in done:
+            for other in graph.get(module, ()):
+                visit(other, (*way, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_a_module_is_one_topic(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            own = [
+                one
+                for one in node.body
+                if not (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))
+            ]
+            lines = own[-1].end_lineno - own[0].lineno + 1 if own else 0
+            assert lines <= 60, f"{node.name}: {lines} lines of code"
