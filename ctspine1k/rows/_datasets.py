@@ -49,9 +49,14 @@ def missing_api() -> list[str]:
             method = getattr(owner, name, None)
             found = () if method is None else inspect.signature(method).parameters
             missing += [f"{owner.__name__}.{name}({one})" for one in parameters if one not in found]
-    source = inspect.getsource(datasets.DatasetBuilder)
-    missing += [f"DatasetBuilder.{name}" for name in ("_output_dir", "_fs") if f"self.{name}" not in source]
     return missing
+
+
+if _missing := missing_api():
+    raise ImportError(
+        f"datasets {datasets.__version__} lacks {', '.join(_missing)}: install a release that this version "
+        "of ctspine1k was made for (pip install 'datasets>=3.6,<6'), or a later ctspine1k."
+    )
 
 
 class TableBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]

@@ -11,11 +11,11 @@ from typing import Any, Literal, TypeAlias
 import datasets
 import numpy as np
 import pyarrow as pa
-from datasets.utils import tqdm
 from numpy.typing import DTypeLike, NDArray
 
 from ctspine1k._messages import check_choice
 from ctspine1k.errors import StoredArrayError
+from ctspine1k.running.progress import progress_bar
 from ctspine1k.running.threads import usable_threads
 from ctspine1k.storage.chunks import StoredArray
 from ctspine1k.storage.feature import CompactArray, stored_array
@@ -213,14 +213,16 @@ class LazyDataset(Sequence[LazyRow]):
             One error per damaged array, naming row and column; an empty list if none is damaged.
         """
         damaged = []
-        for index in tqdm(range(len(self)), desc="Verifying", unit=" rows"):
-            row = self._dataset[index]
-            for name in self._compact:
-                try:
-                    if (stored := _opened(row, index, name)) is not None:
-                        stored.check()
-                except StoredArrayError as error:
-                    damaged.append(error)
+        with progress_bar("Verifying", len(self), "row") as bar:
+            for index in range(len(self)):
+                row = self._dataset[index]
+                for name in self._compact:
+                    try:
+                        if (stored := _opened(row, index, name)) is not None:
+                            stored.check()
+                    except StoredArrayError as error:
+                        damaged.append(error)
+                bar.update()
         return damaged
 
 

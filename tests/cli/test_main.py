@@ -14,12 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 from support.processes import wait_until
 from support.spines import save_spine, spine
+from support.tiny import TINY
 from support.volumes import break_case
 
 import ctspine1k
 from ctspine1k import __version__
 from ctspine1k.catalog import ctspine1k as catalog
-from ctspine1k.cli.main import main
+from ctspine1k.catalog import registry
+from ctspine1k.cli.main import cli, main
 
 
 @pytest.fixture
@@ -74,7 +76,7 @@ def test_without_a_verb_it_tells_the_verbs_in_the_order_of_use(run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["frobnicate"], "error: No such command 'frobnicate'. (--help tells what there is)"),
+        (["frobnicate"], "error: No such command 'frobnicate'. (see --help)"),
         (["list", "--split", "dev"], "error: Invalid value for '--split': 'dev' is not one of 'train', 'val"),
         (["list", "--bogus"], "error: No such option"),
         (["info"], "error: Missing argument 'CASE'"),
@@ -145,10 +147,10 @@ def test_debug_shows_where_an_error_comes_from(run, place):
 
 
 def test_what_was_not_foreseen_is_told_as_such(run, monkeypatch):
-    def broken(path):
+    def broken(name, **options):
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr("ctspine1k.cli.main.load_catalog", broken)
+    monkeypatch.setattr("ctspine1k.cli.cases.load_catalog", broken)
     assert run("info", "liver_106") == (
         2,
         "",
@@ -156,31 +158,49 @@ def test_what_was_not_foreseen_is_told_as_such(run, monkeypatch):
     )
 
 
-def test_options_are_the_same_everywhere_and_named_as_in_the_library():
-    from ctspine1k.cli.main import _cli
+def params_of(verb, *words):
+    """The parameters of a verb as it is called with these words."""
+    command = cli.commands[verb]
+    with command.make_context(verb, list(words), resilient_parsing=True) as context:
+        return command.get_params(context)
 
-    options = {
-        verb: [option for parameter in command.params for option in parameter.opts if option.startswith("--")]
-        for verb, command in _cli.commands.items()
-    }
-    place = ["--data-dir", "--repo-id", "--repo-id", "--revision"]
-    cases = ["--split-file", "--split", "--source", "--case", "--special-case", "--exclude-issues"]
+
+def options_of(verb, *words):
+    return [option for param in params_of(verb, *words) for option in param.opts if option.startswith("--")]
+
+
+PLACE = ["--collection", "--data-dir", "--repo-id", "--revision"]
+FACETS = [
+    *("--split", "--source", "--special-case", "--exclude-issues"),
+    *("--scan-position", "--tcia-series", "--issue", "--evidence"),
+]
+CASES = ["--split-file", "--case", *FACETS, "--has-vertebrae", "--scan"]
+
+
+def test_options_are_the_same_everywhere_and_named_as_in_the_library():
     for verb in ("list", "download", "scan", "verify", "preview"):
-        assert options[verb][: len(place + cases)] == place + cases
+        assert options_of(verb)[: len(PLACE + CASES)] == PLACE + CASES
     for verb in ("list", "info", "download", "scan", "verify", "preview", "vertebrae", "cite"):
-        assert "--json" in options[verb]
-    assert all("--debug" in of_verb for of_verb in options.values())
-    helps = {
-        option.opts[0]: set()
-        for command in _cli.commands.values()
-        for option in command.params
-        if option.opts
-    }
-    for command in _cli.commands.values():
-        for parameter in command.params:
-            helps[parameter.opts[0]].add(getattr(parameter, "help", None))
-    for name in (*place[:2], place[3], *cases, "--json", "--num-proc", "--debug"):
+        assert "--json" in options_of(verb)
+        assert "--collection" in options_of(verb)
+    for verb in cli.commands:
+        assert "--debug" in options_of(verb)
+    for verb in ("scan", "verify"):
+        assert {"--num-proc", "--scheduler"} <= set(options_of(verb))
+    helps = {}
+    for verb in cli.commands:
+        for param in params_of(verb):
+            helps.setdefault(param.opts[0], set()).add(getattr(param, "help", None))
+    for name in (*PLACE, *CASES, "--json", "--num-proc", "--scheduler", "--debug", "--on-missing"):
         assert len(helps[name]) == 1, name
+
+
+def test_facets_are_those_of_the_data_set_that_is_named():
+    registry.register(TINY)
+    for words in (["--collection", "tiny"], ["--collection=tiny"]):
+        facets = ["--split", "--scanner", "--exclude-issues", "--issue"]
+        assert [option for option in options_of("list", *words) if option in {*FACETS, "--scanner"}] == facets
+    assert "--scanner" not in options_of("list")
 
 
 def test_list(run):
@@ -301,12 +321,16 @@ def test_dry_run_tells_files_bytes_and_free_disk_and_downloads_nothing(run, root
 
 
 def test_scan(run, root):
-    status, out, err = run("scan", root, "--source", "MSD-T10", "--num-proc", "1")
+    where = ("scan", root, "--source", "MSD-T10", "--num-proc", "1")
+    status, out, err = run(*where)
+    assert (status, out) == (2, "")
+    assert err.startswith("error: 148 of 150 cases lack raw files in ")
+    status, out, err = run(*where, "--on-missing", "skip")
     assert status == 0
     assert out == f"{root / 'cases.parquet'}\n{root / 'cases.vertebrae.parquet'}\n"
     warning, told = err.splitlines()
     assert warning.startswith("warning: 148 of 150 cases lack raw files in ")
-    assert told == "2 cases measured, 0 kept from before, 0 of them with files that cannot be used"
+    assert told == "2 cases measured, 0 kept from before, 0 unusable"
     assert pd.read_parquet(root / "cases.parquet").case_id.tolist() == ["liver_106", "liver_83"]
     break_case(root)
     status, out, err = run("scan", root, "--case", "liver_106", "--case", "liver_83", "--out", "x.parquet")
@@ -460,7 +484,8 @@ def test_shell_completion(python, words, wanted):
 def test_help_and_completion_load_nothing_heavy(python):
     code = """
 import sys
-from ctspine1k.cli.main import main
+from ctspine1k.catalog import registry
+from ctspine1k.cli.main import cli, main
 main(["verify", "--help"])
 print([m for m in ("datasets", "huggingface_hub", "numpy", "pandas", "pyarrow", "scipy", "matplotlib") if m in sys.modules])
 """

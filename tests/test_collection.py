@@ -1,0 +1,195 @@
+"""The front door: what a collection holds, what its verbs see, and how often they look."""
+
+import pickle
+
+import pytest
+from support.volumes import ALL_IDS, IDS, SIZE, save_case
+
+import ctspine1k
+from ctspine1k.catalog import ctspine1k as facts
+from ctspine1k.catalog import split_file as parser
+from ctspine1k.errors import MissingFilesError, UnknownCaseError
+from ctspine1k.files.folder import FolderPlace
+from ctspine1k.files.hub import HubPlace
+
+
+@pytest.fixture
+def spine(tree, split_file):
+    return ctspine1k.open_collection(data_dir=tree, split_file=split_file)
+
+
+def test_it_is_its_cases(spine):
+    assert len(spine) == 4
+    assert [case.case_id for case in spine] == ALL_IDS
+    assert "liver_106" in spine
+    assert spine["liver_106"].source == "MSD-T10"
+    with pytest.raises(UnknownCaseError, match="Did you mean liver_106"):
+        spine["liver_16"]
+    assert repr(spine) == f"Collection(CTSpine1K, 4 cases, {spine.place.folder})"
+
+
+def test_it_is_narrowed_and_stays_what_it_was(spine):
+    train = spine.where(split="train", exclude_issues="reported")
+    assert [case.case_id for case in train] == IDS["train"]
+    assert [case.case_id for case in train.where(source="MSD-T10")] == ["liver_106"]
+    assert [case.case_id for case in spine.select(["HN_P023", spine["liver_106"]])] == [
+        "liver_106",
+        "HN_P023",
+    ]
+    assert len(spine) == 4
+    with pytest.raises(ValueError, match="split='dev': expected one of 'train'"):
+        spine.where(split="dev")
+    with pytest.raises(TypeError, match="no criterion 'colour': expected split, source"):
+        spine.where(colour="red")
+
+
+def test_without_a_folder_it_is_on_the_hub_and_nothing_is_asked_for_yet(hub):
+    with hub.watched() as requests:
+        spine = ctspine1k.open_collection()
+        assert len(spine) == 1005
+        assert spine.place.describe() == "Hub repo alexanderdann/CTSpine1K at main"
+    assert requests == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "vers"}, "collection='vers': expected one of 'ctspine1k'"),
+        ({"data_dir": ".", "repo_id": "a/b"}, "data_dir='.' and repo_id='a/b' are two places: give one"),
+        ({"data_dir": ".", "revision": "main"}, "data_dir='.' has no revisions"),
+        ({"data_dir": ""}, "data_dir is empty"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ctspine1k.open_collection(**arguments)
+
+
+def test_a_file_that_is_added_is_seen_by_the_next_verb(tree, split_file, tmp_path):
+    path = next(tree.rglob("liver_106_seg.nii.gz"))
+    data = path.read_bytes()
+    path.unlink()
+    spine = ctspine1k.open_collection(data_dir=tree, split_file=split_file).where(split="train")
+    options = {"image_size": SIZE, "cache_dir": tmp_path / "cache"}
+    assert len(spine.files()) == 3
+    with pytest.raises(MissingFilesError):
+        spine.load(**options)
+    path.write_bytes(data)
+    assert len(spine.files()) == 4
+    assert len(spine.load(**options)["train"]) == 2
+    assert spine.scan().measured == 2
+    save_case(tree, "liver_106", seed=9)
+    assert spine.scan().measured == 1
+    assert spine.verify().kept == 2
+
+
+def test_a_commit_that_is_added_is_seen_by_the_next_verb(hub, repo_id, split_file):
+    spine = ctspine1k.open_collection(repo_id=repo_id, split_file=split_file)
+    before = spine.files()
+    files = dict(hub.repos[repo_id].commits[hub.repos[repo_id].refs["main"]])
+    del files[before[-1].path]
+    hub.repos[repo_id].commit(files)
+    assert len(spine.files()) == len(before) - 1
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """How often places are listed, and split files and tables of a scan parsed."""
+    from ctspine1k.scans import containing
+
+    counts = {"listings": 0, "split files": 0, "tables": 0}
+
+    def count(what, owner, name):
+        real = getattr(owner, name)
+
+        def counting(*arguments, **options):
+            counts[what] += 1
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, counting)
+
+    count("listings", FolderPlace, "listing")
+    count("listings", HubPlace, "listing")
+    count("split files", facts, "parse_split")
+    count("tables", containing, "read_tables")
+    assert parser.parse_split is not facts.parse_split
+    return counts
+
+
+@pytest.mark.parametrize("where", ["folder", "hub"])
+def test_nothing_is_listed_or_parsed_twice_in_a_call(tree, split_file, repo_id, tmp_path, counted, where):
+    place = {"data_dir": tree} if where == "folder" else {"repo_id": repo_id}
+    table = ctspine1k.open_collection(**place, split_file=split_file).scan(tmp_path / "scan.parquet").cases
+    assert counted == {"listings": 1, "split files": 1, "tables": 0}
+    options = {"split_file": split_file, "image_size": SIZE, "cache_dir": tmp_path / "cache", **place}
+    counted.update(dict.fromkeys(counted, 0))
+    ctspine1k.load_dataset("2d", **options)  # three splits, each with a builder of its own
+    assert counted == {"listings": 1, "split files": 1, "tables": 0}
+    counted.update(dict.fromkeys(counted, 0))
+    ctspine1k.load_dataset("2d", **options)
+    assert counted == {"listings": int(where == "folder"), "split files": 1, "tables": 0}
+    counted.update(dict.fromkeys(counted, 0))
+    ctspine1k.load_dataset("3d", has_vertebrae=["C1"], scan=table, **options)
+    assert counted == {"listings": 1, "split files": 1, "tables": 1}
+    counted.update(dict.fromkeys(counted, 0))
+    ctspine1k.list_files(split_file=split_file, **place)
+    ctspine1k.download_files(split_file=split_file, **place)
+    assert counted == {"listings": 2, "split files": 2, "tables": 0}
+    spine = ctspine1k.open_collection(split_file=split_file, **place)
+    counted.update(dict.fromkeys(counted, 0))
+    spine.verify(tmp_path / "scan.parquet")
+    assert counted == {"listings": 1, "split files": 0, "tables": 0}
+
+
+def test_a_token_is_in_no_pickle_and_in_no_repr(hub, repo_id, split_file):
+    hub.repos[repo_id].token = "hf_secret"
+    spine = ctspine1k.open_collection(repo_id=repo_id, split_file=split_file, token="hf_secret")
+    selection = spine.selection()
+    assert len(selection.files()) == 8
+    for value in (spine.place, selection.place, selection.look, selection.files()):
+        assert b"hf_secret" not in pickle.dumps(value)
+    assert "hf_secret" not in repr(spine) + repr(spine.place) + repr(selection)
+
+
+def test_worker_processes_know_the_token(hub, repo_id, split_file, tmp_path):
+    hub.repos[repo_id].token = "hf_secret"
+    spine = ctspine1k.open_collection(repo_id=repo_id, split_file=split_file, token="hf_secret")
+    assert spine.scan(tmp_path / "cases.parquet", num_proc=2).measured == 4
+
+
+def test_two_collections_of_one_repo_keep_their_own_tokens(hub, repo_id, split_file):
+    hub.repos[repo_id].token = "hf_secret"
+    right, wrong, none = (
+        ctspine1k.open_collection(repo_id=repo_id, split_file=split_file, token=token)
+        for token in ("hf_secret", "hf_wrong", None)
+    )
+    for refused in (wrong, none):
+        with pytest.raises(ctspine1k.errors.HubError):
+            refused.files()
+    assert len(right.files()) == 8
+
+
+LIGHT = """
+import sys, ctspine1k
+files = ctspine1k.list_files(data_dir=sys.argv[1])
+heavy = ("datasets", "huggingface_hub", "numpy", "pyarrow", "nibabel", "pandas", "isal", "tqdm", "click")
+print(len(files), [name for name in heavy if name in sys.modules])
+"""
+
+
+@pytest.mark.processes
+def test_to_list_a_folder_loads_nothing_heavy(tree, python):
+    run = python(LIGHT, str(tree))
+    assert run.stdout == "8 []\n", run.stderr
+
+
+NAMES = """
+import sys, ctspine1k
+print(ctspine1k.vertebrae.name(25), ctspine1k.vertebrae.label("T12"), "numpy" in sys.modules)
+"""
+
+
+@pytest.mark.processes
+def test_names_of_vertebrae_need_no_numpy(python):
+    run = python(NAMES)
+    assert run.stdout == "L6 19 False\n", run.stderr
