@@ -1,6 +1,6 @@
-"""What a picture of a case shows: which slices, turned to how radiologists look, with labels in colours.
+"""What a picture of a case shows: which slices, turned as radiologists view them, with labels in colours.
 
-Superior or anterior is up, the patient's right is on the left, and in a sagittal slice anterior is. Slices
+Superior or anterior is up; the patient's right is on the left, and in a sagittal slice anterior is. Slices
 are turned by the array's orientation; no voxel is resampled. `ctspine1k.pictures.figures` draws them.
 """
 
@@ -18,28 +18,20 @@ from numpy.typing import NDArray
 from ctspine1k._messages import shortened
 from ctspine1k.catalog.cases import Case
 from ctspine1k.catalog.registry import load_catalog
+from ctspine1k.catalog.vocabulary import BACKGROUND
 from ctspine1k.volumes.cases import VolumePair
 from ctspine1k.volumes.orientation import OPPOSITE, axis_along, check_orientation
-from ctspine1k.volumes.vertebrae import (
-    BACKGROUND,
-    MAX_LABEL,
-    REGIONS,
-    LabelScheme,
-    all_vertebrae,
-    label_table,
-)
 
 __all__ = [
     "BONE_LEVEL_HU",
     "BONE_WIDTH_HU",
     "MASK_ALPHA",
+    "SAGITTAL",
     "Panel",
     "Sample",
-    "Thumbnail",
     "choose_slices",
     "label_colour",
     "label_counts",
-    "label_names",
     "overlay",
 ]
 
@@ -50,8 +42,8 @@ BONE_WIDTH_HU = 1800.0
 #: How much of a labelled pixel is its label's colour; the rest is the image.
 MASK_ALPHA = 0.45
 
-#: The seven colours of Okabe and Ito, in the order in which neighbours, drawn over bone, differ most to those
-#: who see all colours and to those who do not: blue, orange, green, yellow, purple, vermilion, sky blue.
+#: The seven colours of Okabe and Ito, in the order in which neighbours, drawn over bone, differ most, with
+#: and without colour blindness: blue, orange, green, yellow, purple, vermilion, sky blue.
 _PALETTE = (
     (0, 114, 178),
     (230, 159, 0),
@@ -63,14 +55,14 @@ _PALETTE = (
 )
 
 #: Where the axes of a turned volume lead to: its slices downwards, its rows to the back, its columns to the
-#: left of the patient, which is the right of the picture.
+#: patient's left, which is the right of the picture.
 _VIEW = "IPL"
 
 #: Across each axis of a turned volume.
 _PLANES = ("axial", "coronal", "sagittal")
-_AXIAL, _CORONAL, _SAGITTAL = range(3)
+_AXIAL, _CORONAL, SAGITTAL = range(3)
 
-#: Slices of labels that are looked at together: the depth of a box in compact storage.
+#: Slices of labels that are counted together: the depth of a chunk in compact storage.
 _DEPTH = 32
 
 _Volume: TypeAlias = Any  # NumPy's, a LazyArray or a tensor: what has a shape and can be sliced
@@ -79,7 +71,7 @@ _Indices: TypeAlias = "tuple[int, int, int]"
 
 
 def choose_slices(counts: Sequence[NDArray[np.int64]]) -> _Indices:
-    """Tell which slices show the spine.
+    """Return which slices show the spine.
 
     Args:
         counts: voxels by index and label along the axes up-down, front-back and left-right, each of shape
@@ -87,7 +79,8 @@ def choose_slices(counts: Sequence[NDArray[np.int64]]) -> _Indices:
 
     Returns:
         Along the first axis, the index with most voxels of the middle one of the labels; along the others,
-        that with most voxels of any label; the middle one of equal ones. Without labels, the middle of each.
+        that with most voxels of any label. Among equal ones it is the middle one; without labels, the middle
+        of the axis.
     """
     present = np.flatnonzero(counts[0].sum(axis=0))
     if not len(present):
@@ -103,31 +96,31 @@ def _fullest(voxels: NDArray[np.int64]) -> int:
 
 
 def label_colour(label: int) -> tuple[int, int, int]:
-    """Give the colour of a label, 1 to 25, in all pictures: red, green and blue, 0 to 255."""
+    """Return the colour of a label, from 1, in all pictures: red, green and blue, 0 to 255."""
     return _PALETTE[(label - 1) % len(_PALETTE)]
 
 
 def overlay(image: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Draw one slice: its image in the window for bone, its labels over it.
+    """Return one slice as pixels: its image in the window for bone, its labels over it.
 
     Args:
-        image: HU, of any shape; what is not a number is black.
-        labels: 0 (background) to 25, of the same shape.
+        image: HU, of any shape; NaN is drawn black.
+        labels: whole numbers from 0, background, of the same shape.
 
     Returns:
-        Red, green and blue, 0 to 255, in an axis of their own after the others.
+        Red, green and blue, 0 to 255, along one more axis, the last.
     """
     darkest = BONE_LEVEL_HU - BONE_WIDTH_HU / 2
     hu = np.nan_to_num(np.asarray(image, np.float32), nan=darkest)
     grey = np.clip((hu - darkest) / BONE_WIDTH_HU, 0, 1) * 255
-    colours = np.array([(0, 0, 0), *map(label_colour, range(1, MAX_LABEL + 1))], np.float32)
+    colours = np.array([(0, 0, 0), *map(label_colour, range(1, int(labels.max()) + 1))], np.float32)
     alpha = np.where(labels == BACKGROUND, 0, MASK_ALPHA)[..., np.newaxis]
     return np.asarray(np.rint((1 - alpha) * grey[..., np.newaxis] + alpha * colours[labels]), np.uint8)
 
 
 @dataclass(frozen=True)
 class _View:
-    """How a stored volume is looked at: for each axis of the view, which stored axis, and if backwards."""
+    """How a stored volume is viewed: for each axis of the view, which stored axis it is, and if backwards."""
 
     axes: _Indices
     backwards: tuple[bool, bool, bool]
@@ -140,19 +133,19 @@ class _View:
         return cls((down[0], back[0], left[0]), (down[1], back[1], left[1]))
 
     def counts(self, stored: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
-        """Turn what is counted along each stored axis."""
+        """Turn counts along each stored axis."""
         return [
             stored[axis][::-1] if backward else stored[axis]
             for axis, backward in zip(self.axes, self.backwards, strict=True)
         ]
 
     def stored_index(self, across: int, index: int, shape: Sequence[int]) -> tuple[int, int]:
-        """Tell axis and index in the stored volume of a slice across an axis of the view."""
+        """Return axis and index in the stored volume of a slice across an axis of the view."""
         axis = self.axes[across]
         return axis, shape[axis] - 1 - index if self.backwards[across] else index
 
     def cut(self, volume: _Volume, across: int, index: int) -> NDArray[Any]:
-        """Take one slice out of a stored volume, and turn it."""
+        """Return one slice of a stored volume, turned."""
         axis, stored = self.stored_index(across, index, volume.shape)
         key = (*[slice(None)] * axis, stored)
         plane = np.asarray(volume[key])
@@ -170,7 +163,7 @@ class Panel:
     pixels: NDArray[np.uint8]  #: (rows, columns, 3)
     labels: NDArray[Any]  #: (rows, columns)
     spacing: _Pair  #: of rows and columns, in mm
-    sides: str | None  #: what lies at top, bottom, left and right, such as "SIRL"
+    sides: str | None  #: anatomical directions of top, bottom, left and right, such as "SIRL"
 
     @property
     def size(self) -> _Pair:
@@ -180,7 +173,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample, whatever it came as. A slice is a volume of one."""
+    """A row of any config, or a pair, in one form. A slice is a volume of one."""
 
     image: _Volume  #: (k, i, j), HU
     labels: _Volume  #: (k, i, j)
@@ -194,7 +187,7 @@ class Sample:
 
     @classmethod
     def of(cls, sample: Mapping[str, Any] | VolumePair, case: str | Case | None) -> Sample:
-        """Take a row of any config, or what `read_pair` gives; errors as of `preview`."""
+        """Read a row of any config, or a result of `read_pair`; errors as of `preview`."""
         if isinstance(sample, VolumePair):
             columns: Mapping[str, Any] = vars(sample)
         elif isinstance(sample, Mapping):
@@ -222,28 +215,28 @@ class Sample:
 
     @functools.cached_property
     def view(self) -> _View:
-        """How it is looked at."""
+        """How the volume is viewed."""
         return _View.of(None if self.has_no_direction else check_orientation(self.orientation))
 
     @property
     def has_no_direction(self) -> bool:
-        """Whether an axis of the file led nowhere, which its reader writes as a question mark."""
+        """Whether an axis of the file had no direction, for which the reader writes a question mark."""
         return self.orientation is not None and "?" in self.orientation
 
     @property
     def pixel_sizes(self) -> tuple[float, ...]:
-        """In mm and array order; cubes where they are not known."""
+        """Sizes of a voxel, in mm and array order; 1 mm each where they are not known."""
         usable = self.spacing is not None and all(0 < size < math.inf for size in self.spacing)
         return self.spacing if usable and self.spacing is not None else (1.0, 1.0, 1.0)
 
     def panels(self, counts: Sequence[NDArray[np.int64]]) -> list[Panel]:
-        """Cut what is to be drawn; ``counts`` are along the stored axes."""
+        """Return the slices to be drawn; ``counts`` are along the stored axes."""
         indices = choose_slices(self.view.counts(counts))
-        planes = [self.view.axes.index(0)] if self.is_slice else [_AXIAL, _CORONAL, _SAGITTAL]
+        planes = [self.view.axes.index(0)] if self.is_slice else [_AXIAL, _CORONAL, SAGITTAL]
         return [self.panel(across, indices[across]) for across in planes]
 
     def panel(self, across: int, index: int) -> Panel:
-        """Cut one slice across an axis of the view."""
+        """Return one slice across an axis of the view."""
         labels = self.view.cut(self.labels, across, index).astype(np.uint8)
         rows, columns = _in_plane(across)
         turned = self.orientation is not None and not self.has_no_direction
@@ -258,55 +251,21 @@ class Sample:
         )
 
     def where(self, across: int, index: int) -> str:
-        """Tell where a slice lies in what is stored."""
+        """Return the place of a slice in the stored array, in words."""
         if self.is_slice:
             return "slice" if self.slice_index is None else f"slice {self.slice_index}"
         axis, stored = self.view.stored_index(across, index, self.image.shape)
         return f"image[{':, ' * axis}{stored}]"
 
 
-@dataclass(frozen=True)
-class Thumbnail:
-    """One case on a contact sheet."""
-
-    name: str
-    pixels: NDArray[np.uint8]  #: (rows, columns, 3)
-    has_issues: bool
-
-    #: Pixels of the longer side.
-    SIDE = 160
-
-    @classmethod
-    def of(cls, case: Case | str, sample: Mapping[str, Any] | VolumePair) -> Thumbnail:
-        """Cut the sagittal slice of a case, and make it small."""
-        scan = Sample.of(sample, case)
-        if scan.is_slice:
-            raise ValueError(f"{scan.case_id}: expected a volume, a row of config '3d'; found a single slice")
-        counts = label_counts(scan.labels, label_names("ctspine1k"), "ctspine1k")
-        panel = scan.panel(_SAGITTAL, choose_slices(scan.view.counts(counts))[_SAGITTAL])
-        longer = max(panel.size)
-        # Square pixels by taking the nearest one of the slice, fewer or more of them than it has.
-        rows, columns = (
-            _strides(size, max(1, round(cls.SIDE * length / longer)))
-            for size, length in zip(panel.labels.shape, panel.size[::-1], strict=True)
-        )
-        has_issues = scan.case is not None and bool(scan.case.issues)
-        return cls(str(scan.case_id), panel.pixels[rows][:, columns], has_issues)
-
-
 def _in_plane(across: int) -> tuple[int, int]:
-    """Give the axes of a view that are rows and columns of the slices across one of them."""
+    """Return which axes of a view are rows and columns of the slices across one of them."""
     rows, columns = (axis for axis in range(3) if axis != across)
     return rows, columns
 
 
-def _strides(size: int, wanted: int) -> NDArray[np.int64]:
-    """Give ``wanted`` indices at equal steps along an axis, from the middle of the first step."""
-    return ((np.arange(wanted) + 0.5) * size / wanted).astype(np.int64)
-
-
 def _known_case(case: str | Case | None) -> tuple[str | None, Case | None]:
-    """Give the id, and what the catalogue knows of it if it does."""
+    """Return the id, and the case if CTSpine1K has one of that id."""
     if case is None:
         return None, None
     if isinstance(case, Case):
@@ -316,7 +275,7 @@ def _known_case(case: str | Case | None) -> tuple[str | None, Case | None]:
 
 
 def _volumes(columns: Mapping[str, Any]) -> tuple[_Volume, _Volume]:
-    """Give image and segmentation as what can be sliced."""
+    """Return image and segmentation, as arrays of whatever kind that can be sliced."""
     if not {"image", "segmentation"} <= set(columns):
         raise ValueError(f"sample: expected columns image and segmentation, found {', '.join(columns)}")
     image, labels = (_sliceable(columns[name]) for name in ("image", "segmentation"))
@@ -329,7 +288,7 @@ def _volumes(columns: Mapping[str, Any]) -> tuple[_Volume, _Volume]:
 
 
 def _sliceable(array: Any) -> _Volume:
-    # By what it can do: to know a LazyArray by its type would import `datasets`.
+    # Not by type: to test for a LazyArray would import `datasets`.
     return array if hasattr(array, "shape") else np.asarray(array)
 
 
@@ -340,23 +299,21 @@ def _checked_spacing(spacing: Iterable[Any]) -> tuple[float, ...]:
     return sizes
 
 
-def label_names(scheme: LabelScheme) -> dict[int, str]:
-    """Tell what the labels of a scheme are called."""
-    table = label_table(scheme)
-    if scheme == "region":
-        return dict(enumerate(REGIONS, start=1))
-    if scheme == "binary":
-        return {1: "vertebra"}
-    return {v.label if table is None else int(table[v.label]): v.name for v in all_vertebrae()}
-
-
 def label_counts(labels: _Volume, names: Mapping[int, str], scheme: str) -> list[NDArray[np.int64]]:
-    """Count voxels by index and label along each axis: arrays of shape (size of the axis, labels).
+    """Count voxels by index and label along each axis.
+
+    Args:
+        labels: (k, i, j).
+        names: of all labels that there may be, background left out.
+        scheme: in which they have these names, for messages.
+
+    Returns:
+        For each axis an array of shape (size of the axis, greatest label that there may be, plus 1).
 
     Raises:
-        ValueError: labels that have no name, or are no whole numbers.
+        ValueError: labels that have no name, or are not whole numbers.
     """
-    counts = [np.zeros((size, MAX_LABEL + 1), np.int64) for size in labels.shape]
+    counts = [np.zeros((size, max(names) + 1), np.int64) for size in labels.shape]
     for start in range(0, labels.shape[0], _DEPTH):
         slab = np.asarray(labels[start : start + _DEPTH])
         if slab.dtype.kind not in "biu":

@@ -15,11 +15,12 @@ from ctspine1k.errors import (
     NothingLeftError,
     SkippedCasesWarning,
 )
-from ctspine1k.files.places import Place
 from ctspine1k.files.raw import CaseFiles
 from ctspine1k.files.selection import Selection, case_files, require_cases
 from ctspine1k.files.transfer import fetch_case, progress_on_terminal, reading_case
-from ctspine1k.pictures.figures import check_picture_name, contact_sheet, preview, save_picture
+from ctspine1k.pictures.canvas import check_picture_name, save_picture
+from ctspine1k.pictures.figures import preview
+from ctspine1k.pictures.sheet import contact_sheet
 from ctspine1k.running.disk import make_parent
 from ctspine1k.running.progress import progress_bar
 from ctspine1k.volumes.cases import VolumePair, read_pair
@@ -48,11 +49,11 @@ def draw_cases(selection: Selection, out: Path | None = None, *, sheet: bool = F
         MissingPackageError: pictures need ``ctspine1k[preview]``.
     """
     cases = list(require_cases(selection).cases)
-    samples = _read_all(selection)
+    samples, vocabulary = _read_all(selection), selection.data_set.vocabulary
     if sheet:
         path = check_picture_name(out or Path("sheet.png"))
         make_parent(path)
-        save_picture(contact_sheet(samples), path)
+        save_picture(contact_sheet(samples, vocabulary=vocabulary), path)
         yield path
         return
     if len(cases) == 1:
@@ -63,7 +64,7 @@ def draw_cases(selection: Selection, out: Path | None = None, *, sheet: bool = F
         if len(cases) > 1:
             path = (out or Path("previews")) / f"{case.case_id}.png"
         make_parent(path)  # with the first picture
-        save_picture(preview(pair, case=case), path)
+        save_picture(preview(pair, case=case, vocabulary=vocabulary), path)
         yield path
 
 
@@ -78,7 +79,7 @@ def _read_all(selection: Selection) -> Iterator[tuple[Case, VolumePair]]:
     with nullcontext() if is_one else progress_bar("Drawing", len(files), "case") as bar:
         for one in files:
             try:
-                yield one.case, _read(selection.place, one)  # not held here, while the next one is read
+                yield one.case, _read(selection, one)  # not held here, while the next one is read
             except (CaseError, ChecksumError) as error:
                 if is_one:
                     raise
@@ -98,8 +99,8 @@ def _complete(selection: Selection) -> tuple[list[CaseFiles], MissingFilesError 
         raise MissingFilesError(error.missing, error.selected, error.where, hint) from None
 
 
-def _read(place: Place, files: CaseFiles) -> VolumePair:
+def _read(selection: Selection, files: CaseFiles) -> VolumePair:
     with progress_on_terminal():
-        paths = fetch_case(place, files)
+        paths = fetch_case(selection.place, files)
     with reading_case(files):
-        return read_pair(paths["image"], paths["mask"])
+        return read_pair(paths["image"], paths["mask"], vocabulary=selection.data_set.vocabulary)

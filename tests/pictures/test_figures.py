@@ -1,89 +1,37 @@
-"""Pictures, looked at through what matplotlib was given to draw."""
+"""Pictures of one case, looked at through what matplotlib was given to draw."""
 
-import gc
-import io
-import itertools
-import sys
-import weakref
 from pathlib import Path
 
-import matplotlib
-import nibabel as nib
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
+from support.pictures import (
+    FRONT,
+    RIGHT,
+    SHAPE,
+    UP,
+    anatomy,
+    boxes,
+    overlapping,
+    panels,
+    same,
+    stored,
+    texts,
+    title,
+    within,
+    without_geometry,
+)
 from support.volumes import IDS
 
 import ctspine1k
-from ctspine1k import vertebrae
-from ctspine1k.catalog.cases import Case, Issue, load_catalog
+from ctspine1k import load_catalog, vertebrae
+from ctspine1k.catalog.cases import Case, Issue
+from ctspine1k.catalog.ctspine1k import CTSPINE1K
 from ctspine1k.demo.phantom import PHANTOM_CASES, make_phantom
-from ctspine1k.errors import MissingPackageError
-from ctspine1k.pictures.figures import contact_sheet, preview, save_picture
+from ctspine1k.pictures.canvas import save_picture
+from ctspine1k.pictures.figures import preview
 from ctspine1k.pictures.planes import overlay
-from ctspine1k.volumes.headers import Geometry
 from ctspine1k.volumes.orientation import ORIENTATIONS
-
-PNG = b"\x89PNG\r\n\x1a\n"
-
-#: To the right, the front and upwards: sizes, mm, and where most of the labels lie, far from the middle.
-SHAPE, SPACING = (14, 11, 9), (0.7, 0.8, 2.5)
-RIGHT, FRONT, UP = 10, 3, 2
-
-
-def anatomy():
-    """Image and labels in RAS: L1 at the bottom, T12 above it (most of it in slice 2), T11 above that."""
-    image = np.random.default_rng(0).integers(-700, 1500, SHAPE).astype("f4")
-    labels = np.zeros(SHAPE, "u1")
-    labels[9:12, 2:5, 0] = 20
-    labels[9:12, 2:5, 1:4] = 19
-    labels[9:12, 2:5, 5:8] = 18
-    labels[RIGHT, FRONT - 2 : FRONT + 6, UP] = 19
-    labels[RIGHT - 3 : RIGHT + 3, FRONT, UP] = 19
-    return image, labels
-
-
-def stored(image, labels, orientation="LAS", **columns):
-    """The row of a case whose file is stored so, by nibabel."""
-    affine = np.diag([*SPACING, 1.0])
-    turn = nib.orientations.ornt_transform(
-        nib.io_orientation(affine), nib.orientations.axcodes2ornt(orientation)
-    )
-    files = [nib.Nifti1Image(voxels, affine).as_reoriented(turn) for voxels in (image, labels)]
-    image, labels = (np.transpose(np.asarray(file.dataobj), (2, 0, 1)) for file in files)
-    geometry = Geometry.of(files[0].affine, files[0].shape)
-    return {
-        "image": image,
-        "segmentation": labels.astype("i4"),
-        "patient_id": "mine",
-        "spacing": list(geometry.spacing),
-        "orientation": geometry.orientation,
-        **columns,
-    }
-
-
-def without_geometry(row):
-    return {name: value for name, value in row.items() if name not in ("spacing", "orientation", "source")}
-
-
-def panels(figure):
-    return [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
-
-
-def title(figure):
-    return "\n".join(text.get_text() for text in figure.texts)
-
-
-def texts(axes):
-    return {text.get_text() for text in axes.texts}
-
-
-def same(figure, other):
-    assert title(figure) == title(other)
-    assert [axes.get_title() for axes in figure.axes] == [axes.get_title() for axes in other.axes]
-    assert all(np.array_equal(a, b) for a, b in zip(panels(figure), panels(other), strict=True))
-    return True
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
@@ -103,19 +51,6 @@ def test_any_orientation_gives_radiologists_views(orientation):
     aspects = [axes.get_aspect() for axes in figure.axes]
     assert np.allclose(aspects, [0.8 / 0.7, 2.5 / 0.7, 2.5 / 0.8], rtol=1e-5)
     assert all(axes.images[0].origin == "upper" for axes in figure.axes)
-    (thumbnail,) = contact_sheet([("mine", row)]).axes[0].images
-    assert np.array_equal(thumbnail.get_array(), thumbnail_of(views[2], (2.5, 0.8)))
-
-
-def thumbnail_of(view, spacing):
-    """A view with square pixels, 160 on the longer side, each the nearest voxel to its middle."""
-    lengths = np.multiply(view.shape[:2], spacing)
-    pixels = np.round(lengths / lengths.max() * 160).astype(int)
-    down, right = (
-        [int((n + 0.5) / count * size) for n in range(count)]
-        for size, count in zip(view.shape, pixels, strict=False)
-    )
-    return view[np.ix_(down, right)]
 
 
 def test_sides_and_names_of_the_panels():
@@ -184,8 +119,8 @@ def test_vertebrae_are_named_where_they_are():
 )
 def test_label_schemes(scheme, names):
     image, labels = anatomy()
-    table = vertebrae.label_table(scheme)
-    row = stored(image, labels if table is None else table[labels])
+    table = CTSPINE1K.vocabulary.table(scheme)
+    row = stored(image, labels if table is None else np.array(table)[labels])
     assert texts(preview(row, label_scheme=scheme).axes[2]) - set("SIAP") == names
 
 
@@ -210,7 +145,7 @@ def test_the_title_tells_what_is_known():
 
 def test_an_issue_is_told_once():
     issue = Issue("label_missing", "reported", "", "")
-    case = Case("x", "test", 0, None, None, issues=(issue, Issue("label_missing", "reported", "again", "")))
+    case = Case("x", "test", 0, issues=(issue, Issue("label_missing", "reported", "again", "")))
     assert title(preview(stored(*anatomy(), source="SRC"), case=case)).splitlines() == [
         "x",
         "SRC · test · 0.70 x 0.80 x 2.50 mm (in plane x between slices)",
@@ -403,26 +338,6 @@ def test_other_things_are_refused():
         preview(stored(*anatomy()), label_scheme="region")
 
 
-def boxes(artists, figure):
-    figure.savefig(io.BytesIO(), format="png")  # which lays texts out
-    return [artist.get_window_extent() for artist in artists]
-
-
-def overlapping(boxes):
-    """Pairs that share more than a rounded edge."""
-    return [
-        (one, other)
-        for one, other in itertools.combinations(boxes, 2)
-        if min(one.x1, other.x1) - max(one.x0, other.x0) > 1
-        and min(one.y1, other.y1) - max(one.y0, other.y0) > 1
-    ]
-
-
-def within(boxes, figure):
-    low, high = (0, 0), figure.bbox.size
-    return all((box.min >= low).all() and (box.max <= high + 1e-6).all() for box in boxes)
-
-
 SHAPES = {
     "flat": (512, 512, 10),
     "tall": (200, 150, 900),
@@ -467,167 +382,6 @@ def test_panels_have_one_scale():
     mm = [(14 * 0.7, 11 * 0.8), (14 * 0.7, 9 * 2.5), (11 * 0.8, 9 * 2.5)]
     scales = np.divide(sizes, mm)
     assert np.allclose(scales, scales[0, 0])
-
-
-def test_a_sheet_is_a_grid_of_sagittal_views():
-    cases = [case for case in load_catalog() if case.issues][:2] + [
-        case for case in load_catalog() if not case.issues
-    ][:5]
-    image, labels = anatomy()
-    figure = contact_sheet((case, stored(image, labels)) for case in cases)
-    (axes,) = figure.axes
-    assert len(axes.images) == 7
-    height, width = axes.images[0].get_array().shape[:2]
-    assert (height, width) == (160, round(160 * (11 * 0.8) / (9 * 2.5)))
-    places = [picture.get_extent() for picture in axes.images]  # left, right, bottom, top
-    assert len({left for left, *_ in places}) == 3
-    assert len({top for *_, top in places}) == 3
-    assert all(right - left == width and bottom - top == height for left, right, bottom, top in places)
-    shown = {text.get_text(): to_rgb(text.get_color()) for text in axes.texts}
-    assert {f"! {case.case_id}" for case in cases[:2]} | {case.case_id for case in cases[2:]} < set(shown)
-    assert "7 cases, 2 with known issues (!)" in shown
-    assert shown[f"! {cases[0].case_id}"] != shown[cases[2].case_id]
-    assert not {"T11", "T12"} & set(shown)
-    fixed = boxes([*axes.texts, *axes.images], figure)
-    assert not overlapping(fixed)
-    assert within(fixed, figure)
-
-
-def test_thumbnails_are_drawn_pixel_by_pixel():
-    from PIL import Image
-
-    figure = contact_sheet([("mine", stored(*anatomy()))])
-    drawn = np.asarray(Image.open(io.BytesIO(figure._repr_png_())).convert("RGB"))
-    (picture,) = figure.axes[0].images
-    left, right, bottom, top = map(int, picture.get_extent())
-    assert np.array_equal(drawn[top:bottom, left:right], picture.get_array())
-
-
-def test_a_sheet_takes_large_volumes_and_long_ids():
-    image, labels = np.zeros((300, 20, 330), "f4"), np.ones((300, 20, 330), "u1")
-    figure = contact_sheet([("a" * 50 + "z" * 50, without_geometry(stored(image, labels, "RAS")))])
-    (picture,) = figure.axes[0].images
-    assert picture.get_array().shape == (160, round(160 * 300 / 330), 3)
-    (name,) = (text.get_text() for text in figure.axes[0].texts if "…" in text.get_text())
-    assert len(name) <= 27
-    assert (name[:5], name[-5:]) == ("aaaaa", "zzzzz")
-
-
-def test_a_sheet_of_all_cases_fits():
-    row = stored(*anatomy())
-    figure = contact_sheet((case, row) for case in load_catalog())
-    assert len(figure.axes[0].images) == 1005
-    width, height = figure.bbox.size
-    assert max(width, height) < 8000
-    assert 0.9 < width / height < 1.1
-    assert max(left for left, *_ in (p.get_extent() for p in figure.axes[0].images)) < width
-
-
-def test_a_sheet_holds_one_sample_at_a_time():
-    alive = []
-
-    class Row(dict):
-        """Of which there can be weak references."""
-
-    def samples():
-        for number in range(4):
-            gc.collect()
-            assert not [row for row in alive if row() is not None]
-            row = Row(stored(*anatomy()))
-            alive.append(weakref.ref(row))
-            yield f"case{number}", row
-            del row
-
-    assert len(contact_sheet(samples()).axes[0].images) == 4
-
-
-def test_a_sheet_needs_cases_and_volumes():
-    with pytest.raises(ValueError, match="samples: expected at least one case, found none"):
-        contact_sheet([])
-    row = stored(*anatomy())
-    with pytest.raises(ValueError, match=r"mine: expected a volume, .* found a single slice"):
-        contact_sheet([("mine", {**row, "image": row["image"][0], "segmentation": row["segmentation"][0]})])
-
-
-def test_a_notebook_shows_it():
-    figure = preview(stored(*anatomy()))
-    assert isinstance(figure, Figure)
-    assert figure._repr_png_().startswith(PNG)
-    assert contact_sheet([("mine", stored(*anatomy()))])._repr_png_().startswith(PNG)
-
-
-@pytest.mark.parametrize(
-    ("suffix", "magic"),
-    [(".png", PNG), (".PNG", PNG), (".jpg", b"\xff\xd8\xff"), (".pdf", b"%PDF"), (".svg", b"<?xml")],
-)
-def test_the_same_picture_is_the_same_bytes(tmp_path, suffix, magic):
-    for number in (1, 2):
-        save_picture(preview(stored(*anatomy())), tmp_path / f"{number}{suffix}")
-    one, two = ((tmp_path / f"{number}{suffix}").read_bytes() for number in (1, 2))
-    assert one.startswith(magic)
-    assert one == two
-    assert not [word for word in (b"Software", b"CreationDate", b"dc:date", b"matplotlib.org") if word in one]
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_the_users_style_changes_nothing(tmp_path):
-    right = preview(stored(*anatomy()))._repr_png_()
-    style = {"savefig.bbox": "tight", "image.origin": "lower", "font.size": 30, "axes.grid": True}
-    style |= {"savefig.dpi": 30, "savefig.facecolor": "red", "font.family": "monospace", "image.cmap": "jet"}
-    with matplotlib.rc_context(style):
-        before = dict(matplotlib.rcParams)
-        assert preview(stored(*anatomy()))._repr_png_() == right
-        assert dict(matplotlib.rcParams) == before
-
-
-def test_a_picture_appears_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "a.png"
-    figure = preview(stored(*anatomy()))
-    save_picture(figure, path)
-    before = path.read_bytes()
-    figure.text(0.5, 0.5, r"$\frac{$")  # cannot be typeset, as matplotlib finds when it draws
-    with pytest.raises(ValueError, match="frac"):
-        save_picture(figure, path)
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
-    with path.open("rb") as old:
-        save_picture(preview(stored(*anatomy()), case="other"), str(path))
-        assert old.read() == before  # the new one was written beside it
-    assert path.read_bytes() != before
-
-
-@pytest.mark.parametrize("name", ["a.gif", "a", "a.png.txt"])
-def test_other_kinds_of_files(tmp_path, name):
-    with pytest.raises(ValueError, match=rf"{name}: expected a name that ends in \.png, \.jpg, \.pdf, \.svg"):
-        save_picture(Figure(), tmp_path / name)
-    assert not list(tmp_path.iterdir())
-
-
-def test_no_folder(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        save_picture(Figure(), tmp_path / "none" / "a.png")
-
-
-def test_without_matplotlib_the_message_says_what_to_do(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    for draw in (lambda: preview(stored(*anatomy())), lambda: contact_sheet([])):
-        with pytest.raises(MissingPackageError) as caught:
-            draw()
-        assert str(caught.value) == "pictures needs matplotlib: pip install 'ctspine1k[preview]'"
-
-
-def test_matplotlib_is_imported_late_and_pyplot_never(python):
-    code = """
-import sys
-import numpy as np
-from ctspine1k.pictures.figures import contact_sheet, preview
-print("matplotlib" in sys.modules, "datasets" in sys.modules)
-row = {"image": np.zeros((3, 4, 5)), "segmentation": np.ones((3, 4, 5), int)}
-preview(row)._repr_png_(), contact_sheet([("a", row)])._repr_png_()
-print("matplotlib.figure" in sys.modules, "matplotlib.pyplot" in sys.modules)
-"""
-    run = python(code)
-    assert run.stdout.splitlines() == ["False False", "True False"], run.stderr
 
 
 def test_real_ct(sample, tmp_path):

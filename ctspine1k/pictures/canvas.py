@@ -1,0 +1,119 @@
+"""What all pictures share: an empty figure in whole pixels, its colours, and how it is written to a file.
+
+Figures are made without pyplot, so that they need no display and leave no state behind. matplotlib is
+imported when the first picture is drawn.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+import os
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from ctspine1k.errors import MissingPackageError
+from ctspine1k.running.disk import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "AMBER",
+    "BRIGHT",
+    "DIM",
+    "DPI",
+    "FACT_SIZE",
+    "check_picture_name",
+    "new_figure",
+    "require_matplotlib",
+    "save_picture",
+]
+
+#: Suffixes of pictures, and what keeps the time and matplotlib's version out of each.
+_METADATA: dict[str, dict[str, None] | None] = {
+    ".png": {"Software": None},
+    ".jpg": None,
+    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    ".svg": {"Date": None, "Creator": None},
+}
+
+#: Colours of the figure, and of text on it.
+_DARK, BRIGHT, DIM, AMBER = "#101014", "#f2f2f2", "#b4b4bc", "#f0b860"
+
+#: A power of two: a whole number of pixels is then exact in inches, and rounding loses no pixel.
+DPI = 128
+
+#: Points, of the text that tells facts.
+FACT_SIZE = 6.7
+
+
+def require_matplotlib() -> Any:
+    """Import matplotlib, with those of its modules that pictures use.
+
+    Raises:
+        MissingPackageError: it is not installed.
+    """
+    try:
+        import matplotlib
+        import matplotlib.figure
+        import matplotlib.patheffects
+        import matplotlib.style
+    except ImportError:
+        raise MissingPackageError("pictures", "matplotlib", "preview") from None
+    return matplotlib
+
+
+def new_figure(width: float, height: float) -> Any:
+    """Return an empty figure of this size in inches, rounded up to whole pixels."""
+    size = [math.ceil(length * DPI) / DPI for length in (width, height)]
+    return _picture_class()(figsize=size, dpi=DPI, facecolor=_DARK)
+
+
+def save_picture(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure as PNG, JPEG, PDF or SVG, by the suffix of its name: the whole file, or nothing.
+
+    A file that is there already is replaced. One figure gives the same bytes with the same matplotlib.
+
+    Raises:
+        ValueError: the name ends in something else.
+        FileNotFoundError: there is no such folder.
+    """
+    target = check_picture_name(Path(path))
+    suffix = target.suffix.lower()
+    with atomic_write(target) as written, written.open("wb") as file:
+        _write(figure, file, suffix)
+
+
+def check_picture_name(path: Path) -> Path:
+    """Return a path if its suffix is one of a picture.
+
+    Raises:
+        ValueError: it ends in something else.
+    """
+    if path.suffix.lower() not in _METADATA:
+        raise ValueError(
+            f"{path}: expected a name that ends in {', '.join(_METADATA)}, found {path.suffix!r}"
+        )
+    return path
+
+
+@functools.cache
+def _picture_class() -> Any:
+    """Return matplotlib's Figure with the method by which a notebook shows it."""
+    return type("Picture", (require_matplotlib().figure.Figure,), {"_repr_png_": _png})
+
+
+def _png(figure: Any) -> bytes:
+    with io.BytesIO() as file:
+        _write(figure, file, ".png")
+        return file.getvalue()
+
+
+def _write(figure: Any, file: IO[bytes], suffix: str) -> None:
+    matplotlib = require_matplotlib()
+    # The user's own style could crop, recolour or typeset what was laid out: the default is used instead.
+    with matplotlib.style.context("default"), matplotlib.rc_context({"svg.hashsalt": "ctspine1k"}):
+        colour = figure.get_facecolor()
+        figure.savefig(file, format=suffix[1:], dpi=figure.dpi, facecolor=colour, metadata=_METADATA[suffix])
