@@ -129,8 +129,8 @@ def _pieces(measures: CaseMeasures, vocabulary: Vocabulary) -> _Strange:
         for v in measures.vertebrae
         if _is_whole(v, measures) and apart[v.label] >= _APART * v.voxels
     }
-    # One label at two levels is too high, even if the scan cuts it or the two touch. Stray voxels are ignored:
-    # they would stretch its box.
+    # One label at two levels is too high, even where the scan cuts it or the two touch. A few stray voxels,
+    # which stretch its box as well, are ignored.
     stray = {v.label for v in measures.vertebrae if 0 < apart[v.label] < _APART * v.voxels}
     whole = {v.label: heights[v.label] for v in measures.vertebrae if heights and _is_whole(v, measures)}
     for number, height, usual in _beside(heights, whole):

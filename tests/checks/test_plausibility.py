@@ -1,13 +1,19 @@
 """What is strange about labels, planted one thing at a time into a plausible spine."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from support.spines import AFFINE, save_spine, spine
 
+from ctspine1k.catalog.ctspine1k import CTSPINE1K
+from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.checks.measure import measure
 from ctspine1k.checks.plausibility import implausible
 from ctspine1k.volumes.cases import open_case
 from ctspine1k.volumes.vertebrae import label
+
+VOCABULARY = CTSPINE1K.vocabulary
 
 #: T10 to L3, from the top downwards.
 LABELS = [17, 18, 19, 20, 21, 22]
@@ -207,6 +213,27 @@ def test_voxels_without_size(tmp_path, healthy):
     flat = AFFINE.copy()
     flat[:3, :3] *= 1e-30
     assert "volume" in strange(tmp_path, *healthy, flat)
+
+
+def test_names_are_those_of_the_vocabulary(tmp_path, healthy):
+    """A data set whose labels are one less than ours, and whose regions are of no known size."""
+    image, mask = healthy
+    mask[mask == label("T12")] = 0
+    mask[mask == label("L2")] = label("L3")
+    others = Vocabulary(
+        tuple(
+            replace(v, label=v.label - 1, name=f"V{v.name}", region="lumbar") for v in VOCABULARY.vertebrae
+        ),
+        ("own",),
+    )
+    paths = save_spine(tmp_path, "liver_106", image, np.where(mask > 0, mask - 1, 0).astype("u1"))
+    with open_case(*paths, vocabulary=others) as case:
+        found = {check: found for check, _, found in implausible(measure(case), others)}
+    ours = {check: found for check, (_, found) in strange(tmp_path, image, mask).items()}
+    assert set(found) == set(ours)
+    assert found["gap"] == "no VT12, VL2"
+    assert ours["gap"] == "no T12, L2"
+    assert found["pieces"] == ours["pieces"].replace("L3", "VL3")
 
 
 def test_real_ct_is_plausible_and_moved_masks_are_not(sample, tmp_path):

@@ -21,6 +21,7 @@ from support.pictures import (
     within,
     without_geometry,
 )
+from support.vocabulary import FEW
 from support.volumes import IDS
 
 import ctspine1k
@@ -31,6 +32,7 @@ from ctspine1k.demo.phantom import PHANTOM_CASES, make_phantom
 from ctspine1k.pictures.canvas import save_picture
 from ctspine1k.pictures.figures import preview
 from ctspine1k.pictures.planes import overlay
+from ctspine1k.pictures.sheet import contact_sheet
 from ctspine1k.volumes.orientation import ORIENTATIONS
 
 
@@ -120,8 +122,34 @@ def test_vertebrae_are_named_where_they_are():
 def test_label_schemes(scheme, names):
     image, labels = anatomy()
     table = CTSPINE1K.vocabulary.table(scheme)
-    row = stored(image, labels if table is None else np.array(table)[labels])
+    row = stored(image, labels if table is None else np.array(table, "u1")[labels])
     assert texts(preview(row, label_scheme=scheme).axes[2]) - set("SIAP") == names
+
+
+def test_labels_of_another_data_set():
+    image, labels = anatomy()
+    labels = np.array([0] * 18 + [28, 2, 1], "u1")[labels]  # T11, T12 and L1 are T13, T1 and C1
+    row = stored(image, labels)
+    figure = preview(row, vocabulary=FEW)
+    sagittal = figure.axes[2]
+    assert texts(sagittal) - set("SIAP") == {"T13", "T1", "C1"}
+    view = labels[RIGHT, ::-1, ::-1].T
+    assert np.array_equal(panels(figure)[2], overlay(image[RIGHT, ::-1, ::-1].T, view))
+    verse = preview(
+        stored(image, np.array([0, 1, 8] + [0] * 25 + [28], "u1")[labels]),
+        vocabulary=FEW,
+        label_scheme="verse",
+    )
+    assert texts(verse.axes[2]) == texts(sagittal)
+    (thumbnail,) = contact_sheet([("mine", row)], vocabulary=FEW).axes[0].images
+    assert thumbnail.get_array().shape[2] == 3
+    for draw in (preview, lambda row: contact_sheet([("mine", row)])):
+        with pytest.raises(ValueError, match="expected 0 to 25 with label_scheme='ctspine1k', found 28"):
+            draw(row)
+    with pytest.raises(ValueError, match="expected 0 to 28 with label_scheme='own', found 3"):
+        preview({**row, "segmentation": np.full(row["segmentation"].shape, 3)}, vocabulary=FEW)
+    with pytest.raises(ValueError, match="label_scheme='ctspine1k': expected one of 'own'"):
+        preview(row, vocabulary=FEW, label_scheme="ctspine1k")
 
 
 def test_yes_or_no_is_a_label():
@@ -340,8 +368,8 @@ def test_other_things_are_refused():
 
 SHAPES = {
     "flat": (512, 512, 10),
-    "tall": (200, 150, 900),
-    "narrow": (30, 400, 500),
+    "tall": (100, 75, 450),
+    "narrow": (15, 200, 250),
     "one slice": (300, 300, 1),
     "tiny": (2, 3, 4),
 }

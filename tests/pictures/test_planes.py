@@ -43,6 +43,12 @@ def test_a_label_lies_over_the_image():
     assert white.tolist() == [140, 192, 220]  # and 0.55 of 255
 
 
+def test_any_label_has_a_colour():
+    (first, second) = overlay(np.array([-500, -500]), np.array([28, 255]))
+    assert [*first] == [round(0.45 * v) for v in label_colour(28)]
+    assert [*second] == [round(0.45 * v) for v in label_colour(255)]
+
+
 def luminance(colour):
     """What is left to one who sees no colour at all: relative luminance, 0 to 1."""
     linear = [(v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4) for v in np.array(colour) / 255]

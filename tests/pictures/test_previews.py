@@ -3,9 +3,11 @@
 import pytest
 from support.volumes import break_case
 
-import ctspine1k
+from ctspine1k import load_catalog
+from ctspine1k.catalog.ctspine1k import CTSPINE1K
 from ctspine1k.errors import CaseError, MissingFilesError, NothingLeftError, SkippedCasesWarning
-from ctspine1k.files.sources import find_source
+from ctspine1k.files.folder import FolderPlace
+from ctspine1k.files.selection import Look, Selection
 from ctspine1k.pictures.previews import draw_cases
 
 
@@ -13,11 +15,11 @@ from ctspine1k.pictures.previews import draw_cases
 def draw(tree, tmp_path, monkeypatch):
     """Draw cases of the tree; files go to a folder of the test's own."""
     monkeypatch.chdir(tmp_path)
-    catalog = ctspine1k.load_catalog()
+    catalog = load_catalog()
 
     def run(*case_ids, **options):
-        cases = [catalog[case_id] for case_id in case_ids]
-        return [path.as_posix() for path in draw_cases(cases, find_source(tree), **options)]
+        selection = Selection(CTSPINE1K, catalog, catalog.select(case_ids), Look(FolderPlace(tree)))
+        return [path.as_posix() for path in draw_cases(selection, **options)]
 
     return run
 

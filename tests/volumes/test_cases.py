@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.compare import same_bits
+from support.vocabulary import FEW
 from support.volumes import AFFINE, SHAPE, expected, intensities, labels, save
 
 from ctspine1k import VolumePair, read_pair
-from ctspine1k.catalog.vocabulary import Vertebra, Vocabulary
 from ctspine1k.errors import GeometryWarning, PairMismatchError, TruncatedFileError, VoxelValueError
 from ctspine1k.volumes.cases import open_case
 
@@ -150,17 +150,6 @@ def test_damage_of_an_image_alone(tmp_path):
             open_case(image, None) as case,
         ):
             getattr(case, read)()
-
-
-#: As VerSe counts in part: fewer labels than ours, and one far off.
-FEW = Vocabulary(
-    (
-        Vertebra(1, "C1", "cervical", 1, 50, 0),
-        Vertebra(2, "T1", "thoracic", 8, 43, 0),
-        Vertebra(28, "T13", "thoracic", 28, None, 0),
-    ),
-    ("own", "region", "binary", "verse"),
-)
 
 
 @pytest.mark.parametrize("dtype", ["u1", ">i2", "<f4"])
