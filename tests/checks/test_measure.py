@@ -1,11 +1,13 @@
 """Measures of phantoms of known geometry, and of any files by another path: plain nibabel and NumPy."""
 
+import gzip
+
 import nibabel as nib
 import numpy as np
 import pytest
 from support.spines import AFFINE, SPACING, save_spine, spine
 from support.volumes import AFFINE as SMALL
-from support.volumes import intensities, labels, save
+from support.volumes import intensities, labels, nifti, save
 
 from ctspine1k.checks.measure import measure
 from ctspine1k.volumes.cases import open_case
@@ -142,13 +144,24 @@ def test_reading_ahead_gives_the_same(tmp_path):
     assert measured(*files) == measured(*files, threads=2)
 
 
+def save_large(path, parts):
+    """Write parts of 100 slices, one gzip member each: equal ones are compressed once."""
+    header = nifti(parts[0][..., :0], dim=[3, *parts[0].shape[:2], 100 * len(parts), 1, 1, 1, 1])
+    members = {id(part): gzip.compress(part.tobytes(order="F"), 1) for part in parts}
+    path.write_bytes(b"".join([gzip.compress(header), *(members[id(part)] for part in parts)]))
+    return path
+
+
+@pytest.mark.processes
 def test_memory_is_for_slices_and_the_spine_not_for_the_volume(tmp_path, python):
-    """A volume of 420 MB in the file's type takes some slices' memory, and a byte a voxel of the spine."""
-    image = np.zeros((512, 512, 800), np.int16)
-    mask = np.zeros(image.shape, np.uint8)
-    mask[200:300, 200:300, 100:700] = 20
-    paths = save_spine(tmp_path, "liver_106", image, mask)
-    del image, mask
+    """A volume of 420 MB in the file's type takes some slices' memory, and one byte per voxel of the spine."""
+    air, nothing = (np.zeros((512, 512, 100), dtype, order="F") for dtype in (np.int16, np.uint8))
+    column = nothing.copy(order="F")
+    column[200:300, 200:300] = 20
+    paths = (
+        save_large(tmp_path / "a.nii.gz", [air] * 8),
+        save_large(tmp_path / "a_seg.nii.gz", [nothing, *[column] * 6, nothing]),
+    )
     code = """
 import sys
 from ctspine1k.volumes.cases import open_case

@@ -82,6 +82,7 @@ def test_without_matplotlib_the_message_says_what_to_do(monkeypatch):
         assert str(caught.value) == "pictures needs matplotlib: pip install 'ctspine1k[preview]'"
 
 
+@pytest.mark.processes
 def test_matplotlib_is_imported_late_and_pyplot_never(python):
     code = """
 import sys

@@ -129,24 +129,34 @@ def test_stored_types(load, tree):
     assert sliced.image.dtype == np.int16
 
 
-def sha256_of(lazy, index):
+def voxels_of(lazy, index):
     row = lazy[index]
     return row.image[..., ::2].tobytes(), row.segmentation[...].tobytes()
 
 
-def test_many_threads_and_processes_read_at_once(compact):
+@pytest.fixture(scope="module")
+def spawned():
+    """Two processes that start with nothing imported."""
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        yield pool
+
+
+@pytest.mark.processes
+def test_many_threads_and_processes_read_at_once(compact, spawned):
     lazy = ctspine1k.LazyDataset(compact)
     indices = list(range(len(lazy))) * 20
-    one_by_one = [sha256_of(lazy, index) for index in indices]
+    one_by_one = [voxels_of(lazy, index) for index in indices]
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(lambda index: sha256_of(lazy, index), indices)) == one_by_one
+        assert list(pool.map(lambda index: voxels_of(lazy, index), indices)) == one_by_one
         row = lazy[0]
         assert len(set(pool.map(lambda _: row.image[...].tobytes(), range(40)))) == 1
-    for method in ("fork", "spawn"):
-        with multiprocessing.get_context(method).Pool(2) as pool:
-            assert pool.starmap(sha256_of, [(lazy, index) for index in indices[:10]]) == one_by_one[:10]
+    some = [(lazy, index) for index in indices[:10]]
+    assert spawned.starmap(voxels_of, some) == one_by_one[:10]
+    with multiprocessing.get_context("fork").Pool(2) as forked:
+        assert forked.starmap(voxels_of, some) == one_by_one[:10]
 
 
+@pytest.mark.processes
 def test_threads_of_one_read(tmp_path, load, tree):
     """Enough chunks for several threads, in this process and in one that is forked after they have started."""
     voxels = np.random.default_rng(0).integers(-999, 999, (130, 140, 70)).astype("<i2")
@@ -157,7 +167,7 @@ def test_threads_of_one_read(tmp_path, load, tree):
     lazy = ctspine1k.LazyDataset(compact, threads=3)
     assert np.asarray(lazy[0].image).tobytes() == wanted
     with multiprocessing.get_context("fork").Pool(1) as pool:
-        assert pool.apply(sha256_of, (lazy, 0)) == sha256_of(lazy, 0)
+        assert pool.apply(voxels_of, (lazy, 0)) == voxels_of(lazy, 0)
 
 
 def test_rows_can_be_pickled(compact, right):
@@ -167,7 +177,7 @@ def test_rows_can_be_pickled(compact, right):
 
 def test_it_can_be_pickled(compact):
     lazy = pickle.loads(pickle.dumps(ctspine1k.LazyDataset(compact)))  # noqa: S301 (our own)
-    assert sha256_of(lazy, 0) == sha256_of(ctspine1k.LazyDataset(compact), 0)
+    assert voxels_of(lazy, 0) == voxels_of(ctspine1k.LazyDataset(compact), 0)
 
 
 def test_damage_is_told_by_row_and_column_and_all_of_it_on_request(compact, name):
