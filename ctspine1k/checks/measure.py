@@ -1,7 +1,7 @@
 """What is in one case, measured in the one pass over its files: intensities, labels, each vertebra.
 
-Only what a label covers is kept, one byte a voxel, so that a pass needs memory for some slices and for the
-box around the spine. Vertebrae are measured in that box when all slices have come.
+Only the voxels around labels are kept, one byte each, so that a pass needs memory for some slices and for the
+box around the spine. Vertebrae are measured in that box after the last slice.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _Triple: TypeAlias = "tuple[int, int, int]"
 
 @dataclass(frozen=True)
 class VertebraMeasures:
-    """One labelled vertebra. Indices and their order are of the array, slice first: (k, i, j)."""
+    """One labelled vertebra. Indices are of the array, slice first: (k, i, j)."""
 
     label: int
     voxels: int
     volume_cm3: float
-    mean_hu: float  #: of the image's voxels below the label
+    mean_hu: float  #: of the image's voxels that have the label
     start: _Triple  #: first index of its bounding box along each axis
     stop: _Triple  #: one after the last
-    centroid: tuple[float, float, float]  #: (k, i, j), the centre of a voxel being a whole number
+    centroid: tuple[float, float, float]  #: (k, i, j); the centre of a voxel is a whole number
     centroid_mm: tuple[float, float, float]  #: RAS+ millimetres
-    touches_first_slice: bool  #: then the scan may cut it
+    touches_first_slice: bool  #: if so, the scan may cut it
     touches_last_slice: bool
     components: int  #: pieces that do not touch each other, not even at a corner
     largest_component: int  #: voxels of the largest piece
@@ -41,11 +41,11 @@ class VertebraMeasures:
 
 @dataclass(frozen=True)
 class CaseMeasures:
-    """One case. Axis order is of the array, slice first, where nothing else is said."""
+    """One case. Axes are in the order of the array, slice first, unless another is given."""
 
     shape: _Triple  #: (k, i, j)
     spacing: tuple[float, float, float]  #: mm
-    orientation: str  #: where the array's axes lead to, such as "SLA"
+    orientation: str  #: anatomical directions of the array's axes, such as "SLA"
     affine: tuple[tuple[float, ...], ...]  #: 4 x 4, of the image's file: (i, j, k) -> RAS+ mm
     image_type: str  #: of the voxels in the file, such as "int16"
     mask_type: str
@@ -54,8 +54,8 @@ class CaseMeasures:
     hu_min: float
     hu_max: float
     hu_beside: float | None  #: mean of the voxels without label in the boxes around labels, slab by slab
-    image_crc32: int  #: of the stored voxels: files that agree in it hold the same image
-    mask_crc32: int  #: of labels and their places
+    image_crc32: int  #: of the stored voxels: equal for files with the same image
+    mask_crc32: int  #: of the labels and their positions
     vertebrae: tuple[VertebraMeasures, ...]  #: in the order of labels
 
 

@@ -54,7 +54,7 @@ _PALETTE = (
     (86, 180, 233),
 )
 
-#: Where the axes of a turned volume lead to: its slices downwards, its rows to the back, its columns to the
+#: Directions of a turned volume's axes: its slices go down, its rows to the back, its columns to the
 #: patient's left, which is the right of the picture.
 _VIEW = "IPL"
 

@@ -1,1 +1,1 @@
-"""Voxels and points of one case, read from its files."""
+"""Voxels of one case: read from its files, reoriented, relabelled, and measured by label."""

@@ -4,8 +4,8 @@ Files are read in one pass: float64 copies of a volume never exist, and a pass o
 for a few of them. Where a second thread may be used, it inflates the next slices meanwhile. What comes out
 is, bit for bit, ``np.transpose(nibabel.load(file).get_fdata(), (2, 0, 1))``, cast.
 
-Axis order: files have axes (i, j, k); arrays here are slice first, (k, i, j). Nothing is resampled, and
-nothing reoriented unless that is asked for: then arrays are what they would be had the file been stored so.
+Axis order: files have axes (i, j, k); arrays here are slice first, (k, i, j). Nothing is resampled. If
+another orientation is asked for, arrays are as if the file had been stored in it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class VolumePair:
     segmentation: NDArray[np.int32]  #: (k, i, j), 0 background, else the label of a vertebra
     affine: NDArray[np.float64]  #: (4, 4), of the file: voxel index (i, j, k) -> RAS+ millimetres
     spacing: tuple[float, float, float]  #: mm, in the array's axis order
-    orientation: str  #: where the array's axes lead to, such as "SLA"
+    orientation: str  #: anatomical directions of the array's axes, such as "SLA"
 
 
 def read_pair(
@@ -66,9 +66,9 @@ def read_pair(
         image: the CT, a path or an open binary stream, ``.nii.gz`` or ``.nii``.
         mask: its label map, likewise.
         on_geometry: what to do when the two headers place the voxels differently.
-        orientation: None for as stored; or where the axes (i, j, k) of the files shall lead to, such as
-            "RAS": arrays, affine and spacing are then what they would be had both files been stored so.
-            Arrays are slice first all the same: theirs is then "SRA".
+        orientation: None for as stored; or the orientation to bring the files' axes (i, j, k) into, such as
+            "RAS": arrays, affine and spacing are then as if both files had been stored in it. Arrays are
+            still slice first: for "RAS" theirs is "SRA".
         vocabulary: the labels that the mask may contain; those of CTSpine1K if none is given.
 
     Returns:
@@ -205,11 +205,11 @@ class CaseReader:
         Both are of shape (slices, i, j), though in memory another axis comes last, and of the types in
         `stored_types`, in the file's byte order: the image as it is stored, to be scaled with `scaling`, and
         finite when it is; the labels as whole numbers from 0 to the vocabulary's greatest. They are views of
-        buffers, written over when the next are asked for. The end of both files is checked after the last
-        slice.
+        buffers, which are overwritten when the next slices are asked for. The end of both files is checked
+        after the last slice.
 
-        Where another orientation is asked for, in which slices are others or come in another order, both
-        volumes are read whole first.
+        If the orientation asked for has other slices than the file, or in another order, both volumes are
+        first read whole.
 
         Raises:
             ValueError: there is no mask: see `image_slabs`.
@@ -248,7 +248,7 @@ class CaseReader:
         return image.filled
 
     def check(self) -> None:
-        """Read everything and keep nothing.
+        """Read both files to their ends and keep nothing.
 
         Raises:
             CaseError: a file is damaged, or holds values that it must not.

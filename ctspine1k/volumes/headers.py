@@ -30,12 +30,12 @@ _HEADERS: dict[bytes, type[nib.Nifti1Header]] = {
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the voxels of a volume lie."""
+    """The place of a volume's voxels in space."""
 
     shape: tuple[int, int, int]  #: of the array: (slices, first axis, second axis)
     affine: NDArray[np.float64]  #: (4, 4), of the file: voxel index (i, j, k) -> RAS+ millimetres
     spacing: tuple[float, float, float]  #: mm, in the array's axis order
-    orientation: str  #: where the array's axes lead to, such as "SLA": slices upwards, rows to the left
+    orientation: str  #: anatomical directions of the array's axes, such as "SLA": slices go up, rows left
 
     @classmethod
     def of(cls, affine: NDArray[np.float64], shape: tuple[int, int, int]) -> Geometry:

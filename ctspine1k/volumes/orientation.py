@@ -1,9 +1,9 @@
-"""Where the axes of a volume lead to, and volumes turned so that they lead elsewhere.
+"""Anatomical directions of a volume's axes, and volumes reoriented without resampling.
 
-Orientations are written as nibabel does: three letters for the file's first, second and third axis, each the
-side that its index grows towards: R(ight) or L(eft), A(nterior) or P(osterior), S(uperior) or I(nferior).
-Turning reorders voxels and resamples nothing. An axis at exactly 45 degrees leads to two sides
-alike: which of them nibabel takes may then differ before and after.
+An orientation is written as nibabel does: three letters for the file's first, second and third axis, each the
+side towards which its index grows: R(ight) or L(eft), A(nterior) or P(osterior), S(uperior) or I(nferior).
+An axis at exactly 45 degrees points to two sides equally: nibabel may then choose another one of them before
+and after.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ ORIENTATIONS = tuple(
 )
 
 
-#: For each side the one across.
+#: For each side the opposite one.
 OPPOSITE = dict(zip("RLAPSI", "LRPAIS", strict=True))
 
 
 def axis_along(orientation: str, side: str) -> tuple[int, bool] | None:
-    """Tell which axis leads to a side, and whether it does so backwards; None if none of them does."""
+    """Return which axis runs along a side's direction, and whether backwards; None if none does."""
     for axis, code in enumerate(orientation):
         if code in (side, OPPOSITE[side]):
             return axis, code != side
@@ -39,10 +39,10 @@ def axis_along(orientation: str, side: str) -> tuple[int, bool] | None:
 
 
 def check_orientation(orientation: str | None) -> str | None:
-    """Return an orientation if it is one, or None.
+    """Return the argument if it is one of `ORIENTATIONS`, or None.
 
     Raises:
-        ValueError: it is none of the 48.
+        ValueError: it is neither.
     """
     if orientation is not None and orientation not in ORIENTATIONS:
         raise ValueError(
@@ -54,9 +54,9 @@ def check_orientation(orientation: str | None) -> str | None:
 
 @dataclass(frozen=True)
 class Turn:
-    """How a volume is turned: its axes in another order, some of them the other way round."""
+    """How a volume is reoriented: its axes in another order, some of them reversed."""
 
-    steps: NDArray[np.float64]  #: (3, 2), for each axis of the file where it goes, and 1 or -1 (flipped)
+    steps: NDArray[np.float64]  #: (3, 2), for each axis of the file its new position, and 1 or -1 (reversed)
     affine: NDArray[np.float64]  #: (4, 4), of the turned volume: voxel index (i, j, k) -> RAS+ millimetres
 
     @property
@@ -65,21 +65,21 @@ class Turn:
         return bool((self.steps[2] == (2, 1)).all())
 
     def shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Turn the shape of a file, (i, j, k)."""
+        """Return the shape of a file, (i, j, k), after the turn."""
         turned = [0, 0, 0]
         for size, (axis, _) in zip(shape, self.steps, strict=True):
             turned[int(axis)] = size
         return turned[0], turned[1], turned[2]
 
     def view(self, volume: NDArray[Any]) -> NDArray[Any]:
-        """Give a turned view of a volume, or of some of its slices; both are slice first, (k, i, j)."""
+        """Return a view of a volume, or of some of its slices, after the turn; both are (k, i, j)."""
         turned = nib.orientations.apply_orientation(volume.transpose(1, 2, 0), self.steps)
         view: NDArray[Any] = np.asarray(turned).transpose(2, 0, 1)
         return view
 
 
 def turn_to(orientation: str, affine: NDArray[np.float64], shape: tuple[int, int, int]) -> Turn:
-    """Find the turn that leads to an orientation.
+    """Return the turn from a file's own orientation to another.
 
     Args:
         orientation: one of `ORIENTATIONS`.
@@ -87,7 +87,7 @@ def turn_to(orientation: str, affine: NDArray[np.float64], shape: tuple[int, int
         shape: of the file, (i, j, k).
 
     Raises:
-        ValueError: an axis of the file leads nowhere, so that there is none.
+        ValueError: an axis of the file has no direction.
     """
     stored = nib.orientations.io_orientation(affine)
     if np.isnan(stored).any():

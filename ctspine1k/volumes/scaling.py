@@ -1,4 +1,4 @@
-"""From stored numbers to the values they stand for: slope and intercept, as nibabel applies them."""
+"""From stored numbers to values: slope and intercept, as nibabel applies them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Scaling"]
 
 @dataclass(frozen=True)
 class Scaling:
-    """value = slope x stored + intercept, bit for bit as ``get_fdata()`` gives it, cast."""
+    """Value = slope x stored + intercept, bit for bit what ``get_fdata()`` returns, cast."""
 
     slope: float = 1.0
     intercept: float = 0.0
@@ -24,9 +24,9 @@ class Scaling:
         return self.slope == 1.0 and self.intercept == 0.0
 
     def values(self, stored: NDArray[Any]) -> NDArray[Any]:
-        """Give the values, exact: in float64 if they are scaled, else in a type that they fit."""
+        """Return the values exactly: as float64 if they are scaled, else in a type that holds them."""
         if self.is_identity:
-            # 64-bit integers round twice on nibabel's way to float32, over float64; all else is exact.
+            # nibabel converts to float64 first: 64-bit integers are then rounded twice, others not at all.
             is_wide = stored.dtype.kind in "iu" and stored.dtype.itemsize == 8
             return stored.astype(np.float64) if is_wide else stored
         scaled = stored.astype(np.float64)
@@ -39,12 +39,12 @@ class Scaling:
     def write(self, stored: NDArray[Any], out: NDArray[Any]) -> None:
         """Write the values into ``out``, of the same shape, cast to its type."""
         if stored.ndim > 2 and not self.is_identity:
-            for one, target in zip(stored, out, strict=True):  # float64 of a slice, not of all
+            for one, target in zip(stored, out, strict=True):  # one slice in float64 at a time
                 self.write(one, target)
             return
         if self.is_identity and out.dtype.kind != "f":
             np.copyto(out, stored, casting="unsafe")
             return
-        # An infinite result is the caller's to report, by file and value, not NumPy's.
+        # No warning by NumPy: the caller reports infinite results, by file and value.
         with np.errstate(over="ignore", invalid="ignore"):
             np.copyto(out, self.values(stored), casting="unsafe")

@@ -81,3 +81,15 @@ def test_a_value_that_is_no_label_raises(value):
 def test_floats_are_no_labels():
     with pytest.raises(ValueError, match="found float64"):
         vertebrae.to_verse([1.0])
+
+
+@pytest.mark.processes
+def test_names_need_no_numpy(python):
+    code = """
+import sys
+from ctspine1k import vertebrae
+print(vertebrae.name(25), vertebrae.label("T12"), vertebrae.region("C7"), len(vertebrae.all_vertebrae()))
+print("numpy" in sys.modules)
+print(vertebrae.to_verse([19]).tolist())
+"""
+    assert python(code).stdout.splitlines() == ["L6 19 cervical 25", "False", "[19]"]
