@@ -6,7 +6,7 @@ import pytest
 from ctspine1k import errors
 
 EXAMPLES = [
-    errors.SplitFileError("split.txt", 3, "a b", "two names on one line"),
+    errors.SplitFileError("split.txt", 3, "a b", "two names on one line", ("trainset", "test_public")),
     errors.UnknownCaseError("liver_1066", ["liver_106"]),
     errors.MissingFilesError({"liver_106": "mask"}, 3, "/data", "Get it."),
     errors.AmbiguousFilesError("liver_106", "image", ["/a", "/b"]),
@@ -25,6 +25,7 @@ EXAMPLES = [
         for kind in (
             errors.CaseError,
             errors.FileFormatError,
+            errors.UnreadableFileError,
             errors.TruncatedFileError,
             errors.CorruptFileError,
             errors.VoxelValueError,

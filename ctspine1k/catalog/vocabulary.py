@@ -57,6 +57,13 @@ class Vocabulary:
         """Numbers from 1 to `max_label` that are not a label."""
         return tuple(number for number in range(1, self.max_label) if number not in self._by_label)
 
+    @property
+    def numbers(self) -> str:
+        """Which numbers are labels or background, in words."""
+        if not self.gaps:
+            return f"whole numbers from 0 to {self.max_label}"
+        return f"the numbers {', '.join(map(str, (BACKGROUND, *sorted(self._by_label))))}"
+
     def name(self, label: int) -> str:
         """Return the name of a label's vertebra, such as "L6" for 25.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol, TypeAlias
 
@@ -69,23 +70,42 @@ class Place(Protocol):
         """Return what to do about files that are not there."""
 
 
+@dataclass(frozen=True)
+class UnknownPlace(FolderPlace):
+    """No place: of a data set that is in no Hub repo, cases can be listed, and no files."""
+
+    folder: Path = Path()
+
+    def describe(self) -> str:
+        """Return that nothing is known."""
+        return "no place"
+
+    def at_commit(self) -> FolderPlace:
+        """Say where the files would have to be.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("expected data_dir, a folder: the files of this data set are in no Hub repo")
+
+
 def find_place(
     data_dir: str | os.PathLike[str] | None = None,
     repo_id: str | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
 ) -> Place:
-    """Return the folder if one is given, else the Hub repo.
+    """Return the folder if one is given, else the Hub repo, if there is one.
 
     Raises:
         FileNotFoundError: there is no folder at ``data_dir``.
-        ValueError: a revision of a folder, neither folder nor repo, or a token that cannot be sent.
+        ValueError: a revision of a folder, or a token that cannot be sent.
     """
     if data_dir is None:
+        if repo_id is None:
+            return UnknownPlace()
         from ctspine1k.files.hub import HubPlace  # imports the Hub's client
 
-        if repo_id is None:
-            raise ValueError("expected data_dir: the files of this data set are in no Hub repo")
         return HubPlace.of(repo_id, revision or "main", token)
     if not os.fspath(data_dir):
         raise ValueError("data_dir is empty: expected a folder")

@@ -278,7 +278,7 @@ class CaseReader:
         """Yield slabs as they are stored, the labels in their scheme."""
         volumes = [self._image.images(depth)]
         if self._mask is not None and has_labels:
-            volumes.append(self._mask.labels(depth, self.vocabulary.max_label))
+            volumes.append(self._mask.labels(depth, self.vocabulary))
         slabs = zip(*volumes, strict=True)
         for slab in prefetch(slabs) if self._threads > 1 else slabs:
             yield slab if self._table is None else (slab[0], *(self._table[labels] for labels in slab[1:]))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.errors import TruncatedFileError, VoxelValueError
 from ctspine1k.volumes.headers import GET_AGAIN
 from ctspine1k.volumes.nifti import NiftiFile
@@ -55,20 +56,25 @@ class VolumeReader:
                     self._check_finite(one)
             yield stored
 
-    def labels(self, depth: int, max_label: int) -> Iterator[NDArray[Any]]:
+    def labels(self, depth: int, vocabulary: Vocabulary) -> Iterator[NDArray[Any]]:
         """Yield labels of `label_type`, ``depth`` slices at a time, (slices, i, j).
 
         Raises:
-            VoxelValueError: a value is not a whole number from 0 to ``max_label``; none is cast to one.
+            VoxelValueError: a value is not 0 or a label of the vocabulary; none is cast to one.
             CaseError: the file is damaged.
         """
         for stored in self.stored(depth):
             if self._stores_labels:
-                if stored.min() < 0 or stored.max() > max_label:
-                    raise self._not_a_label(stored[(stored < 0) | (stored > max_label)][0], max_label)
-                yield stored
+                labels = stored
+                if stored.min() < 0 or stored.max() > vocabulary.max_label:
+                    is_beyond = (stored < 0) | (stored > vocabulary.max_label)
+                    raise self._not_a_label(stored[is_beyond][0], vocabulary)
             else:
-                yield np.stack([self._to_label_type(one, max_label) for one in stored])
+                labels = np.stack([self._to_label_type(one, vocabulary) for one in stored])
+            # The labels of most data sets follow one another: then the range says it all.
+            if vocabulary.gaps and (is_gap := np.isin(labels, vocabulary.gaps)).any():
+                raise self._not_a_label(labels[is_gap][0], vocabulary)
+            yield labels
 
     def stored(self, depth: int) -> Iterator[NDArray[Any]]:
         """Yield what the file stores, ``depth`` slices at a time, (slices, i, j), in its byte order.
@@ -118,18 +124,18 @@ class VolumeReader:
             hint = "The scan cannot be used as it is."
             raise VoxelValueError(self.header.name, "finite intensities", found, hint)
 
-    def _to_label_type(self, stored: NDArray[Any], max_label: int) -> NDArray[Any]:
+    def _to_label_type(self, stored: NDArray[Any], vocabulary: Vocabulary) -> NDArray[Any]:
         values = self.header.scaling.values(stored)
         with np.errstate(invalid="ignore"):
-            is_label = (np.trunc(values) == values) & (values >= 0) & (values <= max_label)
+            is_label = (np.trunc(values) == values) & (values >= 0) & (values <= vocabulary.max_label)
         if not is_label.all():
-            raise self._not_a_label(values[~is_label][0], max_label)
+            raise self._not_a_label(values[~is_label][0], vocabulary)
         return values.astype(self.label_type)
 
-    def _not_a_label(self, found: object, max_label: int) -> VoxelValueError:
+    def _not_a_label(self, found: object, vocabulary: Vocabulary) -> VoxelValueError:
         return VoxelValueError(
             self.header.name,
-            f"labels, whole numbers from 0 to {max_label}",
+            f"labels, {vocabulary.numbers}",
             f"{found} among the voxels",
             "Is this the mask, and of this data set?",
         )

@@ -1,0 +1,181 @@
+"""A data set unlike CTSpine1K (`support.tiny`) goes through every verb, from Python and from a shell."""
+
+import json
+
+import datasets
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from support.compare import identical, rows
+from support.tiny import IDS, LABELS, SHAPE, TINY, save_tiny
+
+import ctspine1k
+from ctspine1k.catalog import registry
+from ctspine1k.cli.main import main
+from ctspine1k.errors import VoxelValueError
+
+ALL_IDS = [case_id for ids in IDS.values() for case_id in ids]
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch, tmp_path):
+    monkeypatch.setattr(registry, "_registered", {})
+    registry.register(TINY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.fixture
+def root(tmp_path):
+    return save_tiny(tmp_path / "tree")
+
+
+@pytest.fixture
+def tiny(root):
+    return ctspine1k.open_collection("tiny", data_dir=root)
+
+
+def wanted(root, split):
+    """The rows of a split by another path: plain nibabel."""
+    found = []
+    for index, case_id in enumerate(IDS[split]):
+        image, mask = (
+            np.transpose(nib.load(next(root.rglob(f"{case_id}-{what}.nii.gz"))).get_fdata(), (2, 0, 1))
+            for what in ("ct", "labels")
+        )
+        case = {"patient_id": case_id, "index": index}
+        found.append({"image": image.astype("f4"), "segmentation": mask.astype("i4"), **case})
+    return found
+
+
+def test_cases_and_files(tiny, root):
+    assert [case.case_id for case in tiny] == ALL_IDS
+    assert [case.case_id for case in tiny.where(scanner="new", exclude_issues="reported")] == ["c-3"]
+    assert [(file.case.case_id, file.kind) for file in tiny.select("a.1").files()] == [
+        ("a.1", "image"),
+        ("a.1", "mask"),
+    ]
+    assert [file.local for file in tiny.files("mask")] == [str(path) for path in tiny.download("mask")]
+    assert ctspine1k.list_files(collection="tiny", data_dir=root, scanner="old") == tiny.select("a.1").files()
+    assert [file.path for file in tiny.selection().files() if file.kind == "points"] == [
+        "old/a.1-points.json",
+        "new/b_2-points.json",
+        "new/c-3-points.json",
+    ]
+
+
+def test_it_is_in_no_hub_repo():
+    tiny = ctspine1k.open_collection("tiny")
+    assert len(tiny) == 3
+    for verb in (tiny.files, tiny.load, tiny.scan, tiny.verify, tiny.preview):
+        with pytest.raises(
+            ValueError, match="expected data_dir, a folder: the files of this data set are in no"
+        ):
+            verb()
+
+
+@pytest.mark.parametrize("storage", ["dense", "compact"])
+def test_rows(tiny, root, storage):
+    for split in IDS:
+        assert identical(rows(tiny.load("3d", split=split, storage=storage)), wanted(root, split))
+        assert identical(rows(tiny.load("3d", split=split, streaming=True)), wanted(root, split))
+    slices = tiny.load("2d", storage=storage)
+    assert {split: len(part) for split, part in slices.items()} == {"learn": 22, "judge": 11}
+    same = ctspine1k.load_dataset("3d", collection="tiny", data_dir=root, split="learn+judge")
+    assert same.info.description == TINY.description
+    assert identical(rows(same), [*wanted(root, "learn"), *wanted(root, "judge")])
+    regions = rows(tiny.load("3d", split="judge", label_scheme="region", geometry=True))[0]
+    assert set(np.unique(regions["segmentation"])) == {0, 2}
+    assert regions["source"] is None
+    with pytest.raises(ValueError, match="label_scheme='ctspine1k': expected one of 'tiny', 'region'"):
+        tiny.load("3d", label_scheme="ctspine1k")
+    with pytest.raises(ValueError, match="split='train': expected 'learn', 'judge' or slices of these"):
+        tiny.load("3d", split="train")
+
+
+def test_a_label_that_it_does_not_have_is_refused(tiny, root):
+    path = root / "new/c-3-labels.nii.gz"
+    mask = nib.load(path)
+    voxels = np.asarray(mask.dataobj).copy()
+    voxels[1, 2, 3] = 20  # CTSpine1K's L1, and below this data set's greatest label
+    nib.save(nib.Nifti1Image(voxels, mask.affine, mask.header), path)
+    with pytest.raises(VoxelValueError, match=r"c-3-labels\.nii\.gz: expected labels, .* found 20 among"):
+        tiny.load("3d", split="judge")
+
+
+def test_scan_verify_and_what_they_find(tiny, root):
+    report = tiny.scan()
+    cases = pd.read_parquet(report.cases).set_index("case_id")
+    assert list(cases.index) == ALL_IDS
+    assert set(cases.split) == set(IDS)
+    assert cases.source.isna().all()
+    assert all(list(labels) == list(LABELS[1:]) for labels in cases.labels)
+    assert all(list(names) == ["T11", "T12", "T13"] for names in cases.vertebrae)
+    found = tiny.verify()
+    assert (found.measured, found.kept) == (3, 3)
+    assert not {"gap", "unlisted_l6", "unexpected", "wrong_place"} & {
+        finding.check for finding in found.findings
+    }
+    (root / "old/c-3-ct.nii.gz").write_bytes((root / "new/c-3-ct.nii.gz").read_bytes())
+    (root / "new/c-3-ct.nii.gz").unlink()
+    found = tiny.verify()
+    assert [(f.case_id, f.expected) for f in found.findings if f.check == "wrong_place"] == [
+        ("c-3", "folder new")
+    ]
+    assert len(tiny.where(has_vertebrae="T13")) == 3
+    with pytest.raises(ValueError, match="no vertebra 'L1': expected T11 to T13"):
+        tiny.where(has_vertebrae="L1")
+
+
+def test_pictures(tiny):
+    paths = tiny.preview()
+    assert [path.as_posix() for path in paths] == [f"previews/{case_id}.png" for case_id in ALL_IDS]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+    assert [path.as_posix() for path in tiny.preview("all.png", sheet=True)] == ["all.png"]
+
+
+def test_export(tiny, root, tmp_path):
+    report = tiny.export_parquet(tmp_path / "out", geometry=True)
+    assert (report.ok, report.made) == (True, 4)
+    for split in IDS:
+        loaded = datasets.load_dataset(str(tmp_path / "out"), name="3d", split=split)
+        kept = [
+            {name: row[name] for name in ("image", "segmentation", "patient_id", "index")}
+            for row in rows(loaded)
+        ]
+        assert identical(kept, wanted(root, split))
+    table = pd.read_parquet(tmp_path / "out/cases.parquet")
+    assert table.scanner.tolist() == ["old", "new", "new"]
+    card = (tmp_path / "out/README.md").read_text()
+    assert "# Tiny Spines" in card
+    assert "CTSpine1K" not in card
+    assert "0 background, 18-28 T11-T13" in card
+    assert f"(slices, {SHAPE[0]}, {SHAPE[1]})" in card
+    assert "CC0: nothing" in card
+    assert "license_name: cc0-1.0" in card
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["list", "--scanner", "new"], "b_2\tlearn\t1\tnew\tlabel_missing"),
+        (["list", "--files", "--data-dir", "tree"], "c-3\tmask\t"),
+        (["info", "b_2"], "scanner        new"),
+        (["download", "--data-dir", "tree", "--split", "judge"], "new/c-3-ct.nii.gz"),
+        (["scan", "tree", "--num-proc", "1"], "cases.vertebrae.parquet"),
+        (["preview", "c-3", "--data-dir", "tree"], "c-3.png"),
+        (["export", "parquet", "out", "--data-dir", "tree", "--config", "2d"], "2d learn: rows 22, shards 1"),
+        (["vertebrae", "T13"], "28\tT13\tthoracic"),
+        (["cite"], "% The data are under CC0: nothing."),
+    ],
+)
+def test_from_a_shell(root, capsys, words, told):
+    assert main([*words, "--collection", "tiny"]) == 0, capsys.readouterr().err
+    assert told in capsys.readouterr().out
+
+
+def test_verify_from_a_shell(root, capsys):
+    assert main(["verify", "tree", "--collection", "tiny", "--json"]) == 1  # made-up voxels are no bone
+    report = json.loads(capsys.readouterr().out)
+    assert (report["cases"], report["measured"]) == (3, 3)
