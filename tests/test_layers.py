@@ -100,3 +100,29 @@ def test_a_module_is_one_topic(path):
             ]
             lines = own[-1].end_lineno - own[0].lineno + 1 if own else 0
             assert lines <= 60, f"{node.name}: {lines} lines of code"
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_a_call_can_be_read(path):
+    """A public function has at most ten parameters; `load_dataset` is the drop-in of `datasets`' own."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if (
+            isinstance(node, ast.FunctionDef)
+            and not node.name.startswith("_")
+            and node.name != "load_dataset"
+        ):
+            names = [one.arg for one in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            assert len([name for name in names if name not in ("self", "cls")]) <= 10, node.name
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_what_is_particular_to_one_data_set_stands_in_its_module(path):
+    """No other module asks which data set it is, or knows its labels, folders or splits."""
+    own = {"catalog/ctspine1k.py", "catalog/registry.py", "volumes/vertebrae.py", "demo/phantom.py"}
+    name = path.relative_to(PACKAGE).as_posix()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Name):
+            assert node.id not in ("MAX_LABEL", "SOURCES", "SPLITS", "SPECIAL_CASES") or name in own, node.id
+        if isinstance(node, ast.Constant) and isinstance(node.value, (int, str)):
+            assert node.value not in ("COLONOG", "MSD-T10", "trainset", "raw_data") or name in own, node.value
+            assert node.value != 25 or name in own, f"{name}: {node.lineno}"

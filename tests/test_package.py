@@ -18,21 +18,21 @@ def test_public_names_are_these():
         "CTSpine1KError",
         "Case",
         "Catalog",
+        "Collection",
         "Issue",
         "LazyDataset",
         "RawFile",
+        "RowOptions",
         "VolumePair",
         "__version__",
         "download_files",
         "errors",
-        "export_parquet",
         "list_files",
         "load_catalog",
         "load_dataset",
+        "open_collection",
         "preview",
         "read_pair",
-        "scan_files",
-        "verify_files",
         "vertebrae",
     ]
     assert dir(ctspine1k) == sorted(ctspine1k.__all__)
@@ -48,21 +48,24 @@ def test_public_names_are_these():
         "load_dataset",
         "list_files",
         "download_files",
-        "export_parquet",
         "load_catalog",
+        "open_collection",
         "read_pair",
         "preview",
-        "scan_files",
-        "verify_files",
         "LazyDataset",
+        *(
+            f"Collection.{verb}"
+            for verb in ("where", "files", "download", "scan", "verify", "preview", "export_parquet")
+        ),
     ],
 )
 def test_every_argument_is_documented(name):
-    function = getattr(ctspine1k, name)
+    function = ctspine1k
+    for part in name.split("."):
+        function = getattr(function, part)
     documentation = inspect.getdoc(function)
-    if name == "download_files":
-        documentation += inspect.getdoc(ctspine1k.list_files)
-    assert [p for p in inspect.signature(function).parameters if f"\n    {p}: " not in documentation] == []
+    arguments = [name for name in inspect.signature(function).parameters if name != "self"]
+    assert [name for name in arguments if f"\n    {name}: " not in documentation] == []
 
 
 def test_options_are_the_configs_with_the_same_defaults():
@@ -74,6 +77,9 @@ def test_options_are_the_configs_with_the_same_defaults():
         "split_file",
         "cases",
         "splits",
+        "collection",
+        "source",
+        "special_case",
         "exclude_issues",
         "has_vertebrae",
         "scan",

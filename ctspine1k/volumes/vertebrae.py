@@ -168,15 +168,3 @@ def _mapped(labels: ArrayLike, mapping: dict[int, int], target: str, others: Oth
     from ctspine1k.volumes.relabel import map_labels  # NumPy, which names do without
 
     return map_labels(labels, mapping, target, others)
-
-
-# Until readers, measures and pictures take a vocabulary.
-BACKGROUND = 0
-MAX_LABEL = _VOCABULARY.max_label
-
-
-def label_table(scheme: str) -> Any:
-    """Return what each label becomes in a scheme."""
-    from ctspine1k.volumes.relabel import label_table as table_of
-
-    return table_of(_VOCABULARY, scheme)
