@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 from cases import CASES, make_cases
 
 import ctspine1k
-from ctspine1k.exports.shards import _plain, _schema, _settings
+from ctspine1k.exports.encoding import parquet_schema, plain_columns, writer_settings
 from ctspine1k.rows.batches import RowOptions, case_batches
 
 
 def variants(schema: pa.Schema) -> dict[str, dict[str, Any]]:
     """Settings of the writer: ours, and what each change of them would give."""
-    ours = _settings(schema)
+    ours = writer_settings(schema)
     mask = ours["use_byte_stream_split"][0].replace("image", "segmentation")
     small, leaves = ours["use_dictionary"], [*ours["use_byte_stream_split"], mask]
     others: dict[str, dict[str, Any]] = {
@@ -56,10 +56,10 @@ def main() -> None:
         print("| config | written with | bytes against raw | s |\n|---|---|---|---|")
         for config in ("3d", "2d"):
             options = RowOptions(config)
-            schema = _schema(options.features())
+            schema = parquet_schema(options.features())
             case = ctspine1k.load_catalog()[CASES[0]]
             tables = [
-                pa.Table.from_arrays(_plain(batch.table(options.features())), schema=schema)
+                pa.Table.from_arrays(plain_columns(batch.table(options.features())), schema=schema)
                 for batch in case_batches(options, case, *files, depth=16)
             ]
             ways = variants(schema)

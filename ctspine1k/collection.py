@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
     from ctspine1k.checks.scan import ScanReport
     from ctspine1k.checks.verify import Report
-    from ctspine1k.exports.parquet import ExportKeywords, ExportReport
+    from ctspine1k.exports.options import ExportKeywords
+    from ctspine1k.exports.run import ExportReport
     from ctspine1k.files.transfer import DownloadPlan
     from ctspine1k.rows.load import LoadOptions, Split
 
@@ -349,7 +350,8 @@ class Collection:
             MissingPackageError: a scheduler needs ``ctspine1k[cluster]``.
             KeyboardInterrupt: says how much is done, which is kept.
         """
-        from ctspine1k.exports.parquet import ExportOptions, export_parquet
+        from ctspine1k.exports.options import ExportOptions
+        from ctspine1k.exports.parquet import export_parquet
 
         export_options = ExportOptions(
             config=config, num_proc=num_proc, scheduler=scheduler, verify=verify, **options

@@ -1,4 +1,4 @@
-"""The card of an export, ``README.md``: what the Hub and `datasets` read at its head, for people below."""
+"""The card of an export, ``README.md``: a head that the Hub and `datasets` read, and a text for people."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from datasets.splits import SplitDict, SplitInfo
 from huggingface_hub import DatasetCardData
 
 from ctspine1k import __version__
-from ctspine1k.catalog.cases import SPLITS
-from ctspine1k.catalog.citations import LICENCE, TERMS, bibtex
+from ctspine1k.catalog.dataset import DataSet
 from ctspine1k.exports.ledger import CASES_TABLE, MANIFEST, ShardRecord
-from ctspine1k.rows.batches import RowOptions
+from ctspine1k.rows.features import features_of
+from ctspine1k.rows.options import RowOptions
 
 __all__ = ["SplitSize", "make_card", "split_sizes"]
 
@@ -24,27 +24,20 @@ _SIZES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<
 
 _SHAPES = {"3d": "(slices, {0}, {1})", "2d": "({0}, {1})"}
 
-_LABELS = {
-    "ctspine1k": "0 background, 1-7 C1-C7, 8-19 T1-T12, 20-25 L1-L6",
-    "verse": "0 background, 1-7 C1-C7, 8-19 T1-T12, 20-25 L1-L6, as VerSe counts",
-    "region": "0 background, 1 cervical, 2 thoracic, 3 lumbar",
-    "binary": "0 background, 1 vertebra",
-}
-
 _COLUMNS = {
     "image": "float32, {shape}: Hounsfield units",
     "segmentation": "int32, {shape}: {labels}",
     "patient_id": "the case's id, as in `" + CASES_TABLE + "`",
     "index": "position of the case in its split",
     "slice_index": "position of the slice in its volume",
-    "source": "which of the four sources the scan is from",
-    "spacing": "mm, in the order slice, first, second axis",
+    "source": "which source the scan is from",
+    "spacing": "mm between voxels along the slice, first and second axis",
     "affine": "4 x 4, of the raw file: voxel index (i, j, k) to RAS+ mm",
-    "orientation": "where slice, first and second axis lead to",
+    "orientation": "anatomical direction of the slice, first and second axis, such as SLA",
 }
 
 _TEXT = """\
-# CTSpine1K
+# {title}
 
 Spine CT with voxel labels for each vertebra, as Parquet: {rows}.
 It loads without any code of its own:
@@ -60,15 +53,15 @@ its cache, which takes {arrow} for all that is here.
 
 {sizes}
 
-`{cases}` has a row for each case: split, source, special case, known issues{scan}.
-pandas, Polars, DuckDB and all that reads Parquet read it, and the shards.
+`{cases}` has one row per case: {facts}{scan}.
+pandas, Polars, DuckDB and other tools for Parquet read it, and the shards.
 
 ## Columns
 
 {columns}
 
 The first axis counts the slices, the other two are the first and second of the raw file, {orientation}.
-Some labels are known to be wrong, and none is corrected: `{cases}` names the issues of each case.
+Some labels are known to be wrong, and none is corrected: `{cases}` lists the issues of each case.
 
 ## Left out
 
@@ -76,13 +69,13 @@ Some labels are known to be wrong, and none is corrected: `{cases}` names the is
 
 ## Terms
 
-{licence}: {terms}. That goes for what you make of it, too. Name the data set and its four sources:
+{licence}: {terms}. This applies to what you make of it, too. Name {credit}:
 
 ```bibtex
 {bibtex}
 ```
 
-Made by ctspine1k {version} from {origin}; `{manifest}` tells of each file.
+Made by ctspine1k {version} from {origin}; `{manifest}` describes each file.
 """
 
 
@@ -98,8 +91,8 @@ class SplitSize:
     arrow_bytes: int  #: of the rows in memory
 
 
-def split_sizes(records: Iterable[ShardRecord]) -> list[SplitSize]:
-    """Add up the shards, in the order of `SPLITS`; a split without rows is left out."""
+def split_sizes(records: Iterable[ShardRecord], splits: Sequence[str]) -> list[SplitSize]:
+    """Add up the shards of each split, in the order of ``splits``; a split without rows is left out."""
     of_split: dict[tuple[str, str], list[ShardRecord]] = {}
     for record in records:
         config, split, _ = record.path.split("/")
@@ -115,19 +108,32 @@ def split_sizes(records: Iterable[ShardRecord]) -> list[SplitSize]:
         )
         for (config, split), shards in of_split.items()
     ]
-    return sorted((size for size in sizes if size.rows), key=lambda size: SPLITS.index(size.split))
+    return sorted((size for size in sizes if size.rows), key=lambda size: splits.index(size.split))
 
 
 def make_card(
+    data_set: DataSet,
     options: Sequence[RowOptions],
     sizes: Sequence[SplitSize],
     skipped: Mapping[str, str],
     origin: Mapping[str, str],
     *,
+    facts: Sequence[str],
     is_scanned: bool,
 ) -> str:
-    """Write the card."""
+    """Return the text of the card.
+
+    Args:
+        data_set: whose title, labels, licence and citations it names.
+        options: of the rows of each config.
+        sizes: of each split of each config.
+        skipped: why a case was left out, by case id.
+        origin: where the raw files are from, as of `Place.origin`.
+        facts: names of what is known of each case.
+        is_scanned: whether the table of cases has columns of a scan.
+    """
     text = _TEXT.format(
+        title=data_set.title,
         rows=" and ".join(_counted(one.config, sizes) for one in options),
         config=options[0].config,
         split=sizes[0].split,
@@ -137,24 +143,26 @@ def make_card(
             [[s.config, s.split, f"{s.rows:,}", f"{s.shards:,}", f"{s.bytes:,}"] for s in _by_config(sizes)],
         ),
         cases=CASES_TABLE,
+        facts=", ".join(f"`{name}`" for name in facts),
         scan=", and what a scan has measured: shape, spacing, vertebrae and more" if is_scanned else "",
-        columns="\n\n".join(_columns(one) for one in options),
+        columns="\n\n".join(_columns(data_set, one) for one in options),
         orientation="as stored" if (axes := options[0].orientation) is None else f"turned to {axes}",
         left_out=_table(["case", "why"], [[f"`{case}`", why] for case, why in skipped.items()])
         if skipped
         else "Nothing.",
-        licence=LICENCE,
-        terms=TERMS,
-        bibtex="\n\n".join(bibtex()),
+        licence=data_set.licence.name,
+        terms=data_set.licence.terms,
+        credit=data_set.credit,
+        bibtex="\n\n".join(data_set.citations()),
         version=__version__,
         origin=", ".join(f"{name} `{value}`" for name, value in origin.items()),
         manifest=MANIFEST,
     )
-    return f"---\n{_head(options, sizes)}\n---\n\n{text}"
+    return f"---\n{_head(data_set, options, sizes)}\n---\n\n{text}"
 
 
-def _head(options: Sequence[RowOptions], sizes: Sequence[SplitSize]) -> str:
-    """Write what machines read: configs with their files, features and sizes, and what the Hub shows."""
+def _head(data_set: DataSet, options: Sequence[RowOptions], sizes: Sequence[SplitSize]) -> str:
+    """Return the YAML that machines read: configs with their files, features and sizes, and Hub metadata."""
     infos = DatasetInfosDict()
     configs: list[dict[str, Any]] = []
     for one in options:
@@ -163,7 +171,7 @@ def _head(options: Sequence[RowOptions], sizes: Sequence[SplitSize]) -> str:
         for size in own:
             splits.add(SplitInfo(size.split, size.arrow_bytes, size.rows))
         infos[one.config] = datasets.DatasetInfo(
-            features=one.features(),
+            features=features_of(one),
             splits=splits,
             download_size=sum(size.bytes for size in own),
             dataset_size=sum(size.arrow_bytes for size in own),
@@ -173,10 +181,9 @@ def _head(options: Sequence[RowOptions], sizes: Sequence[SplitSize]) -> str:
     configs[0]["default"] = True
     configs.append({"config_name": "cases", "data_files": [{"split": "cases", "path": CASES_TABLE}]})
     data = DatasetCardData(
-        pretty_name="CTSpine1K",
-        # The data set names no version of its licence, so none of the Hub's own words fits.
-        license="other",
-        license_name="cc-by-nc-sa",
+        pretty_name=data_set.title,
+        license="other",  # the Hub's own names of licences include a version, which not every data set states
+        license_name=data_set.licence.hub_name,
         task_categories=["image-segmentation"],
         size_categories=sorted({_size_of(one.config, sizes) for one in options}),
         tags=["medical", "CT", "spine", "vertebra", "3D"],
@@ -190,7 +197,7 @@ def _head(options: Sequence[RowOptions], sizes: Sequence[SplitSize]) -> str:
 
 
 def _oldest_words(feature: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a feature as `datasets` 3 does, and later releases read, too: they say "list" for "sequence"."""
+    """Return a feature in the words of `datasets` 3, which later ones read, too: "sequence" for "list"."""
     return {"sequence" if name == "list" else name: value for name, value in feature.items()}
 
 
@@ -208,9 +215,10 @@ def _by_config(sizes: Sequence[SplitSize]) -> list[SplitSize]:
     return sorted(sizes, key=lambda size: size.config, reverse=True)
 
 
-def _columns(options: RowOptions) -> str:
-    labels, shape = _LABELS[options.label_scheme], _SHAPES[options.config].format(*(options.image_size or ()))
-    rows = [[f"`{name}`", _COLUMNS[name].format(shape=shape, labels=labels)] for name in options.features()]
+def _columns(data_set: DataSet, options: RowOptions) -> str:
+    labels = data_set.vocabulary.describe(options.label_scheme or data_set.vocabulary.schemes[0])
+    shape = _SHAPES[options.config].format(*(options.image_size or ()))
+    rows = [[f"`{name}`", _COLUMNS[name].format(shape=shape, labels=labels)] for name in features_of(options)]
     return _table([f"column of `{options.config}`", "what"], rows)
 
 
@@ -220,5 +228,5 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Keep a text, such as a file's name, from ending a cell, and from being HTML."""
+    """Return a text, such as a file's name, that neither ends a cell nor is HTML."""
     return " ".join(text.split()).replace("|", "/").replace("<", "&lt;")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 
 from ctspine1k._messages import shortened
-from ctspine1k.catalog.cases import Case
 from ctspine1k.errors import CTSpine1KWarning, ScanTableError
 from ctspine1k.files.raw import CaseFiles
-from ctspine1k.files.sources import Source
+from ctspine1k.files.selection import Selection
+from ctspine1k.scans.containing import scan_path
 from ctspine1k.scans.tables import CASES, is_current, read_tables
 
 __all__ = ["MISPLACED", "case_table"]
@@ -22,48 +21,46 @@ __all__ = ["MISPLACED", "case_table"]
 #: Whether the headers of image and mask place the same voxel differently; there only if a scan is.
 MISPLACED = "mask_misplaced"
 
-#: Columns of a scan that say where files lie, or hold text that does: that is not for others.
-_PRIVATE = ("image_file", "mask_file", "problem", "geometry_problem")
+#: What a scan has measured: its columns behind the facts, but for those that say where files lie, or hold
+#: text that does.
+_MEASURED = [
+    field
+    for field in list(CASES)[CASES.get_field_index("shape") :]
+    if field.name not in ("image_file", "mask_file", "problem", "geometry_problem")
+]
 
 
-def case_table(
-    cases: Sequence[Case],
-    pairs: Sequence[CaseFiles],
-    place: Source,
-    scan: str | os.PathLike[str] | None,
-) -> pa.Table:
-    """Give a row a case: the fields of `Case`, and, where there is a scan, its columns.
+def case_table(selection: Selection, files: Sequence[CaseFiles], scan: Path | None) -> pa.Table:
+    """Return one row per case: what is known of it, and, where there is a scan, what that has measured.
 
     Args:
-        cases: which, and in which order.
-        pairs: the files of those that have them.
-        place: where these are.
-        scan: the scan's table of cases; None for where a scan of ``place`` puts it, if it is there.
+        selection: the cases, and where their files are.
+        files: of the cases that have them.
+        scan: the scan's table of cases; None for where a scan keeps it, if it is there.
 
     Raises:
-        ScanTableError: the table that was named is none.
+        ScanTableError: the table that was named is not one of a scan.
     """
-    rows: list[dict[str, Any]] = [dict(case.row()) for case in cases]
+    rows = [case.row() for case in selection.cases]
     fields = [pa.field(name, pa.int32() if name == "index" else pa.string()) for name in rows[0]]
-    scanned = _scanned(pairs, place, scan)
+    scanned = _scanned(selection, files, scan)
     if scanned:
-        measured = [field for field in CASES if field.name not in (*rows[0], *_PRIVATE)]
         for row in rows:
             found = scanned.get(row["case_id"])
-            row |= {field.name: found and found[field.name] for field in measured}
+            row |= {field.name: found and found[field.name] for field in _MEASURED}
             row[MISPLACED] = found and found["geometry_problem"] is not None
-        fields += [*measured, pa.field(MISPLACED, pa.bool_())]
-        if unseen := [pair.case.case_id for pair in pairs if pair.case.case_id not in scanned]:
+        fields += [*_MEASURED, pa.field(MISPLACED, pa.bool_())]
+        if unseen := [one.case.case_id for one in files if one.case.case_id not in scanned]:
             text = f"the scan knows nothing of the files, as they are now, of {shortened(unseen)}"
-            warnings.warn(text, CTSpine1KWarning, stacklevel=3)
+            warnings.warn(text, CTSpine1KWarning, stacklevel=4)
     return pa.Table.from_pylist(rows, schema=pa.schema(fields))
 
 
 def _scanned(
-    pairs: Sequence[CaseFiles], place: Source, scan: str | os.PathLike[str] | None
+    selection: Selection, files: Sequence[CaseFiles], scan: Path | None
 ) -> dict[str, Mapping[str, Any]]:
-    """Give the scan's rows of these files as they are now, by case id."""
-    path = place.default_scan() if scan is None else Path(scan).expanduser()
+    """Return the scan's rows of these files as they are now, by case id."""
+    path = scan_path(selection.place, scan)
     if scan is None and not path.exists():
         return {}
     try:
@@ -71,11 +68,10 @@ def _scanned(
     except ScanTableError as error:
         if scan is not None:
             raise
-        warnings.warn(f"{error} The table of cases goes without.", CTSpine1KWarning, stacklevel=4)
+        warnings.warn(f"{error} The table of cases goes without.", CTSpine1KWarning, stacklevel=5)
         return {}
     return {
-        pair.case.case_id: row
-        for pair in pairs
-        if (row := rows.get(pair.case.case_id)) is not None
-        and is_current(row, place.state(pair.image), place.state(pair.mask))
+        one.case.case_id: row
+        for one in files
+        if (row := rows.get(one.case.case_id)) is not None and is_current(row, one.states)
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ctspine1k.catalog.cases import Case
 from ctspine1k.catalog.dataset import Kind
 from ctspine1k.catalog.vocabulary import Vocabulary
-from ctspine1k.errors import ImageSizeError
+from ctspine1k.errors import ImageSizeError, PairMismatchError
 from ctspine1k.rows.options import RowOptions
 from ctspine1k.storage.chunks import ArrayWriter, store
 from ctspine1k.storage.feature import CompactArray, stored_column
@@ -59,6 +59,7 @@ def case_batches(
     depth: int,
     threads: int = 1,
     check_first: bool = False,
+    on_mismatch: Callable[[PairMismatchError], None] | None = None,
 ) -> Iterator[Batch]:
     """Yield the rows of a case: one for "3d"; for "2d" one per slice, ``depth`` at a time.
 
@@ -73,6 +74,8 @@ def case_batches(
         depth: slices in a batch.
         threads: with more than one, a thread reads ahead.
         check_first: read the files to their end before the first row.
+        on_mismatch: called instead of a warning, with ``on_geometry="warn"``, if image and mask lie at
+            different places.
 
     Raises:
         CaseError: the files cannot be used.
@@ -81,23 +84,30 @@ def case_batches(
         with _opened(replace(options, on_geometry=None), vocabulary, files, threads) as pair:
             pair.check()
         _rewind(*files.values())
-    with _opened(options, vocabulary, files, threads) as pair:
+    with _opened(options, vocabulary, files, threads, on_mismatch) as pair:
         yield from _batches(options, case, pair, depth)
 
 
 @contextlib.contextmanager
 def _opened(
-    options: RowOptions, vocabulary: Vocabulary, files: Mapping[Kind, Readable], threads: int
+    options: RowOptions,
+    vocabulary: Vocabulary,
+    files: Mapping[Kind, Readable],
+    threads: int,
+    on_mismatch: Callable[[PairMismatchError], None] | None = None,
 ) -> Iterator[CaseReader]:
+    reports = on_mismatch if options.on_geometry == "warn" else None
     with open_case(
         files["image"],
         files["mask"],
         vocabulary=vocabulary,
-        on_geometry=options.on_geometry,
+        on_geometry=None if reports else options.on_geometry,
         orientation=options.orientation,
         label_scheme=options.label_scheme,
         threads=threads,
     ) as pair:
+        if reports and (mismatch := pair.geometry_mismatch()):
+            reports(mismatch)
         size, expected = pair.geometry.shape[1:], options.image_size
         if expected is not None and size != expected:
             raise ImageSizeError(

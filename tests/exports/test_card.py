@@ -2,10 +2,13 @@ import datasets
 import pytest
 import yaml
 from huggingface_hub import DatasetCard
+from support.tiny import TINY
 
+from ctspine1k.catalog.ctspine1k import CTSPINE1K
 from ctspine1k.exports.card import SplitSize, make_card, split_sizes
 from ctspine1k.exports.ledger import ShardRecord
-from ctspine1k.rows.batches import RowOptions
+from ctspine1k.rows.features import features_of
+from ctspine1k.rows.options import RowOptions
 
 SIZES = [
     SplitSize("3d", "train", 153, 610, 70_000_000_000, 640_000_000_000),
@@ -13,13 +16,14 @@ SIZES = [
     SplitSize("3d", "test", 50, 198, 20_000_000_000, 200_000_000_000),
     SplitSize("2d", "test", 50, 100_000, 21_000_000_000, 200_000_000_000),
 ]
-OPTIONS = [RowOptions(config, geometry=True) for config in ("3d", "2d")]
+OPTIONS = [RowOptions(config, geometry=True).of(CTSPINE1K) for config in ("3d", "2d")]
+FACTS = ("split", "source", "special_case", "issues")
 
 
-def card(options=OPTIONS, sizes=SIZES, skipped=None, origin=None, is_scanned=False):
-    return DatasetCard(
-        make_card(options, sizes, skipped or {}, origin or {"folder": "tree"}, is_scanned=is_scanned)
-    )
+def card(options=OPTIONS, sizes=SIZES, skipped=None, origin=None, is_scanned=False, data_set=CTSPINE1K):
+    origin = origin or {"folder": "tree"}
+    text = make_card(data_set, options, sizes, skipped or {}, origin, facts=FACTS, is_scanned=is_scanned)
+    return DatasetCard(text)
 
 
 def test_the_head_is_what_the_hub_and_datasets_read():
@@ -52,7 +56,7 @@ def test_features_and_sizes_are_those_of_the_rows():
     infos = {info["config_name"]: info for info in card().data.to_dict()["dataset_info"]}
     for options in OPTIONS:
         info = datasets.DatasetInfo._from_yaml_dict(infos[options.config])
-        assert info.features == options.features()
+        assert info.features == features_of(options)
         assert {split.name: split.num_examples for split in info.splits.values()} == {
             size.split: size.rows for size in SIZES if size.config == options.config
         }
@@ -76,8 +80,10 @@ def test_people_are_told_what_is_in_it():
         "0 background, 1-7 C1-C7, 8-19 T1-T12, 20-25 L1-L6",
         "1,680.0 GB",
         "as stored",
-        "what a scan has measured",
+        "# CTSpine1K\n",
+        "one row per case: `split`, `source`, `special_case`, `issues`, and what a scan has measured",
         "CC BY-NC-SA: attribution, no commercial use, share alike",
+        "Name the data set and its four sources",
         "@misc{deng2021ctspine1k",
         "Source MSD-T10 of CTSpine1K",
         "repo_id `a/b`, commit `0123`",
@@ -98,6 +104,22 @@ def test_labels_are_told_as_they_are(scheme, told):
     assert "turned to RAS" in text
 
 
+def test_what_is_particular_to_a_data_set_comes_from_it():
+    options = [RowOptions("3d").of(TINY)]
+    made = card(options, [SplitSize("3d", "learn", 1, 2, 3, 4)], data_set=TINY)
+    head = made.data.to_dict()
+    assert (head["pretty_name"], head["license"], head["license_name"]) == ("Tiny Spines", "other", "cc0-1.0")
+    for told in (
+        "# Tiny Spines\n",
+        "0 background, 18-28 T11-T13",
+        "CC0: nothing.",
+        "Name nobody:",
+        "@misc{tiny,",
+    ):
+        assert told in made.text
+    assert "CTSpine1K" not in made.text.replace("Made by ctspine1k", "")
+
+
 def test_what_is_left_out_is_told_and_cannot_break_the_table():
     text = card(skipped={"liver_106": "a|b\nc <b>"}).text
     assert "| `liver_106` | a/b c &lt;b> |" in text
@@ -115,7 +137,7 @@ def test_sizes_are_added_up_and_a_split_without_rows_is_left_out():
         record("3d/train/00000-of-00001.parquet", 3),
         record("3d/validation/00000-of-00001.parquet", 0),
     ]
-    assert split_sizes(records) == [
+    assert split_sizes(records, CTSPINE1K.splits) == [
         SplitSize("3d", "train", 1, 3, 10, 100),
         SplitSize("3d", "test", 2, 2, 20, 200),
     ]

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,8 +20,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from ctspine1k.errors import BusyError, MissingPackageError, OutputError
 from ctspine1k.exports.ledger import MANIFEST, read_records
-from ctspine1k.exports.targets import WORKING, UrlTarget, open_target
-from ctspine1k.running.retries import retry
+from ctspine1k.exports.targets import WORKING, open_target
+from ctspine1k.exports.url_target import UrlTarget
 
 
 @pytest.fixture(params=["local", "s3", "memory"])
@@ -188,11 +188,10 @@ class Odd(MemoryFileSystem):
 
 @pytest.fixture
 def odd(monkeypatch):
-    monkeypatch.setattr("ctspine1k.exports.targets.retry", partial(retry, pauses=(0.01, 0.01)))
     monkeypatch.setattr(Odd, "faults", [])
     monkeypatch.setattr(Odd, "store", {})
     fsspec.register_implementation("odd", Odd, clobber=True)
-    return open_target("odd://out")
+    return replace(open_target("odd://out"), pauses=(0.01, 0.01))
 
 
 @pytest.mark.parametrize("do", ["write", "list", "read", "digest", "remove"])
@@ -206,7 +205,7 @@ def test_what_fails_is_tried_again_and_told_in_the_end(odd, do):
         "remove": lambda: odd.remove(["a"]),
     }[do]
     Odd.faults[:] = [ConnectionResetError("third"), RuntimeError("second"), OSError("first")]
-    message = r"odd://out: expected a place that can be .*, found ConnectionResetError: third\. See that"
+    message = r"odd://out: expected a place that can be .*, found ConnectionResetError: third\. Check that"
     with pytest.raises(OutputError, match=message) as told:
         what()
     assert str(pickle.loads(pickle.dumps(told.value))) == str(told.value)  # noqa: S301
@@ -223,7 +222,6 @@ def test_what_will_not_pass_is_told_at_once(odd):
 
 
 def test_a_place_that_cannot_be_reached_is_told_at_once(monkeypatch):
-    monkeypatch.setattr("ctspine1k.exports.targets.retry", partial(retry, pauses=(60.0,)))
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         port = nobody.getsockname()[1]
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
@@ -234,7 +232,8 @@ def test_a_place_that_cannot_be_reached_is_told_at_once(monkeypatch):
     message = (
         "s3://bucket/out: expected a place that can be written to and read, found EndpointConnectionError"
     )
-    with pytest.raises(OutputError, match=message), open_target("s3://bucket/out").exclusive_lock():
+    target = replace(open_target("s3://bucket/out"), pauses=(60.0,))
+    with pytest.raises(OutputError, match=message), target.exclusive_lock():
         pass
     fsspec.filesystem("s3").clear_instance_cache()
 
@@ -359,7 +358,7 @@ def test_a_disk_that_has_lost_bytes_is_told_from_one_that_does_not_answer(tmp_pa
     assert folder.sha256_of("lost") is None
     (tmp_path / "folder").mkdir()
     with pytest.raises(
-        OutputError, match=r"folder: expected a file that can be read, found Is a directory\. See"
+        OutputError, match=r"folder: expected a file that can be read, found Is a directory\. Check"
     ):
         folder.sha256_of("folder")
 
@@ -389,7 +388,7 @@ def test_what_is_in_the_way_is_told(tmp_path, there, do):
     path.parent.mkdir(parents=True)
     path.mkdir() if there.endswith("/") else path.write_text("")
     with pytest.raises(
-        OutputError, match=r"/out.*: expected a place to write to, found .*\. See to its rights"
+        OutputError, match=r"/out.*: expected a place to write to, found .*\. Check its permissions"
     ):
         do(open_target(tmp_path / "out"))
 

@@ -7,20 +7,19 @@ import re
 import socket
 import subprocess
 import sys
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
 import huggingface_hub
 import pytest
 from support.compare import identical, rows, wanted
-from support.exports import ROOT
+from support.exports import export_parquet
+from support.paths import ROOT
 from support.volumes import IDS, SIZE, files_of
 
-from ctspine1k import export_parquet
 from ctspine1k.errors import BusyError, OutputError
 from ctspine1k.exports.targets import WORKING, Entry, open_target
-from ctspine1k.running.retries import retry
 
 # What huggingface_hub 2 does where it uploads without Xet, as to our Hub.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -98,9 +97,9 @@ def test_a_file_appears_when_it_is_whole(hub, target, folder, name):
 def test_what_another_process_does_is_seen(hub, target, folder, python):
     code = """
 import sys
-from ctspine1k.exports.targets import out_folder
-folder = out_folder(sys.argv[1])
-with folder.whole("b.json") as path:
+from ctspine1k.exports.targets import open_target
+folder = open_target(sys.argv[1])
+with folder.atomic_write("b.json") as path:
     path.write_text("theirs")
 folder.remove(["a.json"])
 """
@@ -155,8 +154,8 @@ def test_one_writer_at_a_time(hub, target, folder):
 def test_the_lock_of_a_process_that_is_gone_is_taken_over(hub, target, folder, python):
     code = """
 import os, sys
-from ctspine1k.exports.targets import out_folder
-held = out_folder(sys.argv[1]).only_writer()
+from ctspine1k.exports.targets import open_target
+held = open_target(sys.argv[1]).exclusive_lock()
 held.__enter__()
 os._exit(3)
 """
@@ -251,28 +250,24 @@ def test_the_documented_upload(hub, tree, split_file, tmp_path, load):
             assert identical(rows(loaded[split]), rows(load(name, split=split)))
 
 
-def test_a_hub_that_does_not_hand_out_a_shard_is_no_reason_to_make_it_anew(
-    hub, target, tree, split_file, monkeypatch
-):
-    monkeypatch.setattr("ctspine1k.exports.targets.retry", partial(retry, pauses=(0.01,)))
+def test_a_hub_that_does_not_hand_out_a_shard_is_no_reason_to_make_it_anew(hub, target, tree, split_file):
     options = {"data_dir": tree, "split_file": split_file, "image_size": SIZE, "config": "2d"}
     out = f"hf://datasets/{target}"
     assert export_parquet(out, **options).made == 3
     before = files_at(hub, target)
     hub.faults["00000-of-00001.parquet"] = [403] * 99
     with pytest.raises(OutputError, match=r"hf://datasets/.*: expected a place that can be .*, found .*403"):
-        export_parquet(out, **options, verify=True)
+        export_parquet(replace(open_target(out), pauses=(0.01,)), **options, verify=True)
     hub.faults.clear()
     assert files_at(hub, target) == before
     report = export_parquet(out, **options, verify=True)
     assert (report.made, report.kept) == (0, 3)
 
 
-def test_a_repo_that_is_not_there_is_told_at_once(hub, monkeypatch):
-    monkeypatch.setattr("ctspine1k.exports.targets.retry", partial(retry, pauses=(60.0,)))
+def test_a_repo_that_is_not_there_is_told_at_once(hub):
     out = "hf://datasets/tests/none"
     with (
         pytest.raises(OutputError, match=f"^{out}: expected a place that can be written to"),
-        open_target(out).exclusive_lock(),
+        replace(open_target(out), pauses=(60.0,)).exclusive_lock(),
     ):
         pass

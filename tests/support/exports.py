@@ -1,27 +1,165 @@
-"""Exports of the tests' tree, and processes that make them."""
+"""Exports of the tests' tree, here and in processes of their own, and targets that say how fast they go."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import subprocess
+import pickle
+import signal
 import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from ctspine1k import load_catalog
-from support.paths import ROOT
+from ctspine1k.exports.folder_target import FolderTarget
+from ctspine1k.exports.targets import Target, open_target
+from support.forks import Child, fork
+from support.processes import wait_until
+from support.verbs import chosen
 from support.volumes import SIZE, files_of, save_case
 
-#: A process of its own: it says when its imports are done and the work begins.
-_RUN = """
-import json, sys
-import ctspine1k.exports.parquet
-if __name__ == "__main__":
-    out, options = sys.argv[1], json.loads(sys.argv[2])
-    print("begins", flush=True)
-    report = ctspine1k.export_parquet(out, **options)
-    print(json.dumps([report.made, report.kept, report.failed]))
-"""
+#: Options of an export; the others say where the files are, and which cases.
+_OWN = (
+    *("config", "image_size", "orientation", "label_scheme", "geometry", "on_missing", "on_error"),
+    *("on_geometry", "cases_per_shard", "scan", "verify", "num_proc", "scheduler"),
+)
+
+
+def export_parquet(out, *, workers=None, pauses=None, **options):
+    """What `Collection.export_parquet` returns; with what only the function below it takes."""
+    own = {name: options.pop(name) for name in _OWN if name in options}
+    collection = chosen(**options)
+    if isinstance(out, (str, os.PathLike)) and workers is pauses is None:
+        return collection.export_parquet(out, **own)
+    from ctspine1k.exports.options import ExportOptions
+    from ctspine1k.exports.parquet import export_parquet
+    from ctspine1k.files.selection import Look, Selection
+
+    if pauses is not None:
+        own["pauses"] = pauses
+    selection = Selection(collection.data_set, collection.catalog, collection.cases, Look(collection.place))
+    return export_parquet(selection, out, ExportOptions(**own), workers)
+
+
+@dataclass(frozen=True)
+class ByPickle:
+    """An executor of one process: items and results pass as if they came from another."""
+
+    @property
+    def processes(self) -> int:
+        return 1
+
+    @contextlib.contextmanager
+    def ready(self):
+        yield lambda work, items, names: (self._done(work, item) for item in items)
+
+    def _done(self, work, item):
+        work, item = pickle.loads(pickle.dumps((work, item)))  # noqa: S301
+        return pickle.loads(pickle.dumps(work(item)))  # noqa: S301
+
+
+@dataclass(frozen=True)
+class StoppedAfter:
+    """An executor of one process that is stopped when it has done some items."""
+
+    items: int
+
+    @property
+    def processes(self) -> int:
+        return 1
+
+    @contextlib.contextmanager
+    def ready(self):
+        yield self._run
+
+    def _run(self, work, items, names):
+        yield from map(work, items[: self.items])
+        raise KeyboardInterrupt
+
+
+@dataclass(frozen=True)
+class StoppedAt(FolderTarget):
+    """A folder whose export is stopped where it would write a file of some name."""
+
+    name: str
+
+    @contextlib.contextmanager
+    def atomic_write(self, name: str) -> Iterator[Path]:
+        if self.name in name:
+            raise KeyboardInterrupt
+        with super().atomic_write(name) as path:
+            yield path
+
+
+@dataclass(frozen=True)
+class SmallTarget(FolderTarget):
+    """A folder on a disk with little room."""
+
+    room: int
+
+    def free(self) -> int:
+        return self.room
+
+
+@dataclass(frozen=True)
+class Gated:
+    """A target that lets as many shards through as a `Gate` says, and holds those that are being written."""
+
+    inner: Target
+    gate: Path
+    pause: float  #: seconds that each file takes longer to write
+
+    def __getattr__(self, name):
+        if name.startswith("__"):  # pickle asks before there is an inner one
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+    @contextlib.contextmanager
+    def atomic_write(self, name: str) -> Iterator[Path]:
+        time.sleep(self.pause)
+        with self.inner.atomic_write(name) as path:
+            while _is_shard(name) and self._is_closed():
+                (self.gate / f"held-{os.getpid()}").touch()
+                time.sleep(0.005)
+            yield path
+
+    def _is_closed(self) -> bool:
+        there = sum(map(_is_shard, self.inner.files()))
+        return there >= int((self.gate / "shards").read_text())
+
+
+def _is_shard(name: str) -> bool:
+    return name.count("/") == 2 and name.endswith(".parquet")
+
+
+class Gate:
+    """A folder that says how many shards may pass, and which processes are held."""
+
+    def __init__(self, folder: Path, shards: int) -> None:
+        folder.mkdir()
+        self.folder = folder
+        self.open(shards)
+
+    def open(self, shards: int = 10**6) -> None:
+        """Let so many pass; each process lets one more through at most."""
+        half = self.folder / "half"
+        half.write_text(str(shards))
+        half.rename(self.folder / "shards")
+
+    def held(self) -> list[int]:
+        """The processes that are held."""
+        return [int(path.name.removeprefix("held-")) for path in self.folder.glob("held-*")]
+
+    def wait_for(self, processes: int = 1) -> None:
+        """Wait until so many processes are held."""
+        wait_until(lambda: len(self.held()) >= processes)
+
+    def before(self, out, pause: float = 0.0) -> Gated:
+        """A target behind it."""
+        return Gated(open_target(out), self.folder, pause)
 
 
 def options_of(tree: Path, split_file: Path, **options) -> dict:
@@ -29,40 +167,91 @@ def options_of(tree: Path, split_file: Path, **options) -> dict:
     return {"data_dir": str(tree), "split_file": str(split_file), "image_size": SIZE, **options}
 
 
-def options_of_many(root: Path) -> dict:
-    """Make enough cases, of some size, to be stopped in the middle of, and give the arguments for them."""
-    first = save_case(root, "liver_0", shape=(160, 150, 40))
-    ids = [case.case_id for case in load_catalog().where(source="MSD-T10")][:16]
+def options_of_many(root: Path, count: int = 16) -> dict:
+    """Make many small cases, and give the arguments for them: a shard each, of volumes and of slices."""
+    first = save_case(root, "liver_0")
+    ids = [case.case_id for case in load_catalog().where(source="MSD-T10")][:count]
     for case_id in ids:
         for path, suffix in zip(first, ("", "_seg"), strict=True):
             target = path.with_name(f"{case_id}{suffix}.nii.gz")
             if not target.exists():
                 target.hardlink_to(path)
-    return {"data_dir": str(root), "case": ids, "image_size": [160, 150], "cases_per_shard": 1}
+    return {"data_dir": str(root), "cases": ids, "image_size": SIZE, "cases_per_shard": 1}
 
 
-def start(out, options: dict) -> subprocess.Popen:
-    """Begin an export in a process of its own; it is at work when this returns."""
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    script = Path(os.environ["HF_HOME"]) / "run_export.py"  # spawned workers read it again
-    script.write_text(_RUN)
-    process = subprocess.Popen(
-        [sys.executable, script, str(out), json.dumps(options)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-    assert process.stdout.readline() == "begins\n", process.communicate()
-    return process
+def start(out, options: dict, gate: Gate | None = None, *, pause: float = 0.0, last_change: int = 0) -> Child:
+    """Begin an export in a process of its own.
+
+    Args:
+        out: where to.
+        options: of `export_parquet`.
+        gate: that its target is behind.
+        pause: seconds that each file takes longer to write.
+        last_change: the process kills itself before its change of a file of this number.
+    """
+    folder = None if gate is None else str(gate.folder)
+    return fork("support.exports:export_there", str(out), options, folder, pause, last_change)
+
+
+def export_there(out: str, options: dict, gate: str | None, pause: float, last_change: int) -> None:
+    """What `start` begins: at its end, it prints which shards it has made and kept, and what failed."""
+    if last_change:
+        die_at_change(last_change, out)
+    target = open_target(out)
+    if gate is not None:
+        target = Gated(target, Path(gate), pause)
+    report = export_parquet(target, **options)
+    sys.stdout.write(json.dumps([report.made, report.kept, report.failed]))
+
+
+def command_there(words: list[str]) -> int:
+    """Run a command of ours: its exit status."""
+    from ctspine1k.cli.main import main
+
+    return main(words)
+
+
+def ended(process: Child) -> list:
+    """Wait for an export that ends in its own time: shards made and kept, and what failed."""
+    status = process.wait()
+    printed, told = process.printed
+    assert status == 0, told
+    return json.loads(printed)
 
 
 def finish(out, options: dict) -> list:
-    """Let an export end in its own time: shards made and kept, and what failed."""
-    process = start(out, options)
-    printed, told = process.communicate(timeout=120)
-    assert process.returncode == 0, told
-    return json.loads(printed)
+    """Bring an export to its end, here: shards made and kept, and what failed."""
+    report = export_parquet(out, **options)
+    return [report.made, report.kept, report.failed]
+
+
+#: Audit events that change what is on disk.
+_CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate"}
+
+
+def die_at_change(last: int, out: str) -> None:
+    """Kill this process just before it changes a file below a folder for the nth time."""
+    seen = 0
+
+    def count(event: str, arguments: tuple) -> None:
+        nonlocal seen
+        if (event == "open" or event.startswith("os.")) and _changes(event, arguments, out):
+            seen += 1
+            if seen == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(count)
+
+
+def _changes(event: str, arguments: tuple, out: str) -> bool:
+    if event == "open":
+        path, _, flags = arguments
+        is_change = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    else:
+        path, is_change = arguments[0], event in _CHANGES
+        if event in ("os.remove", "os.rmdir") and arguments[1] != -1:  # a name in an open folder
+            path = Path(f"/proc/self/fd/{arguments[1]}").readlink() / path
+    return bool(is_change) and str(path).startswith(out)
 
 
 def shards_in(out: Path) -> list[Path]:

@@ -1,0 +1,95 @@
+"""Options of an export."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypedDict
+
+from ctspine1k._messages import check_choice
+from ctspine1k.catalog.dataset import DataSet
+from ctspine1k.catalog.vocabulary import LabelScheme
+from ctspine1k.files.selection import OnMissing
+from ctspine1k.files.transfer import worker_start
+from ctspine1k.rows.options import CONFIGS, Policy, RowOptions
+from ctspine1k.running.executors import Executor, executor
+from ctspine1k.running.retries import PAUSES
+
+__all__ = ["ExportKeywords", "ExportOptions"]
+
+
+class ExportKeywords(TypedDict, total=False):
+    """Options of `Collection.export_parquet` that its signature does not name."""
+
+    image_size: tuple[int, int] | None
+    orientation: str | None
+    label_scheme: LabelScheme | None
+    geometry: bool
+    on_missing: OnMissing
+    on_error: Policy
+    on_geometry: Literal["raise", "warn"]
+    cases_per_shard: int
+    scan: str | os.PathLike[str] | None
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What an export makes, what it does about cases that cannot be used, and who does the work."""
+
+    config: Literal["3d", "2d", "all"] = "all"
+    image_size: tuple[int, int] | None = None  #: with the next four as of `RowOptions`
+    orientation: str | None = None
+    label_scheme: LabelScheme | None = None
+    geometry: bool = False
+    on_geometry: Literal["raise", "warn"] = "warn"
+    on_missing: OnMissing = "raise"  #: a case without raw files is an error, or left out and named
+    on_error: Policy = "raise"  #: a case that cannot be used makes its shard fail, or is left out and named
+    cases_per_shard: int = 4
+    scan: str | os.PathLike[str] | None = None  #: a scan's table of cases; None for where a scan keeps it
+    verify: bool = (
+        False  #: whether shards that are there are read, and made again if their bytes have changed
+    )
+    num_proc: int = 1  #: processes of this machine that make shards
+    scheduler: str | None = None  #: a Dask scheduler, or its scheduler file, whose workers make them instead
+    pauses: tuple[float, ...] = PAUSES  #: seconds between one try of a download, or an upload, and the next
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises:
+            ValueError: an option that is not allowed.
+        """
+        check_choice("config", self.config, (*CONFIGS, "all"))
+        check_choice("on_missing", self.on_missing, ("raise", "skip"))
+        check_choice("on_error", self.on_error, ("raise", "skip"))
+        executor(self.num_proc, self.scheduler)
+        if self.cases_per_shard < 1:
+            raise ValueError(f"cases_per_shard={self.cases_per_shard}: expected 1 or more")
+
+    @property
+    def scan_table(self) -> Path | None:
+        """The path of the scan's table of cases, where one is given."""
+        return None if self.scan is None else Path(self.scan).expanduser()
+
+    def rows(self, data_set: DataSet) -> list[RowOptions]:
+        """Return the options of the rows of each config.
+
+        Raises:
+            ValueError: an option that is not allowed, or that the data set does not have.
+        """
+        return [
+            RowOptions(
+                config=config,
+                image_size=self.image_size,
+                orientation=self.orientation,
+                label_scheme=self.label_scheme,
+                geometry=self.geometry,
+                on_geometry=self.on_geometry,
+            ).of(data_set)
+            for config in (CONFIGS if self.config == "all" else (self.config,))
+        ]
+
+    def workers(self) -> Executor:
+        """Return who makes the shards."""
+        return executor(self.num_proc, self.scheduler, initializer=worker_start())
