@@ -151,7 +151,8 @@ def verify(
     workers = executor(num_proc, scheduler, initializer=worker_start())
     files, findings = _files(selection)
     with records_if_possible(scan_path(selection.place, table).absolute()) as records:
-        kept, fresh = [], []
+        kept: list[ScannedCase] = []
+        fresh: list[CaseFiles] = []
         for one in files:
             known = None if reread else _kept(selection, one, records)
             if known is None:
@@ -159,8 +160,8 @@ def verify(
             else:
                 kept.append(known)
         read = _read(selection, fresh, workers, records)
-    for one in (*kept, *read):
-        findings += _of_case(selection.data_set, one)
+    for scanned in (*kept, *read):
+        findings += _of_case(selection.data_set, scanned)
     findings += _twins(selection.data_set, [*kept, *read])
     position = {case.case_id: number for number, case in enumerate(selection.cases)}
     check_order = list(CHECKS)

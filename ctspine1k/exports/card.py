@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import datasets
-from datasets.info import DatasetInfosDict
-from datasets.splits import SplitDict, SplitInfo
 from huggingface_hub import DatasetCardData
 
 from ctspine1k import __version__
 from ctspine1k.catalog.dataset import DataSet
 from ctspine1k.exports.ledger import CASES_TABLE, MANIFEST, ShardRecord
+from ctspine1k.rows._datasets import DatasetInfosDict, SplitDict, SplitInfo
 from ctspine1k.rows.features import features_of
 from ctspine1k.rows.options import RowOptions
 

@@ -18,9 +18,10 @@ import warnings
 
 from ctspine1k.errors import SkippedCasesWarning
 from ctspine1k.exports.cases_table import case_table
+from ctspine1k.exports.opening import open_target
 from ctspine1k.exports.options import ExportOptions
 from ctspine1k.exports.run import Export, ExportReport
-from ctspine1k.exports.targets import Target, open_target
+from ctspine1k.exports.targets import Target
 from ctspine1k.files.selection import Selection, case_files, require_cases
 from ctspine1k.running.executors import Executor
 

@@ -30,7 +30,7 @@ from ctspine1k.exports.ledger import ShardRecord, check_run, forget, note, withd
 from ctspine1k.exports.plan import ShardOutcome, ShardTask
 from ctspine1k.files.hub import hub_space
 from ctspine1k.files.raw import CaseFiles
-from ctspine1k.files.transfer import download, quiet_hub, reading_case
+from ctspine1k.files.transfer import quiet_hub, reading_case
 from ctspine1k.rows.batches import case_batches
 from ctspine1k.rows.features import features_of
 from ctspine1k.running.disk import explain_full_disk, sha256_of
@@ -136,7 +136,8 @@ class _Maker:
         try:
             with reading_case(files):
                 with self._room(hub_space()[1]):
-                    paths = retry(lambda: download(place, raw), HubError, pauses=self.task.pauses)
+                    place.prepare(raw, is_recorded=True)
+                    paths = retry(lambda: place.fetch(raw), HubError, pauses=self.task.pauses)
                 for file, path in zip(raw, paths, strict=True):
                     with path.open("rb") as opened:
                         found = file.sha256 or sha256_of(opened)  # that of the Hub was compared already

@@ -7,16 +7,12 @@ hidden folder `WORKING` of it, which is deleted when the export is complete.
 from __future__ import annotations
 
 import contextlib
-import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ctspine1k.running.retries import PAUSES
-
-__all__ = ["LOCK", "SCRATCH", "WORKING", "Entry", "Target", "open_target"]
+__all__ = ["LOCK", "SCRATCH", "WORKING", "Entry", "Target"]
 
 #: The folder of unfinished work.
 WORKING = ".ctspine1k"
@@ -79,39 +75,3 @@ class Target(Protocol):
 
     def free(self) -> int | None:
         """Return how many bytes are free; None where that is not known."""
-
-
-def open_target(out: str | os.PathLike[str], pauses: tuple[float, ...] = PAUSES) -> Target:
-    """Return the target of a path, or of an fsspec URL such as "s3://bucket/folder". Nothing is written yet.
-
-    Args:
-        out: the path or URL.
-        pauses: seconds between one try of a request to a URL and the next.
-
-    Raises:
-        ValueError: it is empty, or fsspec knows no such protocol, or the package for it is not installed.
-        MissingPackageError: s3:// needs ``ctspine1k[s3]``.
-        NotADirectoryError: there is a file at the path.
-    """
-    # Both modules import this one.
-    from ctspine1k.exports.folder_target import FolderTarget
-    from ctspine1k.exports.url_target import UrlTarget
-
-    place = os.fspath(out)
-    if not place:
-        raise ValueError("out is empty: expected a folder or a URL")
-    if re.match(r"[a-z][a-z0-9+.-]+:/(?!/)", place):
-        raise ValueError(
-            f"out={place!r}: expected a folder or a URL with two slashes, as text: Path drops one"
-        )
-    protocol, separator, rest = place.partition("://")
-    if separator and not rest.strip("/"):
-        raise ValueError(f"out={place!r}: expected a place after {protocol}://, such as a bucket")
-    if separator and protocol not in ("file", "local"):
-        target = UrlTarget(place.rstrip("/"), pauses)
-        target.check()
-        return target
-    root = Path(rest.removeprefix("localhost") if separator else place).expanduser().absolute()
-    if root.exists() and not root.is_dir():
-        raise NotADirectoryError(f"{root}: expected a folder, found a file")
-    return FolderTarget(root)

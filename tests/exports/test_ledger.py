@@ -19,7 +19,7 @@ from ctspine1k.exports.ledger import (
     read_records,
     withdraw,
 )
-from ctspine1k.exports.targets import open_target
+from ctspine1k.exports.opening import open_target
 
 
 def record(path, inputs="a"):

@@ -19,11 +19,11 @@ from ctspine1k.errors import HubError, NoSpaceError, WorkerError
 from ctspine1k.exports import shards
 from ctspine1k.exports.encoding import writer_settings
 from ctspine1k.exports.ledger import begin, read_records
+from ctspine1k.exports.opening import open_target
 from ctspine1k.exports.options import ExportOptions
 from ctspine1k.exports.plan import plan_shards
 from ctspine1k.exports.run import Export
 from ctspine1k.exports.shards import export_shard
-from ctspine1k.exports.targets import open_target
 from ctspine1k.exports.url_target import UrlTarget
 from ctspine1k.files.selection import case_files
 from ctspine1k.rows.features import features_of

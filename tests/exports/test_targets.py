@@ -20,7 +20,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from ctspine1k.errors import BusyError, MissingPackageError, OutputError
 from ctspine1k.exports.ledger import MANIFEST, read_records
-from ctspine1k.exports.targets import WORKING, open_target
+from ctspine1k.exports.opening import open_target
+from ctspine1k.exports.targets import WORKING
 from ctspine1k.exports.url_target import UrlTarget
 
 

@@ -19,7 +19,8 @@ from support.paths import ROOT
 from support.volumes import IDS, SIZE, files_of
 
 from ctspine1k.errors import BusyError, OutputError
-from ctspine1k.exports.targets import WORKING, Entry, open_target
+from ctspine1k.exports.opening import open_target
+from ctspine1k.exports.targets import WORKING, Entry
 
 # What huggingface_hub 2 does where it uploads without Xet, as to our Hub.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -97,7 +98,7 @@ def test_a_file_appears_when_it_is_whole(hub, target, folder, name):
 def test_what_another_process_does_is_seen(hub, target, folder, python):
     code = """
 import sys
-from ctspine1k.exports.targets import open_target
+from ctspine1k.exports.opening import open_target
 folder = open_target(sys.argv[1])
 with folder.atomic_write("b.json") as path:
     path.write_text("theirs")
@@ -154,7 +155,7 @@ def test_one_writer_at_a_time(hub, target, folder):
 def test_the_lock_of_a_process_that_is_gone_is_taken_over(hub, target, folder, python):
     code = """
 import os, sys
-from ctspine1k.exports.targets import open_target
+from ctspine1k.exports.opening import open_target
 held = open_target(sys.argv[1]).exclusive_lock()
 held.__enter__()
 os._exit(3)

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from ctspine1k import load_catalog
 from ctspine1k.exports.folder_target import FolderTarget
-from ctspine1k.exports.targets import Target, open_target
+from ctspine1k.exports.opening import open_target
+from ctspine1k.exports.targets import Target
 from support.forks import Child, fork
 from support.processes import wait_until
 from support.verbs import chosen
