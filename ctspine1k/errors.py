@@ -1,4 +1,4 @@
-"""What can go wrong, as one family.
+"""The errors of this library, as one family.
 
 ::
 
@@ -8,15 +8,15 @@
     ├── MissingFilesError      cases without raw files                   (FileNotFoundError)
     ├── AmbiguousFilesError    several files for one image or mask       (ValueError)
     ├── ChecksumError          a file that differs from the Hub's record (ValueError)
-    ├── NothingLeftError       a split of which every case was skipped       (ValueError)
+    ├── NothingLeftError       a split of which every case was skipped   (ValueError)
     ├── HubError               the Hub, or a repo or revision on it, cannot be reached (ConnectionError)
-    ├── NoSpaceError           less disk is free than the work needs         (OSError)
-    ├── StoredArrayError       stored voxels that cannot be read             (ValueError)
-    ├── ScanTableError         a scan's table that cannot be used            (ValueError)
-    ├── OutputError            a folder that cannot be written to, or is not ours to (ValueError)
-    ├── BusyError              another process is writing the same output    (RuntimeError)
-    ├── WorkerError            work that other processes did not do          (RuntimeError)
-    ├── MissingPackageError    a package of an extra is not installed        (ImportError)
+    ├── NoSpaceError           less disk is free than the work needs     (OSError)
+    ├── StoredArrayError       stored voxels that cannot be read         (ValueError)
+    ├── ScanTableError         a scan's table that cannot be used        (ValueError)
+    ├── OutputError            a folder that cannot be written to, or holds other things (ValueError)
+    ├── BusyError              another process is writing the same output (RuntimeError)
+    ├── WorkerError            work that other processes did not do      (RuntimeError)
+    ├── MissingPackageError    a package of an extra is not installed    (ImportError)
     └── CaseError              a case whose files cannot be used         (ValueError)
         ├── FileFormatError    not NIfTI, or a kind of it that holds no scan
         │   └── UnreadableFileError  a file that the machine does not hand out
@@ -172,7 +172,7 @@ class ChecksumError(CTSpine1KError, ValueError):
 
 
 class NothingLeftError(CTSpine1KError, ValueError):
-    """A split of which every case was skipped; ``reasons`` tells why, by case id."""
+    """A split of which every case was skipped; ``reasons`` says why, by case id."""
 
     def __init__(self, split: str, reasons: Mapping[str, str]) -> None:
         super().__init__(split, reasons)
@@ -182,7 +182,7 @@ class NothingLeftError(CTSpine1KError, ValueError):
         listed = shortened(f"{case_id} ({reason})" for case_id, reason in self.reasons.items())
         return (
             f"{self.split}: expected at least one case, found every one of them skipped: {listed}. "
-            "Mend the files, or ask for other cases."
+            "Repair the files or select other cases."
         )
 
 
@@ -225,14 +225,14 @@ class StoredArrayError(CTSpine1KError, ValueError):
 
 
 class ScanTableError(CTSpine1KError, ValueError):
-    """A table of a scan that is none, or that does not tell of the files as they are."""
+    """A file that is not the table of a scan, or a table that does not match the files as they are."""
 
     def __init__(self, path: str, expected: str, found: str, hint: str = "") -> None:
         super().__init__(path, expected, found, hint)
         self.path, self.expected, self.found = path, expected, found
         self.hint = hint or (
-            "Run `ctspine1k scan` (or ctspine1k.scan_files) on these files, which measures what is new and "
-            "keeps the rest."
+            "Run `ctspine1k scan` (or Collection.scan) on these files: it measures what is new and keeps "
+            "the rest."
         )
 
     def __str__(self) -> str:
@@ -259,8 +259,8 @@ class BusyError(CTSpine1KError, RuntimeError):
 
     def __str__(self) -> str:
         return (
-            f"{self.path}: expected to be the only one to write it, found {self.who} at it. Wait until "
-            "that is done, and run again: what it has done is kept."
+            f"{self.path}: {self.who} is writing this output. Wait until that is done, and run again: what "
+            "it has done is kept."
         )
 
 

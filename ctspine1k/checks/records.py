@@ -64,7 +64,7 @@ class Records:
         return record
 
     def drop(self, case_id: str) -> None:
-        """Forget a case whose files are gone."""
+        """Remove a case whose files are gone."""
         self._known.pop(case_id, None)
 
     def note(self, record: Record) -> None:
@@ -129,7 +129,7 @@ def records_if_possible(path: Path) -> Iterator[Records]:
 
 
 def record_of(scanned: ScannedCase, vocabulary: Vocabulary) -> Record:
-    """Turn the result of a case into a row of the table of cases, and rows of that of vertebrae."""
+    """Return the result of a case as a row of the table of cases, and rows of that of vertebrae."""
     case, mismatch = scanned.files.case, scanned.geometry_mismatch
     row: dict[str, Any] = {
         **_facts(case),

@@ -238,7 +238,7 @@ def _files(selection: Selection) -> tuple[list[CaseFiles], list[Finding]]:
                 listed = shortened(file.name for file in several)
                 findings.append(finding("duplicated", case, f"one {kind}", listed))
         if set(data_set.kinds) <= own.keys():
-            # Of duplicates each is read: what is found may tell which of them to keep.
+            # Of duplicates each is read: the findings may say which of them to keep.
             complete += [
                 CaseFiles(case, dict(zip(own, files, strict=True)))
                 for files in itertools.product(*own.values())

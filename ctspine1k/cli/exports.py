@@ -106,7 +106,7 @@ export.add_command(parquet)
 
 @contextlib.contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """Have SIGTERM, which a cluster sends when the time of a job is up, end the work as Ctrl-C does."""
+    """Raise KeyboardInterrupt on SIGTERM, which a cluster sends when the time of a job is up."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

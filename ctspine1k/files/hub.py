@@ -122,11 +122,11 @@ class HubPlace:
         return f"{self.repo_id}@{self._commit}"
 
     def prepare(self, files: Sequence[RawFile], *, is_recorded: bool = False) -> None:
-        """Check that there is room for what is not in the cache, and have the cache remember the revision.
+        """Check that there is room for what is not in the cache, and record the revision there.
 
         Args:
             files: what will be fetched.
-            is_recorded: whether the cache was told of the revision before.
+            is_recorded: whether the revision was recorded before.
 
         Raises:
             NoSpaceError: there is not.
@@ -242,7 +242,7 @@ class HubPlace:
         return Path(snapshot)
 
     def _record_revision(self, file: RawFile) -> None:
-        """Have the cache remember which commit the revision stands for: offline, there is nobody to ask."""
+        """Record in the Hub's cache which commit the revision stands for: offline, nobody else knows."""
         snapshot = huggingface_hub.snapshot_download(
             self.repo_id,
             repo_type="dataset",
@@ -272,7 +272,7 @@ class HubPlace:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn what the Hub's client raises into a `HubError`, and let all else pass."""
+        """Raise errors of the Hub's client as `HubError`, and all others as they are."""
         try:
             yield
         except CTSpine1KError:

@@ -42,7 +42,7 @@ class Place(Protocol):
         """List all files of the place as it is now, those of no case, too."""
 
     def state(self, file: RawFile) -> str:
-        """Look at a file again, and return what distinguishes its bytes from others."""
+        """Return what distinguishes the bytes of a file from others, as it is now."""
 
     def version(self) -> str | None:
         """Return what says at once which files the place has, such as a commit; None if only they say it."""

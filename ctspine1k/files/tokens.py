@@ -47,5 +47,5 @@ def all_tokens() -> Mapping[str, str | bool]:
 
 
 def learn_tokens(tokens: Mapping[str, str | bool]) -> None:
-    """Know these tokens in this process, too."""
+    """Keep these tokens, which another process knows by these keys."""
     _tokens.update(tokens)

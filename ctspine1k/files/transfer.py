@@ -100,7 +100,7 @@ def fetch_case(place: Place, files: CaseFiles) -> dict[Kind, Path]:
 
 @contextlib.contextmanager
 def reading_case(files: CaseFiles) -> Iterator[None]:
-    """Sort what goes wrong while a case is read: the case's affair, the machine's, or that of all cases.
+    """Translate what goes wrong while a case is read into errors that say whose fault it is.
 
     Raises:
         CaseError, ChecksumError: the case's files cannot be used.
@@ -140,7 +140,7 @@ def copied(place: Place, file: RawFile) -> Iterator[str | IO[bytes]]:
 
 
 def know_token(place: Place, token: str | bool | None) -> None:
-    """Know the token of a place in this process: another one may have found the place and sent it here."""
+    """Keep the token of a place in this process, to which another one may have sent the place."""
     if place.login is not None and token is not None:
         learn_tokens({place.login: token})
 
@@ -167,7 +167,7 @@ def quiet_hub() -> Iterator[None]:
 
 
 def progress_on_terminal() -> contextlib.AbstractContextManager[Any]:
-    """Let the Hub's client show progress bars on a terminal only."""
+    """Disable the progress bars of the Hub's client meanwhile, unless stderr is a terminal."""
     return contextlib.nullcontext() if is_terminal() else quiet_hub()
 
 

@@ -297,7 +297,7 @@ class CTSpine1K(TableBuilder):
         with contextlib.ExitStack() as stack:
             files: dict[Kind, Readable] = {}
             for kind, file in job.files.files.items():
-                # Whether a case is broken must not hang on a bad transfer: then it is a whole copy.
+                # A bad transfer must not pass for a broken case: then the file is copied and checked first.
                 opened = place.open(file) if config.on_error == "raise" else copied(place, file)
                 files[kind] = stack.enter_context(opened)
             yield files

@@ -1,4 +1,4 @@
-"""What was left out of a data set that is on disk, and why: one small file a case, beside its shards.
+"""What was left out of a data set that is on disk, and why: one small file per case, beside its shards.
 
 Several processes write at once, so each case has a file of its own.
 """
@@ -18,14 +18,14 @@ __all__ = ["read_skipped", "record_skipped", "warn_skipped"]
 
 
 def record_skipped(filesystem: Any, folder: str, case_id: str, reason: str) -> None:
-    """Note that a case was left out of the data set in ``folder`` (of an fsspec file system)."""
+    """Record that a case was left out of the data set in ``folder`` (of an fsspec file system)."""
     filesystem.makedirs(posixpath.join(folder, "skipped"), exist_ok=True)
     with filesystem.open(posixpath.join(folder, "skipped", f"{case_id}.json"), "w") as file:
         json.dump({"case_id": case_id, "reason": reason}, file)
 
 
 def read_skipped(filesystem: Any, folder: str) -> dict[str, str]:
-    """Tell the reason for each case that was left out of the data set in ``folder``."""
+    """Return the reason for each case that was left out of the data set in ``folder``, by case id."""
     place = posixpath.join(folder, "skipped")
     reasons = {}
     for path in sorted(filesystem.ls(place, detail=False)) if filesystem.exists(place) else []:

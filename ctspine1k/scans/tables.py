@@ -63,7 +63,7 @@ __all__ = [
     "write_tables",
 ]
 
-#: Raise it when the same files give other rows: a scan then measures all of them anew.
+#: Raise it when the same files give other rows: a scan then measures all of them again.
 SCAN_VERSION = 1
 
 _KEY = b"ctspine1k_scan"

@@ -177,7 +177,7 @@ def test_what_no_scan_wrote_is_never_replaced(spines):
 def test_two_scans_do_not_write_one_table(spines):
     with (
         exclusive_lock((spines / "cases.parquet").absolute()),
-        pytest.raises(BusyError, match="found another process"),
+        pytest.raises(BusyError, match="another process is writing this output"),
     ):
         scan(spines)
     assert scan(spines).measured == 3

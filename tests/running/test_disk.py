@@ -56,7 +56,7 @@ def test_one_writer_at_a_time(tmp_path):
     path = tmp_path / "a.txt"
     with exclusive_lock(path):
         with (
-            pytest.raises(BusyError, match=r"a\.txt: expected to be the only one to write it"),
+            pytest.raises(BusyError, match=r"a\.txt: another process is writing this output"),
             exclusive_lock(path),
         ):
             pass
