@@ -29,7 +29,7 @@ def make_cases(root: Path, slices: int, count: int) -> str:
     else:
         tree, origin = make_phantom(root / "phantom"), "phantom slices"
         files = ctspine1k.list_files(data_dir=tree)
-        sources = [[f.path for f in files if f.kind == kind] for kind in ("image", "mask")]
+        sources = [[f.local for f in files if f.kind == kind] for kind in ("image", "mask")]
     folder = root / "cases"
     folder.mkdir()
     random = np.random.default_rng(0)
