@@ -25,11 +25,10 @@ from ctspine1k.exports.plan import plan_shards
 from ctspine1k.exports.run import Export
 from ctspine1k.exports.shards import export_shard
 from ctspine1k.exports.url_target import UrlTarget
-from ctspine1k.files.selection import case_files
+from ctspine1k.files.selection import case_files, open_selection
 from ctspine1k.rows.features import features_of
 from ctspine1k.running.disk import sha256_of
 from ctspine1k.running.executors import InProcess
-from ctspine1k.scans.selecting import open_selection
 
 
 def selection_of(cases, **place):

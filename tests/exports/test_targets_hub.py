@@ -139,7 +139,7 @@ def lock_of(folder):
 def test_one_writer_at_a_time(hub, target, folder):
     with folder.exclusive_lock():
         with (
-            pytest.raises(BusyError, match=f"found process {os.getpid()} of {socket.gethostname()} "),
+            pytest.raises(BusyError, match=f"process {os.getpid()} of {socket.gethostname()} "),
             open_target(folder.url).exclusive_lock(),
         ):
             pass
@@ -168,7 +168,7 @@ os._exit(3)
     assert files_at(hub, target) == {}
     put(folder, name, json.dumps({**theirs, "host": "elsewhere"}).encode())
     with (
-        pytest.raises(BusyError, match=f"found process {theirs['pid']} of elsewhere "),
+        pytest.raises(BusyError, match=f"process {theirs['pid']} of elsewhere "),
         folder.exclusive_lock(),
     ):
         pass
