@@ -151,6 +151,49 @@ def test_a_token_is_in_no_pickle_and_in_no_repr(hub, repo_id, split_file):
     assert "hf_secret" not in repr(spine) + repr(spine.place) + repr(selection)
 
 
+def test_a_token_is_in_no_task(hub, repo_id, split_file, tmp_path, monkeypatch):
+    """What is pickled for a worker, be it of this machine or of a cluster, of a scan and of an export."""
+    from ctspine1k.running.executors import InProcess
+
+    hub.repos[repo_id].token = "hf_secret"
+    spine = ctspine1k.open_collection(repo_id=repo_id, split_file=split_file, token="hf_secret")
+    tasks = []
+    run = InProcess._run
+
+    def pickled(self, work, items, names):
+        tasks.extend(pickle.dumps((work, item)) for item in items)
+        return run(self, work, items, names)
+
+    monkeypatch.setattr(InProcess, "_run", pickled)
+    spine.scan(tmp_path / "cases.parquet")
+    spine.export_parquet(tmp_path / "out", config="2d", image_size=SIZE)
+    assert len(tasks) == 4 + 3
+    assert not [task for task in tasks if b"hf_secret" in task]
+
+
+READ = """
+import pickle, sys
+stream = pickle.load(open(sys.argv[1], "rb"))
+print(sum(1 for _ in stream))
+"""
+
+
+@pytest.mark.processes
+def test_a_stream_of_a_private_repo_is_read_in_a_worker_that_was_sent_it(
+    hub, repo_id, split_file, python, tmp_path
+):
+    hub.repos[repo_id].token = "hf_secret"
+    spine = ctspine1k.open_collection(repo_id=repo_id, split_file=split_file, token="hf_secret")
+    options = {"split": "train", "image_size": SIZE, "streaming": True}
+    stream = ctspine1k.load_dataset(
+        "2d", repo_id=repo_id, split_file=split_file, token="hf_secret", **options
+    )
+    (tmp_path / "stream.pickle").write_bytes(pickle.dumps(stream))
+    run = python(READ, str(tmp_path / "stream.pickle"))
+    assert run.stdout == "7\n", run.stderr
+    assert len(list(spine.load("2d", **options))) == 7
+
+
 def test_worker_processes_know_the_token(hub, repo_id, split_file, tmp_path):
     hub.repos[repo_id].token = "hf_secret"
     spine = ctspine1k.open_collection(repo_id=repo_id, split_file=split_file, token="hf_secret")

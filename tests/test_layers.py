@@ -126,3 +126,21 @@ def test_what_is_particular_to_one_data_set_stands_in_its_module(path):
         if isinstance(node, ast.Constant) and isinstance(node.value, (int, str)):
             assert node.value not in ("COLONOG", "MSD-T10", "trainset", "raw_data") or name in own, node.value
             assert node.value != 25 or name in own, f"{name}: {node.lineno}"
+
+
+TESTS = Path(__file__).parent
+
+
+@pytest.mark.parametrize(
+    "path", sorted(TESTS.rglob("test_*.py")), ids=lambda path: path.relative_to(TESTS).as_posix()
+)
+def test_no_test_module_imports_another(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        assert not [name for name in names if name.rpartition(".")[2].startswith("test_")]
+
+
+def test_tests_stand_in_the_rooms_of_what_they_test():
+    rooms = {path.name for path in TESTS.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert rooms <= {*ROOMS, "support"}
