@@ -18,8 +18,12 @@ import pyarrow.parquet as pq
 from cases import CASES, make_cases
 
 import ctspine1k
+from ctspine1k.catalog.ctspine1k import CTSPINE1K
+from ctspine1k.catalog.dataset import Kind
 from ctspine1k.exports.encoding import parquet_schema, plain_columns, writer_settings
-from ctspine1k.rows.batches import RowOptions, case_batches
+from ctspine1k.rows.batches import case_batches
+from ctspine1k.rows.features import features_of
+from ctspine1k.rows.options import RowOptions
 
 
 def variants(schema: pa.Schema) -> dict[str, dict[str, Any]]:
@@ -51,16 +55,21 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         make_cases(Path(folder), args.slices, 1)
-        files = [Path(folder) / "cases" / f"{CASES[0]}{suffix}.nii.gz" for suffix in ("", "_seg")]
-        raw = sum(file.stat().st_size for file in files)
+        cases = Path(folder) / "cases"
+        files: dict[Kind, Path] = {
+            "image": cases / f"{CASES[0]}.nii.gz",
+            "mask": cases / f"{CASES[0]}_seg.nii.gz",
+        }
+        raw = sum(file.stat().st_size for file in files.values())
         print("| config | written with | bytes against raw | s |\n|---|---|---|---|")
         for config in ("3d", "2d"):
-            options = RowOptions(config)
-            schema = parquet_schema(options.features())
+            options = RowOptions(config).of(CTSPINE1K)
+            features = features_of(options)
+            schema = parquet_schema(features)
             case = ctspine1k.load_catalog()[CASES[0]]
+            batches = case_batches(options, CTSPINE1K.vocabulary, case, files, depth=16)
             tables = [
-                pa.Table.from_arrays(plain_columns(batch.table(options.features())), schema=schema)
-                for batch in case_batches(options, case, *files, depth=16)
+                pa.Table.from_arrays(plain_columns(batch.table(features)), schema=schema) for batch in batches
             ]
             ways = variants(schema)
             times: dict[str, list[float]] = {name: [] for name in ways}

@@ -74,7 +74,7 @@ def in_turn(turns: int, **work: Callable[[int], object]) -> Timed:
 
 
 def median_ms(seconds: list[float]) -> float:
-    """Tell the median, in milliseconds."""
+    """Return the median, in milliseconds."""
     return statistics.median(seconds) * 1e3
 
 
@@ -103,14 +103,12 @@ def convert(way: str, root: Path, count: int) -> dict[str, float]:
         if who == "inflate":
             ways.inflate([p for pair in ways.pairs_of(folder)[:count] for p in pair.values()], int(name or 1))
         elif who == "scan":
-            ctspine1k.scan_files(
-                data_dir=folder, case=CASES[:count], out=Path(cache) / "cases.parquet", num_proc=int(name)
-            )
+            chosen(folder, count).scan(Path(cache) / "cases.parquet", num_proc=int(name))
         elif who == "verify":
-            ctspine1k.verify_files(data_dir=folder, case=CASES[:count], num_proc=int(name))
+            chosen(folder, count).verify(Path(cache) / "cases.parquet", num_proc=int(name))
         elif who in ("export", "cluster"):
             config, _, processes = name.partition(" ")
-            export(who, config, int(processes or 1), folder, CASES[:count], Path(cache))
+            export(who, config, int(processes or 1), chosen(folder, count), Path(cache))
         elif who == "to_parquet":
             loaded = ctspine1k.load_dataset(
                 name, split="train", data_dir=folder, cases=CASES[:count], cache_dir=Path(cache) / "dense"
@@ -131,22 +129,27 @@ def convert(way: str, root: Path, count: int) -> dict[str, float]:
     return {"seconds": seconds / count, "peak_mb": peak_mb(), "mb": size / count / 1e6}
 
 
-def export(who: str, config: str, processes: int, folder: Path, cases: list[str], cache: Path) -> None:
+def chosen(folder: Path, count: int) -> ctspine1k.Collection:
+    """Return the first cases of a folder."""
+    return ctspine1k.open_collection(data_dir=folder).select(CASES[:count])
+
+
+def export(who: str, config: Any, processes: int, cases: ctspine1k.Collection, cache: Path) -> None:
     """Export with so many processes of ours, or workers of a Dask cluster."""
-    options: dict[str, Any] = {"config": config, "data_dir": folder, "case": cases, "cases_per_shard": 1}
     if who == "export":
-        ctspine1k.export_parquet(cache / "out", **options, num_proc=processes)
+        cases.export_parquet(cache / "out", config=config, cases_per_shard=1, num_proc=processes)
         return
     import distributed
 
     with distributed.LocalCluster(
         n_workers=processes, threads_per_worker=1, dashboard_address=None
     ) as cluster:
-        ctspine1k.export_parquet(cache / "out", **options, scheduler=cluster.scheduler_address)
+        scheduler = cluster.scheduler_address
+        cases.export_parquet(cache / "out", config=config, cases_per_shard=1, scheduler=scheduler)
 
 
 def peak_mb() -> float:
-    """Tell the most memory that this process ever held (Linux). What getrusage tells is its parent's, too."""
+    """Return the most memory that this process ever held (Linux). What getrusage says is its parent's, too."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1e3
 
