@@ -149,7 +149,7 @@ def export(who: str, config: Any, processes: int, cases: ctspine1k.Collection, c
 
 
 def peak_mb() -> float:
-    """Return the most memory that this process ever held (VmHWM of Linux; getrusage's is its parent's, too)."""
+    """Return the most memory that this process ever held (VmHWM of Linux; getrusage's is its parent's)."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1e3
 
