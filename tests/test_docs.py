@@ -74,6 +74,7 @@ def test_page(page, demo, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "CTSpine1K.py", tmp_path)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr("ctspine1k.catalog.registry._registered", {})
     names: dict[str, object] = {}
     runner = doctest.DocTestRunner(optionflags=_FLAGS)
     for number, (kind, code) in enumerate(blocks(page)):
