@@ -1,17 +1,25 @@
-"""README and docs: every command and every line of code in them runs, and prints what they say."""
+"""README and docs: every command and every line of code in them runs, and prints what they say.
+
+Beside them, what else is written for people and services: names, files and links in it are there.
+"""
 
 import contextlib
 import doctest
 import gzip
+import importlib.metadata
+import importlib.util
 import inspect
 import re
 import shlex
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
+import trove_classifiers
+import yaml
 from support.hub import Repo
 from support.paths import ROOT
 from support.volumes import nifti
@@ -25,6 +33,11 @@ from ctspine1k.errors import SkippedCasesWarning
 pytestmark = pytest.mark.docs
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+#: What is read, but not run.
+OTHERS = [ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")]
+
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 
 _FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
@@ -138,7 +151,12 @@ def test_options_are_the_functions():
 
 def test_checks_are_the_modules():
     assert rows_of("docs/checking.md", "check") == [
-        [f"`{name}`", check.level, check.what, ", ".join(f"`{kind}`" for kind in CTSPINE1K.known_by.get(name, ()))]
+        [
+            f"`{name}`",
+            check.level,
+            check.what,
+            ", ".join(f"`{kind}`" for kind in CTSPINE1K.known_by.get(name, ())),
+        ]
         for name, check in CHECKS.items()
     ]
 
@@ -149,8 +167,97 @@ def test_issues_are_the_catalogs():
     assert dict(listed) == {kind: issues.count(kind) for kind in ISSUE_KINDS}
 
 
-def test_links_and_pictures_are_there():
-    for page in PAGES:
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), (page.name, target)
+def anchors(page: Path) -> set[str]:
+    """What the headings of a page can be linked as."""
+    headings = re.findall(r"^#+ (.*)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_and_pictures_are_there(page):
+    text = page.read_text(encoding="utf-8")
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text):
+        linked = page.parent / target if target else page
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), anchor
+
+
+def test_the_picture_is_one():
     assert (ROOT / "docs/preview.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+# The changelog names what is gone, too.
+@pytest.mark.parametrize("page", [*PAGES, OTHERS[0], OTHERS[2]], ids=lambda page: page.name)
+def test_names_and_files_that_texts_mention_are_there(page):
+    folders = (ROOT, ROOT / "ctspine1k", page.parent)
+    # Not in fenced blocks, which run, but between single backticks.
+    for quoted in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", page.read_text(encoding="utf-8")):
+        if re.fullmatch(r"[\w.-]*[\w/.-]+/[\w.-]+\.(py|txt|csv|md|yml)", quoted):
+            path = quoted.replace("NAME", "ctspine1k")
+            assert any((folder / path).exists() for folder in folders), quoted
+        if named := re.match(r"(?:import )?ctspine1k((?:\.\w+)+)", quoted):
+            value: object = ctspine1k
+            for name in named[1].split(".")[1:]:
+                value = getattr(value, name)
+
+
+def make_targets() -> set[str]:
+    """The targets of the Makefile that are asked for by name."""
+    return set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *OTHERS], ids=lambda page: page.name)
+def test_make_has_what_texts_mention(page):
+    text = page.read_text(encoding="utf-8")
+    mentioned = re.findall(r"(?:`|^    (?:\w+=\w+ )?)make ([\w-]+)", text, re.MULTILINE)
+    assert set(mentioned) <= make_targets()
+
+
+def commands_of(workflow: Path) -> Iterator[str]:
+    """Each line that a workflow runs, once for each entry of its matrix."""
+    for job in yaml.safe_load(workflow.read_text(encoding="utf-8"))["jobs"].values():
+        entries = job.get("strategy", {}).get("matrix", {}).get("include", [{}])
+        for step in job["steps"]:
+            for line in step.get("run", "").splitlines():
+                for entry in entries:
+                    yield re.sub(r"\$\{\{ matrix\.(\w+) \}\}", lambda key, entry=entry: entry[key[1]], line)
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
+def test_workflows_run_what_is_there(workflow):
+    extras = importlib.metadata.metadata("ctspine1k").get_all("Provides-Extra")
+    commands = list(commands_of(workflow))
+    assert commands
+    for command in commands:
+        assert set(re.findall(r"^make ([\w-]+)", command)) <= make_targets()
+        assert set(re.findall(r"\.\[(\w+)\]", command)) <= set(extras)
+        for constraints in re.findall(r"--constraint (\S+)", command):
+            assert (ROOT / constraints).is_file()
+        if named := re.match(r"python -m (\w+)", command):
+            assert importlib.util.find_spec(named[1]), command
+
+
+def test_workflows_need_no_secrets():
+    assert [workflow.name for workflow in WORKFLOWS] == ["ci.yml", "weekly.yml"]
+    assert not [
+        workflow for workflow in WORKFLOWS if "secrets" in workflow.read_text().replace("no secrets", "")
+    ]
+
+
+def test_citation_is_of_this_release_and_of_the_data_set():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (citation["cff-version"], citation["type"]) == ("1.2.0", "software")
+    assert citation["version"] == ctspine1k.__version__
+    (paper,) = citation["references"]
+    bibtex = " ".join(CTSPINE1K.citations()[0].split())
+    authors = " and ".join(
+        f"{author['family-names']}, {author['given-names']}" for author in paper["authors"]
+    )
+    assert f"author = {{{authors}}}" in bibtex
+    assert f"title = {{{paper['title']}}}" in bibtex
+    assert f"year = {{{paper['year']}}}" in bibtex
+
+
+def test_classifiers_are_known():
+    classifiers = importlib.metadata.metadata("ctspine1k").get_all("Classifier")
+    assert set(classifiers) <= trove_classifiers.classifiers
