@@ -30,7 +30,7 @@ def list_cases(
 ) -> None:
     """List the cases selected, or their raw files, as tab-separated values.
 
-    Cases are listed offline; --files looks where they are, and --has-vertebrae at a scan of them.
+    Cases are listed offline. --files looks for their files, and --has-vertebrae reads the table of a scan.
     """
     collection = chosen(**options)
     if has_vertebrae:
@@ -71,7 +71,7 @@ def _list_files(collection: Collection, as_json: bool) -> None:
 
 @verb("info", click.argument("case_id", metavar="CASE", type=CASE_ID), COLLECTION, SPLIT_FILE, JSON)
 def info(case_id: str, collection: str, split_file: Path | None, as_json: bool) -> None:
-    """Print all that is known of CASE, offline."""
+    """Print all that is known about CASE, offline."""
     case = load_catalog(collection, split_file=split_file)[case_id]
     document = case.document()
     if as_json:
@@ -105,7 +105,7 @@ def vertebrae(which: tuple[str, ...], collection: str, as_json: bool) -> None:
 
 @verb("cite", COLLECTION, JSON)
 def cite(collection: str, as_json: bool) -> None:
-    """Print BibTeX of the data set and of what it was made from, and the licence."""
+    """Print the licence, and the BibTeX of the data set and of its sources."""
     chosen_set = data_set(collection)
     licence, entries = chosen_set.licence, chosen_set.citations()
     if as_json:

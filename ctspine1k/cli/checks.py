@@ -32,7 +32,11 @@ __all__ = ["scan", "verify"]
     DIRECTORY,
     *PLACE,
     *CASES,
-    click.option("--out", type=FILE, help="The table of cases [cases.parquet in DIR, or here for the Hub]."),
+    click.option(
+        "--out",
+        type=FILE,
+        help="The table of cases to write [cases.parquet in DIR, or for the Hub in the working directory].",
+    ),
     ON_MISSING,
     NUM_PROC,
     SCHEDULER,
@@ -49,7 +53,7 @@ def scan(
     """Measure every case: shape, spacing, HU, and each vertebra. Writes two Parquet tables.
 
     NAME.parquet has one row per case, NAME.vertebrae.parquet one row per vertebra. A scan that was stopped
-    resumes where it was; a second one reads only files that have changed.
+    resumes where it was. A second scan reads only files that have changed.
     """
     require_somewhere(options)
     report = chosen(**options).scan(
@@ -76,7 +80,7 @@ def scan(
     *PLACE,
     *CASES,
     click.option("--reread", is_flag=True, help="Read every file again, whatever a scan has found."),
-    click.option("--out", type=FILE, help="Write the findings as CSV, too."),
+    click.option("--out", type=FILE, help="Also write the findings to this CSV file."),
     NUM_PROC,
     SCHEDULER,
     JSON,
@@ -89,7 +93,7 @@ def verify(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Verify raw files: all there, complete, consistent and plausible.
+    """Check that raw files are all there, complete, consistent and plausible.
 
     Files that a scan has read, and that have not changed since, are not read again. The exit status is 0 if
     nothing was found, 1 if something was, 2 if it could not be done.

@@ -42,42 +42,44 @@ def export(ctx: click.Context) -> int | None:
     click.option("--config", type=click.Choice(["3d", "2d", "all"]), help="Volumes, slices, or both [all]."),
     *PLACE,
     *CASES,
-    click.option("--image-size", type=int, nargs=2, metavar="I J", help="Voxels of a slice [512 512]."),
+    click.option(
+        "--image-size", type=int, nargs=2, metavar="I J", help="Voxels along both axes of a slice [512 512]."
+    ),
     click.option(
         "--orientation", metavar="CODE", help="Target orientation of the volumes, such as RAS [as stored]."
     ),
     click.option(
         "--label-scheme",
         type=CompletedText("scheme", label_schemes),
-        help="What masks hold, such as binary [labels as they are].",
+        help="What masks contain, such as binary [labels as they are].",
     ),
     click.option("--geometry", is_flag=True, help="Add columns source, spacing, affine, orientation."),
     ON_MISSING,
     click.option(
         "--on-error",
         type=click.Choice(["raise", "skip"]),
-        help="Cases that cannot be used: let their shards fail, or leave them out and say so [raise].",
+        help="If a case cannot be used: let its shard fail, or leave the case out and list it [raise].",
     ),
     click.option(
         "--on-geometry",
         type=click.Choice(["raise", "warn"]),
-        help="Masks whose headers place them elsewhere than their images [warn].",
+        help="If a mask's header places it elsewhere than its image: raise an error, or warn [warn].",
     ),
-    click.option("--cases-per-shard", type=click.IntRange(min=1), help="Whole cases in a file [4]."),
+    click.option("--cases-per-shard", type=click.IntRange(min=1), help="Cases per shard (file) [4]."),
     click.option(
         "--num-proc",
         type=click.IntRange(min=1),
-        help="Processes, of up to 9 GB each for 3d, 0.5 GB for 2d [1].",
+        help="Number of processes; each needs up to 9 GB of memory for 3d, 0.5 GB for 2d [1].",
     ),
     SCHEDULER,
-    click.option("--verify", is_flag=True, help="Read all shards that are there; make bad ones again."),
+    click.option("--verify", is_flag=True, help="Read all existing shards, and make damaged ones again."),
     JSON,
 )
 def parquet(out: str, geometry: bool, verify: bool, as_json: bool, **options: Any) -> int:
     """Write Parquet files, a table of cases, a card and a manifest to OUT, a folder or an fsspec URL.
 
-    An export that was stopped resumes where it was. The exit status is 0, or 1 if shards failed: the others
-    are made.
+    An export that was stopped resumes where it was. The exit status is 0, or 1 if some shards failed; the
+    others are made.
     """
     from ctspine1k.files.transfer import progress_on_terminal
 

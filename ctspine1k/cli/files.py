@@ -19,7 +19,7 @@ __all__ = ["download"]
     "download",
     *PLACE,
     *CASES,
-    click.option("--kind", type=click.Choice(KINDS), help="Only images, or only masks."),
+    click.option("--kind", type=click.Choice(KINDS), help="Only files of this kind."),
     ON_MISSING,
     click.option("--dry-run", is_flag=True, help="Print files, bytes and free disk; download nothing."),
     JSON,
@@ -27,7 +27,7 @@ __all__ = ["download"]
 def download(kind: Any, on_missing: Any, dry_run: bool, as_json: bool, **options: Any) -> None:
     """Download raw files to the Hub's local cache, check them, and print their paths.
 
-    What is in the cache is not fetched again, and a transfer that broke off resumes where it stopped.
+    Files in the cache are not fetched again, and an interrupted transfer resumes where it stopped.
     """
     from ctspine1k.files.transfer import progress_on_terminal
 

@@ -80,7 +80,7 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 def cli(ctx: click.Context) -> int | None:
     """CTSpine1K from the command line: 1,005 spine CTs with labels for more than 11,100 vertebrae.
 
-    Raw files are those of --data-dir, or of a Hub repo. Results go to stdout, messages to stderr. The exit
+    Raw files are read from --data-dir, or from a Hub repo. Results go to stdout, messages to stderr. The exit
     status is 0, or 2 after an error.
     """
     return help_if_bare(ctx)

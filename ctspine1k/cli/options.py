@@ -153,9 +153,9 @@ SPLIT_FILE = click.option(
 #: Where the files are.
 PLACE: tuple[Decorator, ...] = (
     COLLECTION,
-    click.option("--data-dir", type=FOLDER, help="Folder with raw files in any known layout, not the Hub."),
-    click.option("--repo-id", metavar="OWNER/NAME", help="Hub repo with them [the data set's own]."),
-    click.option("--revision", help="Its branch, tag or commit [main]."),
+    click.option("--data-dir", type=FOLDER, help="Folder with raw files in any known layout."),
+    click.option("--repo-id", metavar="OWNER/NAME", help="Hub repo with raw files [the data set's own]."),
+    click.option("--revision", help="Branch, tag or commit of the Hub repo [main]."),
 )
 
 #: Which cases.
@@ -170,7 +170,9 @@ CASES: tuple[Decorator, ...] = (
         help="Only cases that contain this vertebra, as a scan has found; can be repeated.",
     ),
     click.option(
-        "--scan", type=FILE, help="The scan's table of cases [cases.parquet in --data-dir or here]."
+        "--scan",
+        type=FILE,
+        help="A scan's table of cases [cases.parquet in --data-dir, or in the working directory].",
     ),
 )
 
@@ -179,17 +181,17 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for mac
 ON_MISSING = click.option(
     "--on-missing",
     type=click.Choice(["raise", "skip"]),
-    help="Cases without raw files: stop, or leave them out with a warning [raise].",
+    help="If a case has no raw files: stop with an error, or leave it out with a warning [raise].",
 )
 NUM_PROC = click.option(
     "--num-proc",
     type=click.IntRange(min=1),
-    help="Processes, of up to 0.4 GB each [one per core, and 8 at most].",
+    help="Number of processes; each needs up to 0.4 GB of memory [one per core, at most 8].",
 )
 SCHEDULER = click.option(
     "--scheduler",
     metavar="ADDRESS",
-    help="Have the workers of this Dask scheduler do the work; or its scheduler file.",
+    help="Address of a Dask scheduler, or its scheduler file: its workers do the work.",
 )
 
 

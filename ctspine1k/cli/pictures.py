@@ -37,15 +37,15 @@ __all__ = ["preview"]
     click.option(
         "--out",
         type=FilePath(path_type=Path),
-        help="The picture [CASE.png, sheet.png], or for several the folder [previews].",
+        help="The picture file [CASE.png, sheet.png]; for several pictures, their folder [previews].",
     ),
-    click.option("--sheet", is_flag=True, help="All cases in one picture."),
+    click.option("--sheet", is_flag=True, help="Draw all cases into one picture."),
     JSON,
 )
 def preview(target: str | None, out: Path | None, sheet: bool, as_json: bool, **options: Any) -> None:
     """Draw cases with their labels: axial, coronal and sagittal slices through the spine.
 
-    CASE is an id; DIR, a folder, is another way to say --data-dir. Prints the path of each picture.
+    CASE is an id. DIR is a folder, the same as --data-dir DIR. Prints the path of each picture.
     """
     if target == "":
         raise click.UsageError("CASE or DIR: expected an id or a folder, found an empty word.")

@@ -32,7 +32,7 @@ DEBUG = click.option(
     is_eager=True,
     expose_value=False,
     callback=_set_debug,
-    help="Show where an error comes from.",
+    help="Show the traceback of an error.",
 )
 
 
