@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterable, Sequence
+from types import FrameType
 from typing import TypeVar
 
-__all__ = ["check_choice", "shortened", "size_text"]
+__all__ = ["check_choice", "shortened", "size_text", "warn"]
 
 Choice = TypeVar("Choice", bound="str | None")
 
@@ -31,3 +34,18 @@ def check_choice(name: str, value: Choice, allowed: Sequence[str]) -> Choice:
     if value is not None and value not in allowed:
         raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, allowed))}")
     return value
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn at the line that called this package, however deep in it the reason was found.
+
+    Generators and context managers run on frames of ``contextlib``, which are passed over, too.
+    """
+    level = 1
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _OWN_FRAMES:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
+
+
+_OWN_FRAMES = ("ctspine1k", "contextlib")

@@ -160,9 +160,11 @@ class Collection:
 
         With ``split=None`` the result has all splits of the cases.
         """
+        from ctspine1k.files.tokens import known_token
         from ctspine1k.rows.load import load
 
-        return load(self.selection(), name, split=split, streaming=streaming, **options)
+        token = known_token(self.place.login)  # for workers of a DataLoader, which are sent the stream
+        return load(self.selection(), name, split=split, streaming=streaming, token=token, **options)
 
     def files(self, kind: Kind | None = None) -> list[RawFile]:
         """List the raw files of the cases, without reading any.

@@ -236,3 +236,35 @@ print(ctspine1k.vertebrae.name(25), ctspine1k.vertebrae.label("T12"), "numpy" in
 def test_names_of_vertebrae_need_no_numpy(python):
     run = python(NAMES)
     assert run.stdout == "L6 19 False\n", run.stderr
+
+
+def test_a_table_that_nothing_is_asked_of_is_refused(spine, tree, tmp_path):
+    with pytest.raises(ValueError, match="scan='nowhere': expected has_vertebrae beside it"):
+        spine.where(split="train", scan="nowhere")
+    with pytest.raises(ValueError, match="scan='nowhere': expected has_vertebrae beside it"):
+        ctspine1k.load_dataset(data_dir=tree, scan="nowhere")
+
+
+def test_an_option_that_it_does_not_have_is_refused(spine):
+    with pytest.raises(TypeError, match="token"):
+        spine.load("3d", token="hf_other")
+
+
+def test_a_stream_of_a_collection_is_read_in_a_worker_that_was_sent_it(
+    hub, repo_id, split_file, python, tmp_path
+):
+    hub.repos[repo_id].token = "hf_secret"
+    spine = ctspine1k.open_collection(repo_id=repo_id, split_file=split_file, token="hf_secret")
+    stream = spine.load("2d", split="train", image_size=SIZE, streaming=True)
+    (tmp_path / "stream.pickle").write_bytes(pickle.dumps(stream))
+    assert python(READ, str(tmp_path / "stream.pickle")).stdout == "7\n"
+
+
+def test_a_preview_from_the_hub_can_be_made_again_offline(hub, repo_id, split_file, tmp_path, monkeypatch):
+    spine = ctspine1k.open_collection(repo_id=repo_id, split_file=split_file).select("liver_106")
+    spine.preview(tmp_path / "a.png")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with hub.watched() as requests:
+        spine.preview(tmp_path / "b.png")
+    assert requests == []
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()

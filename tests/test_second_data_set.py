@@ -1,6 +1,9 @@
 """A data set unlike CTSpine1K (`support.tiny`) goes through every verb, from Python and from a shell."""
 
+import dataclasses
 import json
+import pickle
+from functools import partial
 
 import datasets
 import nibabel as nib
@@ -124,7 +127,7 @@ def test_scan_verify_and_what_they_find(tiny, root):
         ("c-3", "folder new")
     ]
     assert len(tiny.where(has_vertebrae="T13")) == 3
-    with pytest.raises(ValueError, match="no vertebra 'L1': expected T11 to T13"):
+    with pytest.raises(ValueError, match="no vertebra 'L1': expected T11 to T12 or T13"):
         tiny.where(has_vertebrae="L1")
 
 
@@ -150,7 +153,7 @@ def test_export(tiny, root, tmp_path):
     card = (tmp_path / "out/README.md").read_text()
     assert "# Tiny Spines" in card
     assert "CTSpine1K" not in card
-    assert "0 background, 18-28 T11-T13" in card
+    assert "0 background, 18-19 T11-T12, 28 T13" in card
     assert f"(slices, {SHAPE[0]}, {SHAPE[1]})" in card
     assert "CC0: nothing" in card
     assert "license_name: cc0-1.0" in card
@@ -179,3 +182,47 @@ def test_verify_from_a_shell(root, capsys):
     assert main(["verify", "tree", "--collection", "tiny", "--json"]) == 1  # made-up voxels are no bone
     report = json.loads(capsys.readouterr().out)
     assert (report["cases"], report["measured"]) == (3, 3)
+
+
+def test_points_that_nothing_reads_change_nothing(tiny, root):
+    before = tiny.load("3d", split="judge").cache_files
+    (root / "new/c-3-points.json").write_text("[]")
+    assert tiny.load("3d", split="judge").cache_files == before
+    assert tiny.scan().measured == 3
+    (root / "new/c-3-points.json").write_text("[1]")
+    assert tiny.scan().kept == 3
+    path = root / "new/c-3-ct.nii.gz"
+    path.write_bytes(path.read_bytes()[:-10])
+    files = {
+        finding.file
+        for finding in tiny.verify().findings
+        if finding.check in ("format", "truncated", "corrupt")
+    }
+    assert files == {str(path)}
+
+
+def test_a_data_set_without_masks_is_refused_by_name(root):
+    registry.register(dataclasses.replace(TINY, name="images", kinds=("image",)))
+    images = ctspine1k.open_collection("images", data_dir=root)
+    assert [file.kind for file in images.files()] == ["image"] * 3
+    assert len(images.download()) == 3
+    stream = partial(images.load, streaming=True)
+    for verb in (
+        images.load,
+        stream,
+        images.scan,
+        images.verify,
+        images.preview,
+        partial(images.export_parquet, "out"),
+    ):
+        with pytest.raises(
+            ValueError, match="collection='images': expected image and mask of each case, found image:"
+        ):
+            verb()
+
+
+def test_a_collection_is_a_value(tiny):
+    assert hash(tiny) == hash(ctspine1k.open_collection("tiny", data_dir=tiny.place.folder))
+    copy = pickle.loads(pickle.dumps(tiny))  # noqa: S301 (our own)
+    assert copy == tiny
+    assert copy.files() == tiny.files()

@@ -7,7 +7,7 @@ asks which data set it is. ``tests/catalog/test_datasets.py`` holds what all of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -35,7 +35,10 @@ class Licence:
 
 @dataclass(frozen=True)
 class DataSet:
-    """One data set: its names, cases, files, labels and texts. Holds no data."""
+    """One data set: its names, cases, files, labels and texts. Holds no data.
+
+    Its functions are those of a module, so that it can be pickled.
+    """
 
     name: str  #: as `ctspine1k.open_collection` and ``--collection`` have it
     title: str  #: for people
@@ -51,7 +54,8 @@ class DataSet:
     suffixes: tuple[str, ...]  #: with which the name of an image or a mask ends
     licence: Licence
     credit: str  #: whom to name, for the card of an export
-    known_by: Mapping[str, tuple[str, ...]]  #: for a check, the kinds of known issues that it would find
+    #: For a check, the kinds of known issues that it would find.
+    known_by: Mapping[str, tuple[str, ...]] = field(hash=False)
 
     #: Read the cases of a split file, or those of the data set's own if it is None.
     read_cases: Callable[[Path | None], Catalog]

@@ -99,7 +99,7 @@ class Vocabulary:
         else:
             found = self._by_label.get(int(which) if isinstance(which, str) else operator.index(which))
         if found is None:
-            *others, last = (f"{first} to {end}" for first, end in self._spans())
+            *others, last = (first if first == end else f"{first} to {end}" for first, end in self._spans())
             names = f"{', '.join(others)} or {last}" if others else last
             raise ValueError(
                 f"no vertebra {which!r}: expected {names}, or a label from {self.vertebrae[0].label} to "
@@ -116,12 +116,14 @@ class Vocabulary:
             ValueError: there is no such scheme.
         """
         check_choice("label_scheme", scheme, self.schemes)
+        if scheme == self.schemes[0]:
+            return None
         values = {
             "region": {v.label: 1 + REGIONS.index(v.region) for v in self.vertebrae},
             "binary": {v.label: 1 for v in self.vertebrae},
             "verse": {v.label: v.verse for v in self.vertebrae},
-        }.get(scheme)
-        if values is None or all(label == value for label, value in values.items()):
+        }[scheme]
+        if all(label == value for label, value in values.items()):
             return None
         return tuple(values.get(label, BACKGROUND) for label in range(self.max_label + 1))
 
@@ -150,16 +152,24 @@ class Vocabulary:
                 ["0 background", *(f"{number} {name}" for number, name in self.names(scheme).items())]
             )
         numbers = {name: number for number, name in self.names(scheme).items()}
-        parts = [f"{numbers[first]}-{numbers[last]} {first}-{last}" for first, last in self._spans()]
+        parts = [
+            f"{numbers[first]} {first}"
+            if first == last
+            else f"{numbers[first]}-{numbers[last]} {first}-{last}"
+            for first, last in self._spans()
+        ]
         return ", ".join(["0 background", *parts, *(["as VerSe counts"] if scheme == "verse" else [])])
 
     def _spans(self) -> list[tuple[str, str]]:
-        """Return the first and the last vertebra of each region."""
-        spans = []
-        for region in REGIONS:
-            if names := [v.name for v in self.vertebrae if v.region == region]:
-                spans.append((names[0], names[-1]))
-        return spans
+        """Return the first and the last name of each run of vertebrae of a region with consecutive labels."""
+        runs: list[list[Vertebra]] = []
+        for vertebra in self.vertebrae:
+            before = runs[-1][-1] if runs else None
+            if before and (before.label + 1, before.region) == (vertebra.label, vertebra.region):
+                runs[-1].append(vertebra)
+            else:
+                runs.append([vertebra])
+        return [(run[0].name, run[-1].name) for run in runs]
 
     @cached_property
     def _by_name(self) -> dict[str, Vertebra]:

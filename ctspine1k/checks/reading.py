@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ctspine1k import __version__
 from ctspine1k.catalog.dataset import Kind
 from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.checks.measure import CaseMeasures, measure
@@ -19,6 +20,7 @@ from ctspine1k.files.transfer import fetch_case, quiet_hub, reading_case
 from ctspine1k.running.executors import Executor
 from ctspine1k.running.progress import progress_bar
 from ctspine1k.running.threads import usable_threads
+from ctspine1k.running.versions import require_version
 from ctspine1k.volumes.cases import check_file, open_case
 
 __all__ = ["ScannedCase", "read_cases"]
@@ -44,12 +46,12 @@ def read_cases(
         WorkerError: a worker process died, or the scheduler is lost.
         HubError: the Hub cannot be reached.
     """
-    place = selection.place
+    if not files:  # then no cluster is asked for, either
+        return
     selection.look.prepare([file for one in files for file in one.files.values()])
-    work = partial(_scan_case, place, selection.data_set.vocabulary)
+    work = partial(_scan_case, __version__, selection.place, selection.data_set.vocabulary)
     names = [f"scan/{one.case.case_id}" for one in files]
     with (
-        quiet_hub(),
         workers.ready() as run,
         closing(run(work, files, names)) as scanned,
         progress_bar("Scanning", len(files), "case") as bar,
@@ -59,8 +61,14 @@ def read_cases(
             yield one
 
 
-def _scan_case(place: Place, vocabulary: Vocabulary, files: CaseFiles) -> ScannedCase:
+def _scan_case(version: str, place: Place, vocabulary: Vocabulary, files: CaseFiles) -> ScannedCase:
     """Measure one case, in whatever process."""
+    require_version(version)
+    with quiet_hub():
+        return _scanned(place, vocabulary, files)
+
+
+def _scanned(place: Place, vocabulary: Vocabulary, files: CaseFiles) -> ScannedCase:
     try:
         with reading_case(files):
             # Before they are read: a file that is replaced meanwhile must not pass for what was measured.

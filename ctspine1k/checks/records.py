@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from ctspine1k._messages import warn
 from ctspine1k.catalog.cases import Case, Catalog
 from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.checks.measure import CaseMeasures, VertebraMeasures
@@ -27,7 +27,7 @@ from ctspine1k.scans.tables import (
     write_tables,
 )
 
-__all__ = ["Records", "measures_of", "own_records", "record_of", "records_if_possible"]
+__all__ = ["Record", "Records", "measures_of", "own_records", "record_of", "records_if_possible"]
 
 #: A row of the table of cases, the rows of that of vertebrae, and the version of both.
 Record: TypeAlias = "dict[str, Any]"
@@ -43,8 +43,8 @@ class Records:
     nothing.
     """
 
-    def __init__(self, path: Path, *, is_kept: bool = True) -> None:
-        self._path, self._is_kept = path, is_kept
+    def __init__(self, path: Path, *, is_kept: bool = True, is_optional: bool = False) -> None:
+        self._path, self._is_kept, self._is_optional = path, is_kept, is_optional
         self._journal = path.with_name(f".{path.name}.partial")
         recorded, noted = _recorded(path), _noted(self._journal)
         self._known = {**recorded, **noted}
@@ -65,6 +65,7 @@ class Records:
 
     def drop(self, case_id: str) -> None:
         """Remove a case whose files are gone."""
+        self._unnoted = [record for record in self._unnoted if record["case"]["case_id"] != case_id]
         self._known.pop(case_id, None)
 
     def note(self, record: Record) -> None:
@@ -74,12 +75,17 @@ class Records:
             return
         # What the tables hold, too: they are replaced one after the other, and a stop in between spoils both.
         records, self._unnoted = [*self._unnoted, record], []
-        self._append(records)
+        with self._kept_if_possible():
+            self._append(records)
 
     def write(self, catalog: Catalog) -> None:
         """Write the tables: the cases in the order of the catalog, then those of other split files."""
         if not self._is_kept:
             return
+        with self._kept_if_possible():
+            self._write(catalog)
+
+    def _write(self, catalog: Catalog) -> None:
         self._append(self._unnoted)
         ordered = [self._known.pop(case.case_id) for case in catalog if case.case_id in self._known]
         records = [*ordered, *self._known.values()]
@@ -93,11 +99,26 @@ class Records:
         found = {one.case.case_id: self._known[one.case.case_id]["case"]["problem"] for one in files}
         return {case_id: problem for case_id, problem in found.items() if problem}
 
+    @contextlib.contextmanager
+    def _kept_if_possible(self) -> Iterator[None]:
+        """Where keeping is optional, let a full disk end that, and nothing else."""
+        try:
+            yield
+        except OSError as error:
+            if not self._is_optional:
+                raise
+            self._is_kept = False
+            warn(_NOT_KEPT.format(error), CTSpine1KWarning)
+
     def _append(self, records: Iterable[Record]) -> None:
         with self._journal.open("a", encoding="utf-8") as notes:
             for record in records:
                 # The line break first: the last line of a run that was stopped may lack its end.
                 notes.write("\n" + json.dumps(record))
+
+
+#: What is said where results cannot be written.
+_NOT_KEPT = "what is measured is not kept for another run: {}"
 
 
 @contextlib.contextmanager
@@ -120,12 +141,14 @@ def records_if_possible(path: Path) -> Iterator[Records]:
     """Open the records as `own_records` does; where that cannot be done, warn, and keep nothing."""
     with contextlib.ExitStack() as stack:
         try:
-            records = stack.enter_context(own_records(path))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(exclusive_lock(path))
+            check_target(path, "--scan")
         except (BusyError, OSError, ScanTableError) as error:
-            text = f"what is measured is not kept for another run: {error}"
-            warnings.warn(text, CTSpine1KWarning, stacklevel=4)
-            records = Records(path, is_kept=False)
-        yield records
+            warn(_NOT_KEPT.format(error), CTSpine1KWarning)
+            yield Records(path, is_kept=False)
+        else:
+            yield Records(path, is_optional=True)
 
 
 def record_of(scanned: ScannedCase, vocabulary: Vocabulary) -> Record:

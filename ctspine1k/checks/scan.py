@@ -7,12 +7,11 @@ whose files have changed is measured again.
 
 from __future__ import annotations
 
-import warnings
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctspine1k._messages import check_choice
+from ctspine1k._messages import check_choice, warn
 from ctspine1k.checks.measure import require_scipy
 from ctspine1k.checks.reading import read_cases
 from ctspine1k.checks.records import own_records, record_of
@@ -52,7 +51,7 @@ def scan(
     workers = executor(num_proc, scheduler, initializer=worker_start())
     files, missing = case_files(require_cases(selection), on_missing)
     if missing:
-        warnings.warn(missing.summary, SkippedCasesWarning, stacklevel=3)
+        warn(missing.summary, SkippedCasesWarning)
     path = scan_path(selection.place, out).absolute()
     with own_records(path) as records:
         for case_id in missing.missing if missing else ():

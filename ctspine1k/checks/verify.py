@@ -23,7 +23,7 @@ from ctspine1k.catalog.dataset import DataSet, Kind
 from ctspine1k.checks.measure import require_scipy
 from ctspine1k.checks.plausibility import implausible
 from ctspine1k.checks.reading import ScannedCase, read_cases
-from ctspine1k.checks.records import Records, measures_of, record_of, records_if_possible
+from ctspine1k.checks.records import Record, Records, measures_of, record_of, records_if_possible
 from ctspine1k.errors import (
     CaseError,
     ChecksumError,
@@ -35,10 +35,11 @@ from ctspine1k.errors import (
     VoxelValueError,
 )
 from ctspine1k.files.raw import CaseFiles, RawFile
-from ctspine1k.files.selection import Selection, require_cases
+from ctspine1k.files.selection import Selection, require_cases, require_kinds
 from ctspine1k.files.transfer import fetch_case, reading_case, worker_start
 from ctspine1k.running.executors import Executor, executor
 from ctspine1k.scans.containing import scan_path
+from ctspine1k.scans.tables import is_current
 from ctspine1k.volumes.cases import open_case
 
 __all__ = ["CHECKS", "Check", "Finding", "Report", "verify"]
@@ -147,19 +148,14 @@ def verify(
 ) -> Report:
     """Check the raw files of cases: all `CHECKS`. `Collection.verify` says more."""
     require_scipy()
+    require_kinds(selection.data_set, "image", "mask")
     require_cases(selection)
     workers = executor(num_proc, scheduler, initializer=worker_start())
     files, findings = _files(selection)
-    with records_if_possible(scan_path(selection.place, table).absolute()) as records:
-        kept: list[ScannedCase] = []
-        fresh: list[CaseFiles] = []
-        for one in files:
-            known = None if reread else _kept(selection, one, records)
-            if known is None:
-                fresh.append(one)
-            else:
-                kept.append(known)
-        read = _read(selection, fresh, workers, records)
+    path = scan_path(selection.place, table).absolute()
+    kept = [] if reread else _kept(selection, files, path)
+    known = {id(one.files) for one in kept}
+    read = _read(selection, [one for one in files if id(one) not in known], workers, path)
     for scanned in (*kept, *read):
         findings += _of_case(selection.data_set, scanned)
     findings += _twins(selection.data_set, [*kept, *read])
@@ -174,38 +170,58 @@ def verify(
     )
 
 
-def _kept(selection: Selection, files: CaseFiles, records: Records) -> ScannedCase | None:
-    """Return what an earlier run has measured of these files; None if they have to be read."""
-    record = records.current(files)
-    if record is None:
+def _kept(selection: Selection, files: Sequence[CaseFiles], path: Path) -> list[ScannedCase]:
+    """Return what an earlier run has measured, of the files that are what they were then."""
+    records, kept = Records(path, is_kept=False), []
+    current = {one.case.case_id: record for one in files if (record := records.current(one))}
+    if not current:
+        return []
+    selection.look.prepare([file for one in files for file in one.files.values()])
+    for one in files:
+        record = current.get(one.case.case_id)
+        # Of duplicates only those that were measured.
+        if record is not None and is_current(record["case"], one.states):
+            try:
+                mismatch = _looked_at(selection, one, record)
+            except (CaseError, ChecksumError):
+                continue  # it is read, and the finding is made there
+            kept.append(ScannedCase(one, one.states, measures_of(record), geometry_mismatch=mismatch))
+    return kept
+
+
+def _looked_at(selection: Selection, files: CaseFiles, record: Record) -> PairMismatchError | None:
+    """Look at what a record does not say of files: their bytes in the Hub's cache, and how headers disagree.
+
+    The state of a file in a folder says that its bytes are those that were measured. That of a file on the
+    Hub says it of the Hub's own: the copy in the cache may be damaged, or gone.
+    """
+    has_mismatch = record["case"]["geometry_problem"] is not None  # in words: the headers say it again
+    if selection.place.folder is not None and not has_mismatch:
         return None
-    mismatch = None
-    if record["case"]["geometry_problem"] is not None:  # in words; what disagrees, the headers say again
-        try:
-            paths = fetch_case(selection.place, files)
-            options: dict[str, Any] = {"vocabulary": selection.data_set.vocabulary, "on_geometry": None}
-            with reading_case(files), open_case(paths["image"], paths["mask"], **options) as case:
-                mismatch = case.geometry_mismatch()
-        except (CaseError, ChecksumError):
-            return None
-    return ScannedCase(files, files.states, measures_of(record), geometry_mismatch=mismatch)
+    paths = fetch_case(selection.place, files)  # compares size and sha256 with the Hub's record
+    if not has_mismatch:
+        return None
+    options: dict[str, Any] = {"vocabulary": selection.data_set.vocabulary, "on_geometry": None}
+    with reading_case(files), open_case(paths["image"], paths["mask"], **options) as case:
+        return case.geometry_mismatch()
 
 
 def _read(
-    selection: Selection, files: Sequence[CaseFiles], workers: Executor, records: Records
+    selection: Selection, files: Sequence[CaseFiles], workers: Executor, path: Path
 ) -> list[ScannedCase]:
     """Read cases to their end, and keep what was measured for other runs.
 
     Where a case has several files of a kind, nobody knows which is the right one: nothing of it is kept.
     """
+    if not files:
+        return []
     count = Counter(one.case.case_id for one in files)
     read = []
-    with closing(read_cases(selection, files, workers)) as scanned:
+    with records_if_possible(path) as records, closing(read_cases(selection, files, workers)) as scanned:
         for one in scanned:
             read.append(one)
             if count[one.files.case.case_id] == 1:
                 records.note(record_of(one, selection.data_set.vocabulary))
-    if files:
         records.write(selection.catalog)
     # As they come from several processes, in the order in which they were done.
     return sorted(read, key=lambda one: [file.name for file in one.files.files.values()])
@@ -227,6 +243,8 @@ def _files(selection: Selection) -> tuple[list[CaseFiles], list[Finding]]:
     findings = list(_unexpected(selection))
     by_case: dict[str, dict[Kind, list[RawFile]]] = {case.case_id: {} for case in selection.cases}
     for file in selection.files(every=True):
+        if file.kind not in data_set.kinds:
+            continue
         by_case[file.case.case_id].setdefault(file.kind, []).append(file)
         for expected, found in data_set.misplaced(file.path, file.case, file.kind):
             findings.append(finding("wrong_place", file.case, expected, found, file.name))

@@ -53,8 +53,7 @@ def list_files(
     opened = open_selection(
         collection, data_dir=data_dir, repo_id=repo_id, revision=revision, split_file=split_file, token=token
     )
-    chosen = opened.keep(opened.cases.select(cases).where(**criteria))
-    return selected_files(chosen, kind)[0]
+    return selected_files(opened.narrow(cases, criteria), kind)[0]
 
 
 def download_files(
@@ -98,5 +97,4 @@ def download_files(
     opened = open_selection(
         collection, data_dir=data_dir, repo_id=repo_id, revision=revision, split_file=split_file, token=token
     )
-    chosen = opened.keep(opened.cases.select(cases).where(**criteria))
-    return download_selected(chosen, kind, on_missing)
+    return download_selected(opened.narrow(cases, criteria), kind, on_missing)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import warnings
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from ctspine1k._messages import warn
 from ctspine1k.errors import CTSpine1KWarning
 from ctspine1k.files.raw import Entry, Listing, RawFile
 
@@ -44,10 +45,12 @@ class FolderPlace:
     def _entry(self, local: str) -> tuple[str, Entry | None]:
         path = os.path.relpath(local, self.folder).replace(os.sep, "/")
         try:
-            stat = os.stat(local)  # noqa: PTH116 (thousands of them)
-        except FileNotFoundError:  # a link that leads nowhere
+            status = os.stat(local)  # noqa: PTH116 (thousands of them)
+        except OSError:  # a link that leads nowhere, or to itself
             return path, None
-        return path, Entry(stat.st_size, _state(path, stat), Path(local).as_uri(), local=local)
+        if not stat.S_ISREG(status.st_mode):  # a pipe, say, whose reader would wait for ever
+            return path, None
+        return path, Entry(status.st_size, _state(path, status), Path(local).as_uri(), local=local)
 
     def state(self, file: RawFile) -> str:
         """Return path, size and modification time as they are now."""
@@ -96,10 +99,9 @@ def walk(root: Path) -> Iterator[str]:
 
 
 def _warn_unread(error: OSError) -> None:
-    message = f"{error.filename}: {error.strerror}: what is in it is not seen"
-    warnings.warn(message, CTSpine1KWarning, stacklevel=2)
+    warn(f"{error.filename}: {error.strerror}: what is in it is not seen", CTSpine1KWarning)
 
 
-def _state(path: str, stat: os.stat_result) -> str:
-    state = f"{path} {stat.st_size} {stat.st_mtime_ns}"
+def _state(path: str, status: os.stat_result) -> str:
+    state = f"{path} {status.st_size} {status.st_mtime_ns}"
     return state.encode(errors="backslashreplace").decode()  # a name need not be UTF-8

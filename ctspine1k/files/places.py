@@ -103,6 +103,8 @@ def find_place(
     """
     if data_dir is None:
         if repo_id is None:
+            if revision is not None:
+                raise ValueError(f"revision={revision!r}: the files of this data set are in no Hub repo")
             return UnknownPlace()
         from ctspine1k.files.hub import HubPlace  # imports the Hub's client
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 from ctspine1k._messages import check_choice
-from ctspine1k.catalog.cases import WHAT_SELECTS, Catalog
+from ctspine1k.catalog.cases import WHAT_SELECTS, Case, Catalog
 from ctspine1k.catalog.dataset import DataSet, Kind
 from ctspine1k.catalog.registry import DEFAULT, data_set, load_catalog
 from ctspine1k.errors import MissingFilesError
@@ -23,6 +23,7 @@ __all__ = [
     "case_files",
     "open_selection",
     "require_cases",
+    "require_kinds",
     "selected_files",
 ]
 
@@ -86,17 +87,21 @@ class Selection:
         """Find the files of the cases; arguments and errors as of `find_files`."""
         return find_files(self.listing, self.data_set, self.cases, every=every)
 
+    def narrow(
+        self, cases: str | Case | Iterable[str | Case] | None, criteria: Mapping[str, str | None]
+    ) -> Selection:
+        """Keep the cases named, or all, that meet all criteria; errors as of `Catalog.where`."""
+        return self.keep(self.cases.select(cases).where(**criteria))
+
     def fingerprint(self) -> list[str]:
         """Return what rows of the cases depend on: it changes when their files do.
 
         That is the place's version, where it has one: a listing of the Hub is then not needed.
         """
-        version = self.place.version()
-        return (
-            [f"{self.place.describe()}/{file.state}" for file in self.files()]
-            if version is None
-            else [version]
-        )
+        if (version := self.place.version()) is not None:
+            return [version]
+        kinds, where = self.data_set.kinds, self.place.describe()
+        return [f"{where}/{file.state}" for file in self.files() if file.kind in kinds]
 
     def missing(self, files: Sequence[RawFile], kinds: Sequence[Kind]) -> MissingFilesError | None:
         """Return what is missing among files, as an error to be raised or shown; None if nothing is."""
@@ -155,6 +160,19 @@ def require_cases(selection: Selection) -> Selection:
     return selection
 
 
+def require_kinds(data_set: DataSet, *kinds: Kind) -> None:
+    """Check that a data set has files of these kinds.
+
+    Raises:
+        ValueError: it does not; the message names those that it has.
+    """
+    if absent := [kind for kind in kinds if kind not in data_set.kinds]:
+        raise ValueError(
+            f"collection={data_set.name!r}: expected {' and '.join(kinds)} of each case, found "
+            f"{' and '.join(data_set.kinds)}: without {' and '.join(absent)} this cannot be done"
+        )
+
+
 def selected_files(
     selection: Selection, kind: Kind | None = None
 ) -> tuple[list[RawFile], MissingFilesError | None]:
@@ -177,12 +195,14 @@ def case_files(
     """Find the files of each case that has all that the data set asks for, in order; and what is missing.
 
     Raises:
+        ValueError: the data set has no images, or no masks.
         MissingFilesError: a case lacks a file, and ``on_missing`` is "raise" or all do.
         AmbiguousFilesError: several files of one kind for a case.
         HubError: the Hub cannot be reached.
     """
+    require_kinds(selection.data_set, "image", "mask")
     kinds = selection.data_set.kinds
-    files = selection.files()
+    files = [file for file in selection.files() if file.kind in kinds]
     missing = selection.missing(files, kinds)
     complete = [one for one in group_files(files).values() if set(kinds) <= one.files.keys()]
     if missing and (on_missing == "raise" or not complete):

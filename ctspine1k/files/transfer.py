@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import shutil
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
-from ctspine1k._messages import check_choice
+from ctspine1k._messages import check_choice, warn
 from ctspine1k.catalog.dataset import Kind
 from ctspine1k.errors import CTSpine1KError, MissingFilesError, SkippedCasesWarning, UnreadableFileError
 from ctspine1k.files.places import Place
 from ctspine1k.files.raw import CaseFiles, RawFile
 from ctspine1k.files.selection import Look, OnMissing, Selection, selected_files
 from ctspine1k.files.tokens import all_tokens, learn_tokens
+from ctspine1k.running.disk import explain_full_disk
 from ctspine1k.running.progress import is_terminal
 
 __all__ = [
@@ -76,7 +78,7 @@ def download_selected(
     if missing:
         if on_missing == "raise":
             raise missing
-        warnings.warn(missing.summary, SkippedCasesWarning, stacklevel=3)
+        warn(missing.summary, SkippedCasesWarning)
     return download(selection.look, files)
 
 
@@ -94,8 +96,22 @@ def download(look: Look, files: Sequence[RawFile]) -> list[Path]:
 
 def fetch_case(place: Place, files: CaseFiles) -> dict[Kind, Path]:
     """Make the files of a case local, complete and verified; errors as of `download` and `reading_case`."""
-    with reading_case(files):
-        return dict(zip(files.files, place.fetch(list(files.files.values())), strict=True))
+    wanted = list(files.files.values())
+    with reading_case(files), _room_for(place, wanted):
+        return dict(zip(files.files, place.fetch(wanted), strict=True))
+
+
+def _room_for(place: Place, files: Sequence[RawFile]) -> contextlib.AbstractContextManager[None]:
+    """Explain a full disk, where files are fetched to one."""
+    if place.folder is not None:
+        return contextlib.nullcontext()
+    from ctspine1k.files.hub import hub_space
+
+    return explain_full_disk(hub_space()[1], "a download", sum(file.size for file in files))
+
+
+#: Errors that any case would meet now: a disk or a quota is full, or too many files are open.
+_OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 
 
 @contextlib.contextmanager
@@ -112,6 +128,8 @@ def reading_case(files: CaseFiles) -> Iterator[None]:
     except CTSpine1KError:
         raise
     except OSError as error:
+        if error.errno in _OF_THE_MACHINE:
+            raise
         first = next(iter(files.files.values()))
         raise UnreadableFileError.of(str(error.filename or first.name), error) from error
 
@@ -177,7 +195,6 @@ def worker_start() -> partial[None]:
 
 
 def _start_worker(tokens: Mapping[str, str | bool]) -> None:
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
+    # The client reads it when it is imported, which only a worker that needs the Hub does.
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     learn_tokens(tokens)
-    disable_progress_bars()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
+from ctspine1k._messages import warn
 from ctspine1k.catalog.cases import Case
 from ctspine1k.errors import (
     CaseError,
@@ -73,8 +73,9 @@ def _read_all(selection: Selection) -> Iterator[tuple[Case, VolumePair]]:
     is_one = len(selection.cases) == 1
     files, missing = _complete(selection)
     skipped: dict[str, str] = {}
+    selection.look.prepare([file for one in files for file in one.files.values()])
     if missing:
-        warnings.warn(missing.summary, SkippedCasesWarning, stacklevel=5)
+        warn(missing.summary, SkippedCasesWarning)
         skipped |= missing.reasons
     with nullcontext() if is_one else progress_bar("Drawing", len(files), "case") as bar:
         for one in files:
@@ -84,7 +85,7 @@ def _read_all(selection: Selection) -> Iterator[tuple[Case, VolumePair]]:
                 if is_one:
                     raise
                 skipped[one.case.case_id] = str(error)
-                warnings.warn(f"{one.case.case_id} is left out: {error}", SkippedCasesWarning, stacklevel=5)
+                warn(f"{one.case.case_id} is left out: {error}", SkippedCasesWarning)
             if bar is not None:
                 bar.update()
     if len(skipped) == len(selection.cases):

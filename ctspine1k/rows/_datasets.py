@@ -76,11 +76,23 @@ class TableBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         """The fsspec file system of `output_dir`."""
         return self._fs
 
+    @property
+    def rows_at_once(self) -> int:
+        """How many rows are held in memory until they are written."""
+        return int(self._writer_batch_size)
+
+    def begin_conversion(self, num_proc: int) -> None:
+        """Prepare for a conversion by so many processes; subclasses may."""
+
     def clear_leftovers(self) -> None:
         """Delete what a conversion that was killed has left: the lock is ours, so nobody writes there now."""
         if self.output_dir.endswith(".incomplete"):
             for path in self.filesystem.ls(self.output_dir, detail=False):
                 self.filesystem.rm(path, recursive=True)
+
+    def _prepare_split(self, *args: Any, num_proc: int | None = None, **kwargs: Any) -> None:
+        self.begin_conversion(num_proc or 1)
+        super()._prepare_split(*args, num_proc=num_proc, **kwargs)
 
     def _prepare_split_single(
         self, gen_kwargs: Any, fpath: str, file_format: str, max_shard_size: int, job_id: int, **unused: Any

@@ -52,7 +52,7 @@ from ctspine1k.rows.features import features_of
 from ctspine1k.rows.options import ROWS_VERSION, Policy, RowOptions, Storage
 from ctspine1k.rows.skipped import read_skipped, record_skipped, warn_skipped
 from ctspine1k.running.threads import prefetch, usable_threads
-from ctspine1k.scans.selecting import select
+from ctspine1k.scans.selecting import select, select_splits
 from ctspine1k.volumes.cases import Readable
 
 __all__ = ["CTSpine1K", "CTSpine1KConfig"]
@@ -139,8 +139,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
             special_case=self.special_case,
             exclude_issues=self.exclude_issues,
         )
-        by_split = chosen.cases.by_split(self.splits)
-        return chosen.keep(chosen.cases.keep(case for cases in by_split.values() for case in cases))
+        return select_splits(chosen, self.splits)
 
     @cached_property
     def files(self) -> tuple[list[CaseFiles], MissingFilesError | None]:
@@ -199,7 +198,8 @@ class CTSpine1K(TableBuilder):
             # The path of the cache is the same for the script and the library, and says nothing of a
             # script's hash: what rows depend on is in the config's id and version.
             dataset_name=selection.data_set.name if selection else kwargs.get("collection", DEFAULT),
-            repo=repo or repo_id,
+            # `datasets` passes the repo of a script as ``repo_id``, also where a folder is given.
+            repo=repo or (None if kwargs.get("data_dir") is not None else repo_id),
             hub_token=token,
             **kwargs,
         )
@@ -253,7 +253,7 @@ class CTSpine1K(TableBuilder):
 
     def _generate_tables(self, jobs: list[_Job]) -> Iterator[tuple[int, pa.Table]]:
         """Convert."""
-        batches = self._batches(jobs, depth=self._writer_batch_size, is_streaming=False)
+        batches = self._batches(jobs, depth=self.rows_at_once, is_streaming=False)
         tables: Iterator[pa.Table] = (batch.table(self.info.features) for batch in batches)
         if self.config.name == "2d":
             tables = _joined(tables)
@@ -310,9 +310,9 @@ class CTSpine1K(TableBuilder):
         else:
             record_skipped(self.filesystem, self.output_dir, case_id, reason)
 
-    def _prepare_split(self, *args: Any, num_proc: int | None = None, **kwargs: Any) -> None:
-        self._threads = usable_threads(num_proc or 1)
-        super()._prepare_split(*args, num_proc=num_proc, **kwargs)
+    def begin_conversion(self, num_proc: int) -> None:
+        """Divide the cores among the processes that convert."""
+        self._threads = usable_threads(num_proc)
 
 
 def _joined(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

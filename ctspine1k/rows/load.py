@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, overload
 
 import datasets
 
+from ctspine1k._messages import warn
 from ctspine1k.catalog.cases import WHAT_SELECTS, Case
 from ctspine1k.catalog.registry import DEFAULT
 from ctspine1k.catalog.vocabulary import LabelScheme
@@ -22,7 +22,7 @@ from ctspine1k.files.selection import OnMissing, Selection, open_selection
 from ctspine1k.rows._datasets import is_small_dataset
 from ctspine1k.rows.builder import CTSpine1K
 from ctspine1k.rows.options import Policy, Storage
-from ctspine1k.scans.selecting import select
+from ctspine1k.scans.selecting import select, select_splits
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -53,7 +53,6 @@ class BuilderOptions(RowKeywords, total=False):
     on_error: Policy
     writer_batch_size: int | None
     cache_dir: PathLike | None
-    token: str | bool | None
 
 
 class LoadOptions(BuilderOptions, total=False):
@@ -81,6 +80,7 @@ class AllOptions(LoadOptions, total=False):
     exclude_issues: Literal["reported", "all"] | None
     has_vertebrae: str | Sequence[str] | None
     scan: PathLike | None
+    token: str | bool | None
 
 
 @overload
@@ -218,9 +218,8 @@ def load_dataset(
         scan=scan,
         **{name: value for name, value in criteria.items() if value is not None},
     )
-    by_split = chosen.cases.by_split(splits)
     return load(
-        chosen.keep(chosen.cases.keep(case for part in by_split.values() for case in part)),
+        select_splits(chosen, splits),
         name,
         split=split,
         streaming=streaming,
@@ -252,6 +251,7 @@ def load(
     keep_in_memory: bool | None = None,
     download_mode: datasets.DownloadMode | str | None = None,
     verification_mode: datasets.VerificationMode | str | None = None,
+    token: str | bool | None = None,
     **options: Unpack[BuilderOptions],
 ) -> Any:
     """Load the cases of a selection; arguments, result and errors as of `load_dataset`."""
@@ -263,7 +263,7 @@ def load(
     if own.get("cache_dir") is not None:
         own["cache_dir"] = os.fspath(own["cache_dir"])
     builders = {
-        part: CTSpine1K(config_name=name, selection=selection.keep(by_split[part]), **own)
+        part: CTSpine1K(config_name=name, selection=selection.keep(by_split[part]), token=token, **own)
         for part in dict.fromkeys(_split_name(part) for spec in specs for part in spec)
     }
     _check_files(builders, may_drop=split is None)
@@ -328,7 +328,7 @@ def _check_files(builders: dict[str, CTSpine1K], *, may_drop: bool) -> None:
             absent[name] = error
     for name, missing in absent.items():
         del builders[name]
-        warnings.warn(missing.summary, SkippedCasesWarning, stacklevel=4)
+        warn(missing.summary, SkippedCasesWarning)
 
 
 def _prepare(builders: dict[str, CTSpine1K], *, may_drop: bool, **options: Any) -> None:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import json
 import posixpath
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from ctspine1k._messages import shortened
+from ctspine1k._messages import shortened, warn
 from ctspine1k.errors import SkippedCasesWarning
 
 __all__ = ["read_skipped", "record_skipped", "warn_skipped"]
@@ -39,4 +38,4 @@ def warn_skipped(reasons: Mapping[str, str], where: str) -> None:
     """Warn about all of them at once, with their count, names and reasons."""
     listed = shortened([f"{case_id} ({reason})" for case_id, reason in reasons.items()])
     count = "1 case is" if len(reasons) == 1 else f"{len(reasons):,} cases are"
-    warnings.warn(f"{count} left out of {where}: {listed}", SkippedCasesWarning, stacklevel=3)
+    warn(f"{count} left out of {where}: {listed}", SkippedCasesWarning)

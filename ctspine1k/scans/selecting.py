@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ctspine1k.catalog.cases import Case
 from ctspine1k.files.selection import Selection
 
-__all__ = ["select"]
+__all__ = ["select", "select_splits"]
 
 
 def select(
@@ -35,14 +35,28 @@ def select(
         criteria: as of `Catalog.where`.
 
     Raises:
-        ValueError: a value that cannot match.
+        ValueError: a value that cannot match, or a scan and nothing to ask it for.
         UnknownCaseError: a case that is not in the catalog.
         ScanTableError: there is no such table, or it has not seen files that are there.
     """
-    chosen = selection.keep(selection.cases.select(cases).where(**criteria))
+    chosen = selection.narrow(cases, criteria)
     if has_vertebrae is None:
+        if scan is not None:
+            raise ValueError(
+                f"scan={os.fspath(scan)!r}: expected has_vertebrae beside it, for which the table is read"
+            )
         return chosen
     from ctspine1k.scans.containing import cases_containing  # reads Parquet, which most selections do without
 
     lacking = {case.case_id for case in cases_containing(chosen, has_vertebrae, scan)[1]}
     return chosen.keep(chosen.cases.keep(case for case in chosen.cases if case.case_id not in lacking))
+
+
+def select_splits(selection: Selection, splits: str | Sequence[str] | None) -> Selection:
+    """Narrow a selection to some splits, in that order; None for all, in the order of the data set.
+
+    Raises:
+        ValueError: there is no such split, or no case in any of them.
+    """
+    by_split = selection.cases.by_split(splits)
+    return selection.keep(selection.cases.keep(case for cases in by_split.values() for case in cases))

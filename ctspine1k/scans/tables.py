@@ -143,7 +143,7 @@ def is_current(row: Mapping[str, Any], states: Mapping[Kind, str]) -> bool:
     return all(row[column] == state for column, state in file_columns(states).items())
 
 
-def check_target(path: Path) -> None:
+def check_target(path: Path, option: str = "--out") -> None:
     """Check that a scan may write its tables there.
 
     Raises:
@@ -154,7 +154,7 @@ def check_target(path: Path) -> None:
         raise ValueError(f"{path}: expected a name that ends in .parquet, and not in .vertebrae.parquet")
     for target in (path, vertebrae_path(path)):
         if target.exists():
-            _read(target, hint="A scan replaces no other file: delete it, or give another --out.")
+            _read(target, hint=f"A scan replaces no other file: delete it, or give another {option}.")
 
 
 def write_tables(path: Path, tables: ScanTables) -> None:

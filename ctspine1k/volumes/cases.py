@@ -11,7 +11,6 @@ another orientation is asked for, arrays are as if the file had been stored in i
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,8 +18,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ctspine1k._messages import check_choice
-from ctspine1k.catalog.ctspine1k import CTSPINE1K
+from ctspine1k._messages import check_choice, warn
+from ctspine1k.catalog.registry import data_set
 from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.errors import FileFormatError, GeometryWarning, PairMismatchError
 from ctspine1k.running.threads import prefetch, usable_threads
@@ -58,7 +57,7 @@ def read_pair(
     *,
     on_geometry: Literal["raise", "warn"] = "warn",
     orientation: str | None = None,
-    vocabulary: Vocabulary = CTSPINE1K.vocabulary,
+    vocabulary: Vocabulary | None = None,
 ) -> VolumePair:
     """Read one case as arrays, not resampled.
 
@@ -97,7 +96,7 @@ def open_case(
     *,
     on_geometry: Literal["raise", "warn"] | None = "warn",
     orientation: str | None = None,
-    vocabulary: Vocabulary = CTSPINE1K.vocabulary,
+    vocabulary: Vocabulary | None = None,
     label_scheme: str | None = None,
     threads: int = 1,
 ) -> Iterator[CaseReader]:
@@ -120,6 +119,7 @@ def open_case(
     """
     check_choice("on_geometry", on_geometry, ("raise", "warn"))
     check_orientation(orientation)
+    vocabulary = data_set().vocabulary if vocabulary is None else vocabulary
     table = None if label_scheme is None else label_table(vocabulary, label_scheme)
     with contextlib.ExitStack() as stack:
         image_reader = VolumeReader(stack.enter_context(open_nifti(image)))
@@ -128,7 +128,7 @@ def open_case(
         if on_geometry is not None and (error := case.geometry_mismatch()):
             if on_geometry == "raise":
                 raise error
-            warnings.warn(str(error), GeometryWarning, stacklevel=3)
+            warn(str(error), GeometryWarning)
         yield case
 
 

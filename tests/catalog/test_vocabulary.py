@@ -33,7 +33,7 @@ def test_numbers_without_a_vertebra_are_known():
     assert OTHERS.max_label == 28
     assert OTHERS.table("binary") == tuple(int(label in (19, 28)) for label in range(29))
     assert OTHERS.names("own") == {19: "T12", 28: "T13"}
-    with pytest.raises(ValueError, match="no vertebra 20: expected T12 to T13, or a label from 19 to 28"):
+    with pytest.raises(ValueError, match="no vertebra 20: expected T12 or T13, or a label from 19 to 28"):
         OTHERS.name(20)
 
 
@@ -45,3 +45,4 @@ def test_names_and_words_of_the_schemes():
     assert OURS.describe("verse") == "0 background, 1-7 C1-C7, 8-19 T1-T12, 20-25 L1-L6, as VerSe counts"
     assert OURS.describe("region") == "0 background, 1 cervical, 2 thoracic, 3 lumbar"
     assert OURS.describe("binary") == "0 background, 1 vertebra"
+    assert OTHERS.describe("own") == "0 background, 19 T12, 28 T13"

@@ -12,7 +12,7 @@ from support.volumes import break_case, files_of, save
 
 import ctspine1k
 from ctspine1k.catalog.ctspine1k import CTSPINE1K, ISSUE_KINDS
-from ctspine1k.errors import CTSpine1KWarning
+from ctspine1k.errors import CTSpine1KWarning, NoSpaceError
 
 #: Each with vertebrae of its own, so that no two are alike; the ids have no known issue but where a test says so.
 CASES = {
@@ -492,3 +492,61 @@ def test_twins_are_named_in_one_order_however_many_processes(root, tmp_path):
         shutil.copy(mask_of(root, "liver_106"), mask_of(root, case_id))
     reports = [verify(root, num_proc=n, table=tmp_path / f"{n}.parquet") for n in (1, 3)]
     assert reports[0].findings == reports[1].findings
+
+
+def test_the_hubs_copies_are_compared_also_after_a_scan(root, publish, hub):
+    """The Hub's record says what its own file is, not what became of the copy in the cache."""
+    repo_id = publish(root)
+    options = {"repo_id": repo_id, "cases": list(CASES)}
+    scan_files(**options)
+    assert (verify_files(**options).ok, verify_files(**options).kept) == (True, 3)
+    (image,) = ctspine1k.download_files(repo_id=repo_id, cases="liver_106", kind="image")
+    blob = image.resolve()
+    data = bytearray(blob.read_bytes())
+    data[100] ^= 1
+    blob.chmod(0o644)
+    blob.write_bytes(data)
+    report = verify_files(**options)
+    assert [(f.case_id, f.check) for f in report.findings] == [("liver_106", "checksum")]
+    blob.unlink()
+    hub.requests.clear()
+    assert verify_files(**options).ok
+    assert set(hub.downloads()) == {"liver_106.nii.gz"}
+
+
+def test_a_read_only_folder_with_a_current_table_is_silent_and_one_without_says_so(root, monkeypatch):
+    scan_files(data_dir=root, cases=list(CASES))
+
+    def refused(path, lock=None):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("ctspine1k.checks.records.exclusive_lock", refused)
+    assert verify(root).kept == 3
+    (root / "cases.parquet").unlink()
+    with pytest.warns(
+        CTSpine1KWarning, match="what is measured is not kept for another run: .*Permission denied"
+    ) as told:
+        report = verify(root)
+    assert (report.ok, report.kept) == (True, 0)
+    assert told[0].filename.endswith("verbs.py")  # who called the verb
+
+
+def test_a_disk_that_fills_up_ends_the_notes_and_not_the_verification(root, small_disk):
+    small_disk.fill_up()
+    with pytest.warns(
+        CTSpine1KWarning, match="what is measured is not kept for another run: .*No space left"
+    ):
+        report = verify(root, table=small_disk.root / "cases.parquet")
+    assert (report.ok, report.measured) == (True, 3)
+
+
+def test_a_full_disk_is_no_fault_of_a_case(root, publish, monkeypatch):
+    from ctspine1k.files.hub import HubPlace
+
+    def full(self, files):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(HubPlace, "fetch", full)
+    for verb in (scan_files, verify_files):
+        with pytest.raises(NoSpaceError, match="expected room for a download"):
+            verb(repo_id=publish(root), cases=list(CASES))

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,11 @@ def test_a_file_that_could_be_of_two_cases_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"x_seg\.nii\.gz would be of both 'x' and 'x_seg'"):
         list_files(data_dir=tmp_path, split_file=tmp_path / "split.txt")
     assert len(list_files(data_dir=tmp_path, split_file=tmp_path / "split.txt", cases="x")) == 2
+
+
+def test_what_is_no_file_is_not_there_and_harms_nothing(tmp_path):
+    place(tmp_path, "liver_106_seg.nii.gz")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    os.mkfifo(tmp_path / "liver_106.nii.gz")
+    (tmp_path / "HN_P001.nii.gz").mkdir()
+    assert [file.kind for file in list_files(data_dir=tmp_path)] == ["mask"]

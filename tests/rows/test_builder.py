@@ -283,3 +283,9 @@ def test_bytes_after_the_end_are_seen_by_a_2d_pass(load, tree, tmp_path):
     with pytest.raises(CorruptFileError):
         load("2d", split="validation")
     assert not list((tmp_path / "cache").rglob("*.arrow"))
+
+
+def test_a_script_of_another_repo_can_read_a_folder(tree):
+    """`datasets` passes the repo of a script as ``repo_id``, whatever else is given."""
+    builder = CTSpine1K(config_name="3d", data_dir=str(tree), repo_id="someone/else")
+    assert builder.config.selected.place.folder == tree.resolve()

@@ -73,6 +73,10 @@ def _odd_labels(case: Case, labels: Sequence[int]) -> list[tuple[str, str, str]]
     return []
 
 
+def _citations() -> list[str]:
+    return ["@misc{tiny,\n  title = {Tiny Spines},\n}"]
+
+
 TINY = DataSet(
     name="tiny",
     title="Tiny Spines",
@@ -101,7 +105,7 @@ TINY = DataSet(
     file_name=_file_name,
     misplaced=_misplaced,
     odd_labels=_odd_labels,
-    citations=lambda: ["@misc{tiny,\n  title = {Tiny Spines},\n}"],
+    citations=_citations,
 )
 
 
