@@ -23,7 +23,8 @@ from ctspine1k.exports.options import ExportOptions
 from ctspine1k.exports.run import Export, ExportReport
 from ctspine1k.exports.targets import Target
 from ctspine1k.files.selection import Selection, case_files, require_cases
-from ctspine1k.running.executors import Executor
+from ctspine1k.running.stops import deferred_interrupts
+from ctspine1k.running.work import Executor
 
 __all__ = ["export_parquet"]
 
@@ -58,5 +59,5 @@ def export_parquet(
     export = Export(selection, target, options, rows, workers or options.workers())
     tasks = export.plan(files, {} if missing is None else missing.reasons)
     table = case_table(selection, files, options.scan_table)
-    with target.exclusive_lock():
+    with deferred_interrupts(), target.exclusive_lock():
         return export.run(tasks, table)

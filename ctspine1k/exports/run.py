@@ -37,8 +37,9 @@ from ctspine1k.files.raw import CaseFiles
 from ctspine1k.files.selection import Selection
 from ctspine1k.rows.options import CONFIGS, RowOptions
 from ctspine1k.running.disk import HINT_IF_FULL, device_of, explain_full_disk, free_bytes
-from ctspine1k.running.executors import Executor
 from ctspine1k.running.progress import progress_bar
+from ctspine1k.running.stops import check_stopped
+from ctspine1k.running.work import Executor
 
 __all__ = ["Export", "ExportReport"]
 
@@ -145,6 +146,7 @@ class Export:
                         failed |= {f"{case_id} ({path})": why for case_id, why in outcome.problems.items()}
                         if outcome.record is not None:
                             done[path] = outcome.record
+            check_stopped()
             records = [done[task.shard.path] for task in tasks if task.shard.path in done]
             skipped = {case_id: why for record in records for case_id, why in record.skipped.items()}
             sizes = split_sizes(records, self.selection.data_set.splits)
@@ -153,6 +155,7 @@ class Export:
                     raise NothingLeftError("the export", skipped)
                 self._check_there(records)
                 self._finish(records, sizes, skipped, table)
+            check_stopped()
         return ExportReport(self.target.describe(), len(done) - kept, kept, tuple(sizes), failed, skipped)
 
     def _there(

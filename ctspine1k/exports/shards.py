@@ -34,8 +34,8 @@ from ctspine1k.files.transfer import quiet_hub, reading_case
 from ctspine1k.rows.batches import case_batches
 from ctspine1k.rows.features import features_of
 from ctspine1k.running.disk import explain_full_disk, sha256_of
-from ctspine1k.running.executors import check_stopped
 from ctspine1k.running.retries import retry
+from ctspine1k.running.stops import check_stopped
 from ctspine1k.running.threads import usable_threads
 
 __all__ = ["export_shard"]

@@ -24,6 +24,7 @@ from ctspine1k.errors import BusyError, MissingPackageError, OutputError
 from ctspine1k.exports.targets import LOCK, SCRATCH, WORKING, Entry
 from ctspine1k.running.disk import sha256_of
 from ctspine1k.running.retries import PAUSES, retry
+from ctspine1k.running.stops import interruptible
 
 __all__ = ["UrlTarget"]
 
@@ -88,7 +89,7 @@ class UrlTarget:
         """Read a file, and return its sha256."""
 
         def read(filesystem: Any, root: str) -> str:
-            with filesystem.open(f"{root}/{name}", "rb") as file:
+            with interruptible(), filesystem.open(f"{root}/{name}", "rb") as file:
                 return sha256_of(file)
 
         with contextlib.suppress(FileNotFoundError):
@@ -112,11 +113,13 @@ class UrlTarget:
 
         def put(filesystem: Any, root: str) -> None:
             if self._is_object_store:  # an object appears when its upload is complete
-                filesystem.put_file(str(written), f"{root}/{name}")
+                with interruptible():
+                    filesystem.put_file(str(written), f"{root}/{name}")
                 return
             half = f"{root}/{SCRATCH}/{uuid.uuid4().hex}"
             filesystem.makedirs(half.rpartition("/")[0], exist_ok=True)
-            filesystem.put_file(str(written), half)
+            with interruptible():
+                filesystem.put_file(str(written), half)
             _rename(filesystem, half, f"{root}/{name}")
 
         try:

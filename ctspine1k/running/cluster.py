@@ -15,9 +15,10 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ctspine1k.errors import CTSpine1KWarning, MissingPackageError, WorkerError
+from ctspine1k.running.stops import check_stopped, interruptible
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -70,10 +71,11 @@ class Dask:
         with contextlib.ExitStack() as running:
             running.enter_context(_without_tracebacks("distributed.client"))
             try:
-                address = _find_address(self.scheduler, self.patience)
-                _check_answers(address, self.patience)
-                client = running.enter_context(distributed.Client(address, set_as_default=False))
-                has_workers = bool(client.nthreads())
+                with interruptible():
+                    address = _find_address(self.scheduler, self.patience)
+                    _check_answers(address, self.patience)
+                    client = running.enter_context(distributed.Client(address, set_as_default=False))
+                    has_workers = bool(client.nthreads())
             except (OSError, ValueError, asyncio.TimeoutError) as error:
                 raise _lost(self.scheduler, error) from error
             if not has_workers:
@@ -106,7 +108,8 @@ class _Connection:
             for number, (item, name) in enumerate(zip(items, names, strict=True))
         ]
         try:
-            for future in distributed.as_completed(futures, loop=self.client.loop):
+            completed = distributed.as_completed(futures, loop=self.client.loop)
+            while (future := _next(completed)) is not None:
                 try:
                     yield self._result(future)
                 except distributed.scheduler.KilledWorker as error:
@@ -128,6 +131,13 @@ class _Connection:
             if future.status == "error":  # raised by the work
                 raise
             raise _lost(self.scheduler, error) from error
+
+
+def _next(completed: Iterator[Any]) -> Any:
+    """Wait for the next future that is done; None if there is none left."""
+    check_stopped()
+    with interruptible():
+        return next(completed, None)
 
 
 def _find_address(scheduler: str, patience: float) -> str:

@@ -18,22 +18,23 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.synchronize import Event
 from typing import TypeVar
 
 from ctspine1k.errors import WorkerError
+from ctspine1k.running.stops import check_stopped, stop_with
 from ctspine1k.running.work import Executor, Run
 
-__all__ = ["Executor", "InProcess", "Run", "Spawned", "check_stopped", "executor"]
+__all__ = ["Executor", "InProcess", "Run", "Spawned", "executor"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-#: In a spawned worker: set when nobody waits for its results any more.
-_stop: Event | None = None
+#: Seconds between one look for a deferred Ctrl-C and the next, while workers are at work.
+_BEAT = 0.1
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,15 @@ class InProcess:
     @contextlib.contextmanager
     def ready(self) -> Iterator[Run]:
         """Yield a function that works through the items in order."""
-        yield self._run
+        yield _run_here
 
-    def _run(
-        self, work: Callable[[Item], Result], items: Sequence[Item], names: Sequence[str]
-    ) -> Generator[Result, None, None]:
-        yield from map(work, items)
+
+def _run_here(
+    work: Callable[[Item], Result], items: Sequence[Item], names: Sequence[str]
+) -> Generator[Result, None, None]:
+    for item in items:
+        check_stopped()
+        yield work(item)
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class Spawned:
     ) -> Generator[Result, None, None]:
         num_proc = min(self.num_proc, len(items))
         if num_proc <= 1:
-            yield from map(work, items)
+            yield from _run_here(work, items, names)
             return
         # Not forked: a fork copies locks that other threads hold, and nobody releases them in the child.
         context = multiprocessing.get_context("spawn")
@@ -94,9 +98,12 @@ class Spawned:
         pool = ProcessPoolExecutor(num_proc, context, _start_worker, (stop, self.initializer))
         try:
             with _interrupts_held():  # workers inherit the mask and keep it
-                futures = [pool.submit(work, item) for item in items]
-            for future in as_completed(futures):
-                yield future.result()
+                futures = {pool.submit(work, item) for item in items}
+            while futures:
+                check_stopped()
+                done, futures = wait(futures, timeout=_BEAT, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
         except BrokenProcessPool as error:
             raise WorkerError(
                 f"a worker process died before it was done, with {num_proc} at work: out of memory, or "
@@ -134,19 +141,8 @@ def executor(
     return Dask(scheduler)
 
 
-def check_stopped() -> None:
-    """Raise if nobody waits for the work of this process any more. Long work calls it now and then.
-
-    Raises:
-        WorkerError: that is so.
-    """
-    if _stop is not None and _stop.is_set():
-        raise WorkerError("stopped, as this process is not needed any more")
-
-
 def _start_worker(stop: Event, initializer: Callable[[], None] | None) -> None:
-    global _stop
-    _stop = stop
+    stop_with(stop)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if initializer is not None:
         initializer()

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from ctspine1k.running.stops import interruptible
+
 __all__ = ["PAUSES", "retry"]
 
 Result = TypeVar("Result")
@@ -36,5 +38,6 @@ def retry(
         except unless:
             raise
         except failure:
-            time.sleep(pause)
+            with interruptible():
+                time.sleep(pause)
     return call()

@@ -22,6 +22,7 @@ from ctspine1k._messages import check_choice, warn
 from ctspine1k.catalog.registry import data_set
 from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.errors import FileFormatError, GeometryWarning, PairMismatchError
+from ctspine1k.running.stops import check_stopped
 from ctspine1k.running.threads import prefetch, usable_threads
 from ctspine1k.volumes.growing import GROWTH, GrowingArray, Growth
 from ctspine1k.volumes.headers import Geometry, VolumeHeader
@@ -281,6 +282,7 @@ class CaseReader:
             volumes.append(self._mask.labels(depth, self.vocabulary))
         slabs = zip(*volumes, strict=True)
         for slab in prefetch(slabs) if self._threads > 1 else slabs:
+            check_stopped()  # a volume takes seconds
             yield slab if self._table is None else (slab[0], *(self._table[labels] for labels in slab[1:]))
 
     def _gathered(

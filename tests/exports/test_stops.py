@@ -104,6 +104,55 @@ def test_a_stop_says_how_far_it_was_and_leaves_nothing_half(tmp_path, out, num_p
     assert kept >= int(done[1])  # a shard may be done whose outcome had not arrived yet
 
 
+@pytest.mark.parametrize(
+    ("file", "function", "event"),
+    [
+        (
+            "nibabel/externals/oset.py",
+            "__del__",
+            "return",
+        ),  # Python loses what a destructor raises, and goes on
+        ("/gzip.py", "close", "return"),  # likewise, where isal's file is let go
+        (
+            "datasets/features/features.py",
+            "__arrow_ext_deserialize__",
+            "call",
+        ),  # Arrow makes another error of it
+        ("/tempfile.py", "mkdtemp", "return"),  # there is a folder that nobody knows yet
+        ("/tempfile.py", "_rmtree", "call"),  # a folder is about to go
+        ("/shutil.py", "_rmtree_safe_fd", "return"),
+        ("/threading.py", "__enter__", "return"),  # a lock is taken, which a thread waits for
+        ("running/disk.py", "_flush", "return"),
+        ("exports/ledger.py", "check_run", "return"),
+    ],
+)
+def test_wherever_a_stop_falls_it_says_how_far_it_was_and_leaves_nothing_half(
+    export, out, tmp_path, file, function, event
+):
+    def interrupt(frame, found, _):
+        code = frame.f_code
+        is_there = found == event and code.co_name == function and code.co_filename.endswith(file)
+        if is_there and len(shards_in(out)) >= 2:
+            sys.setprofile(None)
+            signal.raise_signal(signal.SIGINT)
+
+    sys.setprofile(interrupt)
+    try:
+        with pytest.raises(
+            KeyboardInterrupt, match=r"^[2-7] of 8 shards are made; run again to go on from there$"
+        ):
+            export(cases_per_shard=1)
+    finally:
+        sys.setprofile(None)
+    assert list((out / ".ctspine1k/scratch").iterdir()) == []
+    assert not (out / ".export.lock").exists()
+    there = len(shards_in(out))
+    report = export(cases_per_shard=1)
+    assert (report.made, report.kept) == (8 - there, there)
+    export(tmp_path / "whole", cases_per_shard=1)
+    assert same(out, tmp_path / "whole")
+
+
 def test_the_second_of_two_says_so_and_stops(many, out, gate):
     process = start(out, many, gate)
     gate.wait_for()

@@ -12,7 +12,8 @@ from support.processes import wait_until
 
 from ctspine1k.errors import WorkerError
 from ctspine1k.running.cluster import Dask
-from ctspine1k.running.executors import InProcess, Spawned, check_stopped, executor
+from ctspine1k.running.executors import InProcess, Spawned, executor
+from ctspine1k.running.stops import check_stopped
 
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 

@@ -37,12 +37,10 @@ def export_parquet(out, *, workers=None, pauses=None, **options):
         return collection.export_parquet(out, **own)
     from ctspine1k.exports.options import ExportOptions
     from ctspine1k.exports.parquet import export_parquet
-    from ctspine1k.files.selection import Look, Selection
 
     if pauses is not None:
         own["pauses"] = pauses
-    selection = Selection(collection.data_set, collection.catalog, collection.cases, Look(collection.place))
-    return export_parquet(selection, out, ExportOptions(**own), workers)
+    return export_parquet(collection.selection(), out, ExportOptions(**own), workers)
 
 
 @dataclass(frozen=True)

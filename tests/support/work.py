@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ctspine1k.running.executors import check_stopped
+from ctspine1k.running.stops import check_stopped
 
 
 def go_on_until_stopped(folder: str | None) -> None:
