@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib.metadata
 import logging
+import multiprocessing.util
 import os
 import shutil
 import signal
@@ -52,6 +53,47 @@ hypothesis.settings.load_profile("tests")
 
 _RUNS_SCRIPTS = importlib.metadata.version("datasets").startswith("3.")
 collect_ignore = [f"rows/test_script_on_{4 if _RUNS_SCRIPTS else 3}.py"]
+
+
+#: Tests that take seconds have one of these marks.
+_SLOW = ("processes", "cluster", "docs")
+
+#: The test that is running, unless it is marked as one that starts Python processes.
+_QUICK: list[str] = []
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Note which test is running."""
+    if not any(item.get_closest_marker(mark) for mark in _SLOW):
+        _QUICK.append(item.nodeid)
+    yield
+    _QUICK.clear()
+
+
+def _refuse_processes(event: str, arguments: tuple) -> None:
+    program = str(arguments[0]) if event == "subprocess.Popen" else "python"
+    if (
+        _QUICK
+        and event in ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn")
+        and any(name in program for name in ("python", "dask", "bash"))
+    ):
+        raise AssertionError(f"{_QUICK[0]} starts Python processes: mark it with `processes`")
+
+
+sys.addaudithook(_refuse_processes)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _spawned_processes_are_seen() -> None:
+    """What `multiprocessing` spawns is no event of Python's, so make it one."""
+    spawn = multiprocessing.util.spawnv_passfds
+
+    def told(path: bytes, *rest: object) -> int:
+        sys.audit("os.posix_spawn", path, *rest)
+        return spawn(path, *rest)
+
+    multiprocessing.util.spawnv_passfds = told
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +14,9 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from support.paths import ROOT
+from support.processes import blocked, release, wait_until
+from support.scans import start, wait_for_notes
 from support.spines import save_spine, spine
 from support.verbs import scan_files
 from support.volumes import ALL_IDS, break_case
@@ -54,7 +56,7 @@ def scan(root, **options):
     return scan_files(data_dir=root, cases=IDS, **options)
 
 
-@pytest.mark.parametrize("num_proc", [1, 2])
+@pytest.mark.parametrize("num_proc", [1, pytest.param(2, marks=pytest.mark.processes)])
 def test_tables_hold_what_is_in_the_files(spines, num_proc):
     report = scan(spines, num_proc=num_proc)
     assert report.cases == spines / "cases.parquet"
@@ -85,6 +87,7 @@ def test_tables_hold_what_is_in_the_files(spines, num_proc):
     ]
 
 
+@pytest.mark.processes
 def test_the_same_files_give_the_same_bytes_however_many_processes(spines, tmp_path):
     first = scan(spines, out=tmp_path / "a.parquet", num_proc=1)
     second = scan(spines, out=tmp_path / "b.parquet", num_proc=3)
@@ -199,6 +202,7 @@ def test_no_case_no_scan(spines):
         scan(spines, split="test")
 
 
+@pytest.mark.processes
 def test_broken_cases_have_a_row_that_says_why(spines):
     path = break_case(spines)
     report = scan(spines, num_proc=2)
@@ -250,6 +254,7 @@ def test_arguments(spines):
         scan(spines, on_missing="ignore")
 
 
+@pytest.mark.processes
 def test_without_scipy_the_message_names_the_command(spines, python):
     code = """
 import sys
@@ -273,6 +278,7 @@ def test_the_hub_is_asked_once_for_the_revision(repo_id, split_file, hub, tmp_pa
     assert len(asked) <= 2, asked  # which commit it is, and its record in the cache: not once a case
 
 
+@pytest.mark.processes
 def test_from_the_hub(tree, repo_id, split_file, hub, tmp_path):
     """Also of a private repo's files by sha256: nothing is measured again from another revision of them."""
     out = tmp_path / "cases.parquet"
@@ -310,98 +316,119 @@ def test_the_hub_that_goes_away_leaves_what_is_done(repo_id, split_file, hub, tm
     assert scan_files(**options).measured == 2  # of four: two were done
 
 
-def start(root, *arguments):
-    code = """
-import ctspine1k, sys
-if __name__ == "__main__":
-    many = ctspine1k.open_collection(data_dir=sys.argv[1])
-    many.scan(num_proc=int(sys.argv[2]), on_missing="skip")
-"""
-    script = root.parent / "run.py"
-    script.write_text(code)
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", script, root, *arguments], stderr=subprocess.PIPE, text=True
-    )
-
-
-def wait_for_notes(root, count):
-    journal = root / ".cases.parquet.partial"
-    for _ in range(6000):
-        if journal.exists() and journal.read_text().count('"version"') >= count:
-            return journal
-        time.sleep(0.01)
-    raise AssertionError("no notes")
+@pytest.fixture
+def many(tmp_path):
+    """Seven cases, in the order in which they are scanned: their folder, and their ids."""
+    root = tmp_path / "many"
+    first = save_spine(root, "liver_0", *spine([18, 19]))
+    ids = [case.case_id for case in ctspine1k.load_catalog().where(source="MSD-T10")][:7]
+    assert "liver_0" in ids
+    for case_id in set(ids) - {"liver_0"}:
+        for path, suffix in zip(first, ("", "_seg"), strict=True):
+            path.with_name(f"{case_id}{suffix}.nii.gz").hardlink_to(path)
+    return root, ids
 
 
 @pytest.fixture
-def many(tmp_path):
-    """Enough cases to be stopped in the middle of."""
-    root = tmp_path / "many"
-    image, mask = spine([18, 19, 20])
-    image = np.kron(image, np.ones((5, 5, 1), np.int16))
-    mask = np.kron(mask, np.ones((5, 5, 1), np.uint8))
-    first = save_spine(root, "liver_0", image, mask)
-    for case in list(ctspine1k.load_catalog().where(source="MSD-T10"))[:40]:
-        for path, suffix in zip(first, ("", "_seg"), strict=True):
-            target = path.with_name(f"{case.case_id}{suffix}.nii.gz")
-            if not target.exists():
-                target.hardlink_to(path)
-    return root
+def held(many):
+    """The images of the third case and the fourth: while this lasts, whoever reads one of them is held."""
+    root, ids = many
+    paths = [next(root.rglob(f"{case_id}.nii.gz")) for case_id in ids[2:4]]
+    with blocked(*paths):
+        yield paths
 
 
-@pytest.mark.parametrize(("kind", "num_proc"), [(signal.SIGKILL, "1"), (signal.SIGINT, "2")])
+def workers_of(process):
+    """The processes that do the work of a scan."""
+    command = ["pgrep", "-P", str(process.pid), "-f", "spawn_main"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return list(map(int, found.stdout.split()))
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("kind", "num_proc"), [(signal.SIGKILL, 1), (signal.SIGINT, 2)])
 def test_a_scan_that_was_stopped_goes_on_where_it_was(many, tmp_path, kind, num_proc):
-    process = start(many, num_proc)
-    journal = wait_for_notes(many, 3)
-    process.send_signal(kind)
-    process.communicate(timeout=60)
-    assert process.returncode not in (0, 2)
-    assert not (many / "cases.parquet").exists()
+    root, ids = many
+    held = [next(root.rglob(f"{case_id}.nii.gz")) for case_id in ids[2:4]]
+    with blocked(*held):
+        process = start(root, num_proc)
+        journal = wait_for_notes(root, 2)
+        process.send_signal(kind)
+        while process.poll() is None:
+            release(*held)
+            time.sleep(0.005)
+    assert process.poll() not in (0, 2)
+    assert not (root / "cases.parquet").exists()
+    # Of those that were held a problem may be noted, as what let them go is an empty file.
+    noted = [json.loads(line)["case"] for line in journal.read_text().split("\n") if line]
+    done = {case["case_id"] for case in noted if case["problem"] is None}
+    assert done == set(ids[:2])
     journal.write_text(journal.read_text() + '\n{"version": 1, "case": {"case_i')  # a line that was cut
-    cases = [path.name.removesuffix(".nii.gz") for path in (many / "raw_data/volumes").rglob("*.nii.gz")]
-    report = scan_files(data_dir=many, cases=cases)
-    whole = scan_files(data_dir=many, cases=cases, out=tmp_path / "whole.parquet")
-    assert 0 < report.measured < 38
-    assert report.measured + report.kept == 40
+    report = scan_files(data_dir=root, cases=ids)
+    whole = scan_files(data_dir=root, cases=ids, out=tmp_path / "whole.parquet")
+    assert (report.measured, report.kept) == (5, 2)
     assert report.cases.read_bytes() == whole.cases.read_bytes()
     assert report.vertebrae.read_bytes() == whole.vertebrae.read_bytes()
     assert not journal.exists()
 
 
-def test_a_worker_that_dies_is_told_and_what_is_done_is_kept(many):
-    process = start(many, "2")
-    wait_for_notes(many, 2)
-    children = subprocess.run(
-        ["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True, check=True
-    )
-    os.kill(int(children.stdout.split()[0]), signal.SIGKILL)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 1
+@pytest.mark.processes
+def test_a_worker_that_dies_is_told_and_what_is_done_is_kept(many, held):
+    root, ids = many
+    process = start(root, 2)
+    wait_for_notes(root, 2)
+    os.kill(workers_of(process)[0], signal.SIGKILL)
+    assert process.wait(60) == 1
+    told = process.printed[1]
     assert WorkerError.__name__ in told
     assert "a worker process died before it was done, with 2 at work" in told
     with pytest.warns(SkippedCasesWarning):
-        assert scan_files(data_dir=many, on_missing="skip").kept >= 2
+        # Not the two that are held.
+        assert scan_files(data_dir=root, cases=[*ids[:2], *ids[4:], "liver_83"], on_missing="skip").kept == 2
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
-def test_workers_end_with_the_process_that_started_them(many, kind):
+def test_workers_end_with_the_process_that_started_them(many, held, tmp_path, kind):
     """They hold its stderr: who reads that must not wait for ever."""
-    process = start(many, "2")
-    wait_for_notes(many, 2)
+    os.mkfifo(tmp_path / "stderr")
+    reader = os.open(tmp_path / "stderr", os.O_RDONLY | os.O_NONBLOCK)
+    process = start(many[0], 2, tmp_path / "stderr")
+    wait_for_notes(many[0], 2)
+    assert len(workers_of(process)) == 2
     process.send_signal(kind)
-    process.communicate(timeout=20)
-    assert process.returncode == -kind
+    assert process.wait(20) == -kind
+    wait_until(lambda: _is_at_its_end(reader), 20)
+    os.close(reader)
 
 
-def test_an_interrupt_while_workers_start_is_no_noise(many):
-    process = start(many, "2")
-    time.sleep(0.9)
-    while not (many / ".cases.parquet.partial").exists():
+def _is_at_its_end(pipe):
+    try:
+        return os.read(pipe, 4096) == b""
+    except BlockingIOError:  # nothing is written, and somebody could
+        return False
+
+
+@pytest.mark.processes
+def test_an_interrupt_while_workers_start_is_no_noise(many, tmp_path, monkeypatch):
+    """As a terminal sends it: to all of them."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(f"open({str(gate)!r}).close()\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (tmp_path / "site", ROOT))))
+    process = start(many[0], 2)
+    wait_until(lambda: len(workers_of(process)) == 2)
+    for pid in (process.pid, *workers_of(process)):
+        os.kill(pid, signal.SIGINT)
+    while process.poll() is None:
+        release(gate)
         time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode not in (0, 2)
+    told = process.printed[1]
+    assert process.poll() not in (0, 2)
     assert "Process Spawn" not in told  # no worker's traceback
+    assert told.count("Traceback") == 1
+    assert told.strip().endswith("KeyboardInterrupt")
 
 
 def test_a_stop_between_the_two_tables_loses_nothing(spines, monkeypatch):

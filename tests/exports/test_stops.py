@@ -1,6 +1,5 @@
 """Exports that are killed, stopped or disturbed: what is left of them, and what the next run makes of it."""
 
-import contextlib
 import os
 import re
 import signal
@@ -25,7 +24,7 @@ from support.exports import (
 )
 from support.killing import kill_again_and_again, stop_at_every_step
 from support.paths import ROOT
-from support.processes import wait_until
+from support.processes import blocked, release, wait_until
 from support.volumes import files_of
 
 from ctspine1k.errors import BusyError
@@ -49,22 +48,6 @@ def test_an_export_that_is_killed_goes_on_where_it_was(many, undisturbed, out, g
     assert not (out / "manifest.json").exists()
     assert finish(out, many) == [32 - there, there, {}]
     assert same(out, undisturbed)
-
-
-@contextlib.contextmanager
-def blocked(path):
-    """Meanwhile, whoever opens a file is held there, until `release` is called in a loop."""
-    whole = path.rename(path.with_name("whole"))
-    os.mkfifo(path)
-    yield
-    path.unlink()
-    whole.rename(path)
-
-
-def release(path):
-    """Let those who are held go on: they find an empty file."""
-    with contextlib.suppress(OSError):  # nobody is
-        os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
 
 
 def command_of(out, options, num_proc):
