@@ -158,7 +158,8 @@ class Collection:
     ) -> Any:
         """Load rows: arguments, result and errors as of `load_dataset`.
 
-        With ``split=None`` the result has all splits of the cases.
+        With ``split=None`` the result has all splits of the cases. ``rows``, a `RowOptions`, gives the options
+        of rows as one value.
         """
         from ctspine1k.files.tokens import known_token
         from ctspine1k.rows.load import load
@@ -334,7 +335,8 @@ class Collection:
                 ``on_error`` and ``on_geometry`` as of `load_dataset` (a case that cannot be used lets its
                 shard fail, and the others are made; if it is skipped, manifest and card name it);
                 ``cases_per_shard``, whole cases in a file, 4 of which make some 600 MB; ``scan``, the table
-                of cases that a scan wrote, whose columns ``cases.parquet`` then has, too.
+                of cases that a scan wrote, whose columns ``cases.parquet`` then has, too; ``rows``, a
+                `RowOptions`, the options of rows as one value.
 
         Returns:
             What was done. Where a shard failed, ``ok`` is False, there is no manifest yet, and ``failed``
@@ -356,7 +358,7 @@ class Collection:
         from ctspine1k.exports.parquet import export_parquet
 
         export_options = ExportOptions(
-            config=config, num_proc=num_proc, scheduler=scheduler, verify=verify, **options
+            config=config, num_proc=num_proc, scheduler=scheduler, verify=verify, **row_keywords(options)
         )
         return export_parquet(self.selection(), out, export_options)
 

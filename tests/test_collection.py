@@ -268,3 +268,15 @@ def test_a_preview_from_the_hub_can_be_made_again_offline(hub, repo_id, split_fi
         spine.preview(tmp_path / "b.png")
     assert requests == []
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_options_of_rows_are_a_value(spine, tmp_path):
+    rows = ctspine1k.RowOptions(orientation="RAS", label_scheme="binary", geometry=True, image_size=SIZE)
+    one = spine.load("2d", split="train", rows=rows, cache_dir=tmp_path / "cache")
+    by_name = {"orientation": "RAS", "label_scheme": "binary", "geometry": True, "image_size": SIZE}
+    other = spine.load("2d", split="train", cache_dir=tmp_path / "cache", **by_name)
+    assert one.cache_files == other.cache_files
+    assert spine.export_parquet(tmp_path / "out", config="2d", rows=rows).made == 3
+    assert spine.export_parquet(tmp_path / "out", config="2d", **by_name).kept == 3
+    with pytest.raises(ValueError, match="storage='compact': expected one of 'dense'"):
+        spine.export_parquet(tmp_path / "out", rows=ctspine1k.RowOptions(storage="compact"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 from ctspine1k._messages import check_choice
 from ctspine1k.catalog.dataset import DataSet
@@ -16,7 +16,7 @@ from ctspine1k.rows.options import CONFIGS, Policy, RowOptions
 from ctspine1k.running.executors import Executor, executor
 from ctspine1k.running.retries import PAUSES
 
-__all__ = ["ExportKeywords", "ExportOptions"]
+__all__ = ["ExportKeywords", "ExportOptions", "row_keywords"]
 
 
 class ExportKeywords(TypedDict, total=False):
@@ -31,6 +31,21 @@ class ExportKeywords(TypedDict, total=False):
     on_geometry: Literal["raise", "warn"]
     cases_per_shard: int
     scan: str | os.PathLike[str] | None
+    rows: RowOptions | None
+
+
+def row_keywords(options: ExportKeywords) -> dict[str, Any]:
+    """Return the options with those of ``rows``, which gives options of rows as one value, one by one.
+
+    Raises:
+        ValueError: ``rows`` asks for storage that an export does not have.
+    """
+    own: dict[str, Any] = dict(options)
+    if (rows := own.pop("rows", None)) is None:
+        return own
+    keywords = rows.keywords()
+    check_choice("storage", keywords.pop("storage"), ("dense",))
+    return {**keywords, **own}
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ctspine1k.errors import MissingFilesError, NothingLeftError, SkippedCasesWa
 from ctspine1k.files.selection import OnMissing, Selection, open_selection
 from ctspine1k.rows._datasets import is_small_dataset
 from ctspine1k.rows.builder import CTSpine1K
-from ctspine1k.rows.options import Policy, Storage
+from ctspine1k.rows.options import Policy, RowOptions, Storage
 from ctspine1k.scans.selecting import select, select_splits
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class BuilderOptions(RowKeywords, total=False):
 class LoadOptions(BuilderOptions, total=False):
     """Options of `load_dataset` that do not say which cases or split, nor where their files are."""
 
+    rows: RowOptions | None
     num_proc: int | None
     keep_in_memory: bool | None
     download_mode: datasets.DownloadMode | str | None
@@ -252,14 +253,18 @@ def load(
     download_mode: datasets.DownloadMode | str | None = None,
     verification_mode: datasets.VerificationMode | str | None = None,
     token: str | bool | None = None,
+    rows: RowOptions | None = None,
     **options: Unpack[BuilderOptions],
 ) -> Any:
-    """Load the cases of a selection; arguments, result and errors as of `load_dataset`."""
+    """Load the cases of a selection; arguments, result and errors as of `load_dataset`.
+
+    ``rows`` gives the options of rows as one value, beside or instead of those that are given one by one.
+    """
     if streaming and num_proc is not None:
         raise ValueError("num_proc is for conversion: with streaming=True use the DataLoader's num_workers")
     by_split = selection.cases.by_split()
     specs = _specs(split, list(by_split), selection.data_set.splits, streaming)
-    own: dict[str, Any] = dict(options)
+    own: dict[str, Any] = {**(rows.keywords() if rows else {}), **options}
     if own.get("cache_dir") is not None:
         own["cache_dir"] = os.fspath(own["cache_dir"])
     builders = {

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias, cast
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypeAlias, cast
 
 from ctspine1k._messages import check_choice
 from ctspine1k.catalog.dataset import DataSet
@@ -55,6 +55,10 @@ class RowOptions:
             require_blosc2()
         if self.image_size is not None:
             object.__setattr__(self, "image_size", _checked_size(self.image_size))
+
+    def keywords(self) -> dict[str, Any]:
+        """Return the options by name, but for ``config``, as verbs take them one by one."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "config"}
 
     def of(self, data_set: DataSet) -> RowOptions:
         """Return the options with what a data set says where they say nothing.
