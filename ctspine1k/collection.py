@@ -158,8 +158,8 @@ class Collection:
     ) -> Any:
         """Load rows: arguments, result and errors as of `load_dataset`.
 
-        With ``split=None`` the result has all splits of the cases. ``rows``, a `RowOptions`, gives the options
-        of rows as one value.
+        With ``split=None`` the result has all splits of the cases. ``rows``, a `RowOptions`, gives the
+        options of rows as one value.
         """
         from ctspine1k.files.tokens import known_token
         from ctspine1k.rows.load import load
@@ -354,7 +354,7 @@ class Collection:
             MissingPackageError: a scheduler needs ``ctspine1k[cluster]``.
             KeyboardInterrupt: says how much is done, which is kept.
         """
-        from ctspine1k.exports.options import ExportOptions
+        from ctspine1k.exports.options import ExportOptions, row_keywords
         from ctspine1k.exports.parquet import export_parquet
 
         export_options = ExportOptions(

@@ -55,17 +55,22 @@ class BuilderOptions(RowKeywords, total=False):
     cache_dir: PathLike | None
 
 
-class LoadOptions(BuilderOptions, total=False):
+class ConversionOptions(BuilderOptions, total=False):
     """Options of `load_dataset` that do not say which cases or split, nor where their files are."""
 
-    rows: RowOptions | None
     num_proc: int | None
     keep_in_memory: bool | None
     download_mode: datasets.DownloadMode | str | None
     verification_mode: datasets.VerificationMode | str | None
 
 
-class AllOptions(LoadOptions, total=False):
+class LoadOptions(ConversionOptions, total=False):
+    """Options of `Collection.load`."""
+
+    rows: RowOptions | None
+
+
+class AllOptions(ConversionOptions, total=False):
     """Options of `load_dataset` but ``name``, ``split`` and ``streaming``."""
 
     collection: str
