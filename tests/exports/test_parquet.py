@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from support.compare import identical, rows, wanted
+from support.compare import CONFIGS, identical, rows, wanted
 from support.exports import export_parquet, same
 from support.volumes import ALL_IDS, IDS, break_case, files_of, save, save_case
 
@@ -54,7 +54,6 @@ def test_rows_are_those_that_load_dataset_gives(export, out, load, name, tree):
         {"geometry": True},
         {"orientation": "PIR", "geometry": True, "image_size": (7, 7)},
         {"label_scheme": "region"},
-        {"cases_per_shard": 1, "num_proc": 2},
         {"split": "train"},
         {"cases": ["liver_106", "HN_P023"]},
     ],
@@ -76,21 +75,34 @@ def test_options_are_those_of_load_dataset(export, out, load, name, options, tmp
         assert identical(rows(here[split]), rows(there[split]))
 
 
+@pytest.mark.processes
+def test_two_processes_make_what_one_makes(export, out, load, tmp_path):
+    assert export(cases_per_shard=1, num_proc=2).made == 8
+    export(tmp_path / "alone", cases_per_shard=1)
+    assert same(out, tmp_path / "alone")
+    for name in CONFIGS:
+        here, there = loaded(out, name), load(name)
+        assert list(here) == list(there)
+        for split in there:
+            assert here[split].features == there[split].features
+            assert identical(rows(here[split]), rows(there[split]))
+
+
 ALONE = """
 import sys
 sys.modules["ctspine1k"] = None  # it is not there
 import datasets, hashlib, numpy as np
-out = sys.argv[1]
-for name in ("3d", "2d"):
-    digest = hashlib.sha256()
-    for row in datasets.load_dataset(out, name=name, split="train", streaming=True):
-        digest.update(np.asarray(row["image"], "f4").tobytes() + np.asarray(row["segmentation"], "i4").tobytes())
-    whole = datasets.load_dataset(out, name=name)
-    other = hashlib.sha256()
-    for row in whole["train"].with_format("numpy"):
-        other.update(row["image"].astype("f4").tobytes() + row["segmentation"].astype("i4").tobytes())
-    print(name, digest.hexdigest() == other.hexdigest(), digest.hexdigest(), whole.num_rows)
-print(datasets.load_dataset(out, name="cases", split="cases")["case_id"][:])
+for out in sys.argv[1:]:
+    for name in ("3d", "2d"):
+        digest = hashlib.sha256()
+        for row in datasets.load_dataset(out, name=name, split="train", streaming=True):
+            digest.update(np.asarray(row["image"], "f4").tobytes() + np.asarray(row["segmentation"], "i4").tobytes())
+        whole = datasets.load_dataset(out, name=name)
+        other = hashlib.sha256()
+        for row in whole["train"].with_format("numpy"):
+            other.update(row["image"].astype("f4").tobytes() + row["segmentation"].astype("i4").tobytes())
+        print(name, digest.hexdigest() == other.hexdigest(), digest.hexdigest(), whole.num_rows)
+    print(datasets.load_dataset(out, name="cases", split="cases")["case_id"][:])
 """
 
 
@@ -101,19 +113,17 @@ def digest_of(tree, name):
     return digest.hexdigest()
 
 
-@pytest.mark.parametrize("place", ["folder", "hub"])
-def test_it_loads_without_this_package(export, out, tree, python, publish, place):
+@pytest.mark.processes
+def test_it_loads_without_this_package(export, out, tree, python, publish):
+    """From a folder and from the Hub."""
     export(geometry=True)
-    where = str(out) if place == "folder" else publish(out)
-    run = python(ALONE, where)
+    run = python(ALONE, str(out), publish(out))
     counts = {
         "3d": "{'train': 2, 'validation': 1, 'test': 1}",
         "2d": "{'train': 7, 'validation': 5, 'test': 6}",
     }
-    assert run.stdout.splitlines() == [
-        *(f"{name} True {digest_of(tree, name)} {counts[name]}" for name in ("3d", "2d")),
-        str(ALL_IDS),
-    ], run.stderr
+    told = [*(f"{name} True {digest_of(tree, name)} {counts[name]}" for name in CONFIGS), str(ALL_IDS)]
+    assert run.stdout.splitlines() == [*told, *told], run.stderr
 
 
 def test_from_a_repo_as_from_a_folder(export, out, tree, name, publish):

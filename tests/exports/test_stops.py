@@ -215,7 +215,7 @@ def test_a_cluster_takes_from_the_hub_and_gives_to_an_object_store(
     hub.faults["liver_106.nii.gz"] = [429, 500, {"cut_after": 50}]
     hub.faults["HN_P023_seg.nii.gz"] = [500]
     options = {"repo_id": repo_id, "cases_per_shard": 1}
-    report = export(f"{s3}/a/b", **options, scheduler=shared_cluster.address)
+    report = export(f"{s3}/a/b", **options, scheduler=shared_cluster.address, pauses=(0.05, 0.05, 0.05))
     assert (report.made, report.failed) == (8, {})
     assert export(f"{s3}/a/b", **options, scheduler=shared_cluster.address, verify=True).kept == 8
     assert [faults for faults in hub.faults.values() if faults] == []
@@ -223,12 +223,14 @@ def test_a_cluster_takes_from_the_hub_and_gives_to_an_object_store(
     assert stored(f"{s3}/a/b") == files_of(tmp_path / "whole")
 
 
-def test_an_export_to_an_object_store_goes_on_after_a_kill(many, undisturbed, s3, gate):
-    process = start(f"{s3}/out", many, gate)
+def test_an_export_to_an_object_store_goes_on_after_a_kill(tmp_path, s3, gate):
+    options = options_of_many(tmp_path / "raw", 3)
+    process = start(f"{s3}/out", options, gate)
     gate.wait_for()
     process.kill()
-    assert finish(f"{s3}/out", many) == [29, 3, {}]
-    assert stored(f"{s3}/out") == files_of(undisturbed)
+    assert finish(f"{s3}/out", options) == [3, 3, {}]
+    export_parquet(tmp_path / "whole", **options)
+    assert stored(f"{s3}/out") == files_of(tmp_path / "whole")
 
 
 @pytest.mark.cluster

@@ -15,6 +15,7 @@ import huggingface_hub
 import pytest
 from support.compare import identical, rows, wanted
 from support.exports import export_parquet
+from support.forks import fork
 from support.paths import ROOT
 from support.volumes import IDS, SIZE, files_of
 
@@ -95,19 +96,12 @@ def test_a_file_appears_when_it_is_whole(hub, target, folder, name):
     assert len(hub.repos[target].commits) == commits  # neither half a file nor the same again is a commit
 
 
-def test_what_another_process_does_is_seen(hub, target, folder, python):
-    code = """
-import sys
-from ctspine1k.exports.opening import open_target
-folder = open_target(sys.argv[1])
-with folder.atomic_write("b.json") as path:
-    path.write_text("theirs")
-folder.remove(["a.json"])
-"""
+@pytest.mark.processes
+def test_what_another_process_does_is_seen(hub, target, folder):
     put(folder, "a.json", b"ours")
     assert list(listed(folder)) == ["a.json"]
-    done = python(code, folder.url)
-    assert done.returncode == 0, done.stderr
+    other = fork("support.exports:replace_there", folder.url, "a.json", "b.json", "theirs")
+    assert other.wait() == 0, other.printed
     assert folder.read("b.json") == b"theirs"
     assert list(listed(folder)) == ["b.json"]
 
@@ -152,17 +146,12 @@ def test_one_writer_at_a_time(hub, target, folder):
     assert files_at(hub, target) == {}
 
 
-def test_the_lock_of_a_process_that_is_gone_is_taken_over(hub, target, folder, python):
-    code = """
-import os, sys
-from ctspine1k.exports.opening import open_target
-held = open_target(sys.argv[1]).exclusive_lock()
-held.__enter__()
-os._exit(3)
-"""
-    done = python(code, folder.url)
-    assert done.returncode == 3, done.stderr
+@pytest.mark.processes
+def test_the_lock_of_a_process_that_is_gone_is_taken_over(hub, target, folder):
+    gone = fork("support.exports:die_with_lock", folder.url)
+    assert gone.wait() == 3, gone.printed
     name, theirs = lock_of(folder)
+    assert theirs["pid"] == gone.pid
     with folder.exclusive_lock():
         assert lock_of(folder)[1]["pid"] == os.getpid() != theirs["pid"]
     assert files_at(hub, target) == {}
@@ -213,6 +202,7 @@ def test_nothing_is_made_twice(hub, target, export):
     assert len(repo.commits) == commits + 4  # a lock taken and given back, twice
 
 
+@pytest.mark.processes
 def test_the_hub_has_what_a_disk_has(hub, target, export, tree, split_file, tmp_path):
     export(num_proc=2)
     export_parquet(tmp_path / "out", data_dir=tree, split_file=split_file, image_size=SIZE)
@@ -229,6 +219,7 @@ def test_an_export_that_was_stopped_goes_on(hub, target, export):
     assert files_at(hub, target) == whole
 
 
+@pytest.mark.processes
 def test_the_documented_upload(hub, tree, split_file, tmp_path, load):
     """The command in docs/publishing.md that this release of huggingface_hub has, as a person types it."""
     export_parquet(tmp_path / "out", data_dir=tree, split_file=split_file, image_size=SIZE)

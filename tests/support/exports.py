@@ -203,11 +203,19 @@ def export_there(out: str, options: dict, gate: str | None, pause: float, last_c
     sys.stdout.write(json.dumps([report.made, report.kept, report.failed]))
 
 
-def command_there(words: list[str]) -> int:
-    """Run a command of ours: its exit status."""
-    from ctspine1k.cli.main import main
+def replace_there(out: str, old: str, new: str, text: str) -> None:
+    """Write a file of a target, and then remove another."""
+    target = open_target(out)
+    with target.atomic_write(new) as path:
+        path.write_text(text)
+    target.remove([old])
 
-    return main(words)
+
+def die_with_lock(out: str) -> None:
+    """End this process at once, with status 3, while it holds the lock of a target."""
+    held = open_target(out).exclusive_lock()
+    held.__enter__()
+    os._exit(3)
 
 
 def ended(process: Child) -> list:
