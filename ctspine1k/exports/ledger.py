@@ -1,8 +1,8 @@
-"""What an export has done: a record a shard, so that a run that was stopped goes on where it was.
+"""What an export has done: one record per shard, so that a run resumes where the last one was stopped.
 
-While work goes on, each shard that is done has a file of its own in the hidden folder, written after it. In
-the end all are in ``manifest.json``, which is written last: where it is, the export is whole. The same
-command gives the same one.
+During a run, the record of each shard is a file of its own in the hidden folder, written after the shard. In
+the end all are in ``manifest.json``, which is written last: where it is, the export is complete. The same
+command writes the same manifest.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MANIFEST = "manifest.json"
 CARD = "README.md"
 CASES_TABLE = "cases.parquet"
 
-#: Raise it when a manifest is to be read in another way.
+#: Raise it when manifests of older versions cannot be read any more.
 _FORMAT = 1
 
 _KEPT = f"{WORKING}/kept.json"
@@ -49,10 +49,10 @@ _DONE = f"{WORKING}/done/"
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """A shard that is whole."""
+    """A shard that is complete."""
 
     path: str  #: in the export
-    inputs: str  #: stands for the options, cases and files that it was made of
+    inputs: str  #: a hash of the options, cases and files that it was made of
     rows: int
     bytes: int  #: of the file
     arrow_bytes: int  #: of its rows in memory
@@ -67,26 +67,26 @@ class ShardRecord:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A record of a shard that is there, and has the size that it had."""
+    """The record of a shard that is there, with its size unchanged."""
 
     record: ShardRecord
-    is_sure: bool  #: False if the shard is younger than its record, so that it may be another one
+    is_sure: bool  #: False if the shard is newer than its record, so that it may be another one
 
 
 def is_export(entries: Mapping[str, Entry]) -> bool:
-    """Tell whether an export has written to the folder with these files."""
+    """Return whether an export has written to the folder with these files."""
     return any(name == MANIFEST or name.startswith(f"{WORKING}/") for name in entries)
 
 
 def read_records(folder: Target, entries: Mapping[str, Entry]) -> dict[str, Recorded]:
-    """Read the records of the shards among some files, by their path.
+    """Read the records of the shards among these files, by their path.
 
     Raises:
-        OutputError: there is a manifest, and it is none of an export.
+        OutputError: there is a manifest that is not one of an export.
     """
     found: dict[str, Recorded] = {}
     for name in _noted(entries):
-        with contextlib.suppress(FileNotFoundError):  # a run that began meanwhile has dropped it
+        with contextlib.suppress(FileNotFoundError):  # a run that began meanwhile has deleted it
             forgotten, records = _parsed(folder, name, folder.read(name))
             for path in forgotten:
                 found.pop(path, None)
@@ -98,8 +98,8 @@ def read_records(folder: Target, entries: Mapping[str, Entry]) -> dict[str, Reco
 
 
 def _noted(entries: Mapping[str, Entry]) -> list[str]:
-    """Name the files with records: of those about one shard, the last counts."""
-    if MANIFEST in entries:  # no shard is touched where it is, and what else there is was not yet cleared
+    """List the files with records: of those about one shard, the last counts."""
+    if MANIFEST in entries:  # a run deletes it before it changes a shard: others are left from before it
         return [MANIFEST]
     notes = [sorted(name for name in entries if name.startswith(place)) for place in (_FORGOTTEN, _DONE)]
     return [name for name in (_KEPT, *notes[0], *notes[1]) if name in entries]
@@ -111,17 +111,17 @@ def _is_younger(entries: Mapping[str, Entry], name: str, other: str) -> bool:
 
 
 def note(folder: Target, record: ShardRecord) -> None:
-    """Record a shard that is in its place."""
+    """Write the record of a shard that is in its place."""
     _write(folder, _note_of(_DONE, record.path), {"shards": [asdict(record)]})
 
 
 def forget(folder: Target, path: str) -> None:
-    """Have no record of a shard any more: another one is about to take its place."""
+    """Cancel the record of a shard, before another one takes its place."""
     _write(folder, _note_of(_FORGOTTEN, path), {"forgotten": [path], "shards": []})
 
 
 def withdraw(folder: Target, record: ShardRecord) -> None:
-    """Take a shard away that has come after its run was over, unless it is the one that is recorded."""
+    """Delete a shard that was uploaded after its run was over, unless it is the one that is recorded."""
     recorded = read_records(folder, folder.files()).get(record.path)
     if (recorded is None or recorded.record.sha256 != record.sha256) and folder.sha256_of(
         record.path
@@ -134,10 +134,10 @@ def _note_of(place: str, path: str) -> str:
 
 
 def begin(folder: Target, kept: Collection[ShardRecord], run: str) -> None:
-    """Have nothing recorded but these, and make it the export of this run, before any shard is touched.
+    """Write which shards are kept, and which run it is, before any shard is changed.
 
     Raises:
-        WorkerError: a task of the run before has touched one of them, after their records were read.
+        WorkerError: a task of the run before has changed one of them, after their records were read.
     """
     _write(folder, _KEPT, {"run": run, "shards": [asdict(record) for record in kept]})
     entries = folder.files()
@@ -147,14 +147,14 @@ def begin(folder: Target, kept: Collection[ShardRecord], run: str) -> None:
             f"{folder.describe()}: expected the shards that were there when this run began, found others at "
             f"{shortened(changed)}: a worker of a run that was stopped is still busy. Run again."
         )
-    # First what says that the export is whole, and what loads it.
+    # First what marks the export as complete, and what others load it by.
     folder.remove(name for name in (MANIFEST, CARD) if name in entries)
     folder.remove(name for name in entries if name.startswith(_FORGOTTEN))
     folder.remove(name for name in entries if name.startswith(_DONE))
 
 
 def check_run(folder: Target, run: str) -> None:
-    """See that the export is still this run's: a cluster goes on with tasks that nobody waits for any more.
+    """Check that the export is still of this run: a cluster goes on with tasks of a run that was stopped.
 
     Raises:
         WorkerError: another run has begun, or ended.
@@ -173,10 +173,16 @@ def check_run(folder: Target, run: str) -> None:
 
 
 def finish(folder: Target, about: Mapping[str, Any], records: Iterable[ShardRecord]) -> None:
-    """Say that the export is whole, and what it is about."""
+    """Write the manifest, which marks the export as complete, and delete what else is recorded.
+
+    Args:
+        folder: the target.
+        about: what the manifest says beside files and shards.
+        records: of all shards, in order.
+    """
     shards = [asdict(record) for record in records]
     files: dict[str, Any] = {}
-    for shard in shards:  # both configs are of the same ones
+    for shard in shards:  # the shards of both configs are made of the same files
         files |= shard["files"]
         shard["files"] = sorted(shard["files"])
     _write(folder, MANIFEST, {**about, "files": dict(sorted(files.items())), "shards": shards})
@@ -190,16 +196,16 @@ def _write(folder: Target, name: str, document: Mapping[str, Any]) -> None:
 
 
 def _parsed(folder: Target, name: str, data: bytes) -> tuple[list[str], list[ShardRecord]]:
-    """Give the paths of shards that a file forgets, and the records that it has.
+    """Return the paths of shards whose records a file cancels, and the records that it holds.
 
     Raises:
-        OutputError: it is a manifest, and none of an export.
+        OutputError: it is a manifest, but not one of an export.
     """
     found = "something else"
     with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
         document = json.loads(data)
         if (version := document["ctspine1k_export"]) == _FORMAT:
-            files = document.get("files")  # of a manifest; elsewhere each shard has its own
+            files = document.get("files")  # only in a manifest: elsewhere each record has its own
             shards = [
                 shard if files is None else {**shard, "files": {path: files[path] for path in shard["files"]}}
                 for shard in document["shards"]
@@ -207,21 +213,21 @@ def _parsed(folder: Target, name: str, data: bytes) -> tuple[list[str], list[Sha
             forgotten = [str(path) for path in document.get("forgotten", ())]
             return forgotten, [_checked(ShardRecord(**shard)) for shard in shards]
         found = f"format {version}"
-    if name != MANIFEST:  # it was cut off in the middle: its shards are made anew
+    if name != MANIFEST:  # it was cut off in the middle: its shards are made again
         return [], []
     raise OutputError(
         f"{folder.describe()}/{name}",
         f"the manifest of an export, format {_FORMAT}",
         found,
-        f"Delete it, {CARD} and {CASES_TABLE}, and all shards are made anew; or give another folder.",
+        f"Delete it, {CARD} and {CASES_TABLE}, and all shards are made again; or give another folder.",
     )
 
 
 def _checked(record: ShardRecord) -> ShardRecord:
-    """Give the record.
+    """Return the record.
 
     Raises:
-        TypeError: it is none: somebody has edited it.
+        TypeError: a field has another type: somebody has edited it.
     """
     kinds = (
         (str, ("path", "inputs", "sha256", "policy")),
