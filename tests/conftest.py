@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib.metadata
+import io
 import logging
 import multiprocessing.util
 import os
@@ -194,6 +196,33 @@ def python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What `ctspine1k demo` did."""
+
+    root: Path  #: where it made the phantom, a folder that was not there
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """One run of the command. Nothing is to change its folder."""
+    from ctspine1k.cli.main import main
+
+    root = tmp_path_factory.mktemp("demo") / "new" / "demo"
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        status = main(["demo", "--out", str(root)])
+    return Demo(root, status, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="session")
+def phantom(demo: Demo) -> Path:
+    """The folder of a phantom of CT. Nothing is to change it."""
+    return demo.root
 
 
 @pytest.fixture(scope="session")

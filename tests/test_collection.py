@@ -194,6 +194,7 @@ def test_a_stream_of_a_private_repo_is_read_in_a_worker_that_was_sent_it(
     assert len(list(spine.load("2d", **options))) == 7
 
 
+@pytest.mark.processes
 def test_worker_processes_know_the_token(hub, repo_id, split_file, tmp_path):
     hub.repos[repo_id].token = "hf_secret"
     spine = ctspine1k.open_collection(repo_id=repo_id, split_file=split_file, token="hf_secret")

@@ -1,6 +1,7 @@
 """Rooms import in one direction: what a file imports, anywhere in it, is read from its syntax tree."""
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,12 @@ ROOMS = {
 }
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    """The syntax tree of a file."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def below(room: str) -> set[str]:
     """All rooms that a room may import."""
     return ROOMS[room].union(*map(below, ROOMS[room]))
@@ -38,7 +45,7 @@ def below(room: str) -> set[str]:
 def imported(path: Path) -> set[tuple[str, ...]]:
     """The modules of this package that a file imports, as parts of their names."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             found |= {tuple(alias.name.split(".")) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -91,7 +98,7 @@ def test_modules_import_in_one_direction_within_a_room():
 @pytest.mark.parametrize("path", files(), ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_a_module_is_one_topic(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.FunctionDef):
             own = [
                 one
@@ -105,7 +112,7 @@ def test_a_module_is_one_topic(path):
 @pytest.mark.parametrize("path", files(), ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_a_call_can_be_read(path):
     """A public function has at most ten parameters; `load_dataset` is the drop-in of `datasets`' own."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if (
             isinstance(node, ast.FunctionDef)
             and not node.name.startswith("_")
@@ -120,7 +127,7 @@ def test_what_is_particular_to_one_data_set_stands_in_its_module(path):
     """No other module asks which data set it is, or knows its labels, folders or splits."""
     own = {"catalog/ctspine1k.py", "catalog/registry.py", "volumes/vertebrae.py", "demo/phantom.py"}
     name = path.relative_to(PACKAGE).as_posix()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Name):
             assert node.id not in ("MAX_LABEL", "SOURCES", "SPLITS", "SPECIAL_CASES") or name in own, node.id
         if isinstance(node, ast.Constant) and isinstance(node.value, (int, str)):
@@ -135,7 +142,7 @@ TESTS = Path(__file__).parent
     "path", sorted(TESTS.rglob("test_*.py")), ids=lambda path: path.relative_to(TESTS).as_posix()
 )
 def test_no_test_module_imports_another(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         assert not [name for name in names if name.rpartition(".")[2].startswith("test_")]

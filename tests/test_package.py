@@ -109,11 +109,13 @@ print([a[0] for e, a in opened if e == "open" and not str(a[0]).endswith((".py",
 """
 
 
+@pytest.mark.processes
 def test_import_opens_nothing_and_loads_nothing_heavy(python):
     run = python(IMPORT)
     assert run.stdout.splitlines() == ["[]", "[]", "[]"], run.stdout + run.stderr
 
 
+@pytest.mark.processes
 def test_catalog_needs_no_heavy_package(python):
     run = python(
         "import sys, ctspine1k; ctspine1k.load_catalog(); print('datasets' in sys.modules, 'numpy' in sys.modules)"
@@ -121,6 +123,7 @@ def test_catalog_needs_no_heavy_package(python):
     assert run.stdout.strip() == "False False", run.stderr
 
 
+@pytest.mark.processes
 def test_import_of_everything_opens_no_socket(python):
     code = """
 import sys
@@ -156,6 +159,7 @@ def wheel(tmp_path_factory) -> Path:
     return next(out.glob("*.whl"))
 
 
+@pytest.mark.processes
 def test_facts_travel_in_the_wheel(wheel, tmp_path, python):
     names = zipfile.ZipFile(wheel).namelist()
     assert {

@@ -178,6 +178,7 @@ def test_from_a_shell(root, capsys, words, told):
     assert told in capsys.readouterr().out
 
 
+@pytest.mark.processes
 def test_verify_from_a_shell(root, capsys):
     assert main(["verify", "tree", "--collection", "tiny", "--json"]) == 1  # made-up voxels are no bone
     report = json.loads(capsys.readouterr().out)

@@ -56,7 +56,7 @@ def found(root, *more, **options):
     }
 
 
-@pytest.mark.parametrize("num_proc", [1, 2])
+@pytest.mark.parametrize("num_proc", [1, pytest.param(2, marks=pytest.mark.processes)])
 def test_a_whole_tree_is_clean(root, num_proc):
     report = verify(root, num_proc=num_proc)
     assert report.findings == ()
@@ -486,6 +486,7 @@ def test_a_table_of_somebody_else_is_left_alone_and_told(root):
     assert table.read_bytes() == b"mine"
 
 
+@pytest.mark.processes
 def test_twins_are_named_in_one_order_however_many_processes(root, tmp_path):
     for case_id in ("liver_100", "HN_P023"):
         shutil.copy(image_of(root, "liver_106"), image_of(root, case_id))

@@ -231,7 +231,7 @@ def test_list_of_files(run, root):
 
 def test_which_cases_have_l6(run, root):
     three = ["--case", "liver_106", "--case", "liver_83", "--case", "HN_P023"]
-    assert run("scan", root, *three)[0] == 0
+    assert run("scan", root, *three, "--num-proc", 1)[0] == 0
     status, out, err = run("list", "--data-dir", root, "--has-vertebrae", "L6", *three)
     assert (status, err) == (0, "")
     assert [row["case_id"] for row in table(out)] == ["liver_83"]
@@ -239,7 +239,7 @@ def test_which_cases_have_l6(run, root):
     assert [row["case_id"] for row in table(out)] == ["liver_106"]
     assert err == "warning: of 1,002 cases the scan knows nothing: no files, or none that can be used\n"
     break_case(root)
-    run("scan", root, *three)
+    run("scan", root, *three, "--num-proc", 1)
     status, out, err = run("list", "--data-dir", root, "--has-vertebrae", "T11", *three)
     assert table(out) == []
     assert err.startswith("warning: of 1 cases the scan knows nothing")
@@ -333,7 +333,8 @@ def test_scan(run, root):
     assert told == "2 cases measured, 0 kept from before, 0 unusable"
     assert pd.read_parquet(root / "cases.parquet").case_id.tolist() == ["liver_106", "liver_83"]
     break_case(root)
-    status, out, err = run("scan", root, "--case", "liver_106", "--case", "liver_83", "--out", "x.parquet")
+    two = ["--case", "liver_106", "--case", "liver_83", "--num-proc", 1]
+    status, out, err = run("scan", root, *two, "--out", "x.parquet")
     assert out.startswith(os.getcwd())  # noqa: PTH109
     assert status == 0
     assert "warning: liver_106: " in err
@@ -361,6 +362,7 @@ def test_verify(run, root):
     assert sorted(os.listdir()) == ["new", "report.csv"]  # noqa: PTH208
 
 
+@pytest.mark.processes
 def test_verify_of_a_clean_tree_is_0_and_of_none_is_2(run, root):
     status, out, err = run("verify", root, "--case", "liver_106", "--case", "HN_P023")
     assert (status, err) == (0, "")
@@ -424,8 +426,8 @@ def test_cite(run):
     assert json.loads(run("cite", "--json")[1])["licence"] == "CC BY-NC-SA"
 
 
-def test_demo_makes_loads_and_prints(run, tmp_path):
-    status, out, err = run("demo", "--out", tmp_path / "demo")
+def test_demo_makes_loads_and_prints(demo):
+    status, out, err = demo.status, demo.out, demo.err
     assert status == 0
     assert "3d: train 2 rows, validation 1 rows, test 1 rows" in out
     assert "2d: train 54 rows, validation 36 rows, test 42 rows" in out
@@ -433,11 +435,9 @@ def test_demo_makes_loads_and_prints(run, tmp_path):
     assert (
         "test: image [(42, 512, 512)]; segmentation [(42, 512, 512)]; labels [0, 18, 19, 20, 21, 22]" in out
     )
-    assert len(list((tmp_path / "demo").rglob("*.nii.gz"))) == 8
-    assert (
-        err
-        == f"The files are in {tmp_path / 'demo'}\nA picture of a case is {tmp_path / 'demo/preview.png'}\n"
-    )
+    assert len(list(demo.root.rglob("*.nii.gz"))) == 8
+    assert err == f"The files are in {demo.root}\nA picture of a case is {demo.root / 'preview.png'}\n"
+    assert (demo.root / "preview.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_demo_replaces_nothing(run, tmp_path):
@@ -447,6 +447,7 @@ def test_demo_replaces_nothing(run, tmp_path):
     assert err == f"error: {tmp_path}: expected a new or an empty folder, found something in it\n"
 
 
+@pytest.mark.processes
 def test_module_is_a_program(python):
     code = "import runpy, sys; sys.argv = ['x', *sys.argv[1:]]; runpy.run_module('ctspine1k', run_name='__main__')"
     run = python(code, "info", "nobody")
@@ -469,18 +470,18 @@ def test_module_is_a_program(python):
         ("ctspine1k list --exclude", ["--exclude-issues"]),
     ],
 )
-def test_shell_completion(python, words, wanted):
-    count = len(words.split()) - 1
-    run = python(
-        "from ctspine1k.cli.main import main; main()",
-        _CTSPINE1K_COMPLETE="bash_complete",
-        COMP_WORDS=words,
-        COMP_CWORD=str(count),
-    )
-    completed = [line.partition(",")[2] for line in run.stdout.splitlines()]
-    assert completed[: len(wanted)] == wanted, run.stderr
+def test_shell_completion(monkeypatch, capsys, words, wanted):
+    monkeypatch.setenv("_CTSPINE1K_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+    monkeypatch.setattr(sys, "argv", ["-c"])
+    main()
+    told = capsys.readouterr()
+    completed = [line.partition(",")[2] for line in told.out.splitlines()]
+    assert completed[: len(wanted)] == wanted, told.err
 
 
+@pytest.mark.processes
 def test_help_and_completion_load_nothing_heavy(python):
     code = """
 import sys
@@ -492,6 +493,7 @@ print([m for m in ("datasets", "huggingface_hub", "numpy", "pandas", "pyarrow", 
     assert python(code).stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.processes
 def test_bars_are_shown_on_a_terminal_alone(root):
     """A terminal of our own: the bar is there, and stdout is free of it."""
     import fcntl
@@ -521,6 +523,7 @@ def test_bars_are_shown_on_a_terminal_alone(root):
     assert process.stdout.count("\n") == 2
 
 
+@pytest.mark.processes
 def test_a_pipe_that_is_closed_is_no_finding(root):
     command = f"{sys.executable} -m ctspine1k list --json | true; exit ${{PIPESTATUS[0]}}"
     environment = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(ctspine1k.__file__))}  # noqa: PTH120
@@ -531,6 +534,7 @@ def test_a_pipe_that_is_closed_is_no_finding(root):
     assert "Traceback" not in run.stderr
 
 
+@pytest.mark.processes
 def test_without_stderr(root):
     command = f"{sys.executable} -m ctspine1k verify {root} --case liver_106 --num-proc 1 2>&-"
     environment = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(ctspine1k.__file__))}  # noqa: PTH120
@@ -574,16 +578,17 @@ def test_export(run, root):
     assert (status, report["made"], report["kept"], report["ok"]) == (0, 0, 2, True)
 
 
+@pytest.mark.processes
 def test_export_of_a_broken_case(run, root):
     break_case(root, "liver_83")
-    where = ("export", "parquet", "out", "--data-dir", root, "--image-size", 56, 80, "--num-proc", 2)
+    where = ("export", "parquet", "out", "--data-dir", root, "--image-size", 56, 80)
     cases = ("--case", "liver_83", "--case", "HN_P023")
-    status, out, _ = run(*where, *cases)
+    status, out, _ = run(*where, *cases, "--num-proc", 2)
     assert status == 1
     where_from = "raw_data/volumes/MSD-T10/liver_83.nii.gz: expected"
     assert f"failed: liver_83 (3d/train/00000-of-00001.parquet): {where_from}" in out
     assert out.endswith("shards: 2 made, 0 kept; failures: 2\n")
-    status, out, _ = run(*where, *cases, "--on-error", "skip")
+    status, out, _ = run(*where, *cases, "--on-error", "skip", "--num-proc", 1)
     assert status == 0
     assert "left out: liver_83: " in out
 
@@ -606,6 +611,7 @@ def test_export_of_what_cannot_be(run, root, arguments, message):
     assert err.count("\n") == 1
 
 
+@pytest.mark.processes
 def test_sigterm_stops_an_export_as_ctrl_c_does(root):
     save_spine(root, "liver_0", *spine(list(range(8, 25))))
     command = [sys.executable, "-m", "ctspine1k", "export", "parquet", "out", "--data-dir", root]

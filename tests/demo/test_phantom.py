@@ -8,11 +8,6 @@ from ctspine1k.catalog.ctspine1k import CTSPINE1K, SOURCES
 from ctspine1k.demo.phantom import PHANTOM_CASES, make_phantom
 
 
-@pytest.fixture(scope="module")
-def phantom(tmp_path_factory):
-    return make_phantom(tmp_path_factory.mktemp("phantom") / "new" / "phantom")
-
-
 def test_cases_of_every_split_and_source(phantom):
     cases = load_catalog().select(PHANTOM_CASES)
     assert {case.split for case in cases} == set(CTSPINE1K.splits)
@@ -54,7 +49,10 @@ def test_it_never_replaces_a_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_an_empty_folder_is_used_and_nothing_is_left_beside_it(tmp_path):
+def test_an_empty_folder_is_used_and_nothing_is_left_beside_it(tmp_path, monkeypatch, phantom):
+    monkeypatch.setattr("ctspine1k.demo.phantom._SIZE", 16)  # of a slice: what is in it is no matter here
     (tmp_path / "empty").mkdir()
     make_phantom(tmp_path / "empty")
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+    assert len(list((tmp_path / "empty").rglob("*.nii.gz"))) == 2 * len(PHANTOM_CASES)
+    assert [path.name for path in phantom.parent.iterdir()] == [phantom.name]

@@ -85,6 +85,7 @@ def test_one_process_writes(folder):
     assert list(folder.files()) == ["a"]
 
 
+@pytest.mark.processes
 def test_the_lock_of_a_process_that_is_gone_does_not_count(s3):
     folder = open_target(f"{s3}/out")
     gone = subprocess.Popen([sys.executable, "-c", ""])

@@ -140,6 +140,7 @@ except ctspine1k.errors.CTSpine1KError as error:
 """
 
 
+@pytest.mark.processes
 def test_offline_serves_what_is_cached_and_names_what_is_not(hub, repo_id, python):
     paths = download_files(cases="liver_106", repo_id=repo_id)
     with hub.watched() as requests:
@@ -155,6 +156,7 @@ def test_offline_serves_what_is_cached_and_names_what_is_not(hub, repo_id, pytho
     assert requests == []
 
 
+@pytest.mark.processes
 def test_a_hub_out_of_reach_is_told(python):
     run = python(OFFLINE, "tests/x", '["liver_106"]', HF_ENDPOINT="http://127.0.0.1:9")
     assert run.stdout.startswith("HubError Hub repo tests/x at main"), run.stdout + run.stderr

@@ -125,7 +125,7 @@ def test_arrow_holds_float32_and_int32(load, name):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("num_proc", [1, 2, 3])
+@pytest.mark.parametrize("num_proc", [1, *(pytest.param(n, marks=pytest.mark.processes) for n in (2, 3))])
 @pytest.mark.parametrize("storage", STORAGES)
 def test_processes_change_nothing(load, tmp_path, name, num_proc, storage):
     """Four cases, so that three processes get unequal parts."""
@@ -167,7 +167,7 @@ def test_writer_batch_size(load, tree, tmp_path):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize("num_proc", [None, 2])
+@pytest.mark.parametrize("num_proc", [None, pytest.param(2, marks=pytest.mark.processes)])
 @pytest.mark.parametrize("suffix", ["", "_seg"])
 @pytest.mark.parametrize("storage", STORAGES)
 def test_a_broken_case_stops_the_load_with_its_own_error(
@@ -191,7 +191,14 @@ def test_a_broken_case_stops_a_stream(load, tree, name):
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize(
-    "options", [{}, {"num_proc": 2}, {"streaming": True}, {"storage": "compact"}], ids=str
+    "options",
+    [
+        {},
+        pytest.param({"num_proc": 2}, marks=pytest.mark.processes),
+        {"streaming": True},
+        {"storage": "compact"},
+    ],
+    ids=str,
 )
 @pytest.mark.parametrize("where", ["folder", "hub"])
 def test_a_skipped_case_leaves_no_rows_and_is_told(load, tree, publish, name, options, where):

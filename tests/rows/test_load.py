@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from support.compare import CONFIGS, identical, rows, wanted
-from support.volumes import IDS, SIZE, expected, files_of, intensities, save, save_case
+from support.volumes import IDS, SIZE, files_of, intensities, save, save_case
 
 import ctspine1k
 from ctspine1k.errors import (
@@ -166,27 +166,28 @@ OFFLINE = """
 import json, sys
 import ctspine1k
 options = json.loads(sys.argv[1])
-for row in ctspine1k.load_dataset("2d", split="test", **options):
-    print(row["patient_id"], row["slice_index"])
+for streaming, cache_dir in ((False, sys.argv[2]), (True, sys.argv[3])):
+    options |= {"streaming": streaming, "cache_dir": cache_dir}
+    for row in ctspine1k.load_dataset("2d", split="test", **options):
+        print(streaming, row["patient_id"], row["slice_index"])
 """
 
 
-@pytest.mark.parametrize("streaming", [False, True])
-def test_offline_loads_what_is_there(load, hub, repo_id, split_file, tmp_path, python, streaming):
+@pytest.mark.processes
+def test_offline_loads_what_is_there(load, hub, repo_id, split_file, tmp_path, python):
+    """From the cache; and as a stream, with no cache of `datasets`."""
     load("2d", split="test", repo_id=repo_id)
-    options = {
-        "repo_id": repo_id,
-        "split_file": str(split_file),
-        "image_size": SIZE,
-        "cache_dir": str(tmp_path / ("elsewhere" if streaming else "cache")),
-        "streaming": streaming,
-    }
+    options = {"repo_id": repo_id, "split_file": str(split_file), "image_size": SIZE}
+    folders = (str(tmp_path / "cache"), str(tmp_path / "elsewhere"))
     with hub.watched() as requests:
-        run = python(OFFLINE, json.dumps(options), HF_HUB_OFFLINE="1")
-    assert run.stdout.splitlines() == [f"{IDS['test'][0]} {k}" for k in range(6)], run.stderr
+        run = python(OFFLINE, json.dumps(options), *folders, HF_HUB_OFFLINE="1")
+    assert run.stdout.splitlines() == [
+        f"{streaming} {IDS['test'][0]} {k}" for streaming in (False, True) for k in range(6)
+    ], run.stderr
     assert requests == []
 
 
+@pytest.mark.processes
 def test_offline_never_passes_a_part_for_the_whole(load, hub, repo_id, split_file, tmp_path, python):
     """What was skipped for being out of reach is there once it is in reach."""
     ctspine1k.download_files(cases="liver_106", repo_id=repo_id)
@@ -288,18 +289,32 @@ def test_keep_in_memory(load):
     assert load(split="test", keep_in_memory=True).cache_files == []
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A case whose image takes 30 MB: kernels take several that nobody has read."""
+    root = tmp_path_factory.mktemp("large")
+    shape = (128, 96, 1200)
+    part = np.random.default_rng(0).integers(-999, 999, (*shape[:2], 12), np.int16)
+    save(root / "raw/mine.nii", np.tile(part, (1, 1, 100)))
+    save(root / "raw/mine_seg.nii.gz", np.zeros(shape, np.uint8))
+    (root / "mine.txt").write_text("trainset:\nmine\n")
+    return root
+
+
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
-def test_streaming_reads_no_more_than_it_needs(load, hub, publish, tmp_path, on_error):
+def test_streaming_reads_no_more_than_it_needs(load, hub, publish, large, on_error):
     """The first slice costs a part of the file; to be sure that the case is not broken, all of it."""
-    shape = (128, 96, 1200)  # 30 MB: kernels take several that nobody has read
-    image = save(tmp_path / "big/mine.nii", np.random.default_rng(0).integers(-999, 999, shape, np.int16))
-    save(tmp_path / "big/mine_seg.nii", np.zeros(shape, np.uint8))
-    split_file = tmp_path / "mine.txt"
-    split_file.write_text("trainset:\nmine\n")
-    repo_id = publish(tmp_path / "big")
-    options = {"split_file": split_file, "image_size": (128, 96), "on_error": on_error, "streaming": True}
+    image = large / "raw/mine.nii"
+    repo_id = publish(large / "raw")
+    options = {
+        "split_file": large / "mine.txt",
+        "image_size": (128, 96),
+        "on_error": on_error,
+        "streaming": True,
+    }
     rows_of_train = iter(load("2d", split="train", repo_id=repo_id, **options))
-    assert np.array_equal(np.asarray(next(rows_of_train)["image"], "f4"), expected(image, "f4")[0])
+    first = np.asarray(nib.load(image).dataobj[..., 0])
+    assert np.array_equal(np.asarray(next(rows_of_train)["image"], "f4"), first.astype("f4"))
     del rows_of_train
     sent, size = hub.downloads()["mine.nii"], image.stat().st_size
     assert (0 < sent < size / 3) if on_error == "raise" else sent == size

@@ -13,17 +13,21 @@ import ctspine1k
 SPLITS = ("train", "validation", "test")
 
 
-def options(sample, tmp_path):
-    return {
-        "data_dir": sample,
-        "split_file": sample / "metadata/data_split.txt",
-        "cache_dir": tmp_path,
-    }
+@pytest.fixture(scope="module")
+def load(tmp_path_factory):
+    """`load_dataset` on the sample, with one cache for all tests: each kind of rows is converted once."""
+    cache_dir = tmp_path_factory.mktemp("cache")
+
+    def run(sample, name, **options):
+        place = {"data_dir": sample, "split_file": sample / "metadata/data_split.txt"}
+        return ctspine1k.load_dataset(name, **place, cache_dir=cache_dir, **options)
+
+    return run
 
 
-def test_rows_are_what_nibabel_gives_bit_for_bit(sample, tmp_path):
-    volumes = ctspine1k.load_dataset("3d", geometry=True, **options(sample, tmp_path))
-    slices = ctspine1k.load_dataset("2d", **options(sample, tmp_path))
+def test_rows_are_what_nibabel_gives_bit_for_bit(load, sample):
+    volumes = load(sample, "3d", geometry=True)
+    slices = load(sample, "2d")
     for number, split in enumerate(SPLITS, start=1):
         image = sample / f"raw_data/volumes/sample/sample_000{number}.nii.gz"
         mask = sample / f"raw_data/labels/sample/sample_000{number}_seg.nii.gz"
@@ -38,23 +42,21 @@ def test_rows_are_what_nibabel_gives_bit_for_bit(sample, tmp_path):
             assert np.array_equal(row_2d["segmentation"], row["segmentation"][k])
 
 
-def test_labels_are_the_last_thoracic_vertebrae(sample, tmp_path):
-    for part in ctspine1k.load_dataset("3d", **options(sample, tmp_path)).values():
+def test_labels_are_the_last_thoracic_vertebrae(load, sample):
+    for part in load(sample, "3d").values():
         assert set(np.unique(rows(part)[0]["segmentation"])) <= {0, 18, 19}
 
 
 @pytest.mark.parametrize("name", ["3d", "2d"])
-def test_streaming_gives_the_same(sample, tmp_path, name):
-    streamed = ctspine1k.load_dataset(name, split="train", streaming=True, **options(sample, tmp_path))
-    assert identical(
-        rows(streamed), rows(ctspine1k.load_dataset(name, split="train", **options(sample, tmp_path)))
-    )
+def test_streaming_gives_the_same(load, sample, name):
+    streamed = load(sample, name, split="train", streaming=True)
+    assert identical(rows(streamed), rows(load(sample, name, split="train")))
 
 
 @pytest.mark.parametrize("name", ["3d", "2d"])
-def test_compact_storage_gives_the_same_in_less_than_the_raw_files(sample, tmp_path, name):
-    dense = ctspine1k.load_dataset(name, **options(sample, tmp_path))
-    compact = ctspine1k.load_dataset(name, storage="compact", **options(sample, tmp_path))
+def test_compact_storage_gives_the_same_in_less_than_the_raw_files(load, sample, name):
+    dense = load(sample, name)
+    compact = load(sample, name, storage="compact")
     for split in SPLITS:
         assert identical(rows(compact[split]), rows(dense[split]))
     raw = sum(path.stat().st_size for path in sample.rglob("*.nii.gz"))

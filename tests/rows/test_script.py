@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from support.paths import SCRIPT
 
 WITHOUT_PACKAGE = """
@@ -20,12 +21,14 @@ except ImportError as error:
 """
 
 
+@pytest.mark.processes
 def test_without_the_package_the_script_says_what_to_install(python):
     run = python(WITHOUT_PACKAGE, str(SCRIPT))
     assert "this script needs the package ctspine1k (No module named 'ctspine1k')" in run.stdout, run.stderr
     assert "pip install" in run.stdout
 
 
+@pytest.mark.processes
 def test_script_names_the_builder_and_nothing_else(python):
     run = python(
         f"import json, runpy; print(json.dumps(sorted(k for k in runpy.run_path({str(SCRIPT)!r}) if k[0] != '_')))"

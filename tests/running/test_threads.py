@@ -77,7 +77,8 @@ def test_processes_share_the_cores():
     assert usable_threads(processes=10_000) == 1
 
 
-@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.processes)])
+@pytest.mark.processes
+@pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_worker_has_one_and_can_still_share(method):
     spread(lambda items: None, list(range(50)), 2)  # there are helpers when it is forked
     with multiprocessing.get_context(method).Pool(1) as pool:

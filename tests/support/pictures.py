@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 
 import nibabel as nib
@@ -70,7 +69,7 @@ def same(figure, other):
 
 
 def boxes(artists, figure):
-    figure.savefig(io.BytesIO(), format="png")  # which lays texts out
+    figure.draw_without_rendering()  # which lays texts out
     return [artist.get_window_extent() for artist in artists]
 
 

@@ -5,6 +5,7 @@ Files have axes (left, front, up) and unequal spacing, as most of the data set's
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +28,12 @@ def spine(labels: Sequence[int], *, margin: int = 4) -> tuple[np.ndarray, np.nda
 
     Each vertebra has 40 mm of body in front, an arch with a process behind, and nothing of the next one's.
     """
+    image, mask = _spine(tuple(labels), margin)
+    return image.copy(), mask.copy()
+
+
+@functools.cache
+def _spine(labels: tuple[int, ...], margin: int) -> tuple[np.ndarray, np.ndarray]:
     slices = len(labels) * (_HEIGHT + _DISC) - _DISC + 2 * margin
     random = np.random.default_rng(len(labels))
     image = random.integers(20, 60, (*_SHAPE, slices)).astype(np.int16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,13 @@ def save(path: Path, voxels: np.ndarray, **options: Any) -> Path:
     """Write voxels as ``.nii.gz`` or ``.nii``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data = nifti(voxels, **options)
-    path.write_bytes(gzip.compress(data, 6, mtime=0) if path.suffix == ".gz" else data)
+    path.write_bytes(_compressed(data) if path.suffix == ".gz" else data)
     return path
+
+
+@functools.lru_cache(maxsize=64)  # many tests write the same few volumes
+def _compressed(data: bytes) -> bytes:
+    return gzip.compress(data, 1, mtime=0)
 
 
 def save_case(
