@@ -201,6 +201,41 @@ def test_worker_processes_know_the_token(hub, repo_id, split_file, tmp_path):
     assert spine.scan(tmp_path / "cases.parquet", num_proc=2).measured == 4
 
 
+def test_a_plan_says_what_a_download_would_do(hub, repo_id, split_file, tree):
+    spine = ctspine1k.open_collection(repo_id=repo_id, split_file=split_file)
+    sizes = {path.name: path.stat().st_size for path in tree.rglob("*.nii.gz")}
+    two = spine.select(["liver_106", "HN_P023"])
+    (there,) = two.select("liver_106").download("image")
+    downloads = hub.downloads()
+    plan = two.plan_download()
+    names = ["liver_106.nii.gz", "liver_106_seg.nii.gz", "HN_P023.nii.gz", "HN_P023_seg.nii.gz"]
+    assert list(plan.files) == two.files()
+    assert [file.name.rpartition("/")[2] for file in plan.files] == names
+    assert list(plan.needed) == two.files()[1:]
+    assert plan.bytes == sum(sizes[name] for name in names)
+    assert plan.bytes_needed == plan.bytes - sizes["liver_106.nii.gz"]
+    assert plan.missing is None
+    assert plan.cache in there.parents
+    assert plan.bytes_free > 0
+    assert [file.kind for file in two.plan_download("mask").files] == ["mask", "mask"]
+    assert hub.downloads() == downloads
+    two.download()
+    assert (two.plan_download().needed, two.plan_download().bytes_needed) == ((), 0)
+
+
+def test_a_plan_names_what_is_missing_and_a_folder_needs_nothing(split_file, tree):
+    spine = ctspine1k.open_collection(data_dir=tree, split_file=split_file)
+    next(tree.rglob("HN_P023_seg.nii.gz")).unlink()
+    plan = spine.plan_download()
+    assert plan.missing.missing == {"HN_P023": "mask"}
+    assert (len(plan.files), plan.needed, plan.bytes_needed) == (7, (), 0)
+    with pytest.raises(ctspine1k.errors.MissingFilesError) as caught:
+        spine.download()
+    assert str(caught.value) == str(plan.missing)
+    with pytest.raises(ValueError, match="kind='label': expected one of"):
+        spine.plan_download("label")
+
+
 def test_two_collections_of_one_repo_keep_their_own_tokens(hub, repo_id, split_file):
     hub.repos[repo_id].token = "hf_secret"
     right, wrong, none = (
