@@ -7,8 +7,8 @@
     spine = ctspine1k.open_collection(data_dir="raw")
     spine.where(split="validation").load("3d")
 
-Importing this package opens no file of the data and no socket, and loads no heavy package: what a name needs
-is imported when the name is first used.
+Importing this package reads no data file, opens no socket and imports no heavy package: each name imports its
+module when it is first used.
 """
 
 from __future__ import annotations

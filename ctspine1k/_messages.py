@@ -19,17 +19,17 @@ def size_text(count: int) -> str:
 
 
 def shortened(names: Iterable[object], limit: int = 10) -> str:
-    """Join names for a message: the first ``limit``, and how many more there are."""
+    """Return names joined for a message: the first ``limit``, and the number of the others."""
     names = list(names)
     more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
     return ", ".join(map(str, names[:limit])) + more
 
 
 def check_choice(name: str, value: Choice, allowed: Sequence[str]) -> Choice:
-    """Return ``value`` if it is None or allowed.
+    """Return ``value`` if it is None or one of the allowed values.
 
     Raises:
-        ValueError: it is neither; the message names what is allowed.
+        ValueError: it is neither; the message lists the allowed values.
     """
     if value is not None and value not in allowed:
         raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, allowed))}")

@@ -1,4 +1,4 @@
-"""The front door: cases of a data set and where their files are, with all that can be done with them.
+"""The front door: cases of a data set and where their files are, with verbs for them.
 
 ::
 
@@ -8,7 +8,7 @@
     train.scan()
     train.export_parquet("out")
 
-Each verb is a few lines that call one function of one room, which is imported then.
+Each verb is a few lines that import and call one function of one room.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ __all__ = ["Collection", "open_collection"]
 class Collection:
     """Cases of a data set, in its order, and where their files are.
 
-    It holds no listing: each verb looks at the place when it is called, and sees what is there then.
+    It stores no listing: each verb lists the files when it is called, and so sees the current ones.
     """
 
     data_set: DataSet
@@ -66,7 +66,7 @@ class Collection:
         """Return a case by its id.
 
         Raises:
-            UnknownCaseError: there is none of that id; the message names similar ones.
+            UnknownCaseError: there is no case with that id; the message names similar ones.
         """
         return self.cases[case_id]
 
@@ -84,14 +84,14 @@ class Collection:
 
         Args:
             has_vertebrae: names of vertebrae that a case must contain, all of them, as a scan has found.
-                Cases without files, or with files that cannot be used, are kept: whoever reads them says so.
+                Cases without files, or with unusable ones, are kept: reading them raises the error.
             scan: the scan's table of cases; None for ``cases.parquet`` in the folder, or, for the Hub, in the
                 working directory.
-            criteria: facets of the data set, such as ``split="train"``; as of `Catalog.where`.
+            criteria: facets of the data set, such as ``split="train"``; as for `Catalog.where`.
 
         Raises:
-            ValueError, TypeError: a value that cannot match, or no such facet.
-            ScanTableError: there is no such table, or it has not seen files that are there.
+            ValueError, TypeError: a value that is not allowed, or no such facet.
+            ScanTableError: there is no such table, or it does not cover all files that are there.
         """
         chosen = select(self.selection(), has_vertebrae=has_vertebrae, scan=scan, **criteria)
         return replace(self, cases=chosen.cases)
@@ -156,7 +156,7 @@ class Collection:
         streaming: bool = False,
         **options: Unpack[LoadOptions],
     ) -> Any:
-        """Load rows: arguments, result and errors as of `load_dataset`.
+        """Load rows; arguments, result and errors as for `load_dataset`.
 
         With ``split=None`` the result has all splits of the cases. ``rows``, a `RowOptions`, gives the
         options of rows as one value.
@@ -178,24 +178,24 @@ class Collection:
             (``HF_HUB_OFFLINE=1``) these are the files in the Hub's local cache.
 
         Raises:
-            ValueError: a kind that the data set has not.
+            ValueError: a kind that the data set does not have.
             AmbiguousFilesError: several files for one image or mask.
             HubError: the Hub cannot be reached, or has no such repo or revision.
         """
         return selected_files(self.selection(), kind)[0]
 
     def download(self, kind: Kind | None = None, *, on_missing: OnMissing = "raise") -> list[Path]:
-        """Download raw files to the Hub's local cache and check them; what is there is not fetched again.
+        """Download raw files to the Hub's local cache and check them; cached files are not fetched again.
 
-        A transfer that breaks off resumes where it stopped, at the next call at the latest. Size and sha256
-        of each file are compared with the Hub's record, also where it was in the cache before.
+        An interrupted transfer resumes where it stopped, at the latest in the next call. Size and sha256 of
+        each file are compared with the Hub's record, even if it was in the cache before.
 
         Args:
             kind: "image" or "mask"; None for all.
             on_missing: "raise" if a file is not there, or "skip" it with a warning.
 
         Returns:
-            Local paths, in the order of `files`. Do not write to them: they are the cache's own.
+            Local paths, in the order of `files`. Do not write to them: they belong to the cache.
 
         Raises:
             MissingFilesError: a file is not there, and ``on_missing`` is "raise".
@@ -208,7 +208,7 @@ class Collection:
         return download_selected(self.selection(), kind, on_missing)
 
     def plan_download(self, kind: Kind | None = None) -> DownloadPlan:
-        """Return what `download` would do; errors as there, but that missing files are part of the plan."""
+        """Return what `download` would do; errors as there, but missing files are part of the plan."""
         from ctspine1k.files.transfer import plan_download
 
         return plan_download(self.selection(), kind)
@@ -223,17 +223,16 @@ class Collection:
     ) -> ScanReport:
         """Measure cases and vertebrae, and write two tables: `ctspine1k.scans.tables` lists their columns.
 
-        A case whose files cannot be used has a row that says why. A scan that was stopped resumes where it
-        was, and a table that is there is brought up to date: it then holds the cases selected and those that
-        it held.
+        A case whose files cannot be used has a row that says why. A stopped scan resumes where it was.
+        Existing tables are updated: cases that they contain, and that are not selected, stay.
 
         Args:
             out: the table of cases; that of vertebrae is ``NAME.vertebrae.parquet`` beside it. None for
                 ``cases.parquet`` in the folder, or, for the Hub, in the working directory.
-            num_proc: processes that measure; each needs up to 0.4 GB. More than one start Python again, so a
-                script needs ``if __name__ == "__main__":``.
+            num_proc: processes that measure; each needs up to 0.4 GB. If there are several, each imports the
+                calling script, which therefore needs ``if __name__ == "__main__":``.
             scheduler: the address of a Dask scheduler, such as "tcp://node1:8786", or its scheduler file: its
-                workers measure, instead of processes of this machine.
+                workers measure instead of processes of this machine.
             on_missing: what to do about cases without raw files: "raise" an error, or "skip" them with a
                 warning.
 
@@ -261,16 +260,16 @@ class Collection:
     ) -> Report:
         """Check the raw files: all of `ctspine1k.checks.verify.CHECKS`.
 
-        Every file is read to its end, but those that a scan has read and that have not changed since; what is
-        measured is kept as a scan keeps it.
+        Every file is read to its end, except those that a scan has read and that have not changed since;
+        measures are stored as a scan stores them.
 
         Args:
             scan: the scan's table of cases; None for ``cases.parquet`` in the folder, or, for the Hub, in the
-                working directory. Where it cannot be written, a warning says so, and nothing is kept.
-            reread: read every file again, whatever a scan has found.
-            num_proc: processes that read; each needs up to 0.4 GB. More than one start Python again, so a
-                script needs ``if __name__ == "__main__":``.
-            scheduler: the address of a Dask scheduler, or its scheduler file: its workers read, instead of
+                working directory. If it cannot be written, a warning says so, and nothing is stored.
+            reread: read every file again, even if a scan has read it.
+            num_proc: processes that read; each needs up to 0.4 GB. If there are several, each imports the
+                calling script, which therefore needs ``if __name__ == "__main__":``.
+            scheduler: the address of a Dask scheduler, or its scheduler file: its workers read instead of
                 processes of this machine.
 
         Raises:
@@ -287,16 +286,16 @@ class Collection:
     def preview(self, out: str | os.PathLike[str] | None = None, *, sheet: bool = False) -> list[Path]:
         """Draw cases with their labels, and return the paths of the pictures.
 
-        Of several cases, those that cannot be drawn are left out with a warning.
+        If there are several cases, those that cannot be drawn are left out with a warning.
 
         Args:
-            out: the picture, or for several their folder; None for CASE.png, "previews" or "sheet.png".
+            out: the picture, or the folder for several; None for CASE.png, "previews" or "sheet.png".
             sheet: draw all cases into one picture.
 
         Raises:
-            ValueError: ``out`` is one picture, where there are several; or of a kind that cannot be drawn.
+            ValueError: ``out`` names one picture, but there are several; or its suffix is not supported.
             MissingFilesError: no case has image and mask.
-            NothingLeftError: of several cases none can be drawn.
+            NothingLeftError: none of several cases can be drawn.
             CaseError, ChecksumError: the only case cannot be used.
             HubError: the Hub cannot be reached.
             NoSpaceError: a disk is full.
@@ -318,19 +317,19 @@ class Collection:
     ) -> ExportReport:
         """Write the rows of `load` as Parquet shards, with a card, a table of cases and a manifest.
 
-        An export that was stopped, however it was, resumes where it was: shards that are there are kept,
-        unless their options, the raw files or their own bytes have changed. The same selection gives the same
-        bytes.
+        A stopped export resumes where it was, however it was stopped: existing shards are kept, unless their
+        options, the raw files or their own bytes have changed. The same selection gives the same bytes.
 
         Args:
-            out: a folder, or an fsspec URL such as "s3://bucket/folder"; how to log in there is for fsspec's
-                configuration. It holds this export alone.
+            out: a folder, or an fsspec URL such as "s3://bucket/folder", whose login fsspec's configuration
+                has. It contains only this export.
             config: "3d", one row per case, "2d", one row per axial slice, or "all" for both.
-            num_proc: processes that make shards; each needs up to 9 GB for "3d", and 0.5 GB for "2d". More
-                than one start Python again, so a script needs ``if __name__ == "__main__":``.
+            num_proc: processes that make shards; each needs up to 9 GB for "3d", and 0.5 GB for "2d". If
+                there are several, each imports the calling script, which therefore needs
+                ``if __name__ == "__main__":``.
             scheduler: the address of a Dask scheduler, such as "tcp://node1:8786", or its scheduler file: its
-                workers make the shards, instead of processes of this machine.
-            verify: read all shards that are there, and make those again whose bytes are not what they were.
+                workers make the shards instead of processes of this machine.
+            verify: read all existing shards, and make those again whose bytes have changed.
             options: ``image_size``, ``orientation``, ``label_scheme``, ``geometry``, ``on_missing``,
                 ``on_error`` and ``on_geometry`` as of `load_dataset` (a case that cannot be used lets its
                 shard fail, and the others are made; if it is skipped, manifest and card name it);
@@ -339,14 +338,14 @@ class Collection:
                 `RowOptions`, the options of rows as one value.
 
         Returns:
-            What was done. Where a shard failed, ``ok`` is False, there is no manifest yet, and ``failed``
-            says why: repair the files, or leave them out, and run again.
+            What was done. If a shard failed, ``ok`` is False, there is no manifest yet, and ``failed`` says
+            why: repair the files, or leave them out, and run again.
 
         Raises:
             ValueError: an argument that is not allowed.
             MissingFilesError: cases have no raw files, and ``on_missing`` is "raise" or none has.
             NothingLeftError: all cases were skipped.
-            OutputError: ``out`` holds something else, or an export of other cases.
+            OutputError: ``out`` contains something else, or an export of other cases.
             BusyError: another process is writing there.
             NoSpaceError: a disk is too small, or full; what is done is kept.
             HubError: the Hub cannot be reached; what is done is kept.
@@ -363,7 +362,7 @@ class Collection:
         return export_parquet(self.selection(), out, export_options)
 
     def selection(self) -> Selection:
-        """Return the cases with a new look at the place: what the rooms work on, one for each verb."""
+        """Return the cases with a new look at the place; each verb makes one and passes it to its room."""
         return Selection(self.data_set, self.catalog, self.cases, Look(self.place))
 
 
@@ -376,7 +375,7 @@ def open_collection(
     split_file: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
 ) -> Collection:
-    """Return all cases of a data set, with verbs. Nothing is read or asked for yet.
+    """Return all cases of a data set, with verbs for them. No file is read and no request is made yet.
 
     Args:
         name: the data set's name; the default is CTSpine1K.
@@ -384,8 +383,8 @@ def open_collection(
         repo_id: a Hub repo (dataset) with them; None for the data set's own.
         revision: its branch, tag or commit; None for "main".
         split_file: split file to use instead of the data set's own (same format).
-        token: for a private repo; None for the token you are logged in with. It stays in this process,
-            and goes to worker processes of this machine; a cluster's use the token that is logged in there.
+        token: for a private repo; None for the token you are logged in with. It is passed only to worker
+            processes of this machine; workers of a cluster use the token that is logged in there.
 
     Raises:
         ValueError: an argument that is not allowed, or arguments that contradict each other.

@@ -13,22 +13,22 @@
     ├── NoSpaceError           less disk is free than the work needs     (OSError)
     ├── StoredArrayError       stored voxels that cannot be read         (ValueError)
     ├── ScanTableError         a scan's table that cannot be used        (ValueError)
-    ├── OutputError            a folder that cannot be written to, or holds other things (ValueError)
+    ├── OutputError            a folder that cannot be written to, or has other contents (ValueError)
     ├── BusyError              another process is writing the same output (RuntimeError)
-    ├── WorkerError            work that other processes did not do      (RuntimeError)
+    ├── WorkerError            worker processes did not finish the work  (RuntimeError)
     ├── MissingPackageError    a package of an extra is not installed    (ImportError)
     └── CaseError              a case whose files cannot be used         (ValueError)
-        ├── FileFormatError    not NIfTI, or a kind of it that holds no scan
-        │   └── UnreadableFileError  a file that the machine does not hand out
-        ├── TruncatedFileError the file ends before its header says
+        ├── FileFormatError    not NIfTI, or NIfTI without a three-dimensional scan
+        │   └── UnreadableFileError  a file that the operating system cannot read
+        ├── TruncatedFileError the file ends earlier than its header says
         ├── CorruptFileError   damaged bytes, or bytes that do not belong there
         ├── VoxelValueError    voxels that cannot be right
-        ├── PairMismatchError  image and mask do not fit each other
-        └── ImageSizeError     a volume of another size than the features promise
+        ├── PairMismatchError  image and mask do not match
+        └── ImageSizeError     slices that do not have the size that the features declare
 
-``on_error="skip"`` passes over a `CaseError` and over nothing else. Each error carries what its message
-says as attributes, and can be pickled, since it may come from another process. A bad argument is a plain
-`ValueError` that names the allowed values.
+``on_error="skip"`` skips a case after a `CaseError`, and after no other error. Each error has the parts of
+its message as attributes, and can be pickled, since it may be raised in another process. A bad argument is a
+plain `ValueError` that names the allowed values.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class GeometryWarning(CTSpine1KWarning):
 
 
 class SkippedCasesWarning(CTSpine1KWarning):
-    """Cases are left out because that was asked for (``on_missing="skip"``, ``on_error="skip"``)."""
+    """Cases are left out, as requested by ``on_missing="skip"`` or ``on_error="skip"``."""
 
 
 class SplitFileError(CTSpine1KError, ValueError):
@@ -118,12 +118,12 @@ class MissingFilesError(CTSpine1KError, FileNotFoundError):
     """Cases whose image or mask is not where the raw files are.
 
     Attributes:
-        missing: for each case that lacks something, what: "image", "mask" or "image and mask".
-        selected: how many cases were asked for.
+        missing: what each incomplete case lacks, by its id: "image", "mask" or "image and mask".
+        selected: number of cases selected.
     """
 
     def __init__(self, missing: Mapping[str, str], selected: int, where: str, hint: str) -> None:
-        # FileNotFoundError reads several arguments as errno and names: hand it the message only.
+        # FileNotFoundError takes several arguments as errno, message and file name: pass only the message.
         super().__init__(f"{len(missing):,} of {selected:,} cases lack raw files in {where}")
         self.missing, self.selected, self.where, self.hint = dict(missing), selected, where, hint
 
@@ -132,12 +132,12 @@ class MissingFilesError(CTSpine1KError, FileNotFoundError):
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Why each such case is left out where it is skipped, by its id."""
+        """Why each of these cases is left out if they are skipped, by case id."""
         return {case_id: f"no {what} file" for case_id, what in self.missing.items()}
 
     @property
     def summary(self) -> str:
-        """What is missing, without what to do about it."""
+        """What is missing, without the hint."""
         named = shortened(f"{case_id} ({what})" for case_id, what in self.missing.items())
         return f"{self.args[0]}: {named}"
 
@@ -160,7 +160,7 @@ class AmbiguousFilesError(CTSpine1KError, ValueError):
 
 
 class ChecksumError(CTSpine1KError, ValueError):
-    """A file that was transferred differs from what the Hub records. ``measure`` is "size" or "sha256"."""
+    """A file differs from the Hub's record. ``measure`` is "size" or "sha256"."""
 
     def __init__(self, file: str, measure: str, expected: str, found: str, hint: str) -> None:
         super().__init__(file, measure, expected, found, hint)
@@ -172,7 +172,7 @@ class ChecksumError(CTSpine1KError, ValueError):
 
 
 class NothingLeftError(CTSpine1KError, ValueError):
-    """A split of which every case was skipped; ``reasons`` says why, by case id."""
+    """Every case of a split was skipped; ``reasons`` says why, by case id."""
 
     def __init__(self, split: str, reasons: Mapping[str, str]) -> None:
         super().__init__(split, reasons)
@@ -191,10 +191,10 @@ class HubError(CTSpine1KError, ConnectionError):
 
 
 class NoSpaceError(CTSpine1KError, OSError):
-    """Less disk is free than is needed for ``purpose``; ``needed`` and ``free`` are bytes."""
+    """Less disk space is free than ``purpose`` needs; ``needed`` and ``free`` are in bytes."""
 
     def __init__(self, folder: str, purpose: str, needed: int, free: int, hint: str) -> None:
-        # OSError reads several arguments as errno and names: hand it none.
+        # OSError takes several arguments as errno, message and file name: pass none.
         super().__init__()
         self.folder, self.purpose, self.needed, self.free = folder, purpose, needed, free
         self.hint = hint
@@ -210,7 +210,7 @@ class NoSpaceError(CTSpine1KError, OSError):
 
 
 class StoredArrayError(CTSpine1KError, ValueError):
-    """Voxels in compact storage that cannot be read: which row and column, expected, found, what to do."""
+    """Voxels in compact storage that cannot be read; the message names row and column."""
 
     def __init__(self, name: str, expected: str, found: str, hint: str = "") -> None:
         super().__init__(name, expected, found, hint)
@@ -225,7 +225,7 @@ class StoredArrayError(CTSpine1KError, ValueError):
 
 
 class ScanTableError(CTSpine1KError, ValueError):
-    """A file that is not the table of a scan, or a table that does not match the files as they are."""
+    """A file that is not the table of a scan, or a table that does not match the current files."""
 
     def __init__(self, path: str, expected: str, found: str, hint: str = "") -> None:
         super().__init__(path, expected, found, hint)
@@ -240,7 +240,7 @@ class ScanTableError(CTSpine1KError, ValueError):
 
 
 class OutputError(CTSpine1KError, ValueError):
-    """A folder that is to be written to, and cannot be, or holds what is not ours to replace."""
+    """An output folder that cannot be written to, or that contains files which must not be replaced."""
 
     def __init__(self, path: str, expected: str, found: str, hint: str) -> None:
         super().__init__(path, expected, found, hint)
@@ -265,11 +265,11 @@ class BusyError(CTSpine1KError, RuntimeError):
 
 
 class WorkerError(CTSpine1KError, RuntimeError):
-    """Other processes did not do the work: one died, cannot be reached, or is of another version or run."""
+    """Worker processes did not finish: one died, cannot be reached, or has another version or run."""
 
 
 class MissingPackageError(CTSpine1KError, ImportError):
-    """A package that only this needs is not installed; ``extra`` is the extra of ctspine1k that has it."""
+    """An optional package is not installed; ``extra`` is the extra of ctspine1k that installs it."""
 
     def __init__(self, what: str, package: str, extra: str) -> None:
         super().__init__(what, package, extra)
@@ -291,18 +291,19 @@ class CaseError(CTSpine1KError, ValueError):
 
 
 class FileFormatError(CaseError):
-    """Not a NIfTI file, or one that holds no three-dimensional scan of real numbers."""
+    """Not a NIfTI file, or one without a three-dimensional scan of real numbers."""
 
 
 class UnreadableFileError(FileFormatError):
-    """A file that the machine does not hand out: its rights, its disk, or another machine's folder."""
+    """A file that the system cannot read: permissions, a disk error, or a folder of another machine."""
 
     @classmethod
     def of(cls, path: str, error: OSError) -> UnreadableFileError:
-        """Return what the machine says of a file, in our words."""
+        """Return the error that explains an OSError which was raised while a file was read."""
         if isinstance(error, FileNotFoundError):
             hint = (
-                "All processes and workers must see the raw files: share the folder, or let them use the Hub."
+                "All processes and workers must have access to the raw files: share the folder, or let them "
+                "use the Hub."
             )
             return cls(path, "the raw file that was there when the work began", "none", hint)
         reason = error.strerror or str(error)
@@ -310,11 +311,11 @@ class UnreadableFileError(FileFormatError):
 
 
 class TruncatedFileError(CaseError):
-    """The file ends before all the voxels that its header promises."""
+    """The file contains fewer voxels than its header says."""
 
 
 class CorruptFileError(CaseError):
-    """Damaged bytes, or bytes after the end."""
+    """The file has damaged bytes, or bytes after its end."""
 
 
 class VoxelValueError(CaseError):
@@ -322,8 +323,8 @@ class VoxelValueError(CaseError):
 
 
 class PairMismatchError(CaseError):
-    """Image and mask have different shapes, or lie at different places."""
+    """Image and mask have different shapes, or different positions in space."""
 
 
 class ImageSizeError(CaseError):
-    """A volume whose slices are not of the size that the features promise."""
+    """A volume whose slices do not have the size that the features declare."""

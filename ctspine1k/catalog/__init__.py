@@ -1,1 +1,1 @@
-"""What is known of cases and data sets, without reading one of their files."""
+"""What is known about cases and data sets, without reading any of their files."""

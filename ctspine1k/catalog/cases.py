@@ -1,4 +1,4 @@
-"""Cases: which there are, in which split each is, and what is known of it."""
+"""Cases: their ids, their splits, and what is known about each of them."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ if TYPE_CHECKING:
 
 __all__ = ["WHAT_SELECTS", "Case", "Catalog", "Facet", "Issue", "equals", "fits", "has_issue", "lacks_issue"]
 
-#: What to look at where no case is left.
+#: What to check if no case is selected.
 WHAT_SELECTS = "check splits, cases, split_file, exclude_issues and has_vertebrae"
 
 
 @dataclass(frozen=True)
 class Issue:
-    """Something that is known to be wrong with a case, or worth knowing. Nothing is corrected in the data."""
+    """A known issue of a case: an error, or something worth knowing. The data are not corrected."""
 
     kind: str  #: such as "label_missing"
-    evidence: str  #: who says so, such as "reported"
+    evidence: str  #: what it is based on, such as "reported"
     detail: str  #: in words
     reference: str  #: where it was reported: a repository, and its issue or file
 
 
 @dataclass(frozen=True)
 class Case:
-    """One CT scan, and what is known of it.
+    """One CT scan, and what is known about it.
 
-    What only some data sets know stands in ``facts``, and can be read as an attribute, too: ``case.source``.
+    Facts that only some data sets have are in ``facts``, and can also be read as attributes: ``case.source``.
     """
 
     case_id: str  #: names the case in its data set; ``patient_id`` in rows
     split: str  #: such as "train"
     index: int  #: position in its split, from 0
-    patient: str | None = None  #: whom it is of, where that is known: a patient may have several cases
+    patient: str | None = None  #: the patient, where known: a patient may have several cases
     facts: Mapping[str, str | None] = field(default_factory=dict, hash=False)  #: by name
     issues: tuple[Issue, ...] = ()  #: what is known to be wrong with it
 
     def __getattr__(self, name: str) -> str | None:
-        # Python asks here for what there is no attribute of; while a case is unpickled, also for facts.
+        # Python calls this for attributes that do not exist; while a case is unpickled, facts does not yet.
         facts: Mapping[str, str | None] = self.__dict__.get("facts", {})
         if name in facts:
             return facts[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def row(self) -> dict[str, Any]:
-        """Return the facts as a row of a table: of ``issues`` the kinds, joined by spaces."""
+        """Return the facts as a row of a table; ``issues`` is their kinds, joined by spaces."""
         return {**self._row(), "issues": " ".join(issue.kind for issue in self.issues)}
 
     def document(self) -> dict[str, Any]:
@@ -74,12 +74,12 @@ def equals(case: Case, name: str, asked: Mapping[str, str]) -> bool:
 
 
 def fits(case: Case, name: str, asked: Mapping[str, str]) -> bool:
-    """Return whether the case's fact of that name fits a pattern such as ``"*Prone*"``; upper case counts."""
+    """Return whether the case's fact of that name fits a pattern such as ``"*Prone*"``, case-sensitive."""
     return fnmatch.fnmatchcase(getattr(case, name) or "", asked[name])
 
 
 def has_issue(case: Case, name: str, asked: Mapping[str, str]) -> bool:
-    """Return whether one issue of the case is of the kind, and has the evidence, asked for."""
+    """Return whether an issue of the case has the kind and the evidence asked for."""
     return any(
         asked.get("issue", issue.kind) == issue.kind
         and asked.get("evidence", issue.evidence) == issue.evidence
@@ -88,7 +88,7 @@ def has_issue(case: Case, name: str, asked: Mapping[str, str]) -> bool:
 
 
 def lacks_issue(case: Case, name: str, asked: Mapping[str, str]) -> bool:
-    """Return whether no issue of the case has the evidence given; for "all", whether it has no issue."""
+    """Return whether no issue of the case has the given evidence; with "all", whether it has no issue."""
     return not any(asked[name] in ("all", issue.evidence) for issue in case.issues)
 
 
@@ -96,7 +96,7 @@ def lacks_issue(case: Case, name: str, asked: Mapping[str, str]) -> bool:
 class Facet:
     """A criterion by which cases can be selected."""
 
-    name: str  #: of the argument, and with dashes of the option
+    name: str  #: of the argument; of the option, with dashes
     help: str
     allowed: tuple[str, ...] | None = None  #: None for any text
     matches: Matcher = equals
@@ -108,8 +108,8 @@ class Catalog:
 
     cases: tuple[Case, ...]
     splits: tuple[str, ...]  #: names of the data set's splits, in order
-    facets: tuple[Facet, ...]  #: what cases can be selected by
-    facts: tuple[str, ...] = ()  #: names of what is known of each case
+    facets: tuple[Facet, ...]  #: criteria by which cases can be selected
+    facts: tuple[str, ...] = ()  #: names of the facts of each case
 
     def __iter__(self) -> Iterator[Case]:
         return iter(self.cases)
@@ -124,7 +124,7 @@ class Catalog:
         """Return a case by its id.
 
         Raises:
-            UnknownCaseError: there is none of that id; the message names similar ones.
+            UnknownCaseError: there is no case with that id; the message names similar ones.
         """
         try:
             return self._by_id[case_id]
@@ -136,15 +136,15 @@ class Catalog:
         """Keep the cases that meet all criteria, in the same order.
 
         Args:
-            criteria: one or some of the data set's facets, each with a value that it allows, or None for any.
-                CTSpine1K has ``split``, ``source``, ``special_case``, ``scan_position``, ``tcia_series`` (a
-                path, or a pattern of it such as ``"*Coloprone*"``; upper case counts), ``issue``,
-                ``evidence`` and ``exclude_issues`` ("reported" leaves out the cases with an issue that was
-                reported on the data set's own tracker, "all" those with any issue).
+            criteria: facets of the data set, each with one of its allowed values, or None for any. CTSpine1K
+                has ``split``, ``source``, ``special_case``, ``scan_position``, ``tcia_series`` (a path, or a
+                pattern such as ``"*Coloprone*"``; case-sensitive), ``issue``, ``evidence`` and
+                ``exclude_issues`` ("reported" leaves out the cases with an issue that was reported on the
+                data set's own tracker, "all" those with any issue).
 
         Raises:
-            ValueError: a value that cannot match; the message names those that can.
-            TypeError: there is no such facet; the message names those that there are.
+            ValueError: a value that is not allowed; the message lists the allowed ones.
+            TypeError: there is no such facet; the message lists those that exist.
         """
         known = {facet.name: facet for facet in self.facets}
         if "has_vertebrae" in criteria:
@@ -165,7 +165,7 @@ class Catalog:
         """Keep the cases named, in the catalog's order; None for all.
 
         Raises:
-            UnknownCaseError: a name that is not here.
+            UnknownCaseError: a case that is not in the catalog.
         """
         if cases is None:
             return self
@@ -175,11 +175,11 @@ class Catalog:
         return self.keep(case for case in self if case.case_id in wanted)
 
     def keep(self, cases: Iterable[Case]) -> Catalog:
-        """Return a catalog of these cases of it, in the order given."""
+        """Return a catalog with only these cases, in the order given."""
         return replace(self, cases=tuple(cases))
 
     def by_split(self, splits: str | Iterable[str] | None = None) -> dict[str, Catalog]:
-        """Group the cases by split; a split without any is left out.
+        """Group the cases by split; a split without cases is left out.
 
         Args:
             splits: one split or several; None for all.
@@ -197,8 +197,8 @@ class Catalog:
         return filled
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return a table with one row per case; ``issues`` holds their kinds, joined by spaces."""
-        import pandas as pd  # heavy: only who asks for it
+        """Return a table with one row per case; ``issues`` contains their kinds, joined by spaces."""
+        import pandas as pd  # heavy, so imported only here
 
         columns = ["case_id", "split", "index", *self.facts, "issues"]
         return pd.DataFrame([case.row() for case in self], columns=columns)

@@ -1,7 +1,7 @@
 """CTSpine1K: 1,005 CT scans from four sources, with voxel labels for more than 11,100 vertebrae.
 
-The facts (which cases there are, their splits and variants, known issues) stand at the top of the repository
-and travel inside the wheel; ``facts/ctspine1k/cases.csv`` says where each scan came from.
+The facts (cases, splits, variants, known issues) are at the top of the repository, and are copied into the
+wheel; ``facts/ctspine1k/cases.csv`` lists where each scan came from.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ SOURCES = ("COLONOG", "COVID-19", "HNSCC-3DCT-RT", "MSD-T10")
 #: Anatomical variants that the data set lists.
 SPECIAL_CASES = ("sacral_lumbarization", "lumbar_sacralization")
 
-#: How the patient lay, where the name of the source's series says so.
+#: Position of the patient, where the name of the source's series tells it.
 SCAN_POSITIONS = ("prone", "supine")
 
-#: What is known to be wrong with a case, or worth knowing of it.
+#: Kinds of known issues of a case: errors, or things worth knowing.
 ISSUE_KINDS = (
     "label_missing",  # a vertebra between two labelled ones has no label
     "label_wrong_value",  # a vertebra, or a part of one, has the label of another
@@ -44,13 +44,13 @@ ISSUE_KINDS = (
     "castellvi_grade",  # a reading of a lumbosacral variant: information, not an error
 )
 
-#: Who says so: the original data set's issue tracker, another project, or a series' name.
+#: What an issue is based on: the original data set's tracker, another project, or the name of a series.
 EVIDENCE = ("reported", "third_party", "derived")
 
 _FACTS = Path(__file__).resolve().parent / "facts"
 _OWN_FACTS = _FACTS / "ctspine1k"
 
-#: What is known of each case, in the order of its tables.
+#: Facts of each case, in the order of the columns.
 _FACT_NAMES = ("source", "special_case", "tcia_series", "scan_position")
 
 _FACETS = (
@@ -59,19 +59,24 @@ _FACETS = (
     Facet("special_case", "Only cases with this variant of the anatomy.", SPECIAL_CASES),
     Facet(
         "exclude_issues",
-        "Leave out cases with a reported issue, or with any.",
+        "Leave out cases with a reported issue, or with any issue.",
         ("reported", "all"),
         lacks_issue,
     ),
     Facet("scan_position", "Only cases scanned in this position, where that is known.", SCAN_POSITIONS),
-    Facet("tcia_series", "Only cases from such a series: its path on TCIA, or a pattern.", None, fits),
+    Facet(
+        "tcia_series",
+        "Only cases from this TCIA series: its path, or a pattern such as '*Prone*'.",
+        None,
+        fits,
+    ),
     Facet("issue", "Only cases with this known issue.", ISSUE_KINDS, has_issue),
     Facet("evidence", "Only cases with an issue based on this evidence.", EVIDENCE, has_issue),
 )
 
 _SUFFIXES = (".nii.gz", ".nii")
 
-#: What follows the case id in the name of a file.
+#: Endings of file names, after the case id.
 _ENDINGS: tuple[tuple[str, Kind], ...] = (
     ("_seg.nii.gz", "mask"),
     ("_seg.nii", "mask"),
@@ -79,7 +84,7 @@ _ENDINGS: tuple[tuple[str, Kind], ...] = (
     (".nii", "image"),
 )
 
-#: Folders in which the layouts in circulation keep each source, split and kind.
+#: Names of the folders that the layouts in circulation have for each source and kind.
 _SOURCE_FOLDERS = {
     "COLONOG": "COLONOG", "colon": "COLONOG", "conlon": "COLONOG",
     "COVID-19": "COVID-19",
@@ -93,7 +98,7 @@ _FLIPPED = ("orientation_ap_inverted", "orientation_suspected")
 
 
 def _read_cases(split_file: Path | None) -> Catalog:
-    """Read the cases of a split file. Names that are not CTSpine1K's are cases without facts."""
+    """Read the cases of a split file. Ids that CTSpine1K does not have are cases without facts."""
     return _official_catalog() if split_file is None else _read_catalog(split_file)
 
 
@@ -108,15 +113,13 @@ def _read_catalog(path: Path) -> Catalog:
 
     def case_of(case_id: str, split: str, index: int) -> Case:
         scan = scans.get(case_id, {})
-        series = scan.get("tcia_series")
+        series = scan.get("tcia_series")  # on TCIA, a series is in its patient's folder
         facts = {**scan, "special_case": special_cases.get(case_id)}
         return Case(
             case_id,
             split,
             index,
-            patient=series.partition("/")[0]
-            if series
-            else None,  # a series on TCIA is in its patient's folder
+            patient=series.partition("/")[0] if series else None,
             facts={name: facts.get(name) for name in _FACT_NAMES},
             issues=issues.get(case_id, ()),
         )
@@ -152,7 +155,7 @@ def _special_cases() -> dict[str, str]:
     special_cases = {}
     for kind in SPECIAL_CASES:
         path = _top() / "special_cases" / f"{kind}.txt"
-        # The section "verse" names scans of another data set: read to be checked, and left there.
+        # Section "verse" names scans of another data set: it is parsed to find errors, and not used.
         sections = parse_sections(path.read_bytes(), str(path), ("ctspine1k", "verse"), known=())
         special_cases.update(dict.fromkeys(sections["ctspine1k"], kind))
     return special_cases

@@ -1,7 +1,7 @@
-"""What is particular to one data set, as a value: each has a module of its own beside this one.
+"""Everything that is specific to one data set, as a value: each data set has its own module in this folder.
 
-To add a data set, write such a module and name it in `ctspine1k.catalog.registry`; nothing else in the code
-asks which data set it is. ``tests/catalog/test_datasets.py`` holds what all of them must do.
+To add a data set, write such a module and list it in `ctspine1k.catalog.registry`; no other code depends on
+which data set it is. ``tests/catalog/test_datasets.py`` tests what all of them must do.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from ctspine1k.catalog.vocabulary import Vocabulary
 
 __all__ = ["KINDS", "DataSet", "Kind", "Licence", "Misplaced"]
 
-#: What a file of a case holds: the CT, its label map, or points such as the centres of vertebrae.
+#: What a file of a case contains: the CT, its label map, or points such as the centres of vertebrae.
 Kind: TypeAlias = Literal["image", "mask", "points"]
 KINDS: tuple[Kind, ...] = ("image", "mask", "points")
 
-#: A file that lies in a folder of another source, split or kind: what was expected, and what was found.
+#: A file in the folder of another source, split or kind: what was expected, and what was found.
 Misplaced: TypeAlias = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Licence:
-    """Under what terms the data may be used."""
+    """The terms under which the data may be used."""
 
     name: str
-    terms: str  #: what it asks for, in words
-    hub_name: str  #: as a card on the Hub writes it
+    terms: str  #: its conditions, in words
+    hub_name: str  #: its id in cards on the Hub
 
 
 @dataclass(frozen=True)
@@ -40,18 +40,18 @@ class DataSet:
     Its functions are those of a module, so that it can be pickled.
     """
 
-    name: str  #: as `ctspine1k.open_collection` and ``--collection`` have it
+    name: str  #: as passed to `ctspine1k.open_collection` and ``--collection``
     title: str  #: for people
     description: str  #: one sentence
     homepage: str
     repo_id: str | None  #: the Hub repo (dataset) that holds the published files, if one does
     kinds: tuple[Kind, ...]  #: of the files that each case must have
     splits: tuple[str, ...]  #: in order
-    facets: tuple[Facet, ...]  #: what cases can be selected by
+    facets: tuple[Facet, ...]  #: criteria by which cases can be selected
     listed: tuple[str, ...]  #: facts that fit into a line per case, in that order
     vocabulary: Vocabulary
-    image_size: tuple[int, int] | None  #: voxels of a slice that dense rows promise; None if slices differ
-    suffixes: tuple[str, ...]  #: with which the name of an image or a mask ends
+    image_size: tuple[int, int] | None  #: voxels of a slice, which dense rows declare; None if slices differ
+    suffixes: tuple[str, ...]  #: endings of the file names of images and masks
     licence: Licence
     credit: str  #: whom to name, for the card of an export
     #: For a check, the kinds of known issues that it would find.
@@ -67,11 +67,11 @@ class DataSet:
     #: Return the path of a case's file in the published layout.
     file_name: Callable[[Case, Kind], str]
 
-    #: List in what the folders of a file contradict its case and kind, given its path in the place.
+    #: List how the folders of a file, given its path in the place, contradict its case and kind.
     misplaced: Callable[[str, Case, Kind], Iterable[Misplaced]]
 
     #: List the labels of a case that its catalogue does not explain, as check, expected and found.
     odd_labels: Callable[[Case, Sequence[int]], Iterable[tuple[str, str, str]]]
 
-    #: Return the BibTeX entries: of the data set, then of what it was made from.
+    #: Return the BibTeX entries: of the data set, then of its sources.
     citations: Callable[[], list[str]]

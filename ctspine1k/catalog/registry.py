@@ -1,4 +1,4 @@
-"""The data sets that there are, by name."""
+"""The known data sets, by name."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ctspine1k.catalog.dataset import DataSet
 
 __all__ = ["DEFAULT", "data_set", "load_catalog", "names", "register"]
 
-#: The data set that is meant where none is named.
+#: The data set that is used if none is named.
 DEFAULT = "ctspine1k"
 
-#: Module and name of each data set of this package: imported when it is first asked for.
+#: Module and name of each data set of this package: imported when it is first used.
 _BUILT_IN = {"ctspine1k": ("ctspine1k.catalog.ctspine1k", "CTSPINE1K")}
 
 _registered: dict[str, DataSet] = {}
@@ -31,7 +31,7 @@ def data_set(name: str = DEFAULT) -> DataSet:
     """Return a data set by its name.
 
     Raises:
-        ValueError: there is none of that name; the message names those that there are.
+        ValueError: no data set has that name; the message lists the known ones.
     """
     check_choice("collection", name, names())
     if name in _registered:
@@ -41,10 +41,10 @@ def data_set(name: str = DEFAULT) -> DataSet:
 
 
 def register(added: DataSet) -> None:
-    """Make a data set of your own known by its name, in this process.
+    """Register a data set of your own under its name, in this process.
 
     Raises:
-        ValueError: this package has one of that name.
+        ValueError: a data set of this package has that name.
     """
     if added.name in _BUILT_IN:
         raise ValueError(f"collection={added.name!r}: expected a name that no data set has yet")
@@ -56,12 +56,12 @@ def load_catalog(collection: str = DEFAULT, *, split_file: str | os.PathLike[str
 
     Args:
         collection: the data set's name.
-        split_file: another assignment in the format of the data set's own. What is known of its cases
-            holds there, too; any other name is a case of your own, of which nothing is known.
+        split_file: split file to use instead of the data set's own (same format). Cases of the data set keep
+            their facts; any other id is a case of your own, about which nothing is known.
 
     Raises:
         ValueError: there is no such data set.
-        SplitFileError: the file is not of that format; the message says line and text.
+        SplitFileError: the file cannot be parsed; the message gives line and text.
         FileNotFoundError: there is no file at ``split_file``.
     """
     return data_set(collection).read_cases(None if split_file is None else Path(split_file).expanduser())

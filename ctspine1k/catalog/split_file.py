@@ -13,18 +13,18 @@ __all__ = ["parse_sections", "parse_split"]
 def parse_split(
     data: bytes, path: str, sections: Mapping[str, str], known: Collection[str]
 ) -> dict[str, list[str]]:
-    """Read a split file: for each split its case ids, in order.
+    """Return the case ids of each split, in the order of a split file.
 
     Any line ends, blank lines, a byte order mark and ids without ``.nii.gz`` are fine.
 
     Args:
         data: the file's bytes, UTF-8.
-        path: what to call the file in messages.
+        path: the file's name in messages.
         sections: for each section that may occur, the split it stands for.
         known: ids of the data set, by which two glued names are recognised even without ``.nii.gz``.
 
     Raises:
-        SplitFileError: an unknown or repeated section, a name outside of any, a name given twice,
+        SplitFileError: an unknown or repeated section, a name before the first section, a name given twice,
             two names on one line, a name that is a path, or no name at all.
     """
     found = parse_sections(data, path, tuple(sections), known)
@@ -39,7 +39,7 @@ def parse_sections(
     """Read lines ``NAME:`` and, below each, case ids. A line that starts with # is a comment.
 
     Raises:
-        SplitFileError: as of `parse_split`.
+        SplitFileError: as for `parse_split`.
     """
     try:
         text = data.decode("utf-8-sig")
@@ -74,9 +74,9 @@ def parse_sections(
 def _parse_case_id(line: str, fail: partial[SplitFileError], known: Collection[str]) -> str:
     case_id = line.removesuffix(".nii.gz" if line.endswith(".nii.gz") else ".nii")
     if "/" in case_id or "\\" in case_id:
-        raise fail("a name holds a path separator")
+        raise fail("a name contains a path separator")
     if ".." in case_id:
-        raise fail("a name holds '..'")
+        raise fail("a name contains '..'")
     if ".nii.gz" in case_id or any(character.isspace() for character in case_id):
         raise fail("two names on one line")
     if not case_id or not case_id.isprintable():

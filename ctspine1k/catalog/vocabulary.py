@@ -1,7 +1,7 @@
-"""Vertebrae by label and by name: what the numbers in a segmentation stand for.
+"""Vertebrae by label and by name: what the numbers in a segmentation mean.
 
-A `Vocabulary` is a value that travels with the cases: each data set has its own. It holds no arrays, so that
-names can be looked up without NumPy; `ctspine1k.volumes.relabel` applies it to voxels.
+Each data set has its own `Vocabulary`. It contains no arrays, so that names can be looked up without NumPy;
+`ctspine1k.volumes.relabel` applies it to voxels.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ BACKGROUND = 0
 #: From the head downwards; in the label scheme "region" they are 1, 2 and 3.
 REGIONS = ("cervical", "thoracic", "lumbar")
 
-#: What segmentations may hold: labels of the data set as they are, regions as 1-3, 1 for every vertebra, or
-#: VerSe's numbers.
+#: What segmentations may contain: labels of the data set as they are, regions as 1-3, 1 for every vertebra,
+#: or VerSe's numbers.
 LabelScheme: TypeAlias = Literal["ctspine1k", "region", "binary", "verse"]
 
 
@@ -110,7 +110,7 @@ class Vocabulary:
     def table(self, scheme: str) -> tuple[int, ...] | None:
         """Return what each label, 0 to `max_label`, becomes in a scheme; None if each stays what it is.
 
-        Numbers that are not a label stand in the table as background; readers refuse them.
+        Numbers that are not a label become background in the table; readers reject them.
 
         Raises:
             ValueError: there is no such scheme.
@@ -128,7 +128,7 @@ class Vocabulary:
         return tuple(values.get(label, BACKGROUND) for label in range(self.max_label + 1))
 
     def names(self, scheme: str) -> dict[int, str]:
-        """Return the names of the numbers in a scheme, but for background.
+        """Return the names of the numbers in a scheme, except background.
 
         Raises:
             ValueError: there is no such scheme.
@@ -141,7 +141,7 @@ class Vocabulary:
         return {v.label if table is None else table[v.label]: v.name for v in self.vertebrae}
 
     def describe(self, scheme: str) -> str:
-        """Return what the numbers in a scheme stand for, in words.
+        """Return what the numbers in a scheme mean, in words.
 
         Raises:
             ValueError: there is no such scheme.

@@ -1,4 +1,4 @@
-"""Raw files in one call: which cases and where, all said at once."""
+"""Raw files in one call, with all options as its arguments."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ def list_files(
     token: str | bool | None = None,
     **criteria: str | None,
 ) -> list[RawFile]:
-    """List raw files of the cases that match all that is given, without reading any.
+    """List raw files of the cases that match all criteria, without reading any.
 
     Args:
         cases: one case or several, by id or as `Case`; None for all.
         kind: "image" or "mask"; None for all.
-        collection: the data set's name; the next five as of `ctspine1k.open_collection`.
+        collection: the data set's name; the next five as for `ctspine1k.open_collection`.
         data_dir: a folder with raw files in any known layout, instead of the Hub.
         repo_id: a Hub repo (dataset) with them; None for the data set's own.
         revision: its branch, tag or commit; None for "main".
         split_file: split file to use instead of the data set's own (same format).
         token: for a private repo; None for the token you are logged in with.
-        criteria: facets of the data set, such as ``split="train"``; as of `Catalog.where`.
+        criteria: facets of the data set, such as ``split="train"``; as for `Catalog.where`.
 
     Returns:
-        The files that are there, as of `ctspine1k.Collection.files`.
+        The files that are there, as for `ctspine1k.Collection.files`.
 
     Raises:
-        ValueError, TypeError: a value that cannot match, or no such facet.
+        ValueError, TypeError: a value that is not allowed, or no such facet.
         UnknownCaseError: a case that is not in the catalog.
         AmbiguousFilesError: several files for one image or mask.
         HubError: the Hub cannot be reached, or has no such repo or revision.
@@ -69,25 +69,25 @@ def download_files(
     on_missing: OnMissing = "raise",
     **criteria: str | None,
 ) -> list[Path]:
-    """Download raw files of the cases that match all that is given; as of `ctspine1k.Collection.download`.
+    """Download raw files of the cases that match all criteria, as `ctspine1k.Collection.download` does.
 
     Args:
         cases: one case or several, by id or as `Case`; None for all.
         kind: "image" or "mask"; None for all.
-        collection: the data set's name; the next five as of `ctspine1k.open_collection`.
-        data_dir: a folder with raw files in any known layout: then their paths are returned.
+        collection: the data set's name; the next five as for `ctspine1k.open_collection`.
+        data_dir: a folder with raw files in any known layout, whose paths are then returned.
         repo_id: a Hub repo (dataset) with them; None for the data set's own.
         revision: its branch, tag or commit; None for "main".
         split_file: split file to use instead of the data set's own (same format).
         token: for a private repo; None for the token you are logged in with.
         on_missing: "raise" if a selected file is not there, or "skip" it with a warning.
-        criteria: facets of the data set, such as ``split="train"``; as of `Catalog.where`.
+        criteria: facets of the data set, such as ``split="train"``; as for `Catalog.where`.
 
     Returns:
-        Local paths, in the order of `list_files`. Do not write to them: they are the cache's own.
+        Local paths, in the order of `list_files`. Do not write to them: they belong to the cache.
 
     Raises:
-        ValueError, TypeError: a value that cannot match, or no such facet.
+        ValueError, TypeError: a value that is not allowed, or no such facet.
         UnknownCaseError: a case that is not in the catalog.
         MissingFilesError: a selected file is not there, and ``on_missing`` is "raise".
         NoSpaceError: the files do not fit on the disk.

@@ -24,14 +24,14 @@ class FolderPlace:
 
     @property
     def login(self) -> None:
-        """None: a folder asks for no token."""
+        """None: a folder needs no token."""
 
     def describe(self) -> str:
         """Return the folder's path."""
         return str(self.folder)
 
     def origin(self) -> dict[str, str]:
-        """Return the folder's name: where it lies is nobody else's affair."""
+        """Return the folder's name: its location is private to this machine."""
         return {"folder": self.folder.name}
 
     def at_commit(self) -> FolderPlace:
@@ -39,7 +39,7 @@ class FolderPlace:
         return self
 
     def listing(self) -> Listing:
-        """List all files below the folder, but hidden folders."""
+        """List all files below the folder, except those in hidden folders."""
         return Listing(dict(map(self._entry, walk(self.folder))))
 
     def _entry(self, local: str) -> tuple[str, Entry | None]:
@@ -57,37 +57,38 @@ class FolderPlace:
         return _state(file.path, os.stat(self.folder / file.path))  # noqa: PTH116
 
     def version(self) -> None:
-        """Return None: what is in a folder may change at any time."""
+        """Return None: the files of a folder may change at any time."""
 
     def prepare(self, files: Sequence[RawFile], *, is_recorded: bool = False) -> None:
-        """Do nothing: the files are here."""
+        """Do nothing: the files are local."""
 
     def not_cached(self, files: Sequence[RawFile]) -> list[RawFile]:
-        """Return none: the files are here."""
+        """Return an empty list: the files are local."""
         return []
 
     def fetch(self, files: Sequence[RawFile]) -> list[Path]:
-        """Return the paths: the files are here."""
+        """Return the paths: the files are local."""
         return [self.folder / file.path for file in files]
 
     def open(self, file: RawFile) -> nullcontext[str]:
-        """Return the path: the file is here."""
+        """Yield the path: the file is local."""
         return nullcontext(str(self.folder / file.path))
 
     def hint(self, listing: Listing, suffixes: tuple[str, ...]) -> str:
         """Return what to do about files that are not there."""
         found = sum(path.endswith(suffixes) for path in listing)
         return (
-            f"The folder holds {found:,} NIfTI files in all; an image is <case_id>.nii.gz, a mask "
-            '<case_id>_seg.nii.gz. Pass on_missing="skip" to go on without these cases, or cases=[...] '
-            "to name those you want."
+            f"The folder contains {found:,} NIfTI files in all; an image is <case_id>.nii.gz, a mask "
+            '<case_id>_seg.nii.gz. Pass on_missing="skip" to continue without these cases, or select '
+            "others with cases=[...]."
         )
 
 
 def walk(root: Path) -> Iterator[str]:
     """Yield the path of each file below a folder; hidden folders are left out."""
     visited = set()
-    # Links to folders are followed, as people link large folders in; a loop of them is walked once.
+    # Links to folders are followed, since large folders are often linked. A loop of links ends, since no
+    # folder is walked twice.
     for folder, subfolders, names in os.walk(root, onerror=_warn_unread, followlinks=True):
         if (real := os.path.realpath(folder)) in visited:
             subfolders.clear()

@@ -1,4 +1,4 @@
-"""A Hub repo with raw files. Finds, fetches, verifies and opens them; offline, those in the local cache."""
+"""A Hub repo with raw files: lists, fetches, verifies and opens them; offline, those in the local cache."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ __all__ = ["HubPlace", "check_file_is", "hub_space"]
 
 @dataclass(frozen=True)
 class HubPlace:
-    """Raw files in a Hub repo of type "dataset", at one revision. Offline: those in the Hub's local cache."""
+    """Raw files in a Hub repo of type "dataset", at one revision; offline, those in the Hub's local cache."""
 
     repo_id: str
     revision: str
-    commit: str | None = None  #: that the revision stands for, where it was asked for
+    commit: str | None = None  #: the commit that the revision stands for, once it was looked up
     login: str | None = field(default=None, repr=False)  #: key of the token (`ctspine1k.files.tokens`)
 
     @classmethod
@@ -111,7 +111,7 @@ class HubPlace:
                     yield entry.path, entry.size, entry.lfs.sha256 if entry.lfs else None
 
     def state(self, file: RawFile) -> str:
-        """Return path and sha256, or, of a file that has none on the Hub, size and commit."""
+        """Return the path, and the sha256, or size and commit if the Hub has no sha256."""
         return self._state(file.path, file.size, file.sha256)
 
     def _state(self, path: str, size: int, sha256: str | None) -> str:
@@ -122,15 +122,15 @@ class HubPlace:
         return f"{self.repo_id}@{self._commit}"
 
     def prepare(self, files: Sequence[RawFile], *, is_recorded: bool = False) -> None:
-        """Check that there is room for what is not in the cache, and record the revision there.
+        """Check that there is room for files that are not in the cache, and record the revision there.
 
         Args:
             files: what will be fetched.
             is_recorded: whether the revision was recorded before.
 
         Raises:
-            NoSpaceError: there is not.
-            HubError: the Hub cannot be reached, or the revision moved meanwhile.
+            NoSpaceError: there is not enough.
+            HubError: the Hub cannot be reached, or the revision moved in the meantime.
         """
         if _is_offline() or not files:
             return
@@ -155,7 +155,7 @@ class HubPlace:
         return isinstance(found, str)
 
     def fetch(self, files: Sequence[RawFile]) -> list[Path]:
-        """Download what is not in the Hub's cache, eight at a time, and check size and sha256 of all.
+        """Download files that are not in the Hub's cache, eight at a time; check size and sha256 of all.
 
         Raises:
             ChecksumError: a file differs from the Hub's record.
@@ -187,17 +187,17 @@ class HubPlace:
 
     @contextlib.contextmanager
     def open(self, file: RawFile) -> Iterator[str | IO[bytes]]:
-        """Open a file as one request, of which only what is read is transferred; offline, yield its path.
+        """Yield a stream of a file, which transfers only what is read; offline, yield its path.
 
         Raises:
-            HubError: the Hub cannot be reached; also where the stream is read.
+            HubError: the Hub cannot be reached; reading from the stream also raises it.
         """
         if _is_offline():
             yield str(self._cached_snapshot() / file.path)
             return
         with self._explained():
             filesystem = huggingface_hub.HfFileSystem(token=self._token)
-            # block_size=0: a stream, not blocks that are read ahead.
+            # block_size=0: one request for the file, not blocks that are read ahead.
             stream = filesystem.open(
                 f"datasets/{self.repo_id}@{self._commit}/{file.path}", "rb", block_size=0
             )
@@ -208,10 +208,10 @@ class HubPlace:
         """Return what to do about files that are not there."""
         if _is_offline():
             return (
-                'HF_HUB_OFFLINE is set: unset it to download them, or pass on_missing="skip" to go on '
+                'HF_HUB_OFFLINE is set: unset it to download them, or pass on_missing="skip" to continue '
                 "without these cases."
             )
-        return 'Pass on_missing="skip" to go on without these cases, or cases=[...] to name those you want.'
+        return 'Pass on_missing="skip" to continue without these cases, or select others with cases=[...].'
 
     @property
     def _token(self) -> str | bool | None:
@@ -232,17 +232,17 @@ class HubPlace:
                 local_files_only=True,
                 allow_patterns=[],
             )
-        except FileNotFoundError as error:  # huggingface_hub's errors of a cache that lacks it
+        except FileNotFoundError as error:  # huggingface_hub raises subclasses if the cache lacks the repo
             raise HubError(
                 f"HF_HUB_OFFLINE is set, and nothing of {self.repo_id} at {self.revision} is in the local "
-                "cache. Unset it and download once, or pass data_dir=... for a folder. Splits that were "
-                "converted before the cache was emptied still load if you name the commit they were made of: "
+                "cache. Unset HF_HUB_OFFLINE and download once, or pass data_dir=... for a folder. Splits "
+                "that are converted already still load if you pin the commit they were made from: "
                 "revision=..."
             ) from error
         return Path(snapshot)
 
     def _record_revision(self, file: RawFile) -> None:
-        """Record in the Hub's cache which commit the revision stands for: offline, nobody else knows."""
+        """Record in the Hub's cache which commit the revision stands for: offline, only the cache knows."""
         snapshot = huggingface_hub.snapshot_download(
             self.repo_id,
             repo_type="dataset",
@@ -278,20 +278,20 @@ class HubPlace:
         except CTSpine1KError:
             raise
         except Exception as error:
-            # The client itself raises a bare OSError where sizes do not agree; the machine's have a number.
+            # The client raises a plain OSError if sizes differ; those of the operating system have an errno.
             if not isinstance(error, _client_errors()) and not (
                 type(error) is OSError and error.errno is None
             ):
                 raise
             raise HubError(
                 f"{self.describe()}: {type(error).__name__}: {error}. Check repo_id, the revision, your "
-                "token (for a private repo) and the network. What is downloaded stays; run again to go on "
-                "from there. HF_HUB_OFFLINE=1 serves what is in the local cache."
+                "token (for a private repo) and the network. Downloaded files are kept: run again to "
+                "resume. With HF_HUB_OFFLINE=1, files from the local cache are used."
             ) from error
 
 
 class _HubStream:
-    """A stream from the Hub, with a name for messages, whose failures are the Hub's."""
+    """A stream from the Hub, with a name for messages, whose errors are raised as `HubError`."""
 
     def __init__(self, stream: Any, name: str, explained: Callable[[], Any]) -> None:
         self.name = name
@@ -303,7 +303,7 @@ class _HubStream:
 
 
 class _NoProgress(tqdm):
-    """No bar for one file that is only fetched to record its revision; a class, as the client wants one."""
+    """A bar that is never shown, for a file that is fetched only to record its revision."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "disable": True})  # type: ignore[no-untyped-call]
@@ -314,7 +314,7 @@ def _client_errors() -> tuple[type[Exception], ...]:
     """Return the classes of the errors that the Hub's client raises.
 
     They are its own and those of the library that it speaks HTTP with: requests (and below it urllib3) before
-    version 1, later httpx or httpx2. Which, the base classes of its own HTTP error say.
+    version 1, later httpx or httpx2. The base classes of its own HTTP error tell which one it is.
     """
     errors = huggingface_hub.errors
     own = (
@@ -325,7 +325,7 @@ def _client_errors() -> tuple[type[Exception], ...]:
         "LocalTokenNotFoundError",
         "FileMetadataError",
         "HFValidationError",
-        "XetDownloadError",  # this and the next are of later versions only
+        "XetDownloadError",  # only later versions have this one and the next
         "RevisionResolutionError",
     )
     transport = next(
@@ -342,7 +342,7 @@ def _client_errors() -> tuple[type[Exception], ...]:
 
 
 def hub_space() -> tuple[int, Path]:
-    """Return how many bytes are free where the Hub's cache is, or will be, and where that is."""
+    """Return the bytes that are free on the disk of the Hub's cache, and the path of the cache."""
     cache = Path(huggingface_hub.constants.HF_HUB_CACHE)
     return free_bytes(cache), cache
 
@@ -352,12 +352,12 @@ def _is_offline() -> bool:
 
 
 def _hint_to_delete(path: Path) -> str:
-    # The blob is what has to go: while it is there, the cache hands it out again.
+    # Name the blob, not the link to it: as long as the blob exists, the cache returns it again.
     return f"Delete {path.resolve()} and download again."
 
 
 def check_file_is(path: Path, file: RawFile, hint: str) -> None:
-    """Compare a local file with what the Hub records of it.
+    """Compare a local file with the Hub's record of it.
 
     Raises:
         ChecksumError: it differs in size or sha256.
@@ -365,7 +365,7 @@ def check_file_is(path: Path, file: RawFile, hint: str) -> None:
     size = path.stat().st_size
     if size != file.size:
         raise ChecksumError(file.url, "size", str(file.size), str(size), hint)
-    if file.sha256 is None:  # not in LFS: git has no sha256 of it
+    if file.sha256 is None:  # not in LFS: the Hub records no sha256
         return
     with path.open("rb") as stream:
         found = sha256_of(stream)

@@ -1,4 +1,4 @@
-"""Where raw files are: a folder, or a Hub repo. A place is pure data; what is in it, a listing says."""
+"""Where raw files are: a folder, or a Hub repo. A place is pure data; a listing has its files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Opened: TypeAlias = "str | IO[bytes]"
 
 
 class Place(Protocol):
-    """Where raw files are. Pure data, to be sent to other processes: no token, no listing, nothing open."""
+    """Where raw files are: pure data that other processes can get, without token, listing or open files."""
 
     @property
     def folder(self) -> Path | None:
@@ -27,30 +27,32 @@ class Place(Protocol):
 
     @property
     def login(self) -> str | None:
-        """The key under which a process may know a token for it (`ctspine1k.files.tokens`)."""
+        """The key of its token, if it has one (`ctspine1k.files.tokens`)."""
 
     def describe(self) -> str:
         """Return the place's name for messages."""
 
     def origin(self) -> dict[str, str]:
-        """Return where the files are from, in a form that may be published."""
+        """Return where the files come from, in a form that may be published."""
 
     def at_commit(self) -> Place:
-        """Return the same place with its revision resolved: whoever it is sent to sees the same files."""
+        """Return the place with its revision resolved: every process that gets it sees the same files."""
 
     def listing(self) -> Listing:
-        """List all files of the place as it is now, those of no case, too."""
+        """List all files that the place has now, including those of no case."""
 
     def state(self, file: RawFile) -> str:
-        """Return what distinguishes the bytes of a file from others, as it is now."""
+        """Return the current state of a file: a text that changes when its bytes do."""
 
     def version(self) -> str | None:
-        """Return what says at once which files the place has, such as a commit; None if only they say it."""
+        """Return one text that changes when any file does, such as a commit; None if there is none."""
 
     def prepare(self, files: Sequence[RawFile], *, is_recorded: bool = False) -> None:
-        """Check that files can be fetched before the first of them is.
+        """Check that files can be fetched, before the first one is.
 
-        With ``is_recorded`` this was done before, for other files of the same place.
+        Args:
+            files: what will be fetched.
+            is_recorded: whether this was done before, for other files of the same place.
 
         Raises:
             NoSpaceError: they do not fit on the disk.
@@ -61,10 +63,10 @@ class Place(Protocol):
         """Return the files that are not on this machine yet."""
 
     def fetch(self, files: Sequence[RawFile]) -> list[Path]:
-        """Make files local, complete and verified; return their paths in the same order."""
+        """Download files that are not local yet, and verify them; return the paths in the same order."""
 
     def open(self, file: RawFile) -> AbstractContextManager[Opened]:
-        """Open a file to be read from start to end without fetching it; a local one is given as its path."""
+        """Open a file to read it once, from start to end, without fetching it; yield a local one's path."""
 
     def hint(self, listing: Listing, suffixes: tuple[str, ...]) -> str:
         """Return what to do about files that are not there."""
@@ -72,16 +74,16 @@ class Place(Protocol):
 
 @dataclass(frozen=True)
 class UnknownPlace(FolderPlace):
-    """No place: of a data set that is in no Hub repo, cases can be listed, and no files."""
+    """A missing place: if a data set is in no Hub repo, its cases can be listed, but not its files."""
 
     folder: Path = Path()
 
     def describe(self) -> str:
-        """Return that nothing is known."""
+        """Return a text that says so."""
         return "no place"
 
     def at_commit(self) -> FolderPlace:
-        """Say where the files would have to be.
+        """Raise an error that says where files are expected.
 
         Raises:
             ValueError: always.
@@ -99,7 +101,7 @@ def find_place(
 
     Raises:
         FileNotFoundError: there is no folder at ``data_dir``.
-        ValueError: a revision of a folder, or a token that cannot be sent.
+        ValueError: a revision for a folder, or a token that cannot be sent.
     """
     if data_dir is None:
         if repo_id is None:

@@ -1,4 +1,4 @@
-"""Raw files of cases, and how they are found among the names of a listing."""
+"""Raw files of cases, and how they are found by their names in a listing."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["CaseFiles", "Entry", "Listing", "RawFile", "find_files", "group_file
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of a place, whatever it holds."""
+    """Any file of a place."""
 
     size: int  #: bytes
-    state: str  #: what distinguishes its bytes from others, as `Place.state` says
+    state: str  #: changes when its bytes do, see `Place.state`
     url: str
     sha256: str | None = None  #: as the Hub records it; None for a file in a folder
     local: str | None = None  #: absolute path of a file in a folder; None for one on the Hub
@@ -26,7 +26,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Listing:
-    """All files of a place at one moment, by their path in it; None for a link that leads nowhere."""
+    """All files of a place at one moment, by their path in it; None for a broken link."""
 
     entries: Mapping[str, Entry | None]
 
@@ -48,7 +48,7 @@ class RawFile:
     url: str
     sha256: str | None  #: as the Hub records it; None for a file in a folder
     local: str | None = None  #: absolute path of a file in a folder; None for one on the Hub
-    state: str = field(default="", repr=False)  #: what distinguishes its bytes, as listed
+    state: str = field(default="", repr=False)  #: when it was listed; changes when its bytes do
 
     @property
     def name(self) -> str:
@@ -58,7 +58,7 @@ class RawFile:
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """The files of one case, by what they hold."""
+    """The files of one case, by kind."""
 
     case: Case
     files: Mapping[Kind, RawFile] = field(hash=False)
@@ -75,19 +75,19 @@ class CaseFiles:
 def find_files(
     listing: Listing, data_set: DataSet, cases: Iterable[Case], *, every: bool = False
 ) -> list[RawFile]:
-    """Find the files of cases by their names alone, in whatever folder they are.
+    """Find the files of cases by name only, in any folder.
 
     Args:
-        listing: what there is.
-        data_set: whose names these are.
-        cases: what to look for.
-        every: where there are several files of one kind for a case, return them all.
+        listing: all files of the place.
+        data_set: the data set, which knows how its files are named.
+        cases: the cases whose files to find.
+        every: if there are several files of one kind for a case, return them all.
 
     Returns:
         The files that are there: in the order of cases, and of `KINDS` within a case.
 
     Raises:
-        AmbiguousFilesError: several files of one kind for a case, unless ``every`` is asked for.
+        AmbiguousFilesError: several files of one kind for a case, and ``every`` is False.
         ValueError: ids that differ by ``_seg``, so that a file could belong to either case.
     """
     by_id = {case.case_id: case for case in cases}
@@ -97,7 +97,7 @@ def find_files(
         readings = [reading for reading in data_set.parse_name(name) if reading[0] in by_id]
         if len(readings) > 1:
             first, second = (repr(case_id) for case_id, _ in readings[:2])
-            raise ValueError(f"{name} would be of both {first} and {second}: load one of them")
+            raise ValueError(f"{name} could belong to {first} or to {second}: load only one of them")
         if readings and entry is not None:
             found.setdefault(readings[0], {})[path] = entry
     files = []
@@ -116,7 +116,7 @@ def _raw_file(case: Case, kind: Kind, path: str, entry: Entry) -> RawFile:
 
 
 def group_files(files: Iterable[RawFile]) -> dict[str, CaseFiles]:
-    """Group files by case, one of each kind: the mapping is by case id, in the order of the files."""
+    """Group files by case: return a mapping by case id, in the order of the files, one file of each kind."""
     grouped: dict[str, tuple[Case, dict[Kind, RawFile]]] = {}
     for file in files:
         grouped.setdefault(file.case.case_id, (file.case, {}))[1][file.kind] = file

@@ -1,4 +1,4 @@
-"""A selection: some cases of a data set, and the place with their files. What every verb works on."""
+"""A selection: cases of a data set, and the place with their files. Every verb works on one."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ OnMissing = Literal["raise", "skip"]
 
 
 class Look:
-    """One look at a place: its commit and its listing, each asked for once, when it is first needed.
+    """One look at a place: its commit and its listing, each requested once, when it is first needed.
 
-    A verb takes one look. So all that it does is of the same files, and the next verb sees those of its time.
+    A verb takes one look, so that it uses the same files throughout; the next verb sees the current ones.
     """
 
     def __init__(self, place: Place) -> None:
@@ -43,7 +43,7 @@ class Look:
 
     @cached_property
     def pinned(self) -> Place:
-        """The place at the commit that it is at."""
+        """The place, pinned to its current commit."""
         return self.place.at_commit()
 
     @cached_property
@@ -52,7 +52,7 @@ class Look:
         return self.pinned.listing()
 
     def prepare(self, files: Sequence[RawFile]) -> None:
-        """Check that files can be fetched before the first of them is; errors as of `Place.prepare`."""
+        """Check that files can be fetched, before the first one is; errors as for `Place.prepare`."""
         self.pinned.prepare(files, is_recorded=self._is_recorded)
         self._is_recorded = self._is_recorded or bool(files)
 
@@ -62,7 +62,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Selection:
-    """Cases, and a look at the place with their files, which selections made of this one share."""
+    """Cases, and a look at the place with their files, which selections made from this one share."""
 
     data_set: DataSet
     catalog: Catalog  #: all cases of the split file
@@ -80,11 +80,11 @@ class Selection:
         return self.look.listing
 
     def keep(self, cases: Catalog) -> Selection:
-        """Return the selection of these of its cases."""
+        """Return a selection with only these cases."""
         return Selection(self.data_set, self.catalog, cases, self.look)
 
     def files(self, *, every: bool = False) -> list[RawFile]:
-        """Find the files of the cases; arguments and errors as of `find_files`."""
+        """Find the files of the cases; arguments and errors as for `find_files`."""
         return find_files(self.listing, self.data_set, self.cases, every=every)
 
     def narrow(
@@ -94,9 +94,9 @@ class Selection:
         return self.keep(self.cases.select(cases).where(**criteria))
 
     def fingerprint(self) -> list[str]:
-        """Return what rows of the cases depend on: it changes when their files do.
+        """Return a list of texts that changes when files of the cases do.
 
-        That is the place's version, where it has one: a listing of the Hub is then not needed.
+        It is the place's version, if it has one: a listing of the Hub is then not needed.
         """
         if (version := self.place.version()) is not None:
             return [version]
@@ -104,7 +104,7 @@ class Selection:
         return [f"{where}/{file.state}" for file in self.files() if file.kind in kinds]
 
     def missing(self, files: Sequence[RawFile], kinds: Sequence[Kind]) -> MissingFilesError | None:
-        """Return what is missing among files, as an error to be raised or shown; None if nothing is."""
+        """Return an error that lists the missing files, to be raised or shown; None if none is missing."""
         there = {(file.case.case_id, file.kind) for file in files}
         absent = {
             case.case_id: " and ".join(lacking)
@@ -133,7 +133,7 @@ def open_selection(
         data_dir: a folder with raw files in any known layout, instead of the Hub.
         repo_id: a Hub repo (dataset) with them; None for the data set's own.
         revision: its branch, tag or commit; None for "main".
-        split_file: another assignment in the format of the data set's own; None for that.
+        split_file: split file to use instead of the data set's own (same format).
         token: for a private repo; None for the token you are logged in with.
 
     Raises:
@@ -153,7 +153,7 @@ def require_cases(selection: Selection) -> Selection:
     """Return the selection.
 
     Raises:
-        ValueError: there is no case in it, so that nothing would be done.
+        ValueError: it has no cases, so that there is nothing to do.
     """
     if not selection.cases:
         raise ValueError(f"no case is selected: {WHAT_SELECTS}")
@@ -192,7 +192,7 @@ def selected_files(
 def case_files(
     selection: Selection, on_missing: OnMissing
 ) -> tuple[list[CaseFiles], MissingFilesError | None]:
-    """Find the files of each case that has all that the data set asks for, in order; and what is missing.
+    """Find the files of each case that has all kinds that the data set requires, and what is missing.
 
     Raises:
         ValueError: the data set has no images, or no masks.

@@ -1,8 +1,8 @@
-"""Tokens for the Hub, kept in this process alone.
+"""Tokens for the Hub, kept only in this process.
 
-A place is sent to other processes, and a cluster's scheduler keeps what it is sent. So it names the token
-that was given by a key that says nothing, under which this process, those that it forks and the workers that
-it starts know it. Elsewhere the token is the one that is logged in there (``HF_TOKEN``, ``hf auth login``).
+A place is sent to other processes, and a cluster's scheduler stores what it is sent. So a place contains a
+random key instead of the token. This process, its forks and the workers that it starts look the token up by
+that key; other processes use the token that is logged in there (``HF_TOKEN``, ``hf auth login``).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _tokens: dict[str, str | bool] = {}
 
 
 def keep_token(token: str | bool | None) -> str | None:
-    """Keep a token, and return the key under which it is known; None for none.
+    """Keep a token, and return its key; None if there is no token.
 
     Raises:
-        ValueError: it holds characters that no header can carry; the client would print it.
+        ValueError: it contains characters that an HTTP header cannot; the client's error would print it.
     """
     if isinstance(token, str):
         token = token.strip()  # as read from a file
@@ -37,15 +37,15 @@ def keep_token(token: str | bool | None) -> str | None:
 
 
 def known_token(key: str | None) -> str | bool | None:
-    """Return the token of a key; None, for the one that is logged in, where this process does not know it."""
+    """Return the token of a key; None, for the token that is logged in, if this process does not know it."""
     return None if key is None else _tokens.get(key)
 
 
 def all_tokens() -> Mapping[str, str | bool]:
-    """Return the tokens by key, to hand them to a worker process of this machine as it starts."""
+    """Return the tokens by key, to pass them to a worker process of this machine when it starts."""
     return MappingProxyType(_tokens)
 
 
 def learn_tokens(tokens: Mapping[str, str | bool]) -> None:
-    """Keep these tokens, which another process knows by these keys."""
+    """Keep tokens under the keys that another process has for them."""
     _tokens.update(tokens)

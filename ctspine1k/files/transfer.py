@@ -1,4 +1,4 @@
-"""Raw files on their way here: downloads with room for them, temporary copies, quiet progress bars."""
+"""Transfer of raw files: downloads that check for space, temporary copies, hidden progress bars."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ __all__ = [
 class DownloadPlan:
     """What a download would do."""
 
-    files: tuple[RawFile, ...]  #: that were asked for and are there
-    needed: tuple[RawFile, ...]  #: of these, what is not on this machine yet
-    missing: MissingFilesError | None  #: what is not there
-    bytes_free: int  #: where they would be kept
-    cache: Path  #: that place
+    files: tuple[RawFile, ...]  #: the files selected that exist
+    needed: tuple[RawFile, ...]  #: those of them that are not on this machine yet
+    missing: MissingFilesError | None  #: the files selected that do not exist
+    bytes_free: int  #: on the disk of the cache
+    cache: Path  #: where downloads are kept
 
     @property
     def bytes(self) -> int:
@@ -61,7 +61,7 @@ class DownloadPlan:
 
 
 def plan_download(selection: Selection, kind: Kind | None = None) -> DownloadPlan:
-    """Return what a download of the files of some cases would do; errors as of `selected_files`."""
+    """Return what a download of the files of cases would do; errors as for `selected_files`."""
     from ctspine1k.files.hub import hub_space
 
     files, missing = selected_files(selection, kind)
@@ -72,7 +72,7 @@ def plan_download(selection: Selection, kind: Kind | None = None) -> DownloadPla
 def download_selected(
     selection: Selection, kind: Kind | None = None, on_missing: OnMissing = "raise"
 ) -> list[Path]:
-    """Download the files of some cases; `ctspine1k.Collection.download` says more."""
+    """Download the files of cases; see `ctspine1k.Collection.download`."""
     check_choice("on_missing", on_missing, ("raise", "skip"))
     files, missing = selected_files(selection, kind)
     if missing:
@@ -83,7 +83,7 @@ def download_selected(
 
 
 def download(look: Look, files: Sequence[RawFile]) -> list[Path]:
-    """Make files local, complete and verified; return their paths in the same order.
+    """Download files that are not local yet, and verify them; return the paths in the same order.
 
     Raises:
         NoSpaceError: they do not fit on the disk.
@@ -116,12 +116,12 @@ _OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 
 @contextlib.contextmanager
 def reading_case(files: CaseFiles) -> Iterator[None]:
-    """Translate what goes wrong while a case is read into errors that say whose fault it is.
+    """Translate errors that occur while a case is read into those of this library.
 
     Raises:
         CaseError, ChecksumError: the case's files cannot be used.
-        UnreadableFileError: the machine does not hand out a file.
-        CTSpine1KError: any other error of ours, such as a Hub out of reach or a full disk, is not the case's.
+        UnreadableFileError: the operating system cannot read a file.
+        CTSpine1KError: anything else, such as an unreachable Hub or a full disk: not the case's fault.
     """
     try:
         yield
@@ -136,7 +136,7 @@ def reading_case(files: CaseFiles) -> Iterator[None]:
 
 @contextlib.contextmanager
 def copied(place: Place, file: RawFile) -> Iterator[str | IO[bytes]]:
-    """Fetch a file to a temporary one, verified, that can be read again; yield the path of a local file.
+    """Yield a verified temporary copy of a file, which can be read repeatedly, or the path of a local file.
 
     Raises:
         ChecksumError: it differs from the Hub's record.
@@ -153,19 +153,19 @@ def copied(place: Place, file: RawFile) -> Iterator[str | IO[bytes]]:
             copy.flush()
             check_file_is(Path(copy.name), file, "Try again.")
             copy.seek(0)
-            copy.name = file.path  # what messages call it; it is removed by its own name all the same
+            copy.name = file.path  # for messages; the file is still deleted by its real name
             yield cast("IO[bytes]", copy)
 
 
 def know_token(place: Place, token: str | bool | None) -> None:
-    """Keep the token of a place in this process, to which another one may have sent the place."""
+    """Keep the token of a place in this process, which may have got the place from another one."""
     if place.login is not None and token is not None:
         learn_tokens({place.login: token})
 
 
 @contextlib.contextmanager
 def quiet_hub() -> Iterator[None]:
-    """Disable the progress bars of the Hub's client meanwhile; where it is not imported, there are none."""
+    """Disable the progress bars of the Hub's client for a while; if it is not imported, there are none."""
     if "huggingface_hub" not in sys.modules:
         yield
         return
@@ -185,12 +185,12 @@ def quiet_hub() -> Iterator[None]:
 
 
 def progress_on_terminal() -> contextlib.AbstractContextManager[Any]:
-    """Disable the progress bars of the Hub's client meanwhile, unless stderr is a terminal."""
+    """Disable the progress bars of the Hub's client for a while, unless stderr is a terminal."""
     return contextlib.nullcontext() if is_terminal() else quiet_hub()
 
 
 def worker_start() -> partial[None]:
-    """Return what a worker process of this machine runs first: it shows no bars, and knows our tokens."""
+    """Return what a worker process of this machine runs first: it disables bars, and learns our tokens."""
     return partial(_start_worker, dict(all_tokens()))
 
 

@@ -187,7 +187,7 @@ class Sample:
 
     @classmethod
     def of(cls, sample: Mapping[str, Any] | VolumePair, case: str | Case | None) -> Sample:
-        """Read a row of any config, or a result of `read_pair`; errors as of `preview`."""
+        """Read a row of any config, or a result of `read_pair`; errors as for `preview`."""
         if isinstance(sample, VolumePair):
             columns: Mapping[str, Any] = vars(sample)
         elif isinstance(sample, Mapping):

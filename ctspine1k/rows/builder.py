@@ -105,7 +105,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
 
     @cached_property
     def row_options(self) -> RowOptions:
-        """The options that decide what a row holds; errors as of `RowOptions`."""
+        """The options that decide what a row holds; errors as for `RowOptions`."""
         options = RowOptions(
             config=self.name,
             storage=self.storage,
@@ -143,7 +143,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
 
     @cached_property
     def files(self) -> tuple[list[CaseFiles], MissingFilesError | None]:
-        """The files of each case, and what is missing; errors as of `case_files`."""
+        """The files of each case, and what is missing; errors as for `case_files`."""
         return case_files(self.selected, self.on_missing)
 
 

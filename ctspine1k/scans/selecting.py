@@ -32,7 +32,7 @@ def select(
         cases: one case or several; None for all.
         has_vertebrae: names of vertebrae that a case must contain, all of them, as a scan has found.
         scan: the scan's table of cases; None for where a scan keeps it.
-        criteria: as of `Catalog.where`.
+        criteria: as for `Catalog.where`.
 
     Raises:
         ValueError: a value that cannot match, or a scan and nothing to ask it for.

@@ -101,7 +101,7 @@ class ArrayWriter:
 
 
 def store(array: NDArray[Any], **options: Any) -> dict[str, Any]:
-    """Store a whole array; options as of `ArrayWriter`.
+    """Store a whole array; options as for `ArrayWriter`.
 
     Raises:
         ValueError: numbers of this type cannot be stored.
@@ -203,7 +203,7 @@ class StoredArray:
         return out
 
     def parts(self, ranges: Sequence[range]) -> Iterator[ChunkPart]:
-        """Yield the chunks that hold elements at these indices, as of `read`, each checked.
+        """Yield the chunks that hold elements at these indices, as for `read`, each checked.
 
         Raises:
             StoredArrayError: bytes are damaged.

@@ -104,12 +104,12 @@ def open_case(
     """Open the files of one case and read their headers; no voxel is read yet.
 
     Args:
-        image: the CT, as of `read_pair`.
+        image: the CT, as for `read_pair`.
         mask: its label map; None where there is none, or where labels are not wanted.
         on_geometry: what to do when the two headers place the voxels differently; None: they are not
             compared.
-        orientation: as of `read_pair`.
-        vocabulary: as of `read_pair`.
+        orientation: as for `read_pair`.
+        vocabulary: as for `read_pair`.
         label_scheme: what labels become, one of the vocabulary's schemes; None for its first, as they are.
         threads: if above 1, a second thread inflates the next slices.
 
@@ -220,7 +220,7 @@ class CaseReader:
         return ((image, labels) for image, labels in self._turned(depth, has_labels=True))
 
     def image_slabs(self, depth: int = _DEPTH) -> Iterator[NDArray[Any]]:
-        """Yield the image alone, as of `slabs`; the mask, if there is one, is not read."""
+        """Yield the image alone, as for `slabs`; the mask, if there is one, is not read."""
         return (image for (image,) in self._turned(depth, has_labels=False))
 
     def read(self, growth: Growth = GROWTH) -> VolumePair:

@@ -160,7 +160,7 @@ def test_offline_serves_what_is_cached_and_names_what_is_not(hub, repo_id, pytho
 def test_a_hub_out_of_reach_is_told(python):
     run = python(OFFLINE, "tests/x", '["liver_106"]', HF_ENDPOINT="http://127.0.0.1:9")
     assert run.stdout.startswith("HubError Hub repo tests/x at main"), run.stdout + run.stderr
-    assert "HF_HUB_OFFLINE=1 serves what is in the local cache" in run.stdout
+    assert "With HF_HUB_OFFLINE=1, files from the local cache are used" in run.stdout
 
 
 def test_a_download_that_does_not_fit_is_not_begun(hub, repo_id):

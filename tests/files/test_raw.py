@@ -73,7 +73,7 @@ def test_links_that_lead_nowhere_are_not_there(tmp_path):
 def test_a_file_that_could_be_of_two_cases_is_an_error(tmp_path):
     place(tmp_path, "x.nii.gz", "x_seg.nii.gz", "x_seg_seg.nii.gz")
     (tmp_path / "split.txt").write_text("trainset:\nx\nx_seg\n")
-    with pytest.raises(ValueError, match=r"x_seg\.nii\.gz would be of both 'x' and 'x_seg'"):
+    with pytest.raises(ValueError, match=r"x_seg\.nii\.gz could belong to 'x' or to 'x_seg'"):
         list_files(data_dir=tmp_path, split_file=tmp_path / "split.txt")
     assert len(list_files(data_dir=tmp_path, split_file=tmp_path / "split.txt", cases="x")) == 2
 
