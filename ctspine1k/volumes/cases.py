@@ -1,11 +1,11 @@
-"""One case from its files: image and mask side by side, slice by slice, checked; or an image alone.
+"""One case from its files: image and mask side by side, slice by slice, checked; or only an image.
 
-Files are read in one pass: float64 copies of a volume never exist, and a pass over the slices needs memory
-for a few of them. Where a second thread may be used, it inflates the next slices meanwhile. What comes out
-is, bit for bit, ``np.transpose(nibabel.load(file).get_fdata(), (2, 0, 1))``, cast.
+Files are read in one pass, without a float64 copy of a volume, and with memory for a few slices. If a second
+thread may be used, it inflates the next slices at the same time. The result is, bit for bit,
+``np.transpose(nibabel.load(file).get_fdata(), (2, 0, 1))``, cast.
 
-Axis order: files have axes (i, j, k); arrays here are slice first, (k, i, j). Nothing is resampled. If
-another orientation is asked for, arrays are as if the file had been stored in it.
+Axis order: files have axes (i, j, k); arrays here are slice first, (k, i, j). Nothing is resampled. With
+another orientation, arrays are as if the file had been stored in it.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from ctspine1k.volumes.slices import VolumeReader
 
 __all__ = ["CaseReader", "Readable", "VolumePair", "check_file", "open_case", "read_pair"]
 
-#: Headers of one scan, written by two programs, differ by rounding to this degree (affine entries, mm).
+#: Headers of one scan that two programs wrote differ by rounding, up to this much (affine entries, mm).
 GEOMETRY_TOLERANCE = 1e-3
 
-#: Slices that are read at a time where nothing else is said.
+#: Number of slices that are read at a time by default.
 _DEPTH = 8
 
 
@@ -64,12 +64,12 @@ def read_pair(
 
     Args:
         image: the CT, a path or an open binary stream, ``.nii.gz`` or ``.nii``.
-        mask: its label map, likewise.
-        on_geometry: what to do when the two headers place the voxels differently.
+        mask: its label map, in the same forms.
+        on_geometry: if the two headers place the voxels differently: "warn", or "raise" an error.
         orientation: None for as stored; or the orientation to bring the files' axes (i, j, k) into, such as
             "RAS": arrays, affine and spacing are then as if both files had been stored in it. Arrays are
             still slice first: for "RAS" theirs is "SRA".
-        vocabulary: the labels that the mask may contain; those of CTSpine1K if none is given.
+        vocabulary: the labels that the mask may contain; by default those of CTSpine1K.
 
     Returns:
         VolumePair: ``image`` float32 in HU and ``segmentation`` int32, both of shape (k, i, j), with the
@@ -105,9 +105,9 @@ def open_case(
 
     Args:
         image: the CT, as for `read_pair`.
-        mask: its label map; None where there is none, or where labels are not wanted.
-        on_geometry: what to do when the two headers place the voxels differently; None: they are not
-            compared.
+        mask: its label map; None if there is none, or if labels are not needed.
+        on_geometry: if the two headers place the voxels differently: "warn", or "raise" an error; None does
+            not compare them.
         orientation: as for `read_pair`.
         vocabulary: as for `read_pair`.
         label_scheme: what labels become, one of the vocabulary's schemes; None for its first, as they are.
@@ -134,7 +134,7 @@ def open_case(
 
 
 def check_file(file: Readable) -> None:
-    """Read one file from its header to the end of gzip, whatever its voxels mean.
+    """Read one file from its header to the end of gzip, without looking at its voxels.
 
     Raises:
         CaseError: it is damaged, or not a NIfTI file of a scan.
@@ -191,44 +191,43 @@ class CaseReader:
 
     @property
     def stored_types(self) -> tuple[np.dtype[Any], ...]:
-        """Types of what `slabs` yields: of the image, and of the labels if there is a mask."""
+        """Types of the arrays that `slabs` yields: of the image, and of the labels if there is a mask."""
         if self._mask is None:
             return (self._image.header.dtype,)
         return self._image.header.dtype, self._mask.label_type if self._table is None else self._table.dtype
 
     def geometry_mismatch(self) -> PairMismatchError | None:
-        """Return what the two headers disagree on about where voxels lie; None if nothing."""
+        """Return an error that says how the two headers place voxels differently; None if they agree."""
         return None if self._mask is None else _mismatch(self._image.header, self._mask.header)
 
     def slabs(self, depth: int = _DEPTH) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """Yield image and labels of ``depth`` slices at a time (the last time, of those that are left).
+        """Yield image and labels of ``depth`` slices at a time; the last time maybe fewer.
 
-        Both are of shape (slices, i, j), though in memory another axis comes last, and of the types in
-        `stored_types`, in the file's byte order: the image as it is stored, to be scaled with `scaling`, and
-        finite when it is; the labels as whole numbers from 0 to the vocabulary's greatest. They are views of
-        buffers, which are overwritten when the next slices are asked for. The end of both files is checked
-        after the last slice.
+        Both have shape (slices, i, j), though not in C order, and the types in `stored_types`, in the file's
+        byte order. The image is as stored: apply `scaling`, after which all values are finite. Labels are
+        whole numbers from 0 to the vocabulary's greatest label. The arrays are views of buffers, which the
+        next slices overwrite. The end of both files is checked after the last slice.
 
-        If the orientation asked for has other slices than the file, or in another order, both volumes are
-        first read whole.
+        If the requested orientation has other slices than the file, or another order of them, both volumes
+        are read completely first.
 
         Raises:
             ValueError: there is no mask: see `image_slabs`.
-            CaseError: a file is damaged, or holds values that it must not.
+            CaseError: a file is damaged, or contains invalid values.
         """
         self._require_mask()
         return ((image, labels) for image, labels in self._turned(depth, has_labels=True))
 
     def image_slabs(self, depth: int = _DEPTH) -> Iterator[NDArray[Any]]:
-        """Yield the image alone, as for `slabs`; the mask, if there is one, is not read."""
+        """Yield only the image, as for `slabs`; the mask, if there is one, is not read."""
         return (image for (image,) in self._turned(depth, has_labels=False))
 
     def read(self, growth: Growth = GROWTH) -> VolumePair:
-        """Read all slices into two arrays, which take memory as ``growth`` says.
+        """Read all slices into two arrays, whose memory grows by ``growth``.
 
         Raises:
             ValueError: there is no mask: see `read_image`.
-            CaseError: a file is damaged, or holds values that it must not.
+            CaseError: a file is damaged, or contains invalid values.
         """
         self._require_mask()
         geometry = self.geometry
@@ -242,27 +241,27 @@ class CaseReader:
         )
 
     def read_image(self, growth: Growth = GROWTH) -> NDArray[np.float32]:
-        """Read the image alone, (k, i, j), in Hounsfield units."""
+        """Read only the image, (k, i, j), in Hounsfield units."""
         image = GrowingArray(self.geometry.shape, "f4", growth)
         for stored in self.image_slabs():
             self.scaling.write(stored, image.extend(len(stored)))
         return image.filled
 
     def check(self) -> None:
-        """Read both files to their ends and keep nothing.
+        """Read both files to their ends, and keep nothing.
 
         Raises:
-            CaseError: a file is damaged, or holds values that it must not.
+            CaseError: a file is damaged, or contains invalid values.
         """
         for _ in self._as_stored(_DEPTH, has_labels=self.has_mask):
             pass
 
     def _require_mask(self) -> None:
         if self._mask is None:
-            raise ValueError(f"{self.name}: opened without a mask, so that there are no labels")
+            raise ValueError(f"{self.name}: opened without a mask, so there are no labels")
 
     def _turned(self, depth: int, *, has_labels: bool) -> Iterator[tuple[NDArray[Any], ...]]:
-        """Yield slabs in the orientation that was asked for."""
+        """Yield slabs in the requested orientation."""
         slabs = self._as_stored(depth, has_labels=has_labels)
         if self._turn is None:
             yield from slabs
@@ -276,7 +275,7 @@ class CaseReader:
                 yield tuple(volume[start : start + depth] for volume in volumes)
 
     def _as_stored(self, depth: int, *, has_labels: bool) -> Iterator[tuple[NDArray[Any], ...]]:
-        """Yield slabs as they are stored, the labels in their scheme."""
+        """Yield slabs in the stored orientation, with labels in the requested scheme."""
         volumes = [self._image.images(depth)]
         if self._mask is not None and has_labels:
             volumes.append(self._mask.labels(depth, self.vocabulary))
@@ -288,7 +287,7 @@ class CaseReader:
     def _gathered(
         self, slabs: Iterator[tuple[NDArray[Any], ...]], types: Sequence[np.dtype[Any]]
     ) -> list[NDArray[Any]]:
-        """Read slabs into whole volumes of these types."""
+        """Return complete volumes of these types, read from slabs."""
         i, j, k = self._image.header.shape
         volumes = [GrowingArray((k, i, j), dtype) for dtype in types]
         for slab in slabs:
@@ -318,7 +317,7 @@ def _mismatch(image: VolumeHeader, mask: VolumeHeader) -> PairMismatchError | No
         mask.name,
         f"the {' and '.join(differing)} of {image.name}, {expected}",
         found,
-        'Voxels are paired by index. Pass on_geometry="raise" to stop here, on_geometry="warn" to go on.',
+        'Voxels are paired by index. Pass on_geometry="raise" to stop here, on_geometry="warn" to continue.',
     )
 
 
@@ -328,7 +327,7 @@ def _turn_of(image: VolumeHeader, orientation: str) -> Turn:
     except ValueError as error:
         raise FileFormatError(
             image.name,
-            "an affine that leads somewhere along each axis",
+            "an affine with a direction for each axis",
             f"{image.affine[:3].tolist()} ({error})",
             "Load it as stored, without orientation.",
         ) from error

@@ -1,4 +1,4 @@
-"""Arrays that take memory as their elements arrive: a header that promises too much costs nothing."""
+"""Arrays whose memory grows as elements arrive, so that a header which announces too many costs nothing."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["GROWTH", "GrowingArray", "Growth"]
 
 @dataclass(frozen=True)
 class Growth:
-    """How far an array's memory may be ahead of the elements that have arrived."""
+    """How much memory an array may take for elements that have not arrived yet."""
 
-    first_bytes: int = 1 << 26  #: whatever was promised
+    first_bytes: int = 1 << 26  #: at first, whatever was announced
     factor: int = 32  #: later, as a multiple of what has arrived
 
 
-#: Enough for every volume there is to be copied at most once.
+#: With these, each volume of the data set is copied at most once.
 GROWTH = Growth()
 
 
@@ -29,9 +29,9 @@ class GrowingArray:
     """An array that is filled along its first axis.
 
     Args:
-        shape: what is promised; more slices than its first number may come.
+        shape: as announced; more elements along the first axis may come.
         dtype: of the elements.
-        growth: how memory is taken.
+        growth: how memory is allocated.
     """
 
     def __init__(self, shape: Sequence[int], dtype: DTypeLike, growth: Growth = GROWTH) -> None:
@@ -41,13 +41,13 @@ class GrowingArray:
         self._array: NDArray[Any] = np.empty(0, dtype)
 
     def extend(self, count: int) -> NDArray[Any]:
-        """Return the next ``count`` elements along the first axis, to be written to."""
+        """Return the next ``count`` elements along the first axis, uninitialised, to write to."""
         start, self._filled = self._filled, self._filled + count
         if self._filled > len(self._array):
             at_first = self._growth.first_bytes // (math.prod(self._rest) * self._array.itemsize)
             ahead = max(at_first, self._growth.factor * self._filled)
             size = max(self._filled, min(self._limit, ahead))
-            # Not ndarray.resize: it would write zeros, and take its time for the memory.
+            # Not ndarray.resize: it fills the new memory with zeros, which takes time.
             larger = np.empty((size, *self._rest), self._array.dtype)
             if start:
                 larger[:start] = self._array[:start]
@@ -56,5 +56,5 @@ class GrowingArray:
 
     @property
     def filled(self) -> NDArray[Any]:
-        """What has arrived."""
+        """The elements that have arrived."""
         return self._array[: self._filled]

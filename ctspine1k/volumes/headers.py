@@ -1,4 +1,4 @@
-"""What a NIfTI header says about its voxels, checked: shape, type, place in space, scaling."""
+"""What a NIfTI header says about its voxels, checked: shape, type, position in space, scaling."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ctspine1k.volumes.scaling import Scaling
 
 __all__ = ["GET_AGAIN", "Geometry", "VolumeHeader", "header_size", "parse_header"]
 
-#: The hint of errors that another copy of the file would cure.
-GET_AGAIN = "Delete the file and get it again."
+#: The hint of errors that another copy of the file would fix.
+GET_AGAIN = "Delete the file and download it again."
 
-#: The kind of header by its first four bytes, which are its own length in either byte order.
+#: The kind of header by its first four bytes, which are its length in one of the two byte orders.
 _HEADERS: dict[bytes, type[nib.Nifti1Header]] = {
     kind.sizeof_hdr.to_bytes(4, order): kind
     for kind in (nib.Nifti1Header, nib.Nifti2Header)
@@ -30,7 +30,7 @@ _HEADERS: dict[bytes, type[nib.Nifti1Header]] = {
 
 @dataclass(frozen=True)
 class Geometry:
-    """The place of a volume's voxels in space."""
+    """The position of a volume's voxels in space."""
 
     shape: tuple[int, int, int]  #: of the array: (slices, first axis, second axis)
     affine: NDArray[np.float64]  #: (4, 4), of the file: voxel index (i, j, k) -> RAS+ millimetres
@@ -39,7 +39,7 @@ class Geometry:
 
     @classmethod
     def of(cls, affine: NDArray[np.float64], shape: tuple[int, int, int]) -> Geometry:
-        """Return the geometry of an array, slice first, from affine and shape of its file, (i, j, k)."""
+        """Return the geometry of an array (k, i, j), given affine and shape of its file (i, j, k)."""
         i, j, k = shape
         along_i, along_j, along_k = (float(size) for size in voxel_sizes(affine))
         codes = nib.orientations.aff2axcodes(affine)
@@ -60,7 +60,7 @@ class VolumeHeader:
     file_type: np.dtype[Any]  #: of the stored numbers, in the file's byte order
     affine: NDArray[np.float64]  #: (4, 4), finite: voxel index -> RAS+ millimetres
     zooms: NDArray[np.float64]  #: (3,), mm, from a field of its own, which may contradict the affine
-    scaling: Scaling  #: from the stored numbers to what they stand for
+    scaling: Scaling  #: from the stored numbers to values
     offset: int  #: bytes before the first voxel
 
     @property
@@ -71,16 +71,16 @@ class VolumeHeader:
 
 
 def header_size(start: bytes) -> int | None:
-    """Return the size in bytes of the header that begins so; None if no NIfTI header does."""
+    """Return the size in bytes of a header that begins like this; None if it is not a NIfTI header."""
     kind = _HEADERS.get(start[:4])
     return None if kind is None else int(kind.sizeof_hdr)
 
 
 def parse_header(block: bytes, name: str) -> VolumeHeader:
-    """Read a whole header block, whose `header_size` is known; ``name`` is for messages.
+    """Read a complete header block, of `header_size` bytes; ``name`` is for messages.
 
     Raises:
-        FileFormatError: fields that are not valid, or voxels that are not one scan of real numbers.
+        FileFormatError: invalid fields, or voxels that are not one scan of real numbers.
     """
     try:
         header = _HEADERS[block[:4]](block, check=True)
@@ -111,7 +111,7 @@ def _checked_shape(header: nib.Nifti1Header, name: str) -> tuple[int, int, int]:
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) != 3 or min(shape) < 1:
-        raise FileFormatError(name, "3 dimensions", f"shape {shape}", "This data set has one scan a file.")
+        raise FileFormatError(name, "3 dimensions", f"shape {shape}", "This data set has one scan per file.")
     return shape
 
 

@@ -1,7 +1,7 @@
-"""One NIfTI file as a stream: opened, told from what is not NIfTI, inflated, its errors translated.
+"""One NIfTI file as a stream: files that are not NIfTI are recognised, gzip is inflated, errors translated.
 
-A ``.nii.gz`` is one gzip stream, which ISA-L inflates as it is read. Whether a file is gzip is decided by its
-first bytes, not by its name.
+A ``.nii.gz`` is one gzip stream, which ISA-L inflates while it is read. The first bytes of a file decide
+whether it is gzip, not its name.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ Readable: TypeAlias = "str | os.PathLike[str] | IO[bytes]"
 
 _GZIP_MAGIC = b"\x1f\x8b"
 
+_TOO_EARLY = "the end of the file too early"
+
 
 @contextlib.contextmanager
 def open_nifti(source: Readable) -> Iterator[NiftiFile]:
-    """Open a file, and read its header and what follows it up to the first voxel.
+    """Open a file, and read it up to its first voxel.
 
     Raises:
-        FileFormatError: it is not NIfTI, or holds no scan.
+        FileFormatError: it is not NIfTI, or has no three-dimensional scan.
         TruncatedFileError: it ends before the first voxel.
         CorruptFileError: gzip cannot inflate it.
         FileNotFoundError: there is no file at the path.
@@ -41,7 +43,7 @@ def open_nifti(source: Readable) -> Iterator[NiftiFile]:
         opened: contextlib.AbstractContextManager[IO[bytes]] = open(source, "rb", buffering=0)  # noqa: PTH123, SIM115
     else:
         name = str(getattr(source, "name", None) or getattr(source, "path", None) or "<stream>")
-        opened = contextlib.nullcontext(source)  # the caller's: it stays open
+        opened = contextlib.nullcontext(source)  # the caller closes it
     with opened as stream:
         yield NiftiFile(stream, name)
 
@@ -55,7 +57,7 @@ class NiftiFile:
         start = self._read(4)
         size = header_size(start)
         if size is None:
-            found = f"bytes {start.hex(' ')} where its length stands"
+            found = f"bytes {start.hex(' ')} instead of its length"
             raise FileFormatError(name, "a NIfTI header", found, GET_AGAIN)
         self.header: VolumeHeader = parse_header(start + self._read(size - 4), name)
         self._skip(self.header.offset - size)
@@ -71,7 +73,7 @@ class NiftiFile:
             return self._stream.readinto(buffer)
 
     def check_end(self) -> None:
-        """Check that nothing follows the last voxel; reading on also makes gzip check CRC and length.
+        """Check that nothing follows the last voxel; at the end, gzip also checks CRC and length.
 
         Raises:
             TruncatedFileError: the gzip stream is cut off.
@@ -86,15 +88,14 @@ class NiftiFile:
     def _read(self, size: int) -> bytes:
         data = bytearray(size)
         if self._fill(data) < size:
-            raise TruncatedFileError(self._name, "a NIfTI header", "the end of the file in it", GET_AGAIN)
+            raise TruncatedFileError(self._name, "a NIfTI header", _TOO_EARLY, GET_AGAIN)
         return bytes(data)
 
     def _skip(self, size: int) -> None:
         while size > 0:
             part = bytearray(min(size, 1 << 16))
             if self._fill(part) < len(part):
-                expected, found = "voxels after the header", "the end of the file before them"
-                raise TruncatedFileError(self._name, expected, found, GET_AGAIN)
+                raise TruncatedFileError(self._name, "voxels after the header", _TOO_EARLY, GET_AGAIN)
             size -= len(part)
 
     def _fill(self, data: bytearray) -> int:
@@ -105,7 +106,7 @@ class NiftiFile:
 
 
 class _Prefixed(io.RawIOBase):
-    """A stream some of whose bytes have been read already, to find out what it is."""
+    """A stream whose first bytes have been read already, to find out what it is."""
 
     def __init__(self, head: bytes, stream: IO[bytes]) -> None:
         self._head, self._stream = head, stream
@@ -121,7 +122,7 @@ class _Prefixed(io.RawIOBase):
 
 
 def _inflated(stream: IO[bytes], name: str) -> io.BufferedIOBase:
-    """Return the stream, inflated if its first bytes say that it is gzip."""
+    """Return the stream, inflated if its first bytes are those of gzip."""
     head = b""
     while len(head) < 512 and (more := stream.read(512 - len(head))):
         head += more
@@ -133,7 +134,7 @@ def _inflated(stream: IO[bytes], name: str) -> io.BufferedIOBase:
 
 
 def _check_kind(head: bytes, name: str) -> None:
-    """Raise if a file begins as one of those that are often saved as ``.nii.gz`` and are not NIfTI."""
+    """Raise an error if a file is not NIfTI; it names what is often saved as ``.nii.gz`` by mistake."""
     text = head.lstrip().lower()
     if not head:
         raise FileFormatError(name, "a NIfTI file", "an empty file", GET_AGAIN)
@@ -149,14 +150,15 @@ def _check_kind(head: bytes, name: str) -> None:
 
 @contextlib.contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """Translate what gzip, isal and zlib raise into errors of the case, chained to theirs."""
+    """Translate errors of gzip, isal and zlib into errors of the case, with theirs as the cause."""
     try:
         yield
     except EOFError as error:
-        found = "the end of the file in it, or stray bytes after it"
-        raise TruncatedFileError(name, "a whole gzip stream", found, GET_AGAIN) from error
+        found = "incomplete gzip data, or extra bytes after it"
+        hint = "The download was probably cut off: delete the file and download it again."
+        raise TruncatedFileError(name, "a complete gzip stream", found, hint) from error
     except gzip.BadGzipFile as error:
-        trailing = "Not a gzipped file" in str(error)  # the first member was gzip: this is what follows it
+        trailing = "Not a gzipped file" in str(error)  # the file began as gzip, so this is about what follows
         found = "other bytes after its end" if trailing else str(error)
         raise CorruptFileError(name, "one intact gzip stream", found, GET_AGAIN) from error
     except isal_zlib.error as error:  # type: ignore[misc]  # its stub has an instance

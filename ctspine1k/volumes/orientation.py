@@ -1,9 +1,9 @@
 """Anatomical directions of a volume's axes, and volumes reoriented without resampling.
 
-An orientation is written as nibabel does: three letters for the file's first, second and third axis, each the
-side towards which its index grows: R(ight) or L(eft), A(nterior) or P(osterior), S(uperior) or I(nferior).
-An axis at exactly 45 degrees points to two sides equally: nibabel may then choose another one of them before
-and after.
+Orientations are written as in nibabel: one letter for each axis of the file, first to third, which is the
+side towards which the index grows: R(ight) or L(eft), A(nterior) or P(osterior), S(uperior) or I(nferior).
+An axis at exactly 45 degrees points to two sides equally: before and after reorientation, nibabel may choose
+different ones.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 __all__ = ["OPPOSITE", "ORIENTATIONS", "Turn", "axis_along", "check_orientation", "turn_to"]
 
-#: All 48: each of the three directions once, in any order and either way.
+#: All 48: each of the three directions once, in any order and with either sign.
 ORIENTATIONS = tuple(
     "".join(code)
     for order in itertools.permutations(("RL", "AP", "SI"))
@@ -26,12 +26,12 @@ ORIENTATIONS = tuple(
 )
 
 
-#: For each side the opposite one.
+#: The opposite of each side.
 OPPOSITE = dict(zip("RLAPSI", "LRPAIS", strict=True))
 
 
 def axis_along(orientation: str, side: str) -> tuple[int, bool] | None:
-    """Return which axis runs along a side's direction, and whether backwards; None if none does."""
+    """Return which axis runs along the direction of a side, and whether away from it; None if none does."""
     for axis, code in enumerate(orientation):
         if code in (side, OPPOSITE[side]):
             return axis, code != side

@@ -1,8 +1,8 @@
-"""Labels in an array, one at a time: the box around each, its centroid, and the pieces it is in.
+"""Labels in an array, one at a time: bounding box, centroid, and connected pieces of each.
 
-Arrays may have any axes: indices are in their order, and a box has ``start`` and ``stop`` as a slice has. A
-part of a volume, such as the `LabelBox` around all its labels, gives the same numbers as the whole, with an
-``origin`` that says where it lies.
+Arrays may have any number of axes; indices are in their order, and a box has ``start`` and ``stop`` like a
+slice. A part of a volume, such as the `LabelBox` around all its labels, gives the same numbers as the whole
+volume if its position is passed as ``origin``.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ def label_regions(
     """Yield each label from 1 to ``max_label`` that occurs.
 
     Args:
-        labels: whole numbers, 0 being background, with any number of axes.
-        max_label: greater ones are left out.
-        origin: index of the array's first element in the whole of which it is a part; None for zeros.
+        labels: whole numbers, 0 for background, with any number of axes.
+        max_label: greater labels are left out.
+        origin: index of the array's first element in the volume of which it is a part; None for zeros.
 
     Raises:
         MissingPackageError: SciPy is not installed.
     """
     ndimage = require_scipy()
-    neighbours = np.ones((3,) * labels.ndim, bool)  # voxels that share only a corner are of one piece
+    neighbours = np.ones((3,) * labels.ndim, bool)  # voxels that share only a corner are connected, too
     origin = (0,) * labels.ndim if origin is None else origin
     for label, place in enumerate(ndimage.find_objects(labels, max_label), start=1):
         if place is None:
@@ -80,9 +80,9 @@ def label_regions(
 
 
 def centroid_of(mask: NDArray[np.bool_]) -> tuple[float, ...]:
-    """Return the mean index of the True elements along each axis; there must be one.
+    """Return the mean index of the True elements along each axis; there must be at least one.
 
-    Sums are of whole numbers, and so exact: one division rounds.
+    Sums are of whole numbers, hence exact: only the division rounds.
     """
     count = int(np.count_nonzero(mask))
     axes = range(mask.ndim)
@@ -93,10 +93,10 @@ def centroid_of(mask: NDArray[np.bool_]) -> tuple[float, ...]:
 
 
 class LabelBox:
-    """The part of a volume around all its labels, gathered slab by slab as uint8.
+    """The part of a volume around all its labels, collected slab by slab as uint8.
 
-    It takes memory for the window around the labels of each slab, not for the volume. Along the first axis,
-    on which slabs follow one another, it has whole slabs.
+    It needs memory for the window around the labels of each slab, not for the volume. Slabs follow one
+    another along the first axis, along which they are kept whole.
     """
 
     def __init__(self) -> None:
@@ -108,21 +108,21 @@ class LabelBox:
         """Keep the labels of the next slab.
 
         Returns:
-            The window around them, as a key of the slab, and which of its voxels have a label, as indices of
-            the window flattened in C order. Both are empty if no voxel has one.
+            The window around them, as a key of the slab, and which of its voxels have a label, as indices
+            into the window flattened in C order. Both are empty if no voxel has a label.
         """
-        flat = labels.max(axis=0)  # every voxel is read once here, and few of them again
+        flat = labels.max(axis=0)  # reads every voxel once; what follows reads only those in the window
         rows, columns = (np.flatnonzero(flat.any(axis=axis)) for axis in (1, 0))
         self._slices += len(labels)
         if not rows.size:
             return (), rows
         window = (slice(None), slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-        self.last = np.array(labels[window], np.uint8, order="C")  # a copy: the buffer is used again
+        self.last = np.array(labels[window], np.uint8, order="C")  # a copy: the buffer is reused
         self._parts.append(((self._slices - len(labels), int(rows[0]), int(columns[0])), self.last))
         return window, np.flatnonzero(self.last)
 
     def joined(self) -> tuple[tuple[int, int, int], NDArray[np.uint8]]:
-        """Return where the box around all labels starts, and its labels: an empty array if there are none."""
+        """Return the first index of the box around all labels, and its labels: empty if there are none."""
         if not self._parts:
             return (0, 0, 0), np.zeros((0, 0, 0), np.uint8)
         starts = np.array([start for start, _ in self._parts])

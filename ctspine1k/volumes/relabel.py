@@ -1,4 +1,4 @@
-"""Labels of voxels turned into those of a scheme, or of another data set."""
+"""Conversion of voxel labels into those of a scheme, or of another data set."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ def label_table(vocabulary: Vocabulary, scheme: str) -> NDArray[np.uint8] | None
 
 
 def map_labels(labels: ArrayLike, mapping: Mapping[int, int], target: str, others: Others) -> NDArray[Any]:
-    """Turn labels into those that a mapping says; background stays background.
+    """Convert labels by a mapping; background stays background.
 
     Args:
         labels: whole numbers of any shape.
         mapping: from labels to labels.
-        target: whose labels they become, for messages.
+        target: the data set whose labels they become, for messages.
         others: "raise" if a label is not in the mapping, or make it "background".
 
     Returns:
-        An array of the same shape; of the same integer type, where an array was given.
+        An array of the same shape; of the same integer type, if an array was given.
 
     Raises:
-        ValueError: labels that are not integers, or a label without counterpart, by number.
+        ValueError: labels that are not integers, or a label without counterpart; the message gives it.
     """
     check_choice("others", others, ("raise", "background"))
     values = np.asarray(labels)
     if values.dtype.kind not in "iu":
         raise ValueError(f"labels: expected whole numbers in an integer type, found {values.dtype}")
     end = max(mapping) + 1
-    table = np.full(end + 1, -1, np.int16)  # the last place is for all that lies beyond
+    table = np.full(end + 1, -1, np.int16)  # the last entry is for all numbers out of range
     table[[BACKGROUND, *mapping]] = [BACKGROUND, *mapping.values()]
     mapped = np.asarray(table[np.where((values >= 0) & (values < end), values, end)])
     is_strange = mapped < 0
@@ -55,7 +55,7 @@ def map_labels(labels: ArrayLike, mapping: Mapping[int, int], target: str, other
         strange = ", ".join(map(str, np.unique(values[is_strange]).tolist()))
         raise ValueError(
             f"labels: expected those with a counterpart in {target}, found {strange}. "
-            'Take them out first, or, where it is offered, pass others="background".'
+            'Remove them first, or pass others="background" if the function has it.'
         )
     mapped[is_strange] = BACKGROUND
     return mapped.astype(values.dtype)

@@ -13,7 +13,7 @@ __all__ = ["Scaling"]
 
 @dataclass(frozen=True)
 class Scaling:
-    """Value = slope x stored + intercept, bit for bit what ``get_fdata()`` returns, cast."""
+    """Value = slope x stored + intercept, bit for bit equal to nibabel's ``get_fdata()``, cast."""
 
     slope: float = 1.0
     intercept: float = 0.0
@@ -24,9 +24,9 @@ class Scaling:
         return self.slope == 1.0 and self.intercept == 0.0
 
     def values(self, stored: NDArray[Any]) -> NDArray[Any]:
-        """Return the values exactly: as float64 if they are scaled, else in a type that holds them."""
+        """Return the values exactly: as float64 if they are scaled, else in a type that can hold them."""
         if self.is_identity:
-            # nibabel converts to float64 first: 64-bit integers are then rounded twice, others not at all.
+            # nibabel converts to float64 first: 64-bit integers are then rounded twice, others never.
             is_wide = stored.dtype.kind in "iu" and stored.dtype.itemsize == 8
             return stored.astype(np.float64) if is_wide else stored
         scaled = stored.astype(np.float64)
@@ -45,6 +45,6 @@ class Scaling:
         if self.is_identity and out.dtype.kind != "f":
             np.copyto(out, stored, casting="unsafe")
             return
-        # No warning by NumPy: the caller reports infinite results, by file and value.
+        # NumPy's warnings are off: the caller reports infinite results, with file and value.
         with np.errstate(over="ignore", invalid="ignore"):
             np.copyto(out, self.values(stored), casting="unsafe")

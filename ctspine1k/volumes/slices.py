@@ -1,6 +1,6 @@
-"""The slices of one file in one pass: in order, as stored, a few in memory at a time, their values checked.
+"""The slices of one file in one pass: in order, as stored, a few in memory at a time, with checked values.
 
-Two buffers are filled in turn: while the slices in one are used, the next may be inflated into the other.
+Two buffers alternate: while the slices in one are used, the next may be inflated into the other.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from ctspine1k.volumes.nifti import NiftiFile
 
 __all__ = ["VolumeReader"]
 
-#: Bytes that are inflated at a time. They are copied once, so they must still be in the processor's cache.
+#: Bytes that are inflated at a time: they are copied once, which is fast while they are in the CPU's cache.
 _PIECE = 1 << 19
 
-#: Bytes by which a buffer may be ahead of the bytes that have arrived.
+#: Bytes that are allocated for a buffer before any have arrived.
 _FIRST_BUFFER = 1 << 20
 
 
@@ -35,7 +35,7 @@ class VolumeReader:
 
     @property
     def label_type(self) -> np.dtype[Any]:
-        """Type of what `labels` yields: the file's if it stores them as whole numbers, else uint8."""
+        """Type of the arrays that `labels` yields: the file's if it stores whole numbers, else uint8."""
         return self.header.dtype if self._stores_labels else np.dtype(np.uint8)
 
     @property
@@ -60,7 +60,7 @@ class VolumeReader:
         """Yield labels of `label_type`, ``depth`` slices at a time, (slices, i, j).
 
         Raises:
-            VoxelValueError: a value is not 0 or a label of the vocabulary; none is cast to one.
+            VoxelValueError: a value is neither 0 nor a label of the vocabulary; values are never rounded.
             CaseError: the file is damaged.
         """
         for stored in self.stored(depth):
@@ -71,19 +71,19 @@ class VolumeReader:
                     raise self._not_a_label(stored[is_beyond][0], vocabulary)
             else:
                 labels = np.stack([self._to_label_type(one, vocabulary) for one in stored])
-            # The labels of most data sets follow one another: then the range says it all.
+            # Without gaps between labels, as in most data sets, checking the range is enough.
             if vocabulary.gaps and (is_gap := np.isin(labels, vocabulary.gaps)).any():
                 raise self._not_a_label(labels[is_gap][0], vocabulary)
             yield labels
 
     def stored(self, depth: int) -> Iterator[NDArray[Any]]:
-        """Yield what the file stores, ``depth`` slices at a time, (slices, i, j), in its byte order.
+        """Yield the stored numbers, ``depth`` slices at a time, (slices, i, j), in the file's byte order.
 
-        These are views of two buffers in turn, whose last axis comes before the others in memory: each is
-        valid until the second one after it is asked for.
+        The arrays are views of two alternating buffers, in the file's memory order, (slices, j, i): each is
+        valid until the second one after it is requested.
 
         Raises:
-            CaseError: the file is damaged, ends too early, or goes on after the last slice.
+            CaseError: the file is damaged, ends too early, or continues after the last slice.
         """
         header = self.header
         rows, columns, count = header.shape
@@ -100,14 +100,14 @@ class VolumeReader:
         self._file.check_end()
 
     def _fill_buffer(self, size: int) -> int:
-        """Read ``size`` bytes to the buffer's start, and return how many there were.
+        """Read ``size`` bytes into the buffer, from its start, and return how many there were.
 
-        The buffer grows as bytes arrive: a header that promises too much costs no memory.
+        The buffer grows as bytes arrive: a header that announces too many costs no memory.
         """
         filled = 0
         while filled < size:
             if len(self._buffer) == filled:
-                # A new buffer: NumPy may still hold the old one, which then cannot be resized.
+                # Not extended in place: a bytearray that NumPy arrays still refer to cannot be resized.
                 self._buffer = self._buffer + bytes(min(size - filled, max(filled, _FIRST_BUFFER)))
             piece = memoryview(self._buffer)[filled : min(size, filled + _PIECE)]
             count = self._file.readinto(piece)
@@ -137,5 +137,5 @@ class VolumeReader:
             self.header.name,
             f"labels, {vocabulary.numbers}",
             f"{found} among the voxels",
-            "Is this the mask, and of this data set?",
+            "Is this file really a mask of this data set?",
         )

@@ -1,9 +1,9 @@
 """Labels and the vertebrae they stand for, here and in other data sets.
 
-0 is background. "volumes" says in how many of the 1,005 volumes the label occurs, as openmedlab publishes it.
-VerSe has the same numbers, and three more (26 sacrum, 27 coccyx, 28 T13) that have no counterpart here;
-unlike VerSe, CTSpine1K also labels vertebrae that the top or bottom of the scan cuts. TotalSegmentator is its
-task "total" in version 2, which knows no L6. 25 is L6 and never S1.
+0 is background. "volumes" is the number of volumes, of 1,005, that contain the label, as openmedlab publishes
+it. VerSe has the same numbers, and three more (26 sacrum, 27 coccyx, 28 T13) that have no counterpart here;
+unlike VerSe, CTSpine1K also labels vertebrae that are cut by the top or bottom of the scan. TotalSegmentator
+means its task "total" in version 2, which has no L6. 25 is L6 and never S1.
 
 =====  ====  ========  =====  ================  =======
 label  name  region    VerSe  TotalSegmentator  volumes
@@ -104,22 +104,22 @@ def region(vertebra: str | int) -> str:
 
 
 def to_verse(labels: ArrayLike) -> NDArray[Any]:
-    """Turn labels into those of VerSe.
+    """Convert labels into those of VerSe.
 
     Args:
         labels: whole numbers 0 (background) to 25, of any shape.
 
     Returns:
-        An array of the same shape; of the same integer type, where an array was given.
+        An array of the same shape; of the same integer type, if an array was given.
 
     Raises:
-        ValueError: a value that is not a label, by number.
+        ValueError: a value that is not a label; the message gives it.
     """
     return _mapped(labels, {v.label: v.verse for v in all_vertebrae()}, "VerSe", "raise")
 
 
 def from_verse(labels: ArrayLike, *, others: Others = "raise") -> NDArray[Any]:
-    """Turn VerSe's labels into those of CTSpine1K.
+    """Convert VerSe's labels into those of CTSpine1K.
 
     Args:
         labels: whole numbers of any shape; 0 is background.
@@ -127,26 +127,26 @@ def from_verse(labels: ArrayLike, *, others: Others = "raise") -> NDArray[Any]:
             "background".
 
     Raises:
-        ValueError: a value without counterpart, by number.
+        ValueError: a value without counterpart; the message gives it.
     """
     return _mapped(labels, {v.verse: v.label for v in all_vertebrae()}, "CTSpine1K", others)
 
 
 def to_totalsegmentator(labels: ArrayLike, *, others: Others = "raise") -> NDArray[Any]:
-    """Turn labels into those of TotalSegmentator's task "total", version 2: C1 is 50, L5 is 27.
+    """Convert labels into those of TotalSegmentator's task "total", version 2: C1 is 50, L5 is 27.
 
     Args:
         labels: whole numbers 0 (background) to 25, of any shape.
         others: what to do with L6, which has no counterpart: "raise", or make it "background".
 
     Raises:
-        ValueError: a value without counterpart, by number.
+        ValueError: a value without counterpart; the message gives it.
     """
     return _mapped(labels, _totalsegmentator(), "TotalSegmentator v2", others)
 
 
 def from_totalsegmentator(labels: ArrayLike, *, others: Others = "raise") -> NDArray[Any]:
-    """Turn labels of TotalSegmentator's task "total", version 2, into those of CTSpine1K.
+    """Convert labels of TotalSegmentator's task "total", version 2, into those of CTSpine1K.
 
     Args:
         labels: whole numbers of any shape; 0 is background.
@@ -154,7 +154,7 @@ def from_totalsegmentator(labels: ArrayLike, *, others: Others = "raise") -> NDA
             them "background".
 
     Raises:
-        ValueError: a value without counterpart, by number.
+        ValueError: a value without counterpart; the message gives it.
     """
     back = {theirs: ours for ours, theirs in _totalsegmentator().items()}
     return _mapped(labels, back, "CTSpine1K", others)
@@ -165,6 +165,6 @@ def _totalsegmentator() -> dict[int, int]:
 
 
 def _mapped(labels: ArrayLike, mapping: dict[int, int], target: str, others: Others) -> NDArray[Any]:
-    from ctspine1k.volumes.relabel import map_labels  # NumPy, which names do without
+    from ctspine1k.volumes.relabel import map_labels  # imports NumPy, which names do not need
 
     return map_labels(labels, mapping, target, others)

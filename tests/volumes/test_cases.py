@@ -135,7 +135,7 @@ def test_an_image_alone_has_no_labels(image):
     with open_case(image, None) as case:
         for read in (case.slabs, case.read):
             with pytest.raises(
-                ValueError, match=r"case\.nii\.gz: opened without a mask, so that there are no labels"
+                ValueError, match=r"case\.nii\.gz: opened without a mask, so there are no labels"
             ):
                 read()
         case.check()
