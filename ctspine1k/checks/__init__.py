@@ -1,1 +1,1 @@
-"""What is in the files, and whether it is whole, consistent and plausible."""
+"""What is in the files, and whether they are complete, consistent and plausible."""

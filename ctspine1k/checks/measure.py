@@ -1,7 +1,7 @@
-"""What is in one case, measured in the one pass over its files: intensities, labels, each vertebra.
+"""Measures of one case, taken in a single pass over its files: intensities, labels, each vertebra.
 
-Only the voxels around labels are kept, one byte each, so that a pass needs memory for some slices and for the
-box around the spine. Vertebrae are measured in that box after the last slice.
+Only labels are kept, one byte per voxel of the box around the spine; of the image, a pass needs memory for
+a few slices. Vertebrae are measured in that box after the last slice.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class VertebraMeasures:
     stop: _Triple  #: one after the last
     centroid: tuple[float, float, float]  #: (k, i, j); the centre of a voxel is a whole number
     centroid_mm: tuple[float, float, float]  #: RAS+ millimetres
-    touches_first_slice: bool  #: if so, the scan may cut it
+    touches_first_slice: bool  #: if True, the scan may cut it
     touches_last_slice: bool
     components: int  #: pieces that do not touch each other, not even at a corner
     largest_component: int  #: voxels of the largest piece
@@ -53,8 +53,8 @@ class CaseMeasures:
     intercept: float
     hu_min: float
     hu_max: float
-    hu_beside: float | None  #: mean of the voxels without label in the boxes around labels, slab by slab
-    image_crc32: int  #: of the stored voxels: equal for files with the same image
+    hu_beside: float | None  #: mean of the voxels without label in the boxes around labels, one per slab
+    image_crc32: int  #: of the stored voxels; equal for files with the same image
     mask_crc32: int  #: of the labels and their positions
     vertebrae: tuple[VertebraMeasures, ...]  #: in the order of labels
 
@@ -73,7 +73,7 @@ def measure(case: CaseReader) -> CaseMeasures:
     hu_sums, beside_sum, beside_count = np.zeros(labels_and_background), 0.0, 0
     spine = LabelBox()
     for stored, labels in case.slabs():
-        # In the order of the file, (k, j, i): the first axis comes last in memory.
+        # To (k, j, i), the file's order in memory, so that the arrays are contiguous.
         image, mask = stored.transpose(0, 2, 1), labels.transpose(0, 2, 1)
         lowest, highest = min(lowest, image.min()), max(highest, image.max())
         image_crc32 = isal_zlib.crc32(np.ascontiguousarray(image), image_crc32)
@@ -107,7 +107,7 @@ def measure(case: CaseReader) -> CaseMeasures:
 
 
 def _vertebra(region: Region, hu_sum: float, geometry: Geometry) -> VertebraMeasures:
-    """Return the measures of a region, whose axes are (k, j, i), in array order."""
+    """Return the measures of a region in array order, (k, i, j); the region's axes are (k, j, i)."""
     k, j, i = region.centroid
     in_mm = geometry.affine @ [i, j, k, 1]
     voxel_cm3 = abs(float(np.linalg.det(geometry.affine[:3, :3]))) / 1000

@@ -1,8 +1,8 @@
-"""Whether the labels of a case are plausible, by its measures alone.
+"""Plausibility of the labels of a case, judged only by its measures.
 
-Which labels occur, their order and distance along the spine, their size and pieces, and whether they lie on
-bone. What pixels cannot show is not found: that all labels are off by one, that left and right are swapped, a
-variant of the anatomy.
+Checks are about the labels that occur, their order and distance along the spine, their size and pieces, and
+whether they are on bone. Some errors cannot be detected from voxels: all labels off by one, left and right
+swapped, a variant of the anatomy.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ _VOLUME_CM3 = {"cervical": (4.0, 37.0), "thoracic": (8.0, 94.0), "lumbar": (18.0
 #: In the same masks the mean HU of a vertebra is 157 or more; osteoporosis and a loose mask lower it.
 _MEAN_HU = (80.0, 1000.0)
 
-#: HU by which labels exceed what is beside them: about 200 where they lie on bone in the CT that the tests
-#: read, and below 60 where they are moved by 10 mm to the side or 20 mm to the back.
+#: HU by which labels exceed their surroundings: in the CT that the tests read, about 200 if they are on bone,
+#: and below 60 if they are moved by 10 mm to the side or 20 mm to the back.
 _CONTRAST_HU = 70.0
 
-#: How many times that of its neighbours a vertebra's volume, or its distance, may be.
+#: Allowed ratios of a vertebra's volume, or distance, to that of its neighbours.
 _VOLUME_RATIO = (0.6, 1.7)
 _DISTANCE_RATIO = (0.6, 1.6)
 
-#: Fraction of a vertebra's voxels that may lie apart from its largest piece, and how many times as high as
-#: its neighbours it may be.
+#: Fraction of a vertebra's voxels that may be apart from its largest piece, and the allowed ratio of its
+#: height to that of its neighbours.
 _APART = 0.01
 _HEIGHT_RATIO = 2.0
 
-#: Where the centre of gravity lies within a vertebra from back to front, from -0.5 to 0.5: the body is in
-#: front of the processes, so it is positive.
+#: Least position of the centre of gravity within a vertebra, from -0.5 (back) to 0.5 (front): it should be
+#: positive, since the body is in front of the processes.
 _BACKWARDS = -0.04
 
-#: What was expected and what was found; None where all is well.
+#: What was expected and what was found; None if nothing is wrong.
 _Strange: TypeAlias = "tuple[str, str] | None"
 
 
 def implausible(measures: CaseMeasures, vocabulary: Vocabulary) -> Iterator[tuple[str, str, str]]:
-    """Yield what is strange about the labels of a case: the check, what it expected, and what it found.
+    """Yield findings about the labels of a case: the check, what it expected, and what it found.
 
     Args:
         measures: of the case.
-        vocabulary: names and regions of its labels, whose numbers follow one another down the spine.
+        vocabulary: names and regions of its labels, whose numbers increase down the spine.
     """
     if not measures.vertebrae:
-        yield "no_labels", "labelled vertebrae", "background alone"
+        yield "no_labels", "labelled vertebrae", "only background"
         return
     for check, look in _LOOKS.items():
         if strange := look(measures, vocabulary):
@@ -77,7 +77,7 @@ def _gap(measures: CaseMeasures, vocabulary: Vocabulary) -> _Strange:
 
 
 def _steps(measures: CaseMeasures) -> list[tuple[int, int, float]]:
-    """List both labels of each step to the next that occurs, and by how much that lies higher (mm)."""
+    """List each pair of labels that follow one another, and how much higher the second one is (mm)."""
     return [
         (upper.label, lower.label, lower.centroid_mm[2] - upper.centroid_mm[2])
         for upper, lower in pairwise(measures.vertebrae)
@@ -88,7 +88,7 @@ def _order(measures: CaseMeasures, vocabulary: Vocabulary) -> _Strange:
     name = vocabulary.name
     steps = _steps(measures)
     wrong = [f"{name(lower)} above {name(upper)}" for upper, lower, rise in steps if rise >= 0]
-    if not wrong or len(wrong) == len(steps):  # all of them: see `_upside_down`
+    if not wrong or len(wrong) == len(steps):  # if all are wrong, `_upside_down` reports it
         return None
     return "each vertebra below the one before", shortened(wrong)
 
@@ -129,8 +129,8 @@ def _pieces(measures: CaseMeasures, vocabulary: Vocabulary) -> _Strange:
         for v in measures.vertebrae
         if _is_whole(v, measures) and apart[v.label] >= _APART * v.voxels
     }
-    # One label at two levels is too high, even where the scan cuts it or the two touch. A few stray voxels,
-    # which stretch its box as well, are ignored.
+    # A label at two levels is too high, even if the scan cuts it or both parts touch. A few stray voxels,
+    # which also stretch the box, are ignored.
     stray = {v.label for v in measures.vertebrae if 0 < apart[v.label] < _APART * v.voxels}
     whole = {v.label: heights[v.label] for v in measures.vertebrae if heights and _is_whole(v, measures)}
     for number, height, usual in _beside(heights, whole):
@@ -188,7 +188,7 @@ def _front_to_back(measures: CaseMeasures, vocabulary: Vocabulary) -> _Strange:
 
 
 def _is_whole(vertebra: VertebraMeasures, measures: CaseMeasures) -> bool:
-    """Return whether the vertebra touches no side of the volume, which may cut it there."""
+    """Return whether a vertebra touches no side of the volume, where the scan may cut it."""
     return all(vertebra.start) and all(
         stop < size for stop, size in zip(vertebra.stop, measures.shape, strict=True)
     )
@@ -197,11 +197,11 @@ def _is_whole(vertebra: VertebraMeasures, measures: CaseMeasures) -> bool:
 def _beside(
     values: dict[int, float], among: dict[int, float] | None = None
 ) -> Iterator[tuple[int, float, float]]:
-    """Yield each number, its value, and the mean of its neighbours' values, or of theirs in ``among``."""
+    """Yield each number, its value, and the mean value of its neighbours, which ``among`` may give."""
     others = values if among is None else among
     for number, value in values.items():
         near = [others[other] for other in (number - 1, number + 1) if other in others]
-        if any(near):  # a header that gives voxels no size makes all of them 0
+        if any(near):  # all are 0 if the header says that voxels have no size
             yield number, value, mean(near)
 
 

@@ -1,4 +1,4 @@
-"""One case read to its end and measured, in whatever process; and many of them."""
+"""Cases read to their ends and measured, in this process or in workers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ScannedCase:
     """The result of one case: its measures, or why its files cannot be used."""
 
     files: CaseFiles
-    states: dict[Kind, str]  #: of the files, as they were before they were read
+    states: dict[Kind, str]  #: of the files, from before they were read
     measures: CaseMeasures | None
     problems: tuple[CaseError | ChecksumError, ...] = ()  #: one per file at most; none if there are measures
     geometry_mismatch: PairMismatchError | None = None  #: what the two headers disagree on
@@ -71,7 +71,7 @@ def _scan_case(version: str, place: Place, vocabulary: Vocabulary, files: CaseFi
 def _scanned(place: Place, vocabulary: Vocabulary, files: CaseFiles) -> ScannedCase:
     try:
         with reading_case(files):
-            # Before they are read: a file that is replaced meanwhile must not pass for what was measured.
+            # Before reading: a file that is replaced meanwhile must not be mistaken for the measured one.
             states = {kind: place.state(file) for kind, file in files.files.items()}
     except UnreadableFileError as error:
         return ScannedCase(files, dict.fromkeys(files.files, ""), None, (error,))
@@ -96,7 +96,7 @@ def _scanned(place: Place, vocabulary: Vocabulary, files: CaseFiles) -> ScannedC
 
 
 def _all_problems(seen: CaseError, files: CaseFiles, paths: dict[Kind, Path]) -> list[CaseError]:
-    """List what is wrong with each file: the other may be damaged, too, and this one in another way."""
+    """List the problems of each file: the second file may be damaged, too, and the first in other ways."""
     problems = [] if isinstance(seen, UnreadableFileError) else [seen]
     for path in paths.values():
         try:

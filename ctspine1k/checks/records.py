@@ -1,4 +1,4 @@
-"""What was measured, kept between runs: the tables of a scan, and a journal of what is not in them yet."""
+"""Measures stored between runs: the tables of a scan, and a journal of cases that are not in them yet."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from ctspine1k.scans.tables import (
 
 __all__ = ["Record", "Records", "measures_of", "own_records", "record_of", "records_if_possible"]
 
-#: A row of the table of cases, the rows of that of vertebrae, and the version of both.
+#: One case: its row in the table of cases, its rows in that of vertebrae, and the version of both tables.
 Record: TypeAlias = "dict[str, Any]"
 
-#: What the table of cases has of the catalog.
+#: Columns of the table of cases that come from the catalog.
 _FACTS = ("case_id", "split", "index", "source", "special_case")
 
 
 class Records:
-    """What is known of cases by earlier runs, and what is noted by this one.
+    """Measures of cases from earlier runs and from this one.
 
-    Each case that is done is noted at once, in a hidden file beside the tables: a run that was stopped loses
+    Each case is noted in a hidden file beside the tables as soon as it is done, so that a stopped run loses
     nothing.
     """
 
@@ -51,16 +51,16 @@ class Records:
         self._unnoted = [recorded[case_id] for case_id in recorded.keys() - noted.keys()]
 
     def current(self, files: CaseFiles) -> Record | None:
-        """Return what is known of these files as they are now; None if they have to be read (again).
+        """Return the record of these files in their current state; None if they have to be read (again).
 
-        A case that could not be used is read again: what was in the way may be gone, such as a disk's fault.
+        A case that could not be used is read again: the cause, such as a disk error, may be gone.
         """
         record = self._known.get(files.case.case_id)
         if record is None or record["case"]["problem"] is not None:
             return None
         if not is_current(record["case"], files.states):
             return None
-        record["case"] |= _facts(files.case)  # they may be of another split file
+        record["case"] |= _facts(files.case)  # the record may come from another split file
         return record
 
     def drop(self, case_id: str) -> None:
@@ -69,11 +69,11 @@ class Records:
         self._known.pop(case_id, None)
 
     def note(self, record: Record) -> None:
-        """Keep what was measured of a case."""
+        """Keep the record of a case that was measured."""
         self._known[record["case"]["case_id"]] = record
         if not self._is_kept:
             return
-        # What the tables hold, too: they are replaced one after the other, and a stop in between spoils both.
+        # Records of the tables, too: they are replaced one by one, and a stop in between invalidates both.
         records, self._unnoted = [*self._unnoted, record], []
         with self._kept_if_possible():
             self._append(records)
@@ -113,7 +113,7 @@ class Records:
     def _append(self, records: Iterable[Record]) -> None:
         with self._journal.open("a", encoding="utf-8") as notes:
             for record in records:
-                # The line break first: the last line of a run that was stopped may lack its end.
+                # The line break comes first: a stopped run may have left an incomplete last line.
                 notes.write("\n" + json.dumps(record))
 
 
@@ -123,11 +123,11 @@ _NOT_KEPT = "what is measured is not kept for another run: {}"
 
 @contextlib.contextmanager
 def own_records(path: Path) -> Iterator[Records]:
-    """Open the records whose table of cases is at ``path``, for this process alone.
+    """Open the records whose table of cases is at ``path``, locked for this process.
 
     Raises:
-        ValueError: the name is not one of such a table.
-        ScanTableError: there is something that no scan wrote.
+        ValueError: the name is not that of such a table.
+        ScanTableError: there is a file that no scan wrote.
         BusyError: another process is writing there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ def own_records(path: Path) -> Iterator[Records]:
 
 @contextlib.contextmanager
 def records_if_possible(path: Path) -> Iterator[Records]:
-    """Open the records as `own_records` does; where that cannot be done, warn, and keep nothing."""
+    """Open the records as `own_records` does; if that fails, warn, and store nothing."""
     with contextlib.ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +175,7 @@ def record_of(scanned: ScannedCase, vocabulary: Vocabulary) -> Record:
 
 
 def measures_of(record: Record) -> CaseMeasures:
-    """Return the measures that a record was made of."""
+    """Return the measures that a record was made from."""
 
     def fields(kind: type[Any], row: dict[str, Any]) -> dict[str, Any]:
         return {name: _as_tuples(row[name]) for name in kind.__dataclass_fields__ if name != "vertebrae"}
@@ -194,7 +194,7 @@ def _facts(case: Case) -> dict[str, Any]:
 
 
 def _recorded(path: Path) -> dict[str, Record]:
-    """Return what earlier tables hold, by case id: nothing where there are none that can be used."""
+    """Return the records of earlier tables, by case id; none if there are no usable tables."""
     try:
         tables = read_tables(path)
     except ScanTableError:
@@ -208,11 +208,11 @@ def _recorded(path: Path) -> dict[str, Record]:
 
 
 def _noted(journal: Path) -> dict[str, Record]:
-    """Return what a run that was stopped had done, by case id."""
+    """Return the records of a run that was stopped, by case id."""
     records = {}
     text = journal.read_bytes().decode(errors="replace") if journal.exists() else ""
     for line in text.splitlines():
-        with contextlib.suppress(ValueError, LookupError, TypeError):  # the line that it was writing
+        with contextlib.suppress(ValueError, LookupError, TypeError):  # an incomplete line
             record = json.loads(line)
             if record["version"] == SCAN_VERSION:
                 records[record["case"]["case_id"]] = record

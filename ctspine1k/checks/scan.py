@@ -1,8 +1,8 @@
-"""A scan: every case measured, several at a time, and kept as two tables. It resumes where it was stopped.
+"""A scan: every case is measured, several at a time, and stored in two tables. It resumes where it stopped.
 
 Each case that is done is noted in a journal beside the tables, which are written when all are done. Tables
-and journal say which files they are of (by size and time of change, or on the Hub by sha256): only a case
-whose files have changed is measured again.
+and journal say which files they describe (by size and modification time, or on the Hub by sha256): only
+cases whose files have changed are measured again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ScanReport:
     measured: int  #: cases that were read
     kept: int  #: cases whose files have not changed since they were read
     problems: dict[str, str]  #: why a case's files cannot be used, by case id
-    missing: dict[str, str]  #: which file a case lacks, by case id: it is in no table
+    missing: dict[str, str]  #: which file a case lacks, by case id; such a case is in no table
 
 
 def scan(
@@ -45,7 +45,7 @@ def scan(
     scheduler: str | None = None,
     on_missing: OnMissing = "raise",
 ) -> ScanReport:
-    """Measure cases, and write two tables (`ctspine1k.scans.tables`); `Collection.scan` says more."""
+    """Measure cases, and write two tables (`ctspine1k.scans.tables`); see `Collection.scan`."""
     require_scipy()
     check_choice("on_missing", on_missing, ("raise", "skip"))
     workers = executor(num_proc, scheduler, initializer=worker_start())

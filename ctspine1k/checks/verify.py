@@ -1,8 +1,8 @@
 """Verification: whether raw files are all there, complete, consistent and plausible.
 
-Each thing that is not as it should be is a `Finding`; `CHECKS` lists what is checked: the files (are they
-there, under the right name, at the right place, and complete), the pair (shapes, headers, label values), and
-the labels (`ctspine1k.checks.plausibility`).
+Each problem is a `Finding`. `CHECKS` lists what is checked: the files (do they exist, with the right name, in
+the right folder, complete), the pair (shapes, headers, label values), and the labels
+(`ctspine1k.checks.plausibility`).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Check:
     """Something that is checked."""
 
     level: Level  #: "error": the case cannot be used, or its voxels are wrong; "warning": a human should look
-    what: str  #: what is wrong when there is a finding
+    what: str  #: what is wrong if there is a finding
 
 
 CHECKS = {
@@ -83,7 +83,7 @@ CHECKS = {
     "unlisted_l6": Check("warning", "an L6 in a case that is not listed for it"),
 }
 
-#: Which check an error belongs to.
+#: The check that each error belongs to.
 _CHECK_OF = {
     ChecksumError: "checksum",
     FileFormatError: "format",
@@ -97,15 +97,15 @@ _CHECK_OF = {
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is not as it should be."""
+    """One problem that was found."""
 
     level: Level
     check: str  #: one of `CHECKS`
     case_id: str | None  #: None for a file of no case
-    file: str | None  #: the file, where it is about one
+    file: str | None  #: None if it is not about a single file
     expected: str
     found: str
-    known: tuple[str, ...]  #: kinds of known issues of the case that this may be: empty if it is news
+    known: tuple[str, ...]  #: kinds of the case's known issues that may explain it; empty if none does
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ class Report:
     """What a verification found."""
 
     place: str  #: where the files are
-    cases: int  #: that were asked for
-    measured: int  #: that were read to the end and measured
+    cases: int  #: number of cases selected
+    measured: int  #: of these, how many were read to the end and measured
     findings: tuple[Finding, ...]  #: in the order of the catalog
     kept: int = 0  #: of those measured, how many an earlier run had read: their files have not changed since
 
@@ -124,7 +124,7 @@ class Report:
         return not self.findings
 
     def summary(self) -> str:
-        """Return it in some lines, one per check."""
+        """Return the report as text, one line per check."""
         before = f" ({self.kept:,} of them by an earlier scan)" if self.kept else ""
         lines = [f"{self.place}: {self.measured:,} of {self.cases:,} cases read to the end{before}"]
         for check, count in Counter(finding.check for finding in self.findings).most_common():
@@ -146,7 +146,7 @@ def verify(
     num_proc: int = 1,
     scheduler: str | None = None,
 ) -> Report:
-    """Check the raw files of cases: all `CHECKS`. `Collection.verify` says more."""
+    """Check the raw files of cases: all `CHECKS`; see `Collection.verify`."""
     require_scipy()
     require_kinds(selection.data_set, "image", "mask")
     require_cases(selection)
@@ -209,9 +209,9 @@ def _looked_at(selection: Selection, files: CaseFiles, record: Record) -> PairMi
 def _read(
     selection: Selection, files: Sequence[CaseFiles], workers: Executor, path: Path
 ) -> list[ScannedCase]:
-    """Read cases to their end, and keep what was measured for other runs.
+    """Read cases to their ends, and store their measures for other runs.
 
-    Where a case has several files of a kind, nobody knows which is the right one: nothing of it is kept.
+    Nothing is stored of a case with several files of a kind: it is not known which file is the right one.
     """
     if not files:
         return []
@@ -223,7 +223,7 @@ def _read(
             if count[one.files.case.case_id] == 1:
                 records.note(record_of(one, selection.data_set.vocabulary))
         records.write(selection.catalog)
-    # As they come from several processes, in the order in which they were done.
+    # Sorted, since several processes yield them in any order.
     return sorted(read, key=lambda one: [file.name for file in one.files.files.values()])
 
 
@@ -237,7 +237,7 @@ def _finding(
 
 
 def _files(selection: Selection) -> tuple[list[CaseFiles], list[Finding]]:
-    """Find the files of the cases; list what is missing, duplicated, unexpected or at a wrong place."""
+    """Find the files of the cases; list the missing, duplicated, unexpected and misplaced ones."""
     data_set = selection.data_set
     finding = partial(_finding, data_set)
     findings = list(_unexpected(selection))
@@ -256,19 +256,19 @@ def _files(selection: Selection) -> tuple[list[CaseFiles], list[Finding]]:
                 listed = shortened(file.name for file in several)
                 findings.append(finding("duplicated", case, f"one {kind}", listed))
         if set(data_set.kinds) <= own.keys():
-            # Of duplicates each is read: the findings may say which of them to keep.
+            # Duplicates are all read: the findings may tell which one to keep.
             complete += [
                 CaseFiles(case, dict(zip(own, files, strict=True)))
                 for files in itertools.product(*own.values())
             ]
         else:
-            there = f"the {' and '.join(own)} alone" if own else "neither"
+            there = f"only the {' and '.join(own)}" if own else "neither"
             findings.append(finding("missing", case, " and ".join(data_set.kinds), there))
     return complete, findings
 
 
 def _unexpected(selection: Selection) -> Iterator[Finding]:
-    """List the files that are named like scans and belong to no case."""
+    """List the files that have names of scans and belong to no case."""
     data_set = selection.data_set
     for path in sorted(selection.listing):
         name = posixpath.basename(path)
@@ -310,4 +310,4 @@ def _twins(data_set: DataSet, scanned: Sequence[ScannedCase]) -> Iterator[Findin
         for cases in groups.values():
             for case in cases.values() if len(cases) > 1 else ():
                 others = shortened(other for other in cases if other != case.case_id)
-                yield _finding(data_set, check, case, f"{what} of its own", f"that of {others}")
+                yield _finding(data_set, check, case, f"its own {what}", f"that of {others}")

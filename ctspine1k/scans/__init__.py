@@ -1,1 +1,1 @@
-"""The tables that a scan writes, and what they say of cases."""
+"""The tables that a scan writes, and what they say about cases."""

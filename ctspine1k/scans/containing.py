@@ -1,4 +1,4 @@
-"""Which cases contain which vertebrae, as a scan has found."""
+"""Cases by the vertebrae that they contain, as a scan has found."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ __all__ = ["cases_containing", "scan_path"]
 
 
 def scan_path(place: Place, scan: str | os.PathLike[str] | None = None) -> Path:
-    """Return where the table of cases of a scan is: as said, or where a scan keeps it if nothing is said.
+    """Return the path of a scan's table of cases: the one given, or its default.
 
-    That is with the files; for the Hub, whose cache is not ours, in the working directory.
+    The default is in the folder with the files; for the Hub, whose cache is not ours, in the working
+    directory.
     """
     return (place.folder or Path()) / "cases.parquet" if scan is None else Path(scan).expanduser()
 
@@ -28,7 +29,9 @@ def scan_path(place: Place, scan: str | os.PathLike[str] | None = None) -> Path:
 def cases_containing(
     selection: Selection, vertebrae: str | Iterable[str], scan: str | os.PathLike[str] | None = None
 ) -> tuple[Catalog, Catalog]:
-    """Return the cases that contain all of some vertebrae, and those that do not; of others nothing is known.
+    """Return the cases that contain all these vertebrae, and those that do not.
+
+    Cases without files, or with unusable ones, are in neither: nothing is known about them.
 
     Args:
         selection: the cases, and where their files are.
@@ -37,7 +40,7 @@ def cases_containing(
 
     Raises:
         ValueError: there is no such vertebra.
-        ScanTableError: there is no table, or it has not seen files that are there.
+        ScanTableError: there is no table, or it does not cover all files that are there.
     """
     table = scan_path(selection.place, scan)
     vocabulary = selection.data_set.vocabulary
@@ -52,7 +55,7 @@ def cases_containing(
         if one.case.case_id not in rows or not is_current(rows[one.case.case_id], one.states)
     ]
     if unseen:
-        found = f"none, or of other files, for {shortened(unseen)}"
+        found = f"no row, or a row of other files, for {shortened(unseen)}"
         raise ScanTableError(str(table), "a row for each case's files as they are now", found)
     known = [one.case for one in complete if rows[one.case.case_id]["problem"] is None]
     containing = {case.case_id for case in known if names <= set(rows[case.case_id]["vertebrae"])}

@@ -1,6 +1,6 @@
-"""Cases selected by what is known of them, and by what a scan has found: the one way for all verbs.
+"""Selection of cases by what is known about them, and by what a scan has found.
 
-`load_dataset`, the script's config, the command line and collections all come to their cases by it.
+`load_dataset`, the script's config, the command line and collections all use it.
 """
 
 from __future__ import annotations
@@ -22,22 +22,21 @@ def select(
     scan: str | os.PathLike[str] | None = None,
     **criteria: str | None,
 ) -> Selection:
-    """Narrow a selection: to the cases named that meet all criteria, and contain all of some vertebrae.
+    """Return a selection with only the cases that meet all criteria.
 
-    With ``has_vertebrae``, cases whose files are missing or cannot be used are kept: whoever reads them says
-    so.
+    With ``has_vertebrae``, cases whose files are missing or unusable are kept: reading them raises the error.
 
     Args:
         selection: where to select from.
         cases: one case or several; None for all.
         has_vertebrae: names of vertebrae that a case must contain, all of them, as a scan has found.
-        scan: the scan's table of cases; None for where a scan keeps it.
+        scan: the scan's table of cases; None for its default path.
         criteria: as for `Catalog.where`.
 
     Raises:
         ValueError: a value that cannot match, or a scan and nothing to ask it for.
         UnknownCaseError: a case that is not in the catalog.
-        ScanTableError: there is no such table, or it has not seen files that are there.
+        ScanTableError: there is no such table, or it does not cover all files that are there.
     """
     chosen = selection.narrow(cases, criteria)
     if has_vertebrae is None:
@@ -46,7 +45,7 @@ def select(
                 f"scan={os.fspath(scan)!r}: expected has_vertebrae beside it, for which the table is read"
             )
         return chosen
-    from ctspine1k.scans.containing import cases_containing  # reads Parquet, which most selections do without
+    from ctspine1k.scans.containing import cases_containing  # imports pyarrow, which few selections need
 
     lacking = {case.case_id for case in cases_containing(chosen, has_vertebrae, scan)[1]}
     return chosen.keep(chosen.cases.keep(case for case in chosen.cases if case.case_id not in lacking))

@@ -8,29 +8,29 @@ column             what
 =================  ======================================================================================
 case_id ... source  as in the catalog, with split, index and special_case
 shape, spacing     voxels, and mm between them, along (k, i, j)
-orientation        where the array's axes lead to, such as "SLA"
+orientation        anatomical direction of each array axis, such as "SLA"
 affine             4 x 4, of the image's file: voxel index (i, j, k) -> RAS+ mm
 image_type, mask_type  types of the voxels in the files
 slope, intercept   HU = slope x stored + intercept
 hu_min, hu_max     least and greatest value of the image
-hu_beside          mean of the image beside the labels, in the boxes around them
+hu_beside          mean of the image's voxels without label, in the boxes around labels
 labels, vertebrae  labels that occur, and the vertebrae they stand for
-geometry_problem   in what the mask's header differs from the image's; null if in nothing
-image_crc32, mask_crc32  checksums of the voxels: equal ones are of equal images, or masks
-image_file, mask_file  which files: path, size and time of change, or sha256
+geometry_problem   how the mask's header places voxels differently from the image's; null if it does not
+image_crc32, mask_crc32  checksums of the voxels: equal for files with the same image, or mask
+image_file, mask_file  state of the files: path, size and modification time, or sha256
 problem            why the files cannot be used; the columns from shape on are then null
 =================  ======================================================================================
 
 and in the second, for each label that occurs in a case:
 
 =================  ======================================================================================
-case_id, label, vertebra, region  which
-voxels, volume_cm3  how large
-mean_hu            mean of the image's voxels below the label
+case_id, label, vertebra, region  the case, and its vertebra
+voxels, volume_cm3  size
+mean_hu            mean of the image's voxels with the label
 start, stop        bounding box: ``image[start[0]:stop[0], start[1]:stop[1], start[2]:stop[2]]``
-centroid           (k, i, j), the centre of a voxel being a whole number
+centroid           (k, i, j); the centre of a voxel is a whole number
 centroid_mm        RAS+ mm
-touches_first_slice, touches_last_slice  whether the scan may cut it
+touches_first_slice, touches_last_slice  if so, the scan may cut it
 components         pieces that do not touch each other, not even at a corner
 largest_component  voxels of the largest piece
 =================  ======================================================================================
@@ -63,7 +63,7 @@ __all__ = [
     "write_tables",
 ]
 
-#: Raise it when the same files give other rows: a scan then measures all of them again.
+#: Increase it when the same files give different rows: a scan then measures all of them again.
 SCAN_VERSION = 1
 
 _KEY = b"ctspine1k_scan"
@@ -129,17 +129,17 @@ class ScanTables:
 
 
 def vertebrae_path(path: Path) -> Path:
-    """Return where the table of vertebrae is, given that of cases."""
+    """Return the path of the table of vertebrae, given that of cases."""
     return path.with_suffix(".vertebrae.parquet")
 
 
 def file_columns(states: Mapping[Kind, str]) -> dict[str, str]:
-    """Return the columns of the table of cases that say which files were measured, given their states."""
+    """Return the columns of the table of cases that identify the measured files, given their states."""
     return {f"{kind}_file": state for kind, state in states.items() if f"{kind}_file" in CASES.names}
 
 
 def is_current(row: Mapping[str, Any], states: Mapping[Kind, str]) -> bool:
-    """Return whether a row of the table of cases was measured in files of these states (`Place.state`)."""
+    """Return whether a row of the table of cases was measured in files with these states (`Place.state`)."""
     return all(row[column] == state for column, state in file_columns(states).items())
 
 
@@ -147,8 +147,8 @@ def check_target(path: Path, option: str = "--out") -> None:
     """Check that a scan may write its tables there.
 
     Raises:
-        ValueError: the name does not end in ``.parquet``, or is one of a table of vertebrae.
-        ScanTableError: there is something that no scan wrote.
+        ValueError: the name does not end in ``.parquet``, or is that of a table of vertebrae.
+        ScanTableError: there is a file that no scan wrote.
     """
     if path.suffix != ".parquet" or path.name.endswith(".vertebrae.parquet"):
         raise ValueError(f"{path}: expected a name that ends in .parquet, and not in .vertebrae.parquet")
@@ -158,10 +158,10 @@ def check_target(path: Path, option: str = "--out") -> None:
 
 
 def write_tables(path: Path, tables: ScanTables) -> None:
-    """Write both tables, each whole or not at all."""
+    """Write both tables, each completely or not at all."""
     state = json.dumps([[row["case_id"], row["image_file"], row["mask_file"]] for row in tables.cases])
     mark = json.dumps({"version": SCAN_VERSION, "files": hashlib.sha256(state.encode()).hexdigest()})
-    # The table of cases comes last: where it is, that of vertebrae is there, too.
+    # The table of cases comes last: if it exists, so does that of vertebrae.
     for target, rows, schema in (
         (vertebrae_path(path), tables.vertebrae, VERTEBRAE),
         (path, tables.cases, CASES),
@@ -172,11 +172,11 @@ def write_tables(path: Path, tables: ScanTables) -> None:
 
 
 def read_tables(path: Path) -> ScanTables:
-    """Read what `write_tables` wrote.
+    """Read the tables that `write_tables` wrote.
 
     Raises:
-        ScanTableError: there is no table, or none of a scan, or the two are of different scans or of another
-            version.
+        ScanTableError: there is no table, or it is not one of a scan, or the two tables are of different
+            scans, or of another version.
     """
     other = vertebrae_path(path)
     cases, vertebrae = _read(path), _read(other)
@@ -189,12 +189,13 @@ def read_tables(path: Path) -> ScanTables:
 
 def _read(path: Path, hint: str = "") -> pa.Table:
     if not path.is_file():
-        raise ScanTableError(str(path), "a table that a scan wrote", "no file", hint)
+        hint = hint or "Run `ctspine1k scan` (or Collection.scan) first."
+        raise ScanTableError(str(path), "a scan's table", "no file", hint)
     try:
         with path.open("rb") as file:
             table = pq.read_table(file)
-    except (OSError, pa.ArrowException) as error:  # plain OSError where bytes inside are damaged
-        raise ScanTableError(str(path), "a whole Parquet file", str(error).strip(), hint) from error
+    except (OSError, pa.ArrowException) as error:  # plain OSError if bytes inside are damaged
+        raise ScanTableError(str(path), "an intact Parquet file", str(error).strip(), hint) from error
     if _KEY not in (table.schema.metadata or {}):
-        raise ScanTableError(str(path), "a table that a scan wrote", "another Parquet file", hint)
+        raise ScanTableError(str(path), "a scan's table", "a Parquet file that no scan wrote", hint)
     return table

@@ -64,7 +64,7 @@ def test_however_it_is_stored(tmp_path, healthy, orientation):
 
 def test_no_labels(tmp_path, healthy):
     image, mask = healthy
-    assert strange(tmp_path, image, mask * 0) == {"no_labels": ("labelled vertebrae", "background alone")}
+    assert strange(tmp_path, image, mask * 0) == {"no_labels": ("labelled vertebrae", "only background")}
 
 
 def test_a_vertebra_that_has_no_label(tmp_path, healthy):

@@ -161,15 +161,15 @@ def test_what_no_scan_wrote_is_never_replaced(spines):
     assert scan(spines).measured == 3  # half a table is no table
     for content in (b"no Parquet file", b"PAR1 damaged PAR1"):
         report.cases.write_bytes(content)
-        with pytest.raises(
-            ScanTableError, match="A scan replaces no other file: delete it, or give another --out"
-        ):
+        with pytest.raises(ScanTableError) as caught:
             scan(spines)
+        assert caught.value.expected == "an intact Parquet file"
+        assert caught.value.hint.startswith("A scan never overwrites other files: delete this one")
         assert report.cases.read_bytes() == content
     mine = spines / "mine.parquet"
     pd.DataFrame({"a": [1]}).to_parquet(mine)
     with pytest.raises(
-        ScanTableError, match="expected a table that a scan wrote, found another Parquet file"
+        ScanTableError, match="expected a scan's table, found a Parquet file that no scan wrote"
     ):
         scan(spines, out=mine)
     assert list(pd.read_parquet(mine).columns) == ["a"]
@@ -309,7 +309,7 @@ def test_the_hubs_bad_bytes_are_a_problem_of_the_case(repo_id, split_file, hub, 
 def test_the_hub_that_goes_away_leaves_what_is_done(repo_id, split_file, hub, tmp_path):
     options = {"repo_id": repo_id, "split_file": split_file, "out": tmp_path / "cases.parquet"}
     hub.faults["HN_P023.nii.gz"] = [500] * 20
-    with pytest.raises(HubError, match="run again to go on from there"):
+    with pytest.raises(HubError, match="Downloaded files are kept: run again to resume"):
         scan_files(**options)
     assert not (tmp_path / "cases.parquet").exists()
     hub.faults.clear()
@@ -509,9 +509,7 @@ def test_has_vertebrae(spines, tmp_path):
         names(spines, tmp_path, has_vertebrae=["C1", "L6"], scan=elsewhere)
     with pytest.raises(ValueError, match="no vertebra 'S1': expected C1 to C7"):
         names(spines, tmp_path, has_vertebrae=["S1"], scan=elsewhere)
-    with pytest.raises(
-        ScanTableError, match=r"cases\.parquet: expected a table that a scan wrote, found no file"
-    ):
+    with pytest.raises(ScanTableError, match=r"cases\.parquet: expected a scan's table, found no file\. Run"):
         names(spines, tmp_path, has_vertebrae=["C1"])
 
 
@@ -519,7 +517,7 @@ def test_has_vertebrae_believes_no_old_scan(spines, tmp_path):
     scan(spines)
     save_spine(spines, "liver_83", *spine([1, 2]))
     with pytest.raises(
-        ScanTableError, match=r"found none, or of other files, for liver_83\. Run `ctspine1k scan`"
+        ScanTableError, match=r"found no row, or a row of other files, for liver_83\. Run `ctspine1k scan`"
     ):
         names(spines, tmp_path, has_vertebrae=["C1"])
     scan(spines)

@@ -78,7 +78,7 @@ def test_missing(root):
     report = verify(root, "liver_0")
     told = {(f.case_id, f.check, f.level, f.expected, f.found) for f in report.findings}
     assert told == {
-        ("liver_106", "missing", "error", "image and mask", "the image alone"),
+        ("liver_106", "missing", "error", "image and mask", "only the image"),
         ("liver_0", "missing", "error", "image and mask", "neither"),
     }
     assert not report.ok
@@ -478,9 +478,7 @@ def test_of_duplicates_nothing_is_kept(root):
 def test_a_table_of_somebody_else_is_left_alone_and_told(root):
     table = root / "cases.parquet"
     table.write_bytes(b"mine")
-    with pytest.warns(
-        CTSpine1KWarning, match="what is measured is not kept for another run: .*cases.parquet"
-    ):
+    with pytest.warns(CTSpine1KWarning, match="measures are not stored for other runs: .*cases.parquet"):
         report = verify(root)
     assert (report.ok, report.measured, report.kept) == (True, 3, 0)
     assert table.read_bytes() == b"mine"
