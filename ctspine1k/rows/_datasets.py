@@ -1,7 +1,7 @@
-"""All that this package uses of `datasets` beyond its documented interface, in one place.
+"""Everything from `datasets` that this package uses beyond its documented interface, in one place.
 
-``tests/rows/test__datasets.py`` names what another version lacks. Only `ctspine1k.storage.feature` calls
-`register_feature` besides, which `datasets` calls experimental.
+``tests/rows/test__datasets.py`` lists what another version lacks. Only `ctspine1k.storage.feature` uses more:
+`register_feature`, which `datasets` calls experimental.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _METHODS: dict[Any, dict[str, tuple[str, ...]]] = {
 
 
 def missing_api() -> list[str]:
-    """List what the installed `datasets` lacks of what is used here."""
+    """List the methods and parameters used here that the installed `datasets` lacks."""
     missing = []
     for owner, methods in _METHODS.items():
         for name, parameters in methods.items():
@@ -62,13 +62,13 @@ if _missing := missing_api():
 class TableBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
     """A builder that streams rows and converts Arrow tables.
 
-    Subclasses write ``_generate_examples`` for streams, and ``_generate_tables`` for conversions: given rows,
-    `datasets` would copy every voxel three times.
+    Subclasses define ``_generate_examples`` for streams, and ``_generate_tables`` for conversions: `datasets`
+    would copy every voxel of rows three times.
     """
 
     @property
     def output_dir(self) -> str:
-        """Where the split is being written, or, when it is done, where it is."""
+        """The folder of the split; while it is being written, a temporary one."""
         return str(self._output_dir)
 
     @property
@@ -85,7 +85,7 @@ class TableBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         """Prepare for a conversion by so many processes; subclasses may."""
 
     def clear_leftovers(self) -> None:
-        """Delete what a conversion that was killed has left: the lock is ours, so nobody writes there now."""
+        """Delete files of a conversion that was killed: we hold the lock, so nobody else writes there."""
         if self.output_dir.endswith(".incomplete"):
             for path in self.filesystem.ls(self.output_dir, detail=False):
                 self.filesystem.rm(path, recursive=True)
@@ -103,16 +103,16 @@ class TableBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
             )
             return
         except datasets.exceptions.DatasetGenerationError as error:
-            # Our errors say what to do; and from a worker process only the outermost one arrives.
+            # Our errors say what to do. Worker processes send only the outermost error, without its cause.
             own = error.__cause__
             if not isinstance(own, CTSpine1KError):
                 raise
-        # Outside of the handler: inside, exception chaining would lead from our error back to the other one,
-        # and Dask, where it is imported, has errors pickled with all that they lead to, without end.
+        # Raised outside of the handler: inside, exception chaining would make the two errors refer to each
+        # other, and if Dask is imported, errors are pickled with their chain, which would never end.
         raise own
 
     def _save_infos(self) -> None:
-        """Do nothing for ``save_infos`` of `datasets` 3.x: it would write into the installed package."""
+        """Ignore ``save_infos`` of `datasets` 3.x, which would write into the installed package."""
         datasets.logging.get_logger(__name__).warning(
-            "save_infos is passed over: what is known of the data set is in its cache"
+            "save_infos is ignored: the information is in the data set's cache"
         )

@@ -1,7 +1,7 @@
-"""From an opened case to its rows, a batch at a time: what each config and storage puts into a row.
+"""From an opened case to its rows, in batches: what each config and storage puts into a row.
 
-A batch has its columns whole, as Arrow will hold them: a conversion hands them to Arrow without a copy, while
-`datasets`, given row after row, would copy every voxel three times.
+A batch has complete columns in Arrow's memory layout, so that a conversion passes them on without a copy;
+`datasets` would copy every voxel three times if it got single rows.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Batch:
     """Some rows of one case."""
 
     keys: Sequence[str]
-    columns: dict[str, Sequence[Any]]  #: a value for each key; arrays may be stacked
+    columns: dict[str, Sequence[Any]]  #: one value per key; arrays may be stacked
 
     def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield key and columns of each row."""
@@ -45,7 +45,7 @@ class Batch:
             yield key, {name: values[number] for name, values in self.columns.items()}
 
     def table(self, features: datasets.Features) -> pa.Table:
-        """Return all rows as Arrow, without a copy of dense voxels, or of the bytes of a compact volume."""
+        """Return all rows as Arrow, without copying dense voxels, or the bytes of a compact volume."""
         arrays = [_column(self.columns[name], feature) for name, feature in features.items()]
         return pa.Table.from_arrays(arrays, schema=features.arrow_schema)
 
@@ -63,19 +63,19 @@ def case_batches(
 ) -> Iterator[Batch]:
     """Yield the rows of a case: one for "3d"; for "2d" one per slice, ``depth`` at a time.
 
-    Slices come before the end of the file is seen. With ``check_first`` it is seen before, by reading the
-    files twice.
+    Slices are yielded before the end of the files is read. With ``check_first``, the files are read twice,
+    the first time to their ends.
 
     Args:
         options: with the data set's own defaults filled in (`RowOptions.of`).
         vocabulary: the labels of the data set.
-        case: whose rows they are.
+        case: the case.
         files: image and mask, as paths or streams.
         depth: slices in a batch.
-        threads: with more than one, a thread reads ahead.
+        threads: if above 1, a second thread reads ahead.
         check_first: read the files to their end before the first row.
-        on_mismatch: called instead of a warning, with ``on_geometry="warn"``, if image and mask lie at
-            different places.
+        on_mismatch: called instead of a warning, with ``on_geometry="warn"``, if the two headers place voxels
+            differently.
 
     Raises:
         CaseError: the files cannot be used.
@@ -184,7 +184,7 @@ def _dense_slices(case_id: str, pair: CaseReader, depth: int) -> _Voxels:
     for stored, labels in pair.slabs(min(depth, _MAX_ELEMENTS // (rows * columns))):
         image = np.empty(stored.shape, np.float32)
         pair.scaling.write(stored, image)
-        # In C order, as Arrow has it: labels lie the other way round, and would be copied once more.
+        # In C order, for Arrow: the labels have the file's order, and would be copied once more.
         yield image, labels.astype(np.int32, order="C")
 
 
@@ -211,7 +211,7 @@ def _column(values: Sequence[Any], feature: Any) -> pa.Array:
 
 
 def _array_column(values: NDArray[Any], feature: Any) -> pa.ExtensionArray:
-    """Wrap an array of arrays as Arrow's lists of lists, which share its memory."""
+    """Return an array of arrays as Arrow's lists of lists, which share its memory."""
     column = pa.array(values.reshape(-1))
     for axis in range(values.ndim - 1, 0, -1):
         step = values.shape[axis]

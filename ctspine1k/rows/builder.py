@@ -1,7 +1,7 @@
 """The builder: from the files of each case to the rows of a `datasets.Dataset`.
 
-Config "3d" has one row per case, "2d" one row per axial slice, both as the published loader did, in storage
-that is "dense" as it had it, or "compact" (`ctspine1k.storage.feature`):
+Config "3d" has one row per case, "2d" one row per axial slice, like the published loader; storage is "dense",
+like the published loader's, or "compact" (`ctspine1k.storage.feature`):
 
 =============  =======================  ==========================================================
 column         type                     what
@@ -59,7 +59,7 @@ __all__ = ["CTSpine1K", "CTSpine1KConfig"]
 
 _logger = logging.getLogger(__name__)
 
-#: Rows held in memory until they are written. A dense 3d row takes 2 MiB a slice, and the next is then read.
+#: Rows held in memory until they are written. A dense 3d row takes 2 MiB per slice, while the next is read.
 _WRITER_BATCH_SIZE = {"3d": 1, "2d": 16}
 
 
@@ -69,28 +69,28 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
 
     collection: str = DEFAULT  #: the data set's name
     data_revision: str | None = None  #: branch, tag or commit of the Hub repo; None for "main"
-    split_file: str | None = None  #: another assignment in the format of ``data_split.txt``
+    split_file: str | None = None  #: split file to use instead of the data set's own (same format)
     cases: str | Case | Sequence[str | Case] | None = None  #: only these cases
     splits: str | Sequence[str] | None = None  #: only these splits
     source: str | None = None  #: only cases from this source
     special_case: str | None = None  #: only cases with this variant of the anatomy
     exclude_issues: Literal["reported", "all"] | None = None  #: leave out cases with such an issue
     has_vertebrae: str | Sequence[str] | None = None  #: only cases that contain all of these
-    scan: str | None = None  #: the table of a scan that says which do
+    scan: str | None = None  #: the scan's table of cases, for ``has_vertebrae``
     storage: Storage = "dense"  #: how voxels are kept on disk
     image_size: tuple[int, int] | None = None  #: first and second axis of every slice; see `RowOptions`
     orientation: str | None = None  #: target orientation of the files' axes; None for as stored
-    label_scheme: LabelScheme | None = None  #: what segmentations hold; None for labels as they are
+    label_scheme: LabelScheme | None = None  #: what segmentations contain; None for labels as they are
     geometry: bool = False  #: add columns source, spacing, affine, orientation
-    on_missing: OnMissing = "raise"  #: a case without raw files
-    on_error: Policy = "raise"  #: a case whose files cannot be used
-    on_geometry: Literal["raise", "warn"] = "warn"  #: a mask that its header places elsewhere than its image
-    repo: str | None = None  #: ``repo_id``, a name that the base class keeps for a script's own repo
+    on_missing: OnMissing = "raise"  #: if a case has no raw files
+    on_error: Policy = "raise"  #: if a case's files cannot be used
+    on_geometry: Literal["raise", "warn"] = "warn"  #: if a mask's header places it elsewhere than its image
+    repo: str | None = None  #: ``repo_id``, a name that the base class uses for a script's own repo
     hub_token: str | bool | None = field(default=None, repr=False)
     selection: Selection | None = field(default=None, repr=False)  #: instead of the options that select
 
     def create_config_id(self, config_kwargs: dict[str, Any], custom_features: object = None) -> str:
-        """Name the cache by all that its rows depend on: options, cases and the state of their files."""
+        """Return an id for the cache, made from all that its rows depend on: options, cases, file states."""
         if custom_features is not None:
             raise ValueError("features cannot be replaced: load, then Dataset.cast(features)")
         for option in ("on_missing", "on_error"):
@@ -99,13 +99,13 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
         options = {**asdict(self.row_options), "on_missing": self.on_missing, "on_error": self.on_error}
         cases = [(case.case_id, case.split, case.index, case.facts.get("source")) for case in chosen.cases]
         state = [options, cases, chosen.fingerprint()]
-        if self.on_missing == "skip":  # which cases there are is then part of what the rows are
+        if self.on_missing == "skip":  # the rows then depend on which files exist
             state.append([file.name for file in chosen.files()])
         return f"{self.name}-{hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]}"
 
     @cached_property
     def row_options(self) -> RowOptions:
-        """The options that decide what a row holds; errors as for `RowOptions`."""
+        """The options that decide what a row contains; errors as for `RowOptions`."""
         options = RowOptions(
             config=self.name,
             storage=self.storage,
@@ -119,7 +119,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
 
     @cached_property
     def selected(self) -> Selection:
-        """The cases asked for, in the order of splits, and where their files are."""
+        """The cases selected, in the order of splits, and where their files are."""
         if self.selection is not None:
             return self.selection
         opened = open_selection(
@@ -149,7 +149,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class _Job:
-    """One case to read: its files are local paths, or, when streaming, still where they are."""
+    """One case to read; its files are local paths, or None when streaming."""
 
     files: CaseFiles
     paths: Mapping[Kind, str] | None
@@ -179,8 +179,8 @@ class CTSpine1K(TableBuilder):
         dataset_name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        # A script that comes from a Hub repo reads that repo's files, at the commit it came from, unless told
-        # otherwise: by ``repo``, since `datasets` itself passes the repo of the script as ``repo_id``.
+        # A script from a Hub repo reads the files of that repo, at the commit that it came from, unless other
+        # ones are given: by ``repo``, since `datasets` itself passes the script's repo as ``repo_id``.
         at_commit = re.search(r"/resolve/([^/]+)", base_path or "")
         if at_commit and not repo and kwargs.get("data_dir") is None:
             kwargs["data_revision"] = kwargs.get("data_revision") or at_commit[1]
@@ -195,8 +195,8 @@ class CTSpine1K(TableBuilder):
             token=token,
             writer_batch_size=writer_batch_size
             or _WRITER_BATCH_SIZE.get(config_name or self.DEFAULT_CONFIG_NAME),
-            # The path of the cache is the same for the script and the library, and says nothing of a
-            # script's hash: what rows depend on is in the config's id and version.
+            # The path of the cache is the same for the script and the library, without a script's hash:
+            # config id and version have everything that rows depend on.
             dataset_name=selection.data_set.name if selection else kwargs.get("collection", DEFAULT),
             # `datasets` passes the repo of a script as ``repo_id``, also where a folder is given.
             repo=repo or (None if kwargs.get("data_dir") is not None else repo_id),
@@ -216,7 +216,7 @@ class CTSpine1K(TableBuilder):
         )
 
     def download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
-        """Convert what is not in the cache; warn about the cases that are left out of it."""
+        """Convert splits that are not in the cache; warn about the cases that are left out of it."""
         super().download_and_prepare(*args, **kwargs)
         if reasons := read_skipped(self.filesystem, self.output_dir):
             warn_skipped(reasons, self.output_dir)
@@ -241,13 +241,13 @@ class CTSpine1K(TableBuilder):
         of_split: dict[str, list[_Job]] = {}
         for job in jobs:
             of_split.setdefault(job.files.case.split, []).append(job)
-        # num_proc shards over lists: each job carries what its rows need.
+        # With num_proc, `datasets` splits lists among processes: each job has all that its rows need.
         return [
             datasets.SplitGenerator(name=split, gen_kwargs={"jobs": of_split[split]}) for split in of_split
         ]
 
     def _generate_examples(self, jobs: list[_Job]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Stream: slice after slice, and nothing is read ahead."""
+        """Yield rows for a stream: slice by slice, without reading ahead."""
         for batch in self._batches(jobs, depth=1, is_streaming=True):
             yield from batch.rows()
 
@@ -297,13 +297,13 @@ class CTSpine1K(TableBuilder):
         with contextlib.ExitStack() as stack:
             files: dict[Kind, Readable] = {}
             for kind, file in job.files.files.items():
-                # A bad transfer must not pass for a broken case: then the file is copied and checked first.
+                # A bad transfer must not be mistaken for a broken case: the file is copied and checked first.
                 opened = place.open(file) if config.on_error == "raise" else copied(place, file)
                 files[kind] = stack.enter_context(opened)
             yield files
 
     def _skip(self, case_id: str, reason: str, is_streaming: bool) -> None:
-        """Leave a case out: logged at once, and recorded beside the shards, where there are any."""
+        """Leave a case out: log it at once, and record it beside the shards, or warn if there are none."""
         _logger.warning("%s is left out: %s", case_id, reason)
         if is_streaming:
             warn_skipped({case_id: reason}, "the stream")
@@ -316,7 +316,7 @@ class CTSpine1K(TableBuilder):
 
 
 def _joined(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Join each table of one row with the next: `datasets` 3 would write the row after it."""
+    """Join each table of one row with the next: `datasets` 3 would write it after the next table."""
     held: list[pa.Table] = []
     for table in tables:
         held.append(table)

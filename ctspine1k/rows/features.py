@@ -13,7 +13,7 @@ __all__ = ["features_of"]
 
 
 def features_of(options: RowOptions) -> datasets.Features:
-    """Return the columns of rows and their types; dense slices are of ``image_size``."""
+    """Return the columns of rows and their types; dense slices have ``image_size``."""
     if options.storage == "compact":
         image, segmentation = CompactArray("float32"), CompactArray("int32")
     else:

@@ -1,7 +1,7 @@
 """`load_dataset`: the same call on every version of `datasets`.
 
-Each split has a builder, and so a cache, of its own: asking for one never touches another, and asking for all
-of them later converts only what is missing.
+Each split has its own builder, and so its own cache: loading one never touches another, and loading all of
+them later converts only those that are missing.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Split: TypeAlias = "str | datasets.Split | datasets.ReadInstruction"
 
 
 class RowKeywords(TypedDict, total=False):
-    """What decides what rows hold."""
+    """Options that decide what rows contain."""
 
     storage: Storage
     image_size: tuple[int, int] | None
@@ -157,35 +157,35 @@ def load_dataset(
         data_dir: a folder with raw files in any known layout, instead of the Hub.
         repo_id: the Hub repo (dataset) with the raw files; None for the data set's own.
         data_revision: its branch, tag or commit; None for "main".
-        revision: another name of ``data_revision``, as `datasets.load_dataset` has it.
+        revision: another name for ``data_revision``, as in `datasets.load_dataset`.
         split_file: split file to use instead of the data set's own (same format).
-        cases: only these cases, by id or as `Case`; ``index`` stays their position in the split.
-        splits: only these splits, where ``split`` is None.
+        cases: only these cases, by id or as `Case`; their ``index`` is still the position in the split.
+        splits: only these splits, if ``split`` is None.
         source: only cases from this source, such as "COLONOG".
         special_case: only cases with this variant of the anatomy, such as "sacral_lumbarization".
-        exclude_issues: leave out the cases with a "reported" issue, or "all" with any issue that is known
-            (`Catalog.where`); None leaves out none.
+        exclude_issues: "reported" leaves out the cases with a reported issue, "all" those with any known
+            issue (`Catalog.where`); None leaves out none.
         has_vertebrae: only cases that contain all of these, such as ["C1", "L6"], as a scan has found.
         scan: the table of cases that `Collection.scan` wrote; None for ``cases.parquet`` in ``data_dir``, or,
             for the Hub, in the working directory.
-        storage: "dense", arrays that Arrow holds as float32 and int32; or "compact", the same arrays
+        storage: "dense", arrays that Arrow stores as float32 and int32; or "compact", the same arrays
             compressed to less than the raw files and readable in parts (`LazyDataset`), which needs
             ``ctspine1k[compact]``.
-        image_size: voxels along the first and second axis of each slice. None for (512, 512) in dense
-            storage, whose features promise a size, and for any in compact storage.
+        image_size: voxels along the first and second axis of each slice. None means (512, 512) in dense
+            storage, whose features declare a size, and any size in compact storage.
         orientation: None for as stored; or the target orientation of the files' axes (i, j, k), such as
             "RAS": rows are as if the files had been stored in it, with their affine and spacing, not
             resampled. Rows are still slice-first: their ``orientation`` is then "SRA".
-        label_scheme: what segmentations hold: None or "ctspine1k", labels as they are; "region", 1 cervical,
-            2 thoracic, 3 lumbar; "binary", 1 for every vertebra; "verse", VerSe's numbers.
+        label_scheme: what segmentations contain: None or "ctspine1k", labels as they are; "region", 1 for
+            cervical, 2 thoracic, 3 lumbar; "binary", 1 for every vertebra; "verse", VerSe's numbers.
         geometry: add columns source, spacing, affine and orientation.
         on_missing: what to do if a case has no raw files: "raise" an error, or "skip" it with a warning.
         on_error: the same for damaged or inconsistent files.
         on_geometry: if the mask's header places it elsewhere than the image: "warn" or "raise".
-        streaming: read from the Hub or the folder as rows are asked for, without converting anything.
-        num_proc: processes that convert; each needs the memory of one.
+        streaming: read from the Hub or the folder when rows are requested, without converting anything.
+        num_proc: processes that convert; each needs as much memory as a single one.
         writer_batch_size: rows that are written at once; None for 1 (3d) or 16 (2d).
-        cache_dir: where converted splits are kept; None for that of `datasets`.
+        cache_dir: where converted splits are stored; None for the cache of `datasets`.
         keep_in_memory: read a converted split into memory.
         download_mode: as in `datasets.load_dataset`; "force_redownload" converts again.
         verification_mode: as in `datasets.load_dataset`.
@@ -193,7 +193,7 @@ def load_dataset(
 
     Returns:
         A `datasets.Dataset`; for ``split=None`` a `datasets.DatasetDict`; for a list of splits a list. With
-        ``streaming=True`` their iterable kin. `ctspine1k.rows.builder` lists the columns.
+        ``streaming=True`` the iterable counterparts. `ctspine1k.rows.builder` lists the columns.
 
     Raises:
         ValueError: an argument that is not allowed.
@@ -202,9 +202,9 @@ def load_dataset(
         AmbiguousFilesError: several files for one image or mask.
         CaseError: a case's files cannot be used, and ``on_error`` is "raise".
         NothingLeftError: all cases were skipped.
-        ScanTableError: the scan's table cannot be used, or has not seen files that are there.
+        ScanTableError: the scan's table cannot be used, or does not cover all files that are there.
         MissingPackageError: compact storage needs a package that is not installed.
-        HubError, ChecksumError: the Hub cannot be reached, has no such repo or revision, or gave other bytes.
+        HubError, ChecksumError: the Hub cannot be reached, has no such repo or revision, or sent other bytes.
     """
     if revision is not None and data_revision not in (None, revision):
         raise ValueError(f"revision={revision!r} and data_revision={data_revision!r} mean the same: give one")
@@ -295,7 +295,7 @@ def load(
 def _specs(
     split: Split | Sequence[Split] | None, available: Sequence[str], known: Sequence[str], streaming: bool
 ) -> list[list[str]]:
-    """Read ``split`` as a list of data sets, each a list of parts such as "train[:10%]"."""
+    """Return ``split`` as a list of data sets, each a list of parts such as "train[:10%]"."""
     if split is None:
         return [[name] for name in available]
     specs = []
@@ -324,7 +324,7 @@ def _split_name(part: str) -> str:
 def _check_files(builders: dict[str, CTSpine1K], *, may_drop: bool) -> None:
     """Check that all cases have their files before anything is fetched or converted.
 
-    Splits of which nothing is there are dropped, with a warning, where that was asked for and others remain.
+    Splits without any files are dropped, with a warning, if ``on_missing`` allows it and others remain.
     """
     absent: dict[str, MissingFilesError] = {}
     for name, builder in builders.items():
@@ -344,7 +344,7 @@ def _check_files(builders: dict[str, CTSpine1K], *, may_drop: bool) -> None:
 def _prepare(builders: dict[str, CTSpine1K], *, may_drop: bool, **options: Any) -> None:
     """Convert each split that is not in the cache.
 
-    Splits of which every case was skipped, which a warning has said, are dropped where others remain.
+    Splits of which every case was skipped, with a warning, are dropped if others remain.
     """
     for name in list(builders):
         try:

@@ -1,4 +1,4 @@
-"""Options of rows: what decides what the rows of a case hold, beside its files."""
+"""Options of rows: together with the files of a case, they decide what its rows contain."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ CONFIGS = ("3d", "2d")
 
 Storage: TypeAlias = Literal["dense", "compact"]
 
-#: What to do about a case that cannot be used.
+#: What to do if a case cannot be used.
 Policy: TypeAlias = Literal["raise", "skip"]
 
-#: Raise it when the same files and options give other rows: it is part of every cache's path, and of what an
-#: export knows of a shard.
+#: Increase it when the same files and options give different rows: it is part of every cache's path, and of
+#: the key of an export's shard.
 ROWS_VERSION = "1.0.0"
 
 
 @dataclass(frozen=True)
 class RowOptions:
-    """What decides what the rows of a case hold, beside its files; options of `load_dataset`."""
+    """Options that decide what the rows of a case contain, together with its files; as for `load_dataset`."""
 
     config: str = "3d"  #: "3d", one row per case, or "2d", one row per axial slice
     storage: Storage = "dense"
-    image_size: tuple[int, int] | None = None  #: voxels of a slice; None: what the data set promises, or any
+    image_size: tuple[int, int] | None = None  #: voxels of a slice; None: the data set's, or any
     orientation: str | None = None  #: target orientation of the files' axes; None for as stored
-    label_scheme: LabelScheme | None = None  #: what segmentations hold; None for labels as they are
-    geometry: bool = False  #: whether there are columns of it
-    on_geometry: Literal["raise", "warn"] | None = "warn"  #: None compares nothing
+    label_scheme: LabelScheme | None = None  #: what segmentations contain; None for labels as they are
+    geometry: bool = False  #: whether there are columns source, spacing, affine and orientation
+    on_geometry: Literal["raise", "warn"] | None = "warn"  #: None: the two headers are not compared
 
     def __post_init__(self) -> None:
-        """Check the options, and write each in one way, however it was given.
+        """Check the options, and normalise them.
 
         Raises:
             ValueError: an option that is not allowed.
@@ -61,11 +61,11 @@ class RowOptions:
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "config"}
 
     def of(self, data_set: DataSet) -> RowOptions:
-        """Return the options with what a data set says where they say nothing.
+        """Return the options with a data set's own values where they are None.
 
         Raises:
-            ValueError: a label scheme that the data set does not have, or dense rows of slices whose size it
-                does not promise.
+            ValueError: a label scheme that the data set does not have, or dense rows without an image size,
+                if slices of the data set differ in size.
         """
         vocabulary = data_set.vocabulary
         check_choice("label_scheme", self.label_scheme, vocabulary.schemes)
@@ -74,8 +74,8 @@ class RowOptions:
             image_size = data_set.image_size
             if image_size is None:
                 raise ValueError(
-                    f"image_size=None: slices of {data_set.title} differ in size, which dense rows have to "
-                    'promise: pass image_size=(i, j), or storage="compact"'
+                    f"image_size=None: slices of {data_set.title} differ in size, and dense rows need one "
+                    'size: pass image_size=(i, j), or storage="compact"'
                 )
         own = cast("LabelScheme", vocabulary.schemes[0])
         return replace(self, image_size=image_size, label_scheme=self.label_scheme or own)

@@ -1,6 +1,6 @@
-"""What was left out of a data set that is on disk, and why: one small file per case, beside its shards.
+"""Cases that were left out of a data set on disk, and why: one small file per case, beside its shards.
 
-Several processes write at once, so each case has a file of its own.
+Several processes write at once, so each case has its own file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["read_skipped", "record_skipped", "warn_skipped"]
 
 
 def record_skipped(filesystem: Any, folder: str, case_id: str, reason: str) -> None:
-    """Record that a case was left out of the data set in ``folder`` (of an fsspec file system)."""
+    """Write down that a case was left out of the data set in ``folder`` (of an fsspec file system)."""
     filesystem.makedirs(posixpath.join(folder, "skipped"), exist_ok=True)
     with filesystem.open(posixpath.join(folder, "skipped", f"{case_id}.json"), "w") as file:
         json.dump({"case_id": case_id, "reason": reason}, file)
@@ -35,7 +35,7 @@ def read_skipped(filesystem: Any, folder: str) -> dict[str, str]:
 
 
 def warn_skipped(reasons: Mapping[str, str], where: str) -> None:
-    """Warn about all of them at once, with their count, names and reasons."""
+    """Warn about all skipped cases at once, with their count, names and reasons."""
     listed = shortened([f"{case_id} ({reason})" for case_id, reason in reasons.items()])
     count = "1 case is" if len(reasons) == 1 else f"{len(reasons):,} cases are"
     warn(f"{count} left out of {where}: {listed}", SkippedCasesWarning)
