@@ -1,4 +1,4 @@
-"""Arrays written in chunks, and read in parts; `ctspine1k.storage.form` documents the stored form."""
+"""Arrays that are written in chunks and read in parts; `ctspine1k.storage.form` documents the stored form."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from ctspine1k.volumes.scaling import Scaling
 
 __all__ = ["ArrayWriter", "StoredArray", "store"]
 
-#: Bytes to decode that are worth another thread.
+#: Bytes to decode for which another thread pays off.
 _BYTES_PER_THREAD = 1 << 18
 
 
 class ArrayWriter:
-    """Stores one array that comes in layers: slabs along the first axis, each as deep as a chunk.
+    """Stores one array that arrives in layers: slabs along the first axis, each as deep as a chunk.
 
     Raises:
         ValueError: numbers of this type, or chunks of this size, cannot be stored.
@@ -65,18 +65,18 @@ class ArrayWriter:
 
     @property
     def depth(self) -> int:
-        """Slices of a layer."""
+        """Number of slices in a layer."""
         return self._header.chunk_shape[0] if self._header.chunk_shape else 1
 
     def append(self, layer: NDArray[Any]) -> None:
-        """Add the next layer: `depth` slices, the last one maybe fewer."""
+        """Add the next layer of `depth` slices; the last one may have fewer."""
         layer = np.asarray(layer, self._header.dtype)
         sizes = self._header.chunk_shape
         steps = (range(0, size, step) for size, step in zip(layer.shape, sizes, strict=True))
         for corner in itertools.product(*steps):
             place = tuple(slice(at, at + size) for at, size in zip(corner, sizes, strict=True))
             voxels = layer[place].tobytes()
-            if voxels != self._last_voxels:  # where there is only background, chunks repeat
+            if voxels != self._last_voxels:  # chunks of background repeat
                 self._last_voxels = voxels
                 self._last_chunk = self._compress(voxels)
             chunk = self._last_chunk
@@ -85,10 +85,10 @@ class ArrayWriter:
             self._ends.append(len(self._data.filled))
 
     def fields(self) -> dict[str, Any]:
-        """Return the stored form, when all layers have been added.
+        """Return the stored form, after all layers have been added.
 
         Raises:
-            ValueError: they have not.
+            ValueError: layers are missing.
         """
         if len(self._ends) != self._count:
             raise ValueError(f"expected {self._count} chunks, found {len(self._ends)}: layers are missing")
@@ -101,7 +101,7 @@ class ArrayWriter:
 
 
 def store(array: NDArray[Any], **options: Any) -> dict[str, Any]:
-    """Store a whole array; options as for `ArrayWriter`.
+    """Return the stored form of an array; options as for `ArrayWriter`.
 
     Raises:
         ValueError: numbers of this type cannot be stored.
@@ -117,17 +117,17 @@ def store(array: NDArray[Any], **options: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class StoredArray:
-    """The stored form of one array, checked for what it says of itself, to read any part of."""
+    """The stored form of one array, of which any part can be read; its header is checked."""
 
     header: ArrayHeader
     ends: NDArray[np.int64] = field(repr=False)
     checksums: NDArray[np.uint32] = field(repr=False)
-    data: Any = field(repr=False)  #: whatever shows its bytes: a buffer of Arrow, bytes, a memoryview
+    data: Any = field(repr=False)  #: any object with the buffer protocol: Arrow's buffer, bytes, a memoryview
     seed: int = field(repr=False)  #: CRC-32 of the header
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any], where: str = "") -> StoredArray:
-        """Read the fields that `ArrayWriter` or Arrow gives; ``where`` is added to the name in messages.
+        """Read the fields from `ArrayWriter` or Arrow; ``where`` is added to the name in messages.
 
         Raises:
             StoredArrayError: a newer version or another codec, or fields that contradict each other.
@@ -175,15 +175,15 @@ class StoredArray:
     def read(
         self, ranges: Sequence[range] | None = None, dtype: DTypeLike | None = None, threads: int = 1
     ) -> NDArray[Any]:
-        """Read the elements at these indices along each axis, decoding only the chunks that hold them.
+        """Read the elements at these indices along each axis, decoding only the chunks that contain them.
 
         Args:
-            ranges: for each axis, forward and within its size; None for all.
-            dtype: of the values, that is scaled; None for the stored numbers.
-            threads: at most so many, where there is enough to do.
+            ranges: for each axis, with a positive step and within its size; None for all.
+            dtype: type of the values, after scaling; None for the stored numbers.
+            threads: maximum number of threads.
 
         Raises:
-            StoredArrayError: bytes are damaged, or ``dtype`` cannot hold the values.
+            StoredArrayError: bytes are damaged, or ``dtype`` cannot represent the values.
         """
         header = self.header
         ranges = [range(size) for size in header.shape] if ranges is None else ranges
@@ -195,7 +195,7 @@ class StoredArray:
         decoded = parts
         if scaling is None or scaling.is_identity:
             decoded = [part for part in parts if not part.is_zeros]
-        # Chunks of zeros alone, as most are in a segmentation, need no decoding in an array of zeros.
+        # Chunks with only zeros, as most in a segmentation, need no decoding in an array of zeros.
         make = np.empty if len(decoded) == len(parts) else np.zeros
         out = make(size, header.dtype if dtype is None else dtype)
         threads = min(threads, len(decoded), sum(part.nbytes for part in decoded) // _BYTES_PER_THREAD)
@@ -203,7 +203,7 @@ class StoredArray:
         return out
 
     def parts(self, ranges: Sequence[range]) -> Iterator[ChunkPart]:
-        """Yield the chunks that hold elements at these indices, as for `read`, each checked.
+        """Yield the chunks with elements at these indices, as for `read`, after checking each.
 
         Raises:
             StoredArrayError: bytes are damaged.
@@ -227,7 +227,7 @@ class StoredArray:
             number = number * count + step.position
             nbytes *= step.size
         chunk = self._chunk(number)
-        # Blosc2 would write as many bytes as the chunk says, also beyond the array, or for some chunks none.
+        # Blosc2 would write as many bytes as the chunk says, even past the array, and none for some chunks.
         if codec.sizes(chunk) != (nbytes, len(chunk)):
             raise self._damaged(number, f"{nbytes} bytes of voxels", "another length in it")
         if codec.holds_no_voxels(chunk):
@@ -245,7 +245,7 @@ class StoredArray:
         return chunk
 
     def _decode(self, parts: Sequence[ChunkPart], out: NDArray[Any], scaling: Scaling | None) -> None:
-        """Decode chunks, and write what is read of each to its place in ``out``."""
+        """Decode chunks, and write the requested part of each to its place in ``out``."""
         for number, _, chunk, steps in parts:
             voxels = np.empty([step.size for step in steps], self.header.dtype)
             try:
@@ -266,7 +266,7 @@ class StoredArray:
                 raise StoredArrayError(self.header.name, f"numbers that {out.dtype} holds", "others", hint)
 
     def _fits(self, dtype: np.dtype[Any]) -> bool:
-        """Return whether every value that there may be is one of this type."""
+        """Return whether this type can represent every possible value."""
         return self.header.scaling.is_identity and np.can_cast(self.header.dtype, dtype)
 
     def _damaged(self, number: int, expected: str, found: str) -> StoredArrayError:
@@ -274,7 +274,7 @@ class StoredArray:
 
 
 class _Step(NamedTuple):
-    """What is read of one row of chunks, along one axis."""
+    """What is read from one chunk along one axis."""
 
     position: int  #: of the chunk, along the axis
     size: int  #: of the chunk
@@ -283,7 +283,7 @@ class _Step(NamedTuple):
 
 
 class ChunkPart(NamedTuple):
-    """What is read of one chunk."""
+    """What is read from one chunk."""
 
     number: int
     nbytes: int  #: of the chunk, decoded
@@ -292,12 +292,12 @@ class ChunkPart(NamedTuple):
 
     @property
     def is_zeros(self) -> bool:
-        """Whether it is known to hold zeros alone, without decoding it."""
+        """Whether it says, without being decoded, that it contains only zeros."""
         return codec.is_zeros(self.chunk)
 
 
 def _steps(indices: range, size: int, chunk_size: int) -> Iterator[_Step]:
-    """Yield what is read of each chunk along an axis of this size."""
+    """Yield what is read from each chunk along an axis of this size."""
     done = 0
     while done < len(indices):
         position = indices[done] // chunk_size

@@ -1,4 +1,4 @@
-"""Blosc2, which compresses chunks: imported when it is first needed, and how it is used."""
+"""Blosc2, which compresses chunks: how it is imported, when first needed, and how it is used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ctspine1k.errors import MissingPackageError
 
 __all__ = ["OVERHEAD", "compressor", "decompress", "holds_no_voxels", "is_zeros", "require_blosc2", "sizes"]
 
-#: Bytes that Blosc2 adds at most: its header. A chunk of zeros is a header alone, whose last byte says so.
+#: Bytes that Blosc2 adds at most: its header. A chunk of zeros is only a header, whose last byte says so.
 OVERHEAD = 32
 _ZEROS, _UNINITIALISED = 1, 4
 
@@ -31,17 +31,17 @@ def require_blosc2() -> Any:
         raise MissingPackageError("Compact storage", "blosc2 3 or later", "compact") from error
     if int(blosc2.__version__.partition(".")[0]) < 3:
         raise MissingPackageError("Compact storage", "blosc2 3 or later", "compact")
-    blosc2.set_releasegil(True)  # else it holds Python's lock while it works, and other threads wait
+    blosc2.set_releasegil(True)  # by default it keeps the GIL, so that other threads wait
     return blosc2
 
 
 def compressor(itemsize: int) -> Callable[[bytes], bytes]:
-    """Return what compresses the voxels of one chunk, numbers of ``itemsize`` bytes.
+    """Return a function that compresses the voxels of one chunk, numbers of ``itemsize`` bytes.
 
-    "bytedelta" after "shuffle" makes CT smaller than other filters do, and is undone as fast.
+    "bytedelta" after "shuffle" compresses CT better than other filters, and is as fast to decode.
     """
     blosc2 = require_blosc2()
-    # Nothing can be shuffled in single bytes, but the filters would take their time.
+    # Single bytes cannot be shuffled, but the filters would still take time.
     filters = [blosc2.Filter.SHUFFLE, blosc2.Filter.BYTEDELTA] if itemsize > 1 else []
     options = {
         "codec": blosc2.Codec.ZSTD,
@@ -64,28 +64,27 @@ def decompress(chunk: memoryview, voxels: NDArray[Any]) -> None:
     """Decode a chunk, whose `sizes` have been checked, into an array.
 
     Raises:
-        RuntimeError: it is not a Blosc2 chunk.
-        ValueError: likewise.
+        RuntimeError, ValueError: it is not a Blosc2 chunk.
     """
     require_blosc2().decompress2(chunk, dst=voxels, nthreads=1)
 
 
 def sizes(chunk: memoryview) -> tuple[int, int]:
-    """Return the bytes that a chunk says it has: decoded, and as it is."""
+    """Return the sizes in bytes that a chunk says it has: decoded, and stored."""
     decoded, stored = require_blosc2().get_cbuffer_sizes(chunk)[:2]
     return int(decoded), int(stored)
 
 
 def is_zeros(chunk: memoryview) -> bool:
-    """Return whether a chunk says that it holds zeros alone, without decoding it."""
+    """Return whether a chunk says that it contains only zeros, without decoding it."""
     return len(chunk) == OVERHEAD and _special_kind(chunk) == _ZEROS
 
 
 def holds_no_voxels(chunk: memoryview) -> bool:
-    """Return whether a chunk says that it was never written to: decoding would leave memory as it is."""
+    """Return whether a chunk says that it is uninitialised: decoding would leave memory unchanged."""
     return _special_kind(chunk) == _UNINITIALISED
 
 
 def _special_kind(chunk: memoryview) -> int:
-    """Return what a chunk says it is instead of compressed bytes; 0 for these."""
+    """Return the kind of a chunk without compressed bytes; 0 for one that has them."""
     return chunk[OVERHEAD - 1] >> 4 & 7

@@ -1,7 +1,7 @@
 """Compact storage as a feature of `datasets`: a column whose arrays are stored in chunks.
 
-Importing this module registers the feature type "CompactArray". `datasets` then finds it by that name in the
-metadata of any Arrow or Parquet file; without it, it cannot read such a file.
+Importing this module registers the feature type "CompactArray", whose name is in the metadata of Arrow and
+Parquet files. `datasets` cannot read such a file unless the type is registered.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FIELDS = {
 
 @dataclass
 class CompactArray:
-    """Arrays of any shape, stored without loss in the type they come in, and returned as ``dtype``.
+    """Arrays of any shape, stored without loss in their own type, and returned as ``dtype``.
 
     Args:
         dtype: of the arrays in rows, such as "float32" or "int32".
@@ -48,17 +48,17 @@ class CompactArray:
     _type: str = field(default="CompactArray", init=False, repr=False)
 
     def __call__(self) -> pa.DataType:
-        """Return the Arrow type, which `datasets` asks for by a call."""
+        """Return the Arrow type; `datasets` gets it by calling the feature."""
         return self.pa_type
 
     def encode_example(self, value: Any) -> dict[str, Any]:
-        """Store an array; what is stored already stays as it is.
+        """Return the stored form of an array; one that is in stored form already is not changed.
 
         Raises:
-            ValueError: numbers that ``dtype`` cannot hold, or values that are not numbers.
+            ValueError: numbers that ``dtype`` cannot represent, or values that are not numbers.
         """
         if isinstance(value, Mapping):
-            return {**value, "bytes": bytes(value["bytes"])}  # as Arrow would give them
+            return {**value, "bytes": bytes(value["bytes"])}  # the type that Arrow returns
         array = np.asarray(value)
         if np.dtype(self.dtype).kind in "iu" and array.dtype.kind in "iuf":
             with np.errstate(invalid="ignore"):
@@ -74,7 +74,7 @@ class CompactArray:
         """Return the array of a stored form.
 
         Raises:
-            StoredArrayError: the bytes are damaged, or of a newer version; the message names row and column.
+            StoredArrayError: the bytes are damaged, or of a newer version.
             MissingPackageError: Blosc2 is not installed.
         """
         if not self.decode:
@@ -83,14 +83,14 @@ class CompactArray:
         return stored.read(None, self.dtype, usable_threads())
 
     def flatten(self) -> CompactArray | dict[str, Any]:
-        """Return this feature if it is decoded, else those of the columns of the stored form."""
+        """Return this feature if it is decoded, else the features of the columns of the stored form."""
         return self if self.decode else dict(datasets.Features.from_arrow_schema(pa.schema(_FIELDS)))
 
     def cast_storage(self, storage: pa.Array) -> pa.StructArray:
-        """Return an Arrow array in the stored form: as it is, or from lists of numbers, each an array.
+        """Return an Arrow array in stored form, made from one in stored form, or from lists of numbers.
 
         Raises:
-            TypeError: it holds something else.
+            TypeError: it contains something else.
         """
         if pa.types.is_struct(storage.type):
             missing = [name for name in _FIELDS if storage.type.get_field_index(name) < 0]
@@ -110,7 +110,7 @@ class CompactArray:
 
 
 def _array_of(lists: pa.Array) -> NDArray[Any]:
-    """Return the one value of a column of nested lists of numbers as an array, of the numbers' type.
+    """Return the only value of a column of nested lists of numbers, as an array of the numbers' type.
 
     Raises:
         ValueError: lists of one level differ in length.
@@ -127,7 +127,7 @@ def _array_of(lists: pa.Array) -> NDArray[Any]:
 
 
 def stored_column(stored: Sequence[Mapping[str, Any]]) -> pa.StructArray:
-    """Build a column of stored forms; of a single one, the bytes are not copied."""
+    """Return a column of stored forms; if there is only one, its bytes are not copied."""
     sizes = [len(one["bytes"]) for one in stored]
     data = stored[0]["bytes"] if len(stored) == 1 else b"".join(one["bytes"] for one in stored)
     offsets = pa.array(np.cumsum([0, *sizes], dtype=np.int64))
@@ -155,10 +155,10 @@ def stored_array(column: pa.StructArray, where: str = "") -> StoredArray | None:
     try:
         column[:1].validate(full=True)
     except pa.ArrowException as error:
-        raise StoredArrayError(f"a stored array{where}", "whole columns of Arrow", str(error)) from error
+        raise StoredArrayError(f"a stored array{where}", "valid columns of Arrow", str(error)) from error
     if column.null_count and not column[:1].is_valid()[0].as_py():
         return None
-    # Not as Arrow's scalars, which are copies.
+    # Views of Arrow's buffers, since its scalars are copies.
     header, ends, checksums, data = (column.field(name) for name in _FIELDS)
     fields = {
         "header": _first_bytes(header, np.int32),

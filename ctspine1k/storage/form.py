@@ -1,6 +1,6 @@
-"""The stored form of one array: chunks, each compressed on its own, so that a part is read without the rest.
+"""The stored form of one array: chunks, each compressed on its own, so that parts can be read.
 
-It has four fields, as columns of Arrow hold them:
+It has four fields, which are columns in Arrow:
 
 ===========  ================  ====================================================================
 field        type              what
@@ -8,7 +8,7 @@ field        type              what
 header       string            JSON, see below
 ends         list of int64     where each chunk ends in ``bytes``; it begins where the one before ends
 checksums    list of uint32    of each chunk: CRC-32 of its bytes, begun with the CRC-32 of the header
-                               plus the chunk's number, so that it is valid for these bytes here alone
+                               plus the chunk's number, so that a chunk is valid only in its own place
 bytes        large binary      the chunks, in C order of their positions; voxels in C order in each
 ===========  ================  ====================================================================
 
@@ -17,8 +17,8 @@ the release that wrote it; ``name``, for messages, such as "liver_106 image"; ``
 as NumPy writes it, such as "<i2"; ``shape`` of the array; ``box``, the shape of a chunk, which at the far
 ends is cut to the array's; ``slope`` and ``intercept``: value = slope x stored + intercept.
 
-Every chunk that is read is first compared with its checksum and its own length: damaged bytes raise
-`StoredArrayError`, and never come out as voxels.
+Before a chunk is decoded, its checksum and its length are compared: damaged bytes raise `StoredArrayError`,
+and are never returned as voxels.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ __all__ = ["MAX_CHUNK_BYTES", "ArrayHeader", "checksum", "default_chunk_shape", 
 VERSION = 1
 CODEC = "blosc2"
 
-#: Bytes of a chunk at most: a damaged field must not make us ask for more memory than there are bytes for.
+#: Maximum size of a chunk in bytes, so that a damaged field cannot cause a huge allocation.
 MAX_CHUNK_BYTES = 1 << 26
 
-#: As small as compression allows, and decoded within the cache: many for a volume, two for a slice.
+#: As small as good compression allows, and small enough for the CPU's cache: many per volume, two per slice.
 _CHUNK_SHAPES = {1: (1 << 18,), 2: (256, 512), 3: (32, 64, 64)}
 
 
 @dataclass(frozen=True)
 class ArrayHeader:
-    """What the header of a stored array says."""
+    """The header of a stored array."""
 
     name: str  #: for messages
     dtype: np.dtype[Any]  #: of the stored numbers
@@ -61,7 +61,7 @@ class ArrayHeader:
     scaling: Scaling  #: from the stored numbers to values
 
     def to_json(self) -> str:
-        """Return the text that is stored; it names this release as its writer."""
+        """Return the text to be stored; it names this release as its writer."""
         return json.dumps(
             {
                 "version": VERSION,
@@ -78,11 +78,11 @@ class ArrayHeader:
 
     @classmethod
     def from_json(cls, text: bytes, where: str = "") -> ArrayHeader:
-        """Read the text that is stored; ``where`` is added to the name.
+        """Read the stored text; ``where`` is added to the name.
 
         Raises:
             StoredArrayError: a newer version, or another codec.
-            Exception: of many kinds, where the text is not such a header.
+            Exception: of many kinds, if the text is not such a header.
         """
         fields = json.loads(text)
         name = str(fields.get("name") or "an array without a name") + where
@@ -100,10 +100,10 @@ class ArrayHeader:
         )
 
     def check(self) -> None:
-        """Check that memory can be asked for on the header's word.
+        """Check type and sizes, before memory is allocated for them.
 
         Raises:
-            StoredArrayError: types or sizes that cannot be.
+            StoredArrayError: types or sizes that are not valid.
         """
         if not is_storable(self.dtype):
             raise StoredArrayError(self.name, "numbers of at most 64 bits", f"type {self.dtype}")
@@ -117,12 +117,12 @@ class ArrayHeader:
 
     @property
     def chunk_bytes(self) -> int:
-        """Bytes of a whole chunk, decoded."""
+        """Size in bytes of a complete chunk, decoded."""
         return math.prod(self.chunk_shape) * self.dtype.itemsize
 
     @cached_property
     def grid(self) -> tuple[int, ...]:
-        """How many chunks there are along each axis."""
+        """Number of chunks along each axis."""
         return tuple(-(-size // step) for size, step in zip(self.shape, self.chunk_shape, strict=True))
 
 

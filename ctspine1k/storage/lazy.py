@@ -1,4 +1,4 @@
-"""Rows of compact storage that are read and decoded only where they are indexed."""
+"""Rows of compact storage, of which only the indexed parts are read and decoded."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ Index: TypeAlias = "int | slice | EllipsisType"
 
 
 class LazyArray:
-    """An array that is stored in chunks: indexing it decodes the chunks that it touches, no others.
+    """An array that is stored in chunks: indexing it decodes only the chunks that it needs.
 
-    Indices are integers, slices with any step, and an ellipsis, with NumPy's meaning; the result is an array
-    of its own. ``np.asarray(array)`` decodes all of it. It may be read from many threads at once.
+    Indices are integers, slices with any step, and an ellipsis, as in NumPy; the result is a new array.
+    ``np.asarray(array)`` decodes all of it. Several threads may read it at once.
     """
 
     def __init__(self, stored: StoredArray, dtype: DTypeLike | None, threads: int) -> None:
@@ -80,7 +80,7 @@ class LazyArray:
             for one, indices in zip(keys, ranges, strict=True)
         ]
         if Ellipsis in given:
-            turns.append(Ellipsis)  # then NumPy returns an array without axes rather than a number
+            turns.append(Ellipsis)  # so that NumPy returns an array without axes, not a number
         turned = found[tuple(turns)]
         return turned.copy() if backward else turned
 
@@ -97,7 +97,7 @@ class LazyArray:
 class LazyRow(Mapping[str, Any]):
     """One row: compact columns as `LazyArray`, the others as plain Python values, each read on access.
 
-    ``row.image`` is ``row["image"]``.
+    ``row.image`` is the same as ``row["image"]``.
     """
 
     def __init__(self, dataset: LazyDataset, number: int) -> None:
@@ -138,15 +138,15 @@ class LazyDataset(Sequence[LazyRow]):
         lazy = ctspine1k.LazyDataset(dataset)
         lazy[0].image[20:116, 100:228, 100:228]  # decodes only these chunks
 
-    It has the rows that ``select``, ``shuffle`` and the like leave in the data set, and can be pickled into
-    the workers of a ``DataLoader``. Rows are read straight from the memory-mapped file.
+    It has the rows of the data set, after ``select``, ``shuffle`` and the like, and can be pickled for the
+    workers of a ``DataLoader``. Rows are read directly from the memory-mapped file.
 
     Args:
-        dataset: with columns in compact storage (``load_dataset(..., storage="compact")``).
-        dtype: "float32" for values as rows have them (image float32 in HU, segmentation int32), or "stored"
-            for the numbers of the file; each `LazyArray` has their ``slope`` and ``intercept``.
-        threads: how many decode one read, at most; None for one per processor core, and one in a worker
-            process.
+        dataset: a data set with columns in compact storage (``load_dataset(..., storage="compact")``).
+        dtype: "float32" for the values of rows (image float32 in HU, segmentation int32), or "stored" for
+            the numbers of the file; each `LazyArray` has their ``slope`` and ``intercept``.
+        threads: maximum number of threads that decode for one read; None for one per processor core, and one
+            in a worker process.
 
     Raises:
         ValueError: a data set without such columns, or an argument that is not allowed.
@@ -207,7 +207,7 @@ class LazyDataset(Sequence[LazyRow]):
         return f"LazyDataset({len(self):,} rows, {', '.join(self._dataset.column_names)})"
 
     def verify(self) -> list[StoredArrayError]:
-        """Compare every stored byte with its checksum, as every read does for what it reads.
+        """Compare all stored bytes with their checksums, as every read does for the chunks that it reads.
 
         Returns:
             One error per damaged array, naming row and column; an empty list if none is damaged.
@@ -231,7 +231,7 @@ def _opened(row: Any, index: int, column: str) -> StoredArray | None:
 
 
 def _expanded(keys: tuple[Any, ...], shape: tuple[int, ...]) -> list[Any]:
-    """Return one key per axis: what an ellipsis, or nothing, stands for is written out."""
+    """Return one key per axis: an ellipsis and missing keys are replaced by full slices."""
     dots = [at for at, key in enumerate(keys) if key is Ellipsis]
     if len(dots) > 1:
         raise IndexError("an index can only have a single ellipsis ('...')")
@@ -243,7 +243,7 @@ def _expanded(keys: tuple[Any, ...], shape: tuple[int, ...]) -> list[Any]:
 
 
 def _indices(key: Any, size: int, axis: int) -> range:
-    """Return the indices that a key means along its axis; for an integer, a range of one."""
+    """Return the indices along an axis that a key selects; for an integer, a range of one."""
     if isinstance(key, slice):
         return range(*key.indices(size))
     try:

@@ -107,7 +107,7 @@ def test_damaged_columns(compact, kind):
         array.type, len(array), buffers[: 2 if children else 3], children=children
     )
     damaged = pa.StructArray.from_arrays(list(fields.values()), names=list(fields))
-    with pytest.raises(StoredArrayError, match="a stored array here: expected whole columns of Arrow"):
+    with pytest.raises(StoredArrayError, match="a stored array here: expected valid columns of Arrow"):
         stored_array(damaged, " here")
 
 
