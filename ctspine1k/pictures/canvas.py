@@ -1,7 +1,7 @@
-"""What all pictures share: an empty figure in whole pixels, its colours, and how it is written to a file.
+"""Shared by all pictures: an empty figure in whole pixels, its colours, and how it is written to a file.
 
-Figures are made without pyplot, so that they need no display and leave no state behind. matplotlib is
-imported when the first picture is drawn.
+Figures are made without pyplot, so that they need no display and no global state. matplotlib is imported when
+the first picture is drawn.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
     "save_picture",
 ]
 
-#: Suffixes of pictures, and what keeps the time and matplotlib's version out of each.
+#: Suffixes of pictures, and the metadata that keeps time and matplotlib's version out of each.
 _METADATA: dict[str, dict[str, None] | None] = {
     ".png": {"Software": None},
     ".jpg": None,
@@ -42,15 +42,15 @@ _METADATA: dict[str, dict[str, None] | None] = {
 #: Colours of the figure, and of text on it.
 _DARK, BRIGHT, DIM, AMBER = "#101014", "#f2f2f2", "#b4b4bc", "#f0b860"
 
-#: A power of two: a whole number of pixels is then exact in inches, and rounding loses no pixel.
+#: A power of two, so that whole pixels are exact in inches, and rounding loses none.
 DPI = 128
 
-#: Points, of the text that tells facts.
+#: Size in points of the text with facts.
 FACT_SIZE = 6.7
 
 
 def require_matplotlib() -> Any:
-    """Import matplotlib, with those of its modules that pictures use.
+    """Import matplotlib, with the modules that pictures use.
 
     Raises:
         MissingPackageError: it is not installed.
@@ -72,12 +72,12 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def save_picture(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure as PNG, JPEG, PDF or SVG, by the suffix of its name: the whole file, or nothing.
+    """Write a figure as PNG, JPEG, PDF or SVG, by the suffix of its name, completely or not at all.
 
-    A file that is there already is replaced. One figure gives the same bytes with the same matplotlib.
+    An existing file is replaced. The same figure gives the same bytes with the same matplotlib.
 
     Raises:
-        ValueError: the name ends in something else.
+        ValueError: the suffix is another one.
         FileNotFoundError: there is no such folder.
     """
     target = check_picture_name(Path(path))
@@ -90,7 +90,7 @@ def check_picture_name(path: Path) -> Path:
     """Return a path if its suffix is one of a picture.
 
     Raises:
-        ValueError: it ends in something else.
+        ValueError: it is another one.
     """
     if path.suffix.lower() not in _METADATA:
         raise ValueError(
@@ -101,7 +101,7 @@ def check_picture_name(path: Path) -> Path:
 
 @functools.cache
 def _picture_class() -> Any:
-    """Return matplotlib's Figure with the method by which a notebook shows it."""
+    """Return matplotlib's Figure class with the method by which notebooks show it."""
     return type("Picture", (require_matplotlib().figure.Figure,), {"_repr_png_": _png})
 
 
@@ -113,7 +113,7 @@ def _png(figure: Any) -> bytes:
 
 def _write(figure: Any, file: IO[bytes], suffix: str) -> None:
     matplotlib = require_matplotlib()
-    # The user's own style could crop, recolour or typeset what was laid out: the default is used instead.
+    # The default style, since the user's own could crop, recolour or typeset the figure differently.
     with matplotlib.style.context("default"), matplotlib.rc_context({"svg.hashsalt": "ctspine1k"}):
         colour = figure.get_facecolor()
         figure.savefig(file, format=suffix[1:], dpi=figure.dpi, facecolor=colour, metadata=_METADATA[suffix])

@@ -1,6 +1,6 @@
-"""A picture of one case: slices through the spine, with its labels and what is known of the case.
+"""A picture of one case: slices through the spine, with its labels and what is known about the case.
 
-`ctspine1k.pictures.planes` chooses the slices, turns and colours them; here they are laid out, and scaled by
+`ctspine1k.pictures.planes` chooses slices, and turns and colours them; this module lays them out, scaled by
 the spacing. Pictures are not for diagnosis.
 """
 
@@ -39,26 +39,25 @@ def preview(
 ) -> Figure:
     """Draw one case: axial, coronal and sagittal slices through the spine, with its labels and their names.
 
-    A row of config "2d" is drawn as one slice. Of a `LazyRow`, only the slices drawn are read of the image,
-    and the segmentation some slices at a time. Without the columns of ``geometry=True``, arrays are drawn as
-    they are stored, with square pixels. Pictures are not for diagnosis.
+    A row of config "2d" is drawn as one slice. From a `LazyRow`, only the slices to be drawn are read of the
+    image, and the segmentation a few slices at a time. Without the columns of ``geometry=True``, arrays are
+    drawn as stored, with square pixels. Pictures are not for diagnosis.
 
     Args:
         sample: a row of config "3d" or "2d" in any format (``image`` in HU and ``segmentation``, of shape
-            (k, i, j) or (i, j); with ``spacing`` in mm and ``orientation``, both in array order, if it has
-            them), a `LazyRow`, or the result of `read_pair`.
-        case: the case that the title names, with what is known of it; None for that of the row's
-            ``patient_id``.
+            (k, i, j) or (i, j); optionally ``spacing`` in mm and ``orientation``, both in array order), a
+            `LazyRow`, or a result of `read_pair`.
+        case: the case for the title, with what is known about it; None for the one of ``patient_id``.
         label_scheme: the scheme of the segmentation, as passed to `load_dataset`; None for the data set's own
             labels.
-        vocabulary: the labels of the data set; those of CTSpine1K if none is given.
+        vocabulary: the labels of the data set; by default those of CTSpine1K.
 
     Returns:
         matplotlib.figure.Figure: with one axes per slice; a notebook shows it.
 
     Raises:
-        ValueError: a row without the columns, of another shape, or with a label that the scheme lacks.
-        TypeError: it is neither row nor pair.
+        ValueError: a row without the columns, with other shapes, or with a label that the scheme lacks.
+        TypeError: ``sample`` is neither a row nor a pair.
         MissingPackageError: matplotlib is not installed.
     """
     matplotlib = require_matplotlib()
@@ -70,7 +69,7 @@ def preview(
         return _drawn(scan.panels(counts), _title(scan, bool(counts[0].any())), names)
 
 
-#: Joins the words of one fact, so that no line of a title is broken within it.
+#: Joins the words of a fact, so that titles are not broken within it.
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
@@ -120,7 +119,7 @@ class _Layout:
 
 
 def _layout(sizes: Sequence[_Pair]) -> _Layout:
-    """Put panels side by side, or the last two in one column, whichever draws them larger.
+    """Return panels side by side, or with the last two in one column, whichever draws them larger.
 
     Args:
         sizes: width and height of each panel in mm.
@@ -142,7 +141,7 @@ def _layout(sizes: Sequence[_Pair]) -> _Layout:
 
 
 def _scale(sizes: Sequence[_Pair], columns: Sequence[Sequence[int]]) -> float:
-    """Return how large panels can be drawn in these columns: inches per mm."""
+    """Return the scale at which panels fit in these columns: inches per mm."""
     width = sum(max(sizes[n][0] for n in column) for column in columns)
     room = _WIDEST - 2 * _MARGIN - _GAP * (len(columns) - 1)
     heights = (
@@ -173,12 +172,12 @@ def _drawn(panels: Sequence[Panel], title: Sequence[str], names: Mapping[int, st
 
 @dataclass(frozen=True)
 class _Line:
-    """A line of text, and how it looks."""
+    """A line of text, and its style."""
 
     size: float
     colour: str
     weight: str
-    letter: float  #: width of one, as part of the size
+    letter: float  #: width of a letter, as a fraction of the size
     text: str = ""
 
     @property
@@ -186,7 +185,7 @@ class _Line:
         return self.size * 1.45 / 72
 
     def lines(self, text: str, width: float) -> list[_Line]:
-        """Break a text so that it fits a figure of this width; an empty one is no line."""
+        """Return a text broken into lines that fit a figure of this width; none for an empty text."""
         letters = int((width - 2 * _MARGIN) * 72 / (self.letter * self.size))
         parts = textwrap.wrap(text, letters, break_on_hyphens=False)
         return [replace(self, text=part.replace(_NO_BREAK, " ")) for part in parts]
@@ -217,7 +216,7 @@ def _draw_panel(axes: Any, panel: Panel, scale: float, names: Mapping[int, str])
         axes.text(x, y, name, path_effects=[outline], clip_on=True, **style)
 
 
-#: Places of a panel's letters, as fractions of it: top, bottom, left, right.
+#: Positions of a panel's letters, as fractions of its size: top, bottom, left, right.
 _SIDES = (
     (0.5, 1, "center", "bottom"),
     (0.5, 0, "center", "top"),
@@ -227,9 +226,9 @@ _SIDES = (
 
 
 def _placed_names(panel: Panel, scale: float, names: Mapping[int, str]) -> Iterator[tuple[str, _Pair]]:
-    """Yield names and their places, in pixels: (x, y) of each label's centroid, or beside it.
+    """Yield names and their positions in pixels: (x, y) of each label's centroid, or beside it.
 
-    In a volume of few slices, vertebrae are less high than their names, which are then moved sideways.
+    In a volume of few slices, names are higher than vertebrae, and are then moved sideways.
     """
     high = _NAME_SIZE * 1.25 / 72 / scale / panel.spacing[0]
     taken: list[tuple[float, float, float]] = []

@@ -1,7 +1,7 @@
-"""What a picture of a case shows: which slices, turned as radiologists view them, with labels in colours.
+"""The slices of a picture: which ones, turned as radiologists view them, with labels in colours.
 
-Superior or anterior is up; the patient's right is on the left, and in a sagittal slice anterior is. Slices
-are turned by the array's orientation; no voxel is resampled. `ctspine1k.pictures.figures` draws them.
+Superior or anterior is up; on the left is the patient's right, or in a sagittal slice anterior. Slices are
+turned by the array's orientation; no voxel is resampled. `ctspine1k.pictures.figures` draws them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
 BONE_LEVEL_HU = 400.0
 BONE_WIDTH_HU = 1800.0
 
-#: How much of a labelled pixel is its label's colour; the rest is the image.
+#: Opacity of the colour of a label over the image.
 MASK_ALPHA = 0.45
 
 #: The seven colours of Okabe and Ito, in the order in which neighbours, drawn over bone, differ most, with
@@ -54,33 +54,32 @@ _PALETTE = (
     (86, 180, 233),
 )
 
-#: Directions of a turned volume's axes: its slices go down, its rows to the back, its columns to the
-#: patient's left, which is the right of the picture.
+#: Directions of the axes of a turned volume: slices go down, rows to the back, columns to the patient's left,
+#: which is the right of the picture.
 _VIEW = "IPL"
 
-#: Across each axis of a turned volume.
+#: Names of the planes across each axis of a turned volume.
 _PLANES = ("axial", "coronal", "sagittal")
 _AXIAL, _CORONAL, SAGITTAL = range(3)
 
 #: Slices of labels that are counted together: the depth of a chunk in compact storage.
 _DEPTH = 32
 
-_Volume: TypeAlias = Any  # NumPy's, a LazyArray or a tensor: what has a shape and can be sliced
+_Volume: TypeAlias = Any  # an array, a LazyArray or a tensor: anything with a shape that can be sliced
 _Pair: TypeAlias = "tuple[float, float]"
 _Indices: TypeAlias = "tuple[int, int, int]"
 
 
 def choose_slices(counts: Sequence[NDArray[np.int64]]) -> _Indices:
-    """Return which slices show the spine.
+    """Return the indices of the slices that show the spine.
 
     Args:
         counts: voxels by index and label along the axes up-down, front-back and left-right, each of shape
             (size of the axis, labels), background left out (0).
 
     Returns:
-        Along the first axis, the index with most voxels of the middle one of the labels; along the others,
-        that with most voxels of any label. Among equal ones it is the middle one; without labels, the middle
-        of the axis.
+        Along the first axis, the index with most voxels of the middle label; along the others, the index with
+        most labelled voxels. Of several such indices, the middle one; without labels, the middle of the axis.
     """
     present = np.flatnonzero(counts[0].sum(axis=0))
     if not len(present):
@@ -101,14 +100,14 @@ def label_colour(label: int) -> tuple[int, int, int]:
 
 
 def overlay(image: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return one slice as pixels: its image in the window for bone, its labels over it.
+    """Return one slice as pixels: the image in the window for bone, with the labels over it.
 
     Args:
         image: HU, of any shape; NaN is drawn black.
         labels: whole numbers from 0, background, of the same shape.
 
     Returns:
-        Red, green and blue, 0 to 255, along one more axis, the last.
+        Red, green and blue, 0 to 255, along an additional last axis.
     """
     darkest = BONE_LEVEL_HU - BONE_WIDTH_HU / 2
     hu = np.nan_to_num(np.asarray(image, np.float32), nan=darkest)
@@ -120,7 +119,7 @@ def overlay(image: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class _View:
-    """How a stored volume is viewed: for each axis of the view, which stored axis it is, and if backwards."""
+    """How a stored volume is viewed: for each axis of the view, the stored axis, and whether backwards."""
 
     axes: _Indices
     backwards: tuple[bool, bool, bool]
@@ -133,14 +132,14 @@ class _View:
         return cls((down[0], back[0], left[0]), (down[1], back[1], left[1]))
 
     def counts(self, stored: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
-        """Turn counts along each stored axis."""
+        """Return counts along each axis of the view, given those along the stored axes."""
         return [
             stored[axis][::-1] if backward else stored[axis]
             for axis, backward in zip(self.axes, self.backwards, strict=True)
         ]
 
     def stored_index(self, across: int, index: int, shape: Sequence[int]) -> tuple[int, int]:
-        """Return axis and index in the stored volume of a slice across an axis of the view."""
+        """Return the axis and index in the stored volume for a slice across an axis of the view."""
         axis = self.axes[across]
         return axis, shape[axis] - 1 - index if self.backwards[across] else index
 
@@ -173,7 +172,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Sample:
-    """A row of any config, or a pair, in one form. A slice is a volume of one."""
+    """A row of any config, or a pair, in one form; a single slice is a volume of one slice."""
 
     image: _Volume  #: (k, i, j), HU
     labels: _Volume  #: (k, i, j)
@@ -194,7 +193,7 @@ class Sample:
             columns = sample
         else:
             raise TypeError(
-                "sample: expected a row, a mapping with image and segmentation, or what read_pair gives; "
+                "sample: expected a row, a mapping with image and segmentation, or a result of read_pair; "
                 f"found {type(sample).__name__}"
             )
         image, labels = _volumes(columns)
@@ -220,12 +219,12 @@ class Sample:
 
     @property
     def has_no_direction(self) -> bool:
-        """Whether an axis of the file had no direction, for which the reader writes a question mark."""
+        """Whether an axis of the file had no direction, which the orientation shows as a question mark."""
         return self.orientation is not None and "?" in self.orientation
 
     @property
     def pixel_sizes(self) -> tuple[float, ...]:
-        """Sizes of a voxel, in mm and array order; 1 mm each where they are not known."""
+        """Sizes of a voxel in mm, in array order; 1 mm each if they are not known."""
         usable = self.spacing is not None and all(0 < size < math.inf for size in self.spacing)
         return self.spacing if usable and self.spacing is not None else (1.0, 1.0, 1.0)
 
@@ -251,7 +250,7 @@ class Sample:
         )
 
     def where(self, across: int, index: int) -> str:
-        """Return the place of a slice in the stored array, in words."""
+        """Return the position of a slice in the stored array, as text."""
         if self.is_slice:
             return "slice" if self.slice_index is None else f"slice {self.slice_index}"
         axis, stored = self.view.stored_index(across, index, self.image.shape)
@@ -259,13 +258,13 @@ class Sample:
 
 
 def _in_plane(across: int) -> tuple[int, int]:
-    """Return which axes of a view are rows and columns of the slices across one of them."""
+    """Return the axes of a view that are rows and columns of the slices across one axis."""
     rows, columns = (axis for axis in range(3) if axis != across)
     return rows, columns
 
 
 def _known_case(case: str | Case | None) -> tuple[str | None, Case | None]:
-    """Return the id, and the case if CTSpine1K has one of that id."""
+    """Return the id, and the case if CTSpine1K has one with that id."""
     if case is None:
         return None, None
     if isinstance(case, Case):
@@ -275,7 +274,7 @@ def _known_case(case: str | Case | None) -> tuple[str | None, Case | None]:
 
 
 def _volumes(columns: Mapping[str, Any]) -> tuple[_Volume, _Volume]:
-    """Return image and segmentation, as arrays of whatever kind that can be sliced."""
+    """Return image and segmentation, as arrays of any kind that can be sliced."""
     if not {"image", "segmentation"} <= set(columns):
         raise ValueError(f"sample: expected columns image and segmentation, found {', '.join(columns)}")
     image, labels = (_sliceable(columns[name]) for name in ("image", "segmentation"))
@@ -288,7 +287,7 @@ def _volumes(columns: Mapping[str, Any]) -> tuple[_Volume, _Volume]:
 
 
 def _sliceable(array: Any) -> _Volume:
-    # Not by type: to test for a LazyArray would import `datasets`.
+    # By attribute, since checking the type for LazyArray would import `datasets`.
     return array if hasattr(array, "shape") else np.asarray(array)
 
 
@@ -304,11 +303,11 @@ def label_counts(labels: _Volume, names: Mapping[int, str], scheme: str) -> list
 
     Args:
         labels: (k, i, j).
-        names: of all labels that there may be, background left out.
-        scheme: in which they have these names, for messages.
+        names: of all labels of the scheme, without background.
+        scheme: the label scheme, for messages.
 
     Returns:
-        For each axis an array of shape (size of the axis, greatest label that there may be, plus 1).
+        For each axis an array of shape (size of the axis, greatest label of the scheme + 1).
 
     Raises:
         ValueError: labels that have no name, or are not whole numbers.

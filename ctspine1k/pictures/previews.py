@@ -29,20 +29,20 @@ __all__ = ["draw_cases"]
 
 
 def draw_cases(selection: Selection, out: Path | None = None, *, sheet: bool = False) -> Iterator[Path]:
-    """Draw cases, and yield the path of each picture when it is there.
+    """Draw cases, and yield the path of each picture after it is written.
 
-    Of several cases, those that cannot be drawn are left out with a warning.
+    If there are several cases, those that cannot be drawn are left out with a warning.
 
     Args:
         selection: the cases, and where their files are.
-        out: the picture, or for several their folder; None for CASE.png, "previews" or "sheet.png".
+        out: the picture, or the folder for several; None for CASE.png, "previews" or "sheet.png".
         sheet: draw all cases into one picture.
 
     Raises:
-        ValueError: no case is selected; ``out`` is one picture, where there are several; or of a kind that
-            cannot be drawn.
+        ValueError: no case is selected; ``out`` names one picture, but there are several; or its suffix is
+            not supported.
         MissingFilesError: no case has image and mask.
-        NothingLeftError: of several cases none can be drawn.
+        NothingLeftError: none of several cases can be drawn.
         CaseError, ChecksumError: the only case cannot be used.
         HubError: the Hub cannot be reached.
         NoSpaceError: a disk is full.
@@ -69,7 +69,7 @@ def draw_cases(selection: Selection, out: Path | None = None, *, sheet: bool = F
 
 
 def _read_all(selection: Selection) -> Iterator[tuple[Case, VolumePair]]:
-    """Read cases one after the other; of several, leave out those that cannot be used."""
+    """Yield cases with their volumes; if there are several, leave out those that cannot be used."""
     is_one = len(selection.cases) == 1
     files, missing = _complete(selection)
     skipped: dict[str, str] = {}
@@ -80,7 +80,7 @@ def _read_all(selection: Selection) -> Iterator[tuple[Case, VolumePair]]:
     with nullcontext() if is_one else progress_bar("Drawing", len(files), "case") as bar:
         for one in files:
             try:
-                yield one.case, _read(selection, one)  # not held here, while the next one is read
+                yield one.case, _read(selection, one)  # no variable keeps it while the next one is read
             except (CaseError, ChecksumError) as error:
                 if is_one:
                     raise
@@ -96,7 +96,7 @@ def _complete(selection: Selection) -> tuple[list[CaseFiles], MissingFilesError 
     try:
         return case_files(selection, "skip")
     except MissingFilesError as error:
-        hint = "Ask for cases that are there: `ctspine1k list --files` names them."
+        hint = "Select cases that have files: `ctspine1k list --files` lists them."
         raise MissingFilesError(error.missing, error.selected, error.where, hint) from None
 
 

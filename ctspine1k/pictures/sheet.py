@@ -39,27 +39,27 @@ def contact_sheet(
     *,
     vocabulary: Vocabulary = CTSPINE1K.vocabulary,
 ) -> Figure:
-    """Draw the sagittal slice of many cases side by side, with labels and without their names.
+    """Draw one sagittal slice of each of many cases side by side, with labels but without their names.
 
-    A case with known issues (`Case.issues`) has an amber title and a mark. A sample is released once its
-    slice is cut, so that an iterator needs memory for one at a time. All 1,005 cases of CTSpine1K fit into a
-    picture of less than 8,000 pixels a side.
+    A case with known issues (`Case.issues`) has an amber title and a mark. A sample is released after its
+    slice is cut, so that an iterator needs memory for only one at a time. All 1,005 cases of CTSpine1K fit
+    into a picture of less than 8,000 pixels per side.
 
     Args:
-        samples: for each case, the case or its id, and a row of config "3d" or the result of `read_pair`, as
+        samples: for each case, the case or its id, and a row of config "3d" or a result of `read_pair`, as
             for `preview`.
-        vocabulary: the labels that segmentations may contain; those of CTSpine1K if none is given.
+        vocabulary: the labels that segmentations may contain; by default those of CTSpine1K.
 
     Returns:
-        matplotlib.figure.Figure: with one axes, and in it one image of at most 160 pixels a side per case.
+        matplotlib.figure.Figure: with one axes, which has one image of at most 160 pixels per side per case.
 
     Raises:
-        ValueError: no samples, or one that `preview` refuses, or a row of config "2d".
-        TypeError: a sample that is neither row nor pair.
+        ValueError: no samples, or one that `preview` rejects, or a row of config "2d".
+        TypeError: a sample that is neither a row nor a pair.
         MissingPackageError: matplotlib is not installed.
     """
     matplotlib = require_matplotlib()
-    # Not a loop, whose variable would hold the last sample while the next is made.
+    # Not a loop: its variable would keep the last sample in memory while the next one is made.
     thumbnails = list(itertools.starmap(partial(_Thumbnail.of, vocabulary), samples))
     if not thumbnails:
         raise ValueError("samples: expected at least one case, found none")
@@ -79,7 +79,7 @@ class _Thumbnail:
     def of(
         cls, vocabulary: Vocabulary, case: Case | str, sample: Mapping[str, Any] | VolumePair
     ) -> _Thumbnail:
-        """Cut the sagittal slice of a case, and make it small."""
+        """Return the sagittal slice of a case, made small."""
         scan = Sample.of(sample, case)
         if scan.is_slice:
             raise ValueError(f"{scan.case_id}: expected a volume, a row of config '3d'; found a single slice")
@@ -87,7 +87,7 @@ class _Thumbnail:
         counts = label_counts(scan.labels, vocabulary.names(scheme), scheme)
         panel = scan.panel(SAGITTAL, choose_slices(scan.view.counts(counts))[SAGITTAL])
         longer = max(panel.size)
-        # Square pixels by taking the nearest one of the slice, fewer or more of them than it has.
+        # Pixels of equal size, by nearest-neighbour sampling of the slice.
         rows, columns = (
             _strides(size, max(1, round(_SIDE * length / longer)))
             for size, length in zip(panel.labels.shape, panel.size[::-1], strict=True)
@@ -97,7 +97,7 @@ class _Thumbnail:
 
 
 def _strides(size: int, wanted: int) -> NDArray[np.int64]:
-    """Return ``wanted`` indices at equal steps along an axis, from the middle of the first step."""
+    """Return ``wanted`` indices along an axis, at equal steps, each in the middle of its step."""
     return ((np.arange(wanted) + 0.5) * size / wanted).astype(np.int64)
 
 

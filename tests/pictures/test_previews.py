@@ -43,7 +43,9 @@ def test_of_several_those_that_cannot_be_drawn_are_passed_over(draw, tree):
     assert list(told.value.reasons) == ["liver_0", "liver_106"]
     with pytest.raises(CaseError):
         draw("liver_106")
-    with pytest.raises(MissingFilesError, match=r"Ask for cases that are there: `ctspine1k list --files`"):
+    with pytest.raises(
+        MissingFilesError, match=r"Select cases that have files: `ctspine1k list --files` lists"
+    ):
         draw("liver_0")
 
 
