@@ -1,4 +1,4 @@
-"""Verbs that say what is known of cases, labels and terms; all of them work offline."""
+"""Verbs that print what is known about cases, labels and terms; all of them work offline."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def list_cases(
 
 
 def _containing(collection: Collection, vertebrae: Sequence[str], scan: Path | None) -> Collection:
-    """Keep the cases that are known to contain vertebrae; warn of those of which nothing is known."""
+    """Return only the cases that are known to contain vertebrae; warn about cases not in the scan."""
     from ctspine1k.scans.containing import cases_containing
 
     containing, lacking = cases_containing(collection.selection(), vertebrae, scan)
     if unknown := len(collection) - len(containing) - len(lacking):
-        say(f"warning: of {unknown:,} cases the scan knows nothing: no files, or none that can be used")
+        say(f"warning: cases not in the scan: {unknown:,}, which have no files, or unusable ones")
     return replace(collection, cases=containing)
 
 
@@ -111,5 +111,5 @@ def cite(collection: str, as_json: bool) -> None:
     if as_json:
         print_json({"licence": licence.name, "terms": licence.terms, "bibtex": entries})
         return
-    # BibTeX passes over what stands between entries.
+    # BibTeX ignores text between entries.
     click.echo("\n\n".join([f"% The data are under {licence.name}: {licence.terms}.", *entries]))

@@ -52,8 +52,8 @@ def scan(
 ) -> None:
     """Measure every case: shape, spacing, HU, and each vertebra. Writes two Parquet tables.
 
-    NAME.parquet has one row per case, NAME.vertebrae.parquet one row per vertebra. A scan that was stopped
-    resumes where it was. A second scan reads only files that have changed.
+    NAME.parquet has one row per case, NAME.vertebrae.parquet one row per vertebra. A stopped scan resumes
+    where it was. A second scan reads only files that have changed.
     """
     require_somewhere(options)
     report = chosen(**options).scan(
@@ -79,7 +79,7 @@ def scan(
     DIRECTORY,
     *PLACE,
     *CASES,
-    click.option("--reread", is_flag=True, help="Read every file again, whatever a scan has found."),
+    click.option("--reread", is_flag=True, help="Read every file again, even if a scan has read it."),
     click.option("--out", type=FILE, help="Also write the findings to this CSV file."),
     NUM_PROC,
     SCHEDULER,

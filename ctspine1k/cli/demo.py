@@ -1,4 +1,4 @@
-"""The verb that shows it all on a phantom."""
+"""The verb that demonstrates the library with a phantom."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ def demo(out: Path | None) -> None:
         say(f"The files are in {root}")
         try:
             say(f"A picture of a case is {draw_phantom(root)}")
-        except MissingPackageError as error:  # a demo must not fail for want of an extra
+        except MissingPackageError as error:  # a demo must not fail because an extra is not installed
             say(f"no picture: {error}")

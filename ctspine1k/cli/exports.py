@@ -78,8 +78,8 @@ def export(ctx: click.Context) -> int | None:
 def parquet(out: str, geometry: bool, verify: bool, as_json: bool, **options: Any) -> int:
     """Write Parquet files, a table of cases, a card and a manifest to OUT, a folder or an fsspec URL.
 
-    An export that was stopped resumes where it was. The exit status is 0, or 1 if some shards failed; the
-    others are made.
+    A stopped export resumes where it was. The exit status is 0, or 1 if some shards failed; the others are
+    made.
     """
     from ctspine1k.files.transfer import progress_on_terminal
 
@@ -108,7 +108,7 @@ export.add_command(parquet)
 
 @contextlib.contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """Raise KeyboardInterrupt on SIGTERM, which a cluster sends when the time of a job is up."""
+    """Raise KeyboardInterrupt on SIGTERM, which clusters send when the time limit of a job is reached."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

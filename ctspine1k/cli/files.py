@@ -1,4 +1,4 @@
-"""The verb that brings raw files here."""
+"""The verb that downloads raw files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def download(kind: Any, on_missing: Any, dry_run: bool, as_json: bool, **options
 
 
 def _plan(collection: Collection, kind: Any, on_missing: str, as_json: bool) -> None:
-    """Print what a download would do; fail as it would."""
+    """Print what a download would do, and raise the error that it would raise."""
     plan = collection.plan_download(kind)
     rows = [{"size": file.size, "here": file not in plan.needed, "path": file.name} for file in plan.files]
     if as_json:

@@ -1,7 +1,7 @@
 """The command line: ``ctspine1k VERB``. Results go to stdout, messages to stderr.
 
-Each family of verbs has a module. What is heavy is imported by the verb that needs it: ``--help`` and
-completion do without.
+Each family of verbs has a module. Heavy packages are imported by the verbs that need them: ``--help`` and
+completion need none.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status.
 
-    0; 1 if `verify` found something or shards of an export failed; 2 after an error; 130 if it was stopped.
+    It is 0; 1 if `verify` found something or shards of an export failed; 2 after an error; 130 if stopped.
     """
     settings = Settings()
     with warnings.catch_warnings():
@@ -40,10 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 None if argv is None else list(argv), "ctspine1k", standalone_mode=False, obj=settings
             )
         except click.Abort as stop:
-            done = str(stop.__cause__ or "")  # what was stopped may say how far it was
+            done = str(stop.__cause__ or "")  # an export says how much it has done
             say(f"stopped: {done}" if done else "stopped")
             return 130
-        except SystemExit:  # Click's, where stdout is a closed pipe: its 1 would be a finding
+        except SystemExit:  # Click raises it with 1 if stdout is a closed pipe, but here 1 means a finding
             return 141
         except Exception as error:
             if settings.debug:
@@ -62,7 +62,7 @@ def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, (CTSpine1KError, OSError, ValueError)):
         return text
-    return f"{type(error).__name__}: {text} (not foreseen; --debug shows where)"
+    return f"{type(error).__name__}: {text} (unexpected; --debug shows the traceback)"
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

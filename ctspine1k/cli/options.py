@@ -1,7 +1,7 @@
 """Options that commands share, and how they become a collection.
 
-They are named as in the library. Those that select cases are the facets of the data set that ``--collection``
-names: a command asks for them when it is called.
+They have the names of the library's arguments. Those that select cases are the facets of the data set that
+``--collection`` names: they are looked up when a command is called.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ Decorator: TypeAlias = "Callable[[Callable[..., Any]], Callable[..., Any]]"
 
 
 class Verb(click.Command):
-    """A command whose options also are the facets of the data set that ``--collection`` names.
+    """A command whose options include the facets of the data set that ``--collection`` names.
 
-    The facets stand where the placeholder `_FACETS` stands among its parameters.
+    The facets take the position of the placeholder `_FACETS` among the parameters.
     """
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
-        """Read which data set is meant before all other arguments: their names depend on it."""
+        """Read the data set's name before all other arguments, whose names depend on it."""
         ctx.meta[__name__] = _named_collection(args)
         return super().parse_args(ctx, args)
 
@@ -71,7 +71,7 @@ _FACETS = "facets"
 
 
 def _named_collection(args: list[str]) -> str:
-    """Return the value of ``--collection`` among arguments that are not parsed yet."""
+    """Return the value of ``--collection`` from arguments that are not parsed yet."""
     for number, word in enumerate(args):
         if word.startswith("--collection="):
             return word.partition("=")[2]
@@ -82,7 +82,7 @@ def _named_collection(args: list[str]) -> str:
 
 def _data_set(ctx: Context) -> DataSet:
     name = ctx.meta.get(__name__, DEFAULT)
-    return data_set(name if name in names() else DEFAULT)  # a wrong one is refused by its own option
+    return data_set(name if name in names() else DEFAULT)  # --collection itself rejects a wrong name
 
 
 def _facet_options(chosen: DataSet) -> list[Parameter]:
@@ -98,7 +98,7 @@ def _facet_options(chosen: DataSet) -> list[Parameter]:
 
 
 class CompletedText(click.types.StringParamType):
-    """Text for which a shell knows some words."""
+    """Text for which a shell can complete words."""
 
     def __init__(
         self, name: str, words: Callable[[DataSet], Iterable[str]], *, or_folder: bool = False
@@ -106,7 +106,7 @@ class CompletedText(click.types.StringParamType):
         self.name, self._words, self._or_folder = name, words, or_folder
 
     def shell_complete(self, ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
-        """Return the words that begin so, or folders."""
+        """Return the words that begin like this, or folders."""
         words = self._words(_data_set(ctx))
         items = [CompletionItem(word) for word in words if word.startswith(incomplete)]
         if self._or_folder and not items:
@@ -120,17 +120,17 @@ def case_ids(chosen: DataSet) -> Iterator[str]:
 
 
 def label_schemes(chosen: DataSet) -> tuple[str, ...]:
-    """Return what segmentations of a data set may hold."""
+    """Return the names of a data set's label schemes."""
     return chosen.vocabulary.schemes
 
 
 class FilePath(click.Path):
-    """A file or a folder; an empty word, as of a variable that is not set, is not the working directory."""
+    """A file or a folder; an empty string, as of an unset variable, does not mean the working directory."""
 
     def convert(self, value: Any, param: Parameter | None, ctx: Context | None) -> Any:
-        """Return a path, or say that there is none."""
+        """Return a path, or raise an error if the text is empty."""
         if value == "":
-            self.fail(f"expected a {self.name}, found an empty word.", param, ctx)
+            self.fail(f"expected a {self.name}, found an empty string.", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -150,7 +150,7 @@ SPLIT_FILE = click.option(
     "--split-file", type=FILE, help="Split file to use instead of the data set's own (same format)."
 )
 
-#: Where the files are.
+#: Options that say where the files are.
 PLACE: tuple[Decorator, ...] = (
     COLLECTION,
     click.option("--data-dir", type=FOLDER, help="Folder with raw files in any known layout."),
@@ -158,7 +158,7 @@ PLACE: tuple[Decorator, ...] = (
     click.option("--revision", help="Branch, tag or commit of the Hub repo [main]."),
 )
 
-#: Which cases.
+#: Options that select cases.
 CASES: tuple[Decorator, ...] = (
     SPLIT_FILE,
     click.option("--case", "cases", type=CASE_ID, multiple=True, help="A case by its id; can be repeated."),
@@ -201,7 +201,7 @@ def is_given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def require_somewhere(options: Mapping[str, Any]) -> None:
-    """Check that a place or some cases were given: a bare word does not ask for 150 GB from the Hub.
+    """Check that a place or cases were given, so that a bare verb does not download 150 GB from the Hub.
 
     Raises:
         UsageError: neither was.
@@ -219,7 +219,7 @@ def chosen(
     scan: Path | None = None,
     **options: Any,
 ) -> Collection:
-    """Return the collection that options name; DIR is another way to say ``--data-dir``."""
+    """Return the collection that options select; DIR is the same as ``--data-dir``."""
     place = {name: options.pop(name, None) for name in ("data_dir", "repo_id", "revision", "split_file")}
     if directory is not None:
         if place["data_dir"] is not None:
@@ -234,7 +234,7 @@ def chosen(
 
 
 def default_num_proc(given: int | None, scheduler: str | None) -> int:
-    """Return how many processes read files: those given, or one per core, and 8 at most."""
+    """Return the number of processes that read files: the one given, or one per core, at most 8."""
     if given is not None or scheduler is not None:
         return given or 1
     from ctspine1k.running.threads import usable_threads

@@ -20,7 +20,7 @@ def say(text: str) -> None:
 
 
 def print_json(value: object) -> None:
-    """Print a value as JSON, in ASCII: the name of a file need not be UTF-8."""
+    """Print a value as JSON, in ASCII, since names of files need not be UTF-8."""
     click.echo(json.dumps(value, indent=2, default=str))
 
 
@@ -32,7 +32,7 @@ def print_table(rows: Sequence[Mapping[str, object]], columns: Iterable[str]) ->
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Iterable[str]) -> None:
-    """Write rows as a CSV file, which appears whole or not at all."""
+    """Write rows as a CSV file, completely or not at all."""
     from ctspine1k.running.disk import atomic_write
 
     with (

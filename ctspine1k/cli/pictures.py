@@ -48,7 +48,7 @@ def preview(target: str | None, out: Path | None, sheet: bool, as_json: bool, **
     CASE is an id. DIR is a folder, the same as --data-dir DIR. Prints the path of each picture.
     """
     if target == "":
-        raise click.UsageError("CASE or DIR: expected an id or a folder, found an empty word.")
+        raise click.UsageError("CASE or DIR: expected an id or a folder, found an empty string.")
     if target is not None:
         catalog = load_catalog(options["collection"], split_file=options["split_file"])
         if target not in catalog and Path(target).is_dir():

@@ -1,4 +1,4 @@
-"""How verbs are made: their order, their options, and ``--debug``, which all of them have."""
+"""Building blocks of verbs: their order, their options, and ``--debug``, which all of them have."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["DEBUG", "Settings", "Verbs", "help_if_bare", "verb"]
 
 @dataclass
 class Settings:
-    """What concerns all verbs."""
+    """Settings of all verbs."""
 
     debug: bool = False
 
@@ -40,12 +40,12 @@ class Verbs(click.Group):
     """Verbs in the order in which they were added."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return their names in that order."""
+        """Return the names of the verbs in that order."""
         return list(self.commands)
 
 
 def help_if_bare(ctx: click.Context) -> int | None:
-    """Show the verbs where none is given, on every version of Click in the same way."""
+    """Print the help if no verb is given, in the same way on every version of Click."""
     if ctx.invoked_subcommand is None:
         say(ctx.get_help())
         return 2
@@ -53,7 +53,7 @@ def help_if_bare(ctx: click.Context) -> int | None:
 
 
 def verb(name: str, *options: Decorator) -> Callable[[Callable[..., Any]], click.Command]:
-    """Make a function a verb with these options, in this order, and ``--debug``."""
+    """Return a decorator that makes a function a command with these options, in order, and ``--debug``."""
 
     def decorate(function: Callable[..., Any]) -> click.Command:
         function = DEBUG(function)

@@ -1,1 +1,1 @@
-"""A made-up data set in the published layout, and the main job on it."""
+"""A made-up data set in the published layout, and a demonstration with it."""

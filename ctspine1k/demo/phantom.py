@@ -1,7 +1,7 @@
-"""A small made-up data set in the published layout, to try the library without any download.
+"""A small made-up data set (phantom) in the published layout, to try the library without any download.
 
-Bodies of soft tissue in air, with a spine whose vertebrae carry labels: enough for shapes, labels and
-intensities to look like the real thing to a program, and of no other use. A split file names its cases.
+Its images are bodies of soft tissue in air, with a spine whose vertebrae have labels: shapes, labels and
+intensities look real to a program. They are of no other use. A split file lists its cases.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from ctspine1k.catalog.registry import load_catalog
 
 __all__ = ["PHANTOM_CASES", "make_phantom"]
 
-#: Real ids, at least one of each split and source.
+#: Real ids: at least one of each split and of each source.
 PHANTOM_CASES = ("liver_106", "volume-covid19-A-0011_ct", "HN_P023", "1.3.6.1.4.1.9328.50.4.0650")
 
-#: Slices and labels of the lowest vertebra of each, in the order of `PHANTOM_CASES`.
+#: Number of slices, and label of the lowest vertebra, of each of `PHANTOM_CASES`.
 _SLICES = (24, 30, 36, 42)
 _LOWEST = (24, 19, 10, 22)
 
@@ -34,13 +34,13 @@ _SPACING_MM = (0.8, 0.7, 3.0)
 
 
 def make_phantom(root: Path) -> Path:
-    """Write images and masks of `PHANTOM_CASES` below ``root``, as on the Hub: all of them or none.
+    """Write images and masks of `PHANTOM_CASES` below ``root``, in the Hub's layout: all of them or none.
 
     Returns:
         ``root``, to be used as ``data_dir``.
 
     Raises:
-        FileExistsError: there is something at ``root``: a phantom never replaces a file.
+        FileExistsError: there are files at ``root``: a phantom never replaces any.
     """
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise FileExistsError(f"{root}: expected a new or an empty folder, found something in it")
@@ -80,7 +80,7 @@ def _write_case(root: Path, case: Case, slices: int, lowest: int) -> None:
 def _body(
     slices: int, lowest: int, random: np.random.Generator
 ) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
-    """Draw image (HU) and labels, both of shape (i, j, k): left, front, up."""
+    """Return image (HU) and labels, both of shape (i, j, k), whose axes point left, to the front and up."""
     i, j = np.ogrid[:_SIZE, :_SIZE]
     outline = ((i - 256) / 200) ** 2 + ((j - 256) / 140) ** 2 < 1
     image = np.full((_SIZE, _SIZE, slices), -1000, np.int16)
@@ -96,7 +96,7 @@ def _body(
 
 
 def _vertebra(i: NDArray[Any], j: NDArray[Any], height: int) -> NDArray[np.bool_]:
-    """Draw one slice of a vertebra: voxels from its middle to the left and to the front; below it is disc."""
+    """Return one slice of a vertebra, given indices relative to its centre; at height 0 there is disc."""
     if not height:
         return np.zeros(np.broadcast_shapes(i.shape, j.shape), np.bool_)
     body = (i / 30) ** 2 + (j / 22) ** 2 < 1

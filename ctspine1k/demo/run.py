@@ -1,4 +1,4 @@
-"""The main job on a phantom: it is made, loaded as 3d and as 2d, and drawn. Needs no network."""
+"""A demonstration: a phantom is made, loaded as 3d and as 2d, and drawn. Needs no network."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["draw_phantom", "load_phantom"]
 
 
 def load_phantom(root: Path, cache_dir: Path) -> Iterator[str]:
-    """Make a phantom, load it, and yield what is there: lines of text.
+    """Make a phantom, load it, and yield a description of its rows, line by line.
 
     Raises:
-        FileExistsError: there is something at ``root``.
+        FileExistsError: there are files at ``root``.
     """
     make_phantom(root)
     if not is_terminal():
@@ -35,7 +35,7 @@ def load_phantom(root: Path, cache_dir: Path) -> Iterator[str]:
 
 
 def _voxels_text(rows: datasets.Dataset) -> str:
-    """Return shapes and labels that are there, in words."""
+    """Return the shapes and labels in rows, as text."""
     shapes: dict[str, set[tuple[int, ...]]] = {"image": set(), "segmentation": set()}
     labels: set[int] = set()
     for row in rows.with_format("numpy"):
@@ -47,7 +47,7 @@ def _voxels_text(rows: datasets.Dataset) -> str:
 
 
 def draw_phantom(root: Path) -> Path:
-    """Draw one case of a phantom, and return where the picture is.
+    """Draw one case of a phantom, and return the path of the picture.
 
     Raises:
         MissingPackageError: pictures need ``ctspine1k[preview]``.

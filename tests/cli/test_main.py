@@ -90,16 +90,16 @@ def test_without_a_verb_it_tells_the_verbs_in_the_order_of_use(run):
             ["list", "--data-dir", ".", "--revision", "main", "--files"],
             "error: data_dir='.' has no revisions",
         ),
-        (["scan", ""], "error: Invalid value for '[DIR]': expected a directory, found an empty word."),
+        (["scan", ""], "error: Invalid value for '[DIR]': expected a directory, found an empty string."),
         (
             ["preview", ".", "--out", ""],
-            "error: Invalid value for '--out': expected a path, found an empty word.",
+            "error: Invalid value for '--out': expected a path, found an empty string.",
         ),
         (
             ["verify", "--data-dir", ""],
             "error: Invalid value for '--data-dir': expected a directory, found an",
         ),
-        (["preview", ""], "error: CASE or DIR: expected an id or a folder, found an empty word."),
+        (["preview", ""], "error: CASE or DIR: expected an id or a folder, found an empty string."),
         (["scan"], "error: Say where (DIR, --data-dir or --repo-id), or which cases."),
         (["verify", "--num-proc", "1"], "error: Say where (DIR, --data-dir or --repo-id), or which cases."),
         (["preview"], "error: Say where (DIR, --data-dir or --repo-id), or which cases."),
@@ -154,7 +154,7 @@ def test_what_was_not_foreseen_is_told_as_such(run, monkeypatch):
     assert run("info", "liver_106") == (
         2,
         "",
-        "error: ZeroDivisionError: by zero (not foreseen; --debug shows where)\n",
+        "error: ZeroDivisionError: by zero (unexpected; --debug shows the traceback)\n",
     )
 
 
@@ -237,12 +237,12 @@ def test_which_cases_have_l6(run, root):
     assert [row["case_id"] for row in table(out)] == ["liver_83"]
     status, out, err = run("list", "--data-dir", root, "--has-vertebrae", "21", "--has-vertebrae", "l1")
     assert [row["case_id"] for row in table(out)] == ["liver_106"]
-    assert err == "warning: of 1,002 cases the scan knows nothing: no files, or none that can be used\n"
+    assert err == "warning: cases not in the scan: 1,002, which have no files, or unusable ones\n"
     break_case(root)
     run("scan", root, *three, "--num-proc", 1)
     status, out, err = run("list", "--data-dir", root, "--has-vertebrae", "T11", *three)
     assert table(out) == []
-    assert err.startswith("warning: of 1 cases the scan knows nothing")
+    assert err.startswith("warning: cases not in the scan: 1,")
 
 
 def test_which_cases_are_known_to_be_wrong(run):
