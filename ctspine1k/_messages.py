@@ -37,9 +37,9 @@ def check_choice(name: str, value: Choice, allowed: Sequence[str]) -> Choice:
 
 
 def warn(message: str, category: type[Warning]) -> None:
-    """Warn at the line that called this package, however deep in it the reason was found.
+    """Warn with the line that called this package as the place, however deep the call is.
 
-    Generators and context managers run on frames of ``contextlib``, which are passed over, too.
+    Frames of ``contextlib`` are skipped, too: context managers run on them.
     """
     level = 1
     frame: FrameType | None = sys._getframe()

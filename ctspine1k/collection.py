@@ -164,7 +164,7 @@ class Collection:
         from ctspine1k.files.tokens import known_token
         from ctspine1k.rows.load import load
 
-        token = known_token(self.place.login)  # for workers of a DataLoader, which are sent the stream
+        token = known_token(self.place.login)  # for workers of a DataLoader, which get the stream pickled
         return load(self.selection(), name, split=split, streaming=streaming, token=token, **options)
 
     def files(self, kind: Kind | None = None) -> list[RawFile]:
@@ -331,11 +331,11 @@ class Collection:
                 workers make the shards instead of processes of this machine.
             verify: read all existing shards, and make those again whose bytes have changed.
             options: ``image_size``, ``orientation``, ``label_scheme``, ``geometry``, ``on_missing``,
-                ``on_error`` and ``on_geometry`` as of `load_dataset` (a case that cannot be used lets its
-                shard fail, and the others are made; if it is skipped, manifest and card name it);
-                ``cases_per_shard``, whole cases in a file, 4 of which make some 600 MB; ``scan``, the table
-                of cases that a scan wrote, whose columns ``cases.parquet`` then has, too; ``rows``, a
-                `RowOptions`, the options of rows as one value.
+                ``on_error`` and ``on_geometry`` as for `load_dataset` (if a case cannot be used, its shard
+                fails, and the others are made; if it is skipped, manifest and card list it);
+                ``cases_per_shard``, the number of cases in a file, 4 of which take about 600 MB; ``scan``,
+                the table of cases that a scan wrote, whose columns are added to ``cases.parquet``; ``rows``,
+                a `RowOptions`, the options of rows as one value.
 
         Returns:
             What was done. If a shard failed, ``ok`` is False, there is no manifest yet, and ``failed`` says

@@ -57,7 +57,7 @@ class Case:
         return {**self._row(), "issues": " ".join(issue.kind for issue in self.issues)}
 
     def document(self) -> dict[str, Any]:
-        """Return the same with all that is known of each issue, as plain values such as JSON holds."""
+        """Return the same with all that is known about each issue, as plain values, ready for JSON."""
         return {**self._row(), "issues": [asdict(issue) for issue in self.issues]}
 
     def _row(self) -> dict[str, Any]:

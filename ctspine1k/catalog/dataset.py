@@ -35,9 +35,9 @@ class Licence:
 
 @dataclass(frozen=True)
 class DataSet:
-    """One data set: its names, cases, files, labels and texts. Holds no data.
+    """One data set: its names, cases, files, labels and texts. Contains no data.
 
-    Its functions are those of a module, so that it can be pickled.
+    Its functions are defined at the top of a module, so that it can be pickled.
     """
 
     name: str  #: as passed to `ctspine1k.open_collection` and ``--collection``
@@ -53,8 +53,8 @@ class DataSet:
     image_size: tuple[int, int] | None  #: voxels of a slice, which dense rows declare; None if slices differ
     suffixes: tuple[str, ...]  #: endings of the file names of images and masks
     licence: Licence
-    credit: str  #: whom to name, for the card of an export
-    #: For a check, the kinds of known issues that it would find.
+    credit: str  #: whom to credit, for the card of an export
+    #: For each check, the kinds of known issues that it may find.
     known_by: Mapping[str, tuple[str, ...]] = field(hash=False)
 
     #: Read the cases of a split file, or those of the data set's own if it is None.

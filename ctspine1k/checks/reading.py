@@ -46,7 +46,7 @@ def read_cases(
         WorkerError: a worker process died, or the scheduler is lost.
         HubError: the Hub cannot be reached.
     """
-    if not files:  # then no cluster is asked for, either
+    if not files:  # without work, no cluster is connected to
         return
     selection.look.prepare([file for one in files for file in one.files.values()])
     work = partial(_scan_case, __version__, selection.place, selection.data_set.vocabulary)
@@ -62,7 +62,7 @@ def read_cases(
 
 
 def _scan_case(version: str, place: Place, vocabulary: Vocabulary, files: CaseFiles) -> ScannedCase:
-    """Measure one case, in whatever process."""
+    """Measure one case; runs in any process."""
     require_version(version)
     with quiet_hub():
         return _scanned(place, vocabulary, files)

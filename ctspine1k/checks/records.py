@@ -101,7 +101,7 @@ class Records:
 
     @contextlib.contextmanager
     def _kept_if_possible(self) -> Iterator[None]:
-        """Where keeping is optional, let a full disk end that, and nothing else."""
+        """If storing is optional, stop storing after an OSError, such as a full disk, with a warning."""
         try:
             yield
         except OSError as error:
@@ -117,8 +117,8 @@ class Records:
                 notes.write("\n" + json.dumps(record))
 
 
-#: What is said where results cannot be written.
-_NOT_KEPT = "what is measured is not kept for another run: {}"
+#: The warning if results cannot be written.
+_NOT_KEPT = "measures are not stored for other runs: {}"
 
 
 @contextlib.contextmanager

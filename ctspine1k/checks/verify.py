@@ -171,7 +171,7 @@ def verify(
 
 
 def _kept(selection: Selection, files: Sequence[CaseFiles], path: Path) -> list[ScannedCase]:
-    """Return what an earlier run has measured, of the files that are what they were then."""
+    """Return the results of an earlier run for the files that have not changed since."""
     records, kept = Records(path, is_kept=False), []
     current = {one.case.case_id: record for one in files if (record := records.current(one))}
     if not current:
@@ -179,23 +179,23 @@ def _kept(selection: Selection, files: Sequence[CaseFiles], path: Path) -> list[
     selection.look.prepare([file for one in files for file in one.files.values()])
     for one in files:
         record = current.get(one.case.case_id)
-        # Of duplicates only those that were measured.
+        # Of duplicate files, only those that were measured.
         if record is not None and is_current(record["case"], one.states):
             try:
                 mismatch = _looked_at(selection, one, record)
             except (CaseError, ChecksumError):
-                continue  # it is read, and the finding is made there
+                continue  # it is read again, which gives the finding
             kept.append(ScannedCase(one, one.states, measures_of(record), geometry_mismatch=mismatch))
     return kept
 
 
 def _looked_at(selection: Selection, files: CaseFiles, record: Record) -> PairMismatchError | None:
-    """Look at what a record does not say of files: their bytes in the Hub's cache, and how headers disagree.
+    """Check what a record does not contain: the bytes in the Hub's cache, and how the two headers disagree.
 
-    The state of a file in a folder says that its bytes are those that were measured. That of a file on the
-    Hub says it of the Hub's own: the copy in the cache may be damaged, or gone.
+    The state of a file in a folder is enough to know that its bytes were measured. The state of a file on the
+    Hub is about the Hub's own copy: the one in the cache may be damaged, or gone.
     """
-    has_mismatch = record["case"]["geometry_problem"] is not None  # in words: the headers say it again
+    has_mismatch = record["case"]["geometry_problem"] is not None  # a text: the error needs the headers
     if selection.place.folder is not None and not has_mismatch:
         return None
     paths = fetch_case(selection.place, files)  # compares size and sha256 with the Hub's record

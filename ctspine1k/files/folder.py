@@ -46,9 +46,9 @@ class FolderPlace:
         path = os.path.relpath(local, self.folder).replace(os.sep, "/")
         try:
             status = os.stat(local)  # noqa: PTH116 (thousands of them)
-        except OSError:  # a link that leads nowhere, or to itself
+        except OSError:  # a broken link, or one to itself
             return path, None
-        if not stat.S_ISREG(status.st_mode):  # a pipe, say, whose reader would wait for ever
+        if not stat.S_ISREG(status.st_mode):  # such as a pipe, whose reader would wait forever
             return path, None
         return path, Entry(status.st_size, _state(path, status), Path(local).as_uri(), local=local)
 
@@ -100,7 +100,7 @@ def walk(root: Path) -> Iterator[str]:
 
 
 def _warn_unread(error: OSError) -> None:
-    warn(f"{error.filename}: {error.strerror}: what is in it is not seen", CTSpine1KWarning)
+    warn(f"{error.filename}: {error.strerror}: the files in it are not listed", CTSpine1KWarning)
 
 
 def _state(path: str, status: os.stat_result) -> str:

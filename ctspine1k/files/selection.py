@@ -90,7 +90,7 @@ class Selection:
     def narrow(
         self, cases: str | Case | Iterable[str | Case] | None, criteria: Mapping[str, str | None]
     ) -> Selection:
-        """Keep the cases named, or all, that meet all criteria; errors as of `Catalog.where`."""
+        """Return a selection with the cases named that meet all criteria; errors as for `Catalog.where`."""
         return self.keep(self.cases.select(cases).where(**criteria))
 
     def fingerprint(self) -> list[str]:
@@ -164,12 +164,12 @@ def require_kinds(data_set: DataSet, *kinds: Kind) -> None:
     """Check that a data set has files of these kinds.
 
     Raises:
-        ValueError: it does not; the message names those that it has.
+        ValueError: it does not; the message lists those that it has.
     """
     if absent := [kind for kind in kinds if kind not in data_set.kinds]:
         raise ValueError(
             f"collection={data_set.name!r}: expected {' and '.join(kinds)} of each case, found "
-            f"{' and '.join(data_set.kinds)}: without {' and '.join(absent)} this cannot be done"
+            f"{' and '.join(data_set.kinds)}: this cannot be done without {' and '.join(absent)}"
         )
 
 
@@ -196,7 +196,7 @@ def case_files(
 
     Raises:
         ValueError: the data set has no images, or no masks.
-        MissingFilesError: a case lacks a file, and ``on_missing`` is "raise" or all do.
+        MissingFilesError: a case lacks a file, and ``on_missing`` is "raise" or all cases lack one.
         AmbiguousFilesError: several files of one kind for a case.
         HubError: the Hub cannot be reached.
     """

@@ -95,14 +95,14 @@ def download(look: Look, files: Sequence[RawFile]) -> list[Path]:
 
 
 def fetch_case(place: Place, files: CaseFiles) -> dict[Kind, Path]:
-    """Make the files of a case local, complete and verified; errors as of `download` and `reading_case`."""
+    """Download and verify the files of a case; errors as for `download` and `reading_case`."""
     wanted = list(files.files.values())
     with reading_case(files), _room_for(place, wanted):
         return dict(zip(files.files, place.fetch(wanted), strict=True))
 
 
 def _room_for(place: Place, files: Sequence[RawFile]) -> contextlib.AbstractContextManager[None]:
-    """Explain a full disk, where files are fetched to one."""
+    """Return a context that explains a full disk, if files are downloaded."""
     if place.folder is not None:
         return contextlib.nullcontext()
     from ctspine1k.files.hub import hub_space
@@ -110,7 +110,7 @@ def _room_for(place: Place, files: Sequence[RawFile]) -> contextlib.AbstractCont
     return explain_full_disk(hub_space()[1], "a download", sum(file.size for file in files))
 
 
-#: Errors that any case would meet now: a disk or a quota is full, or too many files are open.
+#: Errors that are not about one case: a disk or a quota is full, or too many files are open.
 _OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 
 
@@ -195,6 +195,6 @@ def worker_start() -> partial[None]:
 
 
 def _start_worker(tokens: Mapping[str, str | bool]) -> None:
-    # The client reads it when it is imported, which only a worker that needs the Hub does.
+    # Not by a call: the client reads the variable when it is imported, which not every worker does.
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     learn_tokens(tokens)

@@ -78,11 +78,11 @@ class TableBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
 
     @property
     def rows_at_once(self) -> int:
-        """How many rows are held in memory until they are written."""
+        """Number of rows that are held in memory until they are written."""
         return int(self._writer_batch_size)
 
     def begin_conversion(self, num_proc: int) -> None:
-        """Prepare for a conversion by so many processes; subclasses may."""
+        """Prepare for a conversion by this many processes; subclasses may override it."""
 
     def clear_leftovers(self) -> None:
         """Delete files of a conversion that was killed: we hold the lock, so nobody else writes there."""

@@ -198,7 +198,7 @@ class CTSpine1K(TableBuilder):
             # The path of the cache is the same for the script and the library, without a script's hash:
             # config id and version have everything that rows depend on.
             dataset_name=selection.data_set.name if selection else kwargs.get("collection", DEFAULT),
-            # `datasets` passes the repo of a script as ``repo_id``, also where a folder is given.
+            # `datasets` passes the repo of a script as ``repo_id``, even if a folder is given.
             repo=repo or (None if kwargs.get("data_dir") is not None else repo_id),
             hub_token=token,
             **kwargs,
@@ -252,7 +252,7 @@ class CTSpine1K(TableBuilder):
             yield from batch.rows()
 
     def _generate_tables(self, jobs: list[_Job]) -> Iterator[tuple[int, pa.Table]]:
-        """Convert."""
+        """Yield tables for a conversion."""
         batches = self._batches(jobs, depth=self.rows_at_once, is_streaming=False)
         tables: Iterator[pa.Table] = (batch.table(self.info.features) for batch in batches)
         if self.config.name == "2d":

@@ -261,9 +261,9 @@ def load(
     rows: RowOptions | None = None,
     **options: Unpack[BuilderOptions],
 ) -> Any:
-    """Load the cases of a selection; arguments, result and errors as of `load_dataset`.
+    """Load the cases of a selection; arguments, result and errors as for `load_dataset`.
 
-    ``rows`` gives the options of rows as one value, beside or instead of those that are given one by one.
+    ``rows`` has the options of rows as one value; single options override it.
     """
     if streaming and num_proc is not None:
         raise ValueError("num_proc is for conversion: with streaming=True use the DataLoader's num_workers")

@@ -57,7 +57,7 @@ class RowOptions:
             object.__setattr__(self, "image_size", _checked_size(self.image_size))
 
     def keywords(self) -> dict[str, Any]:
-        """Return the options by name, but for ``config``, as verbs take them one by one."""
+        """Return the options by name, except ``config``, as verbs take them."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "config"}
 
     def of(self, data_set: DataSet) -> RowOptions:

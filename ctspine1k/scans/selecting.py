@@ -34,7 +34,7 @@ def select(
         criteria: as for `Catalog.where`.
 
     Raises:
-        ValueError: a value that cannot match, or a scan and nothing to ask it for.
+        ValueError: a value that is not allowed, or a scan without ``has_vertebrae``.
         UnknownCaseError: a case that is not in the catalog.
         ScanTableError: there is no such table, or it does not cover all files that are there.
     """
@@ -42,7 +42,7 @@ def select(
     if has_vertebrae is None:
         if scan is not None:
             raise ValueError(
-                f"scan={os.fspath(scan)!r}: expected has_vertebrae beside it, for which the table is read"
+                f"scan={os.fspath(scan)!r}: expected has_vertebrae, too, for which the table is read"
             )
         return chosen
     from ctspine1k.scans.containing import cases_containing  # imports pyarrow, which few selections need
@@ -52,7 +52,7 @@ def select(
 
 
 def select_splits(selection: Selection, splits: str | Sequence[str] | None) -> Selection:
-    """Narrow a selection to some splits, in that order; None for all, in the order of the data set.
+    """Return a selection with only these splits, in that order; None for all, in the data set's order.
 
     Raises:
         ValueError: there is no such split, or no case in any of them.

@@ -144,7 +144,7 @@ def is_current(row: Mapping[str, Any], states: Mapping[Kind, str]) -> bool:
 
 
 def check_target(path: Path, option: str = "--out") -> None:
-    """Check that a scan may write its tables there.
+    """Check that a scan may write its tables to a path, which ``option`` gave.
 
     Raises:
         ValueError: the name does not end in ``.parquet``, or is that of a table of vertebrae.
@@ -154,7 +154,8 @@ def check_target(path: Path, option: str = "--out") -> None:
         raise ValueError(f"{path}: expected a name that ends in .parquet, and not in .vertebrae.parquet")
     for target in (path, vertebrae_path(path)):
         if target.exists():
-            _read(target, hint=f"A scan replaces no other file: delete it, or give another {option}.")
+            hint = f"A scan never overwrites other files: delete this one, or choose another {option}."
+            _read(target, hint)
 
 
 def write_tables(path: Path, tables: ScanTables) -> None:

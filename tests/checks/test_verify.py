@@ -523,7 +523,7 @@ def test_a_read_only_folder_with_a_current_table_is_silent_and_one_without_says_
     assert verify(root).kept == 3
     (root / "cases.parquet").unlink()
     with pytest.warns(
-        CTSpine1KWarning, match="what is measured is not kept for another run: .*Permission denied"
+        CTSpine1KWarning, match="measures are not stored for other runs: .*Permission denied"
     ) as told:
         report = verify(root)
     assert (report.ok, report.kept) == (True, 0)
@@ -532,9 +532,7 @@ def test_a_read_only_folder_with_a_current_table_is_silent_and_one_without_says_
 
 def test_a_disk_that_fills_up_ends_the_notes_and_not_the_verification(root, small_disk):
     small_disk.fill_up()
-    with pytest.warns(
-        CTSpine1KWarning, match="what is measured is not kept for another run: .*No space left"
-    ):
+    with pytest.warns(CTSpine1KWarning, match="measures are not stored for other runs: .*No space left"):
         report = verify(root, table=small_disk.root / "cases.parquet")
     assert (report.ok, report.measured) == (True, 3)
 
