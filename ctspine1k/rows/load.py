@@ -56,7 +56,7 @@ class BuilderOptions(RowKeywords, total=False):
 
 
 class ConversionOptions(BuilderOptions, total=False):
-    """Options of `load_dataset` that do not say which cases or split, nor where their files are."""
+    """Options of `load_dataset`, except those that select cases, splits and files."""
 
     num_proc: int | None
     keep_in_memory: bool | None
@@ -71,7 +71,7 @@ class LoadOptions(ConversionOptions, total=False):
 
 
 class AllOptions(ConversionOptions, total=False):
-    """Options of `load_dataset` but ``name``, ``split`` and ``streaming``."""
+    """Options of `load_dataset`, except ``name``, ``split`` and ``streaming``."""
 
     collection: str
     data_dir: PathLike | None

@@ -1,1 +1,1 @@
-"""How work is run: processes, clusters, threads, retries, files that appear whole."""
+"""How work is run: processes, clusters, threads, stops, retries, files that are written completely."""

@@ -1,4 +1,4 @@
-"""An executor whose work is done by the workers of a Dask cluster."""
+"""An executor that gives work to the workers of a Dask cluster."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ __all__ = ["Dask"]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-#: How often Dask tries a task that raises, on any worker. A worker that is lost does not count.
+#: How often Dask retries a task that raises an error, on any worker. Lost workers do not count.
 _RETRIES = 2
 
-#: An address that Dask can connect to. With other strings its client waits for long before it fails.
+#: An address that Dask can connect to. With other strings, its client waits for a long time before it fails.
 _ADDRESS = re.compile(r"((tcp|tls|ucx|ws|wss)://)?(\[[^]]+\]|[^/:\s]+):\d+/?")
 
 
@@ -41,18 +41,18 @@ _ADDRESS = re.compile(r"((tcp|tls|ucx|ws|wss)://)?(\[[^]]+\]|[^/:\s]+):\d+/?")
 class Dask:
     """The workers of a Dask cluster do the work.
 
-    Dask gives the work of a lost worker to another one, and work that waits to workers that come later. The
-    workers import the function by its module, so they need the same packages. Items pass the scheduler, so
-    they are to be small. The dashboard counts those items together whose names are in one folder.
+    Dask gives the work of a lost worker to another one, and waiting work to workers that join later. Workers
+    import the function from its module, so they need the same packages. Items pass through the scheduler, so
+    they should be small. The dashboard groups items whose names are in the same folder.
     """
 
     scheduler: str  #: its address, such as "tcp://node1:8786", or the path of its scheduler file
-    #: Seconds to wait for the scheduler, or for its file: a job starts the scheduler and us together.
+    #: Seconds to wait for the scheduler, or for its file: a cluster job may start both at the same time.
     patience: float = 60.0
 
     @property
     def processes(self) -> int:
-        """None of this machine, as far as is known."""
+        """0: the workers are on other machines, as far as is known."""
         return 0
 
     @contextlib.contextmanager
@@ -61,8 +61,8 @@ class Dask:
 
         Raises:
             MissingPackageError: Dask's ``distributed`` is not installed.
-            WorkerError: there is no such scheduler, or it is lost, or an item has cost several workers their
-                life; the other items are done then.
+            WorkerError: there is no such scheduler, or it is lost, or several workers died at the same item;
+                the other items are then done.
         """
         try:
             import distributed
@@ -96,12 +96,12 @@ class _Connection:
     def run(
         self, work: Callable[[Item], Result], items: Sequence[Item], names: Sequence[str]
     ) -> Generator[Result, None, None]:
-        """Submit the items, and yield results as they come; when closed, cancel what is not done."""
+        """Submit the items, and yield results as they arrive; when closed, cancel unfinished items."""
         import distributed
 
         run, killers = uuid.uuid4().hex, []
         futures = [
-            # Keys of this run alone: under a key that it knows, a scheduler hands out the result it has.
+            # Keys of only this run: for a key that it knows, a scheduler returns the result it has stored.
             self.client.submit(
                 work, item, key=(f"{name.rpartition('/')[0]}-{run}", number), retries=_RETRIES, pure=False
             )
@@ -115,7 +115,7 @@ class _Connection:
                 except distributed.scheduler.KilledWorker as error:
                     killers.append(f"{names[future.key[1]]} ({error.last_worker.address})")
         finally:
-            if self.client.status == "running":  # else there is no scheduler to send it to
+            if self.client.status == "running":  # else the scheduler is gone
                 self.client.cancel([future for future in futures if not future.done()])
         if killers:
             raise WorkerError(
@@ -126,7 +126,7 @@ class _Connection:
     def _result(self, future: Future[Result]) -> Result:
         try:
             return future.result()
-        # Losing the scheduler cancels futures, or breaks the connection that a result comes through.
+        # If the scheduler is lost, futures are cancelled, or the connection breaks while a result arrives.
         except (CancelledError, OSError, asyncio.TimeoutError) as error:
             if future.status == "error":  # raised by the work
                 raise
@@ -144,7 +144,7 @@ def _find_address(scheduler: str, patience: float) -> str:
     """Return the address itself, or the one in a scheduler file, which may appear some seconds later.
 
     Raises:
-        ValueError: it is not an address, and no scheduler file either after ``patience`` seconds.
+        ValueError: it is neither an address, nor a scheduler file after ``patience`` seconds.
     """
     if _ADDRESS.fullmatch(scheduler):
         return scheduler
@@ -157,41 +157,42 @@ def _find_address(scheduler: str, patience: float) -> str:
         else:
             if _ADDRESS.fullmatch(address):
                 return address
-            found = ValueError(f"no address: {address!r}")
+            found = ValueError(f"not an address: {address!r}")
         is_hopeless = isinstance(found, IsADirectoryError) or (
             isinstance(found, OSError) and "://" in scheduler
         )
         if is_hopeless or time.monotonic() > end:
-            raise ValueError(f"no address such as tcp://node1:8786, and no scheduler file: {found}")
+            raise ValueError(f"neither an address such as tcp://node1:8786 nor a scheduler file: {found}")
         if not is_told:
-            text = f"{scheduler} is no scheduler file yet: waiting for it, {patience:g} s at most"
+            text = f"{scheduler} is not a scheduler file yet: waiting for it, {patience:g} s at most"
             warnings.warn(text, CTSpine1KWarning, stacklevel=2)
             is_told = True
         time.sleep(0.1)
 
 
 def _check_answers(address: str, patience: float) -> None:
-    """Check that a scheduler is there: of another server, Dask's client awaits the first word for ever.
+    """Check that a scheduler answers: with another server, Dask's client would wait forever for a message.
 
     Raises:
-        ConnectionError: there is none.
+        ConnectionError: no scheduler answers.
     """
     from distributed import Security, rpc
 
     failures: list[Exception] = []
 
     async def ask() -> None:
-        # TLS from Dask's configuration, where its client takes it from.
+        # TLS from Dask's configuration, as its client uses it.
         async with rpc(address, connection_args=Security().get_connection_args("client")) as scheduler:
             await asyncio.wait_for(scheduler.identity(), patience)
 
     def run() -> None:
         try:
             asyncio.run(ask())
-        except Exception as error:  # the answer of another server can raise anything in Dask
+        except Exception as error:  # Dask can raise any error if another server answers
             failures.append(error)
 
-    # In a notebook, this thread runs an event loop already. Not a thread of a pool: Ctrl-C would wait for it.
+    # In another thread, since in a notebook this one already runs an event loop. Not in a pool, for whose
+    # threads Ctrl-C would wait.
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join()
@@ -201,7 +202,7 @@ def _check_answers(address: str, patience: float) -> None:
 
 @contextlib.contextmanager
 def _without_tracebacks(name: str) -> Iterator[None]:
-    """Drop a logger's records that hold a traceback: a lost scheduler is an error of ours, and no log."""
+    """Drop a logger's records with tracebacks: a lost scheduler is reported by our error, not by a log."""
 
     def has_none(record: logging.LogRecord) -> bool:
         return record.exc_info is None

@@ -1,4 +1,4 @@
-"""Files on disk: written whole or not at all, by one process at a time; their sha256, and room for them."""
+"""Files on disk: written completely or not at all, by one process at a time; sha256 and free space."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ HINT_IF_FULL = "Make room there, or select fewer cases, and run again: what is d
 
 
 def make_parent(path: Path) -> None:
-    """Make the folder of a file, and check that files can be written there, before there is work to lose.
+    """Make the folder of a file, and check that it is writable, before any work is done.
 
     Raises:
-        OSError: the folder cannot be made, or not written to.
+        OSError: the folder cannot be made, or is not writable.
     """
     folder = path.absolute().parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def atomic_write(path: Path, scratch: Path | None = None) -> Iterator[Path]:
 
 
 def _flush(path: Path, flags: int) -> None:
-    """Flush a file, or the names in a folder, from the kernel's memory to the disk: a power cut keeps it."""
+    """Flush a file, or the names in a folder, from the kernel's memory to the disk, against power cuts."""
     descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
@@ -97,7 +97,7 @@ def exclusive_lock(path: Path, lock: Path | None = None) -> Iterator[None]:
 
 
 def sha256_of(file: IO[bytes]) -> str:
-    """Return the sha256, as 64 hexadecimal digits, of what is left to read of an open file."""
+    """Return the sha256, as 64 hexadecimal digits, of the rest of an open file."""
     sha256 = hashlib.sha256()
     while chunk := file.read(1 << 20):
         sha256.update(chunk)
@@ -110,8 +110,8 @@ def explain_full_disk(folder: Path, purpose: str, needed: int) -> Iterator[None]
 
     Args:
         folder: where files are written.
-        purpose: what for, such as "an export".
-        needed: bytes that it takes.
+        purpose: what the space is for, such as "an export".
+        needed: bytes that it needs.
 
     Raises:
         NoSpaceError: the disk is full.
@@ -125,12 +125,12 @@ def explain_full_disk(folder: Path, purpose: str, needed: int) -> Iterator[None]
 
 
 def device_of(folder: Path) -> int:
-    """Return the number of the disk that holds a folder, which need not exist yet."""
+    """Return the device number of the disk of a folder, which need not exist yet."""
     return _existing(folder).stat().st_dev
 
 
 def free_bytes(folder: Path) -> int:
-    """Return how many bytes are free on the disk that holds a folder, which need not exist yet."""
+    """Return the number of free bytes on the disk of a folder, which need not exist yet."""
     return shutil.disk_usage(_existing(folder)).free
 
 

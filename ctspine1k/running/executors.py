@@ -1,13 +1,13 @@
-"""Executors: who does a list of work, here, in processes of this machine, or on a Dask cluster.
+"""Executors run a list of work in this process, in processes of this machine, or on a Dask cluster.
 
-All of them are one interface. ``ready()`` connects to what does the work, and gives a function that yields
-results as they come, in any order::
+They have one interface. ``ready()`` prepares the processes, or connects to the cluster, and yields a function
+whose generator yields results in any order::
 
     with executor(num_proc=4).ready() as run, closing(run(work, items, names)) as results:
         for result in results:
             ...
 
-``work`` is a function of a module, and items and results are pickled, unless this process does the work.
+``work`` is defined at the top of a module; unless this process does the work, items and results are pickled.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["Executor", "InProcess", "Run", "Spawned", "executor"]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-#: Seconds between one look for a deferred Ctrl-C and the next, while workers are at work.
+#: Seconds between checks for a deferred Ctrl-C while workers are busy.
 _BEAT = 0.1
 
 
@@ -48,7 +48,7 @@ class InProcess:
 
     @contextlib.contextmanager
     def ready(self) -> Iterator[Run]:
-        """Yield a function that works through the items in order."""
+        """Yield a function that processes the items in order."""
         yield _run_here
 
 
@@ -62,9 +62,9 @@ def _run_here(
 
 @dataclass(frozen=True)
 class Spawned:
-    """Processes of this machine do the work. They end with the process that started them, however it ends.
+    """Processes of this machine do the work. They end when the process that started them ends, in any way.
 
-    A single item is done in this process, as starting another one takes longer than most items.
+    A single item is done in this process, since starting another one takes longer than most items.
     """
 
     num_proc: int
@@ -73,15 +73,15 @@ class Spawned:
 
     @property
     def processes(self) -> int:
-        """Workers at most."""
+        """The maximum number of workers."""
         return self.num_proc
 
     @contextlib.contextmanager
     def ready(self) -> Iterator[Run]:
         """Yield a function that starts the workers, and stops them when its generator is closed.
 
-        What has begun then runs to its end, or to its next call of `check_stopped`. The function raises
-        `WorkerError` if a worker dies.
+        Items that have begun then run to their ends, or to their next call of `check_stopped`. The function
+        raises `WorkerError` if a worker dies.
         """
         yield self._run
 
@@ -92,12 +92,12 @@ class Spawned:
         if num_proc <= 1:
             yield from _run_here(work, items, names)
             return
-        # Not forked: a fork copies locks that other threads hold, and nobody releases them in the child.
+        # Spawned, not forked: a fork inherits locks that other threads hold, which are never released there.
         context = multiprocessing.get_context("spawn")
         stop = context.Event()
         pool = ProcessPoolExecutor(num_proc, context, _start_worker, (stop, self.initializer))
         try:
-            with _interrupts_held():  # workers inherit the mask and keep it
+            with _interrupts_held():  # workers inherit the signal mask, and keep it
                 futures = {pool.submit(work, item) for item in items}
             while futures:
                 check_stopped()
@@ -118,15 +118,15 @@ class Spawned:
 def executor(
     num_proc: int = 1, scheduler: str | None = None, *, initializer: Callable[[], None] | None = None
 ) -> Executor:
-    """Return the executor that these options ask for.
+    """Return the executor for these options.
 
     Args:
         num_proc: processes of this machine; 1 for this one.
         scheduler: the address of a Dask scheduler, or the path of its scheduler file, instead.
-        initializer: what each spawned worker calls at its start.
+        initializer: function that each spawned worker calls when it starts.
 
     Raises:
-        ValueError: ``num_proc`` is below 1, or stands beside a scheduler.
+        ValueError: ``num_proc`` is below 1, or both options are given.
     """
     if num_proc < 1:
         raise ValueError(f"num_proc={num_proc}: expected 1 or more")
@@ -149,7 +149,7 @@ def _start_worker(stop: Event, initializer: Callable[[], None] | None) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this worker when the process that started it is gone, even if that was killed."""
+    """End this worker when the process that started it has ended, even if it was killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -158,7 +158,7 @@ def _end_with_parent() -> None:
 
 @contextlib.contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """Ignore a second Ctrl-C: it would end the wait for the workers, and the exit would wait for ever."""
+    """Ignore a second Ctrl-C: it would end the wait for the workers, and the exit would wait forever."""
     if threading.current_thread() is not threading.main_thread():  # only the main one may set handlers
         yield
         return
@@ -171,7 +171,7 @@ def _interrupts_ignored() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Block SIGINT while workers are started: Ctrl-C is for the process that the user sees."""
+    """Block SIGINT while workers are started: only the process that the user sees should handle Ctrl-C."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return

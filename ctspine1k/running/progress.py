@@ -1,4 +1,4 @@
-"""Progress bars: on a terminal, and nowhere else."""
+"""Progress bars, which are shown only on a terminal."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class ProgressBar(Protocol):
     """A bar that counts up to its total."""
 
     def update(self, n: int = 1, /) -> object:
-        """Add to what is done."""
+        """Add ``n`` to the count."""
 
 
 def is_terminal() -> bool:
-    """Return whether stderr is a terminal, so that somebody can see a progress bar."""
+    """Return whether stderr is a terminal, so that progress bars can be seen."""
     return sys.stderr is not None and sys.stderr.isatty()
 
 
@@ -26,10 +26,10 @@ def progress_bar(desc: str, total: int, unit: str) -> AbstractContextManager[Pro
 
     Args:
         desc: what is done, such as "Scanning".
-        total: of how many.
-        unit: of what, in the singular.
+        total: number of units.
+        unit: the unit, in the singular.
     """
-    from tqdm import tqdm  # 40 ms, which those who only ask for `is_terminal` save
+    from tqdm import tqdm  # takes 40 ms, which `is_terminal` does not need
 
     bar = tqdm(desc=desc, total=total, unit=unit, disable=not total or not is_terminal())
     return cast("AbstractContextManager[ProgressBar]", bar)

@@ -1,4 +1,4 @@
-"""Calls over a network that are tried again, as many failures pass within seconds."""
+"""Retries of calls over a network, many of whose errors are over within seconds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["PAUSES", "retry"]
 
 Result = TypeVar("Result")
 
-#: Seconds between one try and the next.
+#: Seconds between attempts.
 PAUSES = (1.0, 4.0, 16.0)
 
 
@@ -22,15 +22,15 @@ def retry(
     unless: tuple[type[Exception], ...] = (),
     pauses: Sequence[float] = PAUSES,
 ) -> Result:
-    """Return the result of a call, which is tried again when it fails.
+    """Return the result of a call, which is repeated after temporary errors.
 
-    The last failure is raised, and at once any other error.
+    The last of these is raised; any other error is raised at once.
 
     Args:
-        call: what to try.
-        failure: what may pass.
-        unless: failures that will not pass.
-        pauses: seconds to wait after each failure but the last.
+        call: the function to call.
+        failure: the error that may be temporary.
+        unless: kinds of it that are permanent.
+        pauses: seconds to wait after each error except the last.
     """
     for pause in pauses:
         try:

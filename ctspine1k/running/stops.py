@@ -1,9 +1,10 @@
-"""Work that is stopped at safe points only: by Ctrl-C, or because nobody waits for its results any more.
+"""Work that stops only at safe points: after Ctrl-C, or if its results are no longer needed.
 
 Python raises `KeyboardInterrupt` in the main thread between any two instructions. In a destructor it is
-printed and lost, and the work goes on; in a callback of C code it becomes another error; in `tempfile` it
-leaves a folder behind; between a lock and its ``with`` the lock is never released. Work that must leave
-nothing half done therefore runs in `deferred_interrupts`, and calls `check_stopped` now and then.
+printed and lost, and the work continues; in a callback of C code it becomes another error; in `tempfile` it
+leaves a folder behind; between acquiring a lock and entering its ``with``, the lock is never released. Work
+that must not leave anything half done therefore runs in `deferred_interrupts`, and calls `check_stopped` from
+time to time.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ Handler: TypeAlias = Callable[[int, FrameType | None], object]
 
 @dataclass
 class _Deferral:
-    """Signals that have come, and what handled them before."""
+    """Signals that have arrived, and their original handlers."""
 
     handlers: dict[int, Handler]
     patience: float
     waiting: int | None = None  #: a signal that has not been handled yet
     since: float = 0.0
     raised: int | None = None  #: a signal that was handled at once: what its handler raised may be lost
-    regions: int = 0  #: blocks of `interruptible` that are entered
+    regions: int = 0  #: number of `interruptible` blocks that are active
 
     def receive(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal, or note it."""
+        """Handle a signal, or note it for later."""
         if self.regions or (self.waiting is not None and time.monotonic() > self.since + self.patience):
             self.waiting, self.raised = None, number
             self.handlers[number](number, frame)
@@ -44,9 +45,9 @@ class _Deferral:
             self.waiting, self.since = number, time.monotonic()
 
     def handle(self) -> None:
-        """Call the handler of a signal that has come, if one has."""
+        """Call the handler of a signal that has arrived, if one has."""
         number = self.waiting or self.raised
-        if number is not None:  # else one may come just now, and must not be forgotten
+        if number is not None:  # else nothing is reset: a signal may arrive just now
             self.waiting = self.raised = None
             self.handlers[number](number, None)
 
@@ -55,33 +56,33 @@ _deferral: _Deferral | None = None
 
 
 class Event(Protocol):
-    """What another process may set."""
+    """An event that another process may set."""
 
     def is_set(self) -> bool:
         """Return whether it was set."""
 
 
-#: In a worker: set when nobody waits for its results any more.
+#: In a worker: set when its results are no longer needed.
 _stop: Event | None = None
 
 
 def stop_with(stop: Event) -> None:
-    """Have `check_stopped` raise in this process when an event is set."""
+    """Set the event after which `check_stopped` raises an error in this process."""
     global _stop
     _stop = stop
 
 
 @contextlib.contextmanager
 def deferred_interrupts(patience: float = 2.0) -> Iterator[None]:
-    """Defer SIGINT and SIGTERM until `check_stopped` is called, or to the end of the block.
+    """Defer SIGINT and SIGTERM until `check_stopped` is called, or until the end of the block.
 
-    Their handlers are called then, which is where `KeyboardInterrupt` is raised. Only the main thread handles
-    signals, so in others this does nothing. Signals without a handler of Python's are ignored, or end the
-    process, as before.
+    Their handlers are then called, which raise `KeyboardInterrupt`. Only the main thread handles signals, so
+    in other threads this does nothing. Signals without a Python handler are ignored, or end the process, as
+    before.
 
     Args:
-        patience: a second signal, so many seconds after the first, is not deferred. Two at once are one: a
-            terminal and the program that has started us may both send it.
+        patience: a second signal is not deferred if it arrives this many seconds after the first. Before that
+            it counts as the same one: a terminal and the program that started us may both send it.
     """
     global _deferral
     if _deferral is not None or threading.current_thread() is not threading.main_thread():
@@ -107,11 +108,11 @@ def deferred_interrupts(patience: float = 2.0) -> Iterator[None]:
 
 
 def check_stopped() -> None:
-    """Raise if the work of this process is not wanted any more. Long work calls it now and then.
+    """Raise an error if this process should stop. Long work calls it from time to time.
 
     Raises:
-        WorkerError: this is a worker, and nobody waits for its results.
-        KeyboardInterrupt: Ctrl-C was deferred until now. That is what Python's own handler raises.
+        WorkerError: this is a worker, and its results are no longer needed.
+        KeyboardInterrupt: Ctrl-C was deferred until now (raised by Python's own handler).
     """
     if _stop is not None and _stop.is_set():
         raise WorkerError("stopped, as this process is not needed any more")
@@ -121,7 +122,7 @@ def check_stopped() -> None:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Handle signals at once for as long as this process only waits: for a network, or for others."""
+    """Handle signals at once within the block, in which this process only waits, such as for a network."""
     deferral = _deferral
     if deferral is None or threading.current_thread() is not threading.main_thread():
         yield

@@ -23,18 +23,18 @@ _END: Any = object()
 
 
 def usable_threads(processes: int = 1) -> int:
-    """Return how many threads this process may use when ``processes`` of its kind, itself included, run."""
-    # `datasets` starts its workers with `multiprocess`, a fork of the standard library's module: each of the
-    # two knows only the children that it started itself.
+    """Return the number of threads for this process if ``processes`` of its kind run, including itself."""
+    # `datasets` starts its workers with `multiprocess`, a fork of the standard library's module. Each of the
+    # two modules knows only the processes that it started itself.
     for starter in (multiprocessing, sys.modules.get("multiprocess")):
         if starter is not None and starter.parent_process() is not None:
-            return 1  # its siblings have the other cores
+            return 1  # other workers use the other cores
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // processes)
 
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:
-    """Yield the items, while a thread takes the next one from the iterator."""
+    """Yield the items, while a thread reads the next one from the iterator."""
     with ThreadPoolExecutor(1, thread_name_prefix="ctspine1k-prefetch") as pool:
         upcoming = pool.submit(next, items, _END)
         while (item := upcoming.result()) is not _END:
@@ -44,15 +44,15 @@ def prefetch(items: Iterator[T]) -> Iterator[T]:
 
 
 def spread(work: Callable[[list[T]], None], items: list[T], threads: int) -> None:
-    """Share the items between threads, this one included, and wait for all of them.
+    """Divide the items among threads, including this one, and wait for all of them.
 
     Args:
         work: called once per thread with every ``threads``-th item.
         items: the items to share.
-        threads: how many; 1 or fewer for this one alone.
+        threads: number of threads; 1 or fewer for only this one.
 
     Raises:
-        Exception: what ``work`` raises, in whichever thread.
+        Exception: any error that ``work`` raises, in any thread.
     """
     if threads <= 1:
         work(items)
@@ -68,10 +68,10 @@ def spread(work: Callable[[list[T]], None], items: list[T], threads: int) -> Non
 
 @cache
 def _helpers() -> ThreadPoolExecutor:
-    """Return the threads of `spread`, one per core. They are kept: a start takes as long as some chunks."""
+    """Return the threads of `spread`, one per core. They are kept, since starting them takes time."""
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="ctspine1k-spread")
 
 
 if hasattr(os, "register_at_fork"):
-    # A forked child inherits the pool, but none of its threads: work given to it would wait for ever.
+    # A forked child inherits the pool, but none of its threads: work in it would wait forever.
     os.register_at_fork(after_in_child=_helpers.cache_clear)

@@ -1,4 +1,4 @@
-"""One version at work everywhere: another release may measure, or write, in another way."""
+"""A check that all processes have the same version: another release may measure or write differently."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["require_version"]
 
 
 def require_version(version: str) -> None:
-    """Check that this process has the version of the one that sent it work.
+    """Check that this process has the same version as the one that sent it work.
 
     Raises:
-        WorkerError: it has another one.
+        WorkerError: it has another version.
     """
     if version != __version__:
         raise WorkerError(

@@ -1,4 +1,4 @@
-"""What does a list of work, whatever that is: the interface of all executors."""
+"""The interface of executors, which run a list of work of any kind."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ Result = TypeVar("Result")
 
 
 class Run(Protocol):
-    """What does the work."""
+    """A function that runs the work."""
 
     def __call__(
         self, work: Callable[[Item], Result], items: Sequence[Item], names: Sequence[str]
     ) -> Generator[Result, None, None]:
         """Yield the result of ``work`` for each item, in any order.
 
-        Closing the generator cancels what has not begun.
+        Closing the generator cancels items that have not begun.
 
         Args:
             work: a function of one item.
-            items: what it is called with.
-            names: of the items, such as "export/3d/train/00000-of-00153.parquet", for a dashboard.
+            items: its arguments, one per call.
+            names: names of the items, such as "export/3d/train/00000-of-00153.parquet", for a dashboard.
         """
 
 
 class Executor(Protocol):
-    """Who does the work. A value: nothing is started or connected to before `ready`."""
+    """Where work is run. Executors are values: nothing is started or connected before `ready`."""
 
     @property
     def processes(self) -> int:
-        """How many processes of this machine work at once; 0 if other machines do."""
+        """Number of processes of this machine that work at once; 0 if other machines do the work."""
 
     def ready(self) -> AbstractContextManager[Run]:
-        """Connect to what does the work."""
+        """Prepare the processes, or connect to the cluster; yield the function that runs the work."""

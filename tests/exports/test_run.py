@@ -114,7 +114,7 @@ def test_a_scheduler_that_is_not_there_changes_nothing(export, out):
     export(config="2d")
     before = files_of(out)
     with (
-        pytest.warns(CTSpine1KWarning, match="no scheduler file yet"),
+        pytest.warns(CTSpine1KWarning, match="not a scheduler file yet"),
         pytest.raises(WorkerError, match="expected a Dask scheduler, found none"),
     ):
         export(config="2d", geometry=True, workers=Dask("schedler.json", patience=0.1))

@@ -108,7 +108,7 @@ def test_a_scheduler_file_that_comes_late_is_waited_for(tmp_path, idle):
     with (
         pytest.warns(CTSpine1KWarning, match="has no workers yet"),
         pytest.warns(
-            CTSpine1KWarning, match="is no scheduler file yet: waiting for it, 60 s at most"
+            CTSpine1KWarning, match="is not a scheduler file yet: waiting for it, 60 s at most"
         ) as warned,
         after(warned, come),
     ):
@@ -158,15 +158,15 @@ def test_a_scheduler_file_that_does_not_come_is_told(tmp_path, monkeypatch, sche
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text('{"address": "xyz://a:1"}')
     with (
-        pytest.warns(CTSpine1KWarning, match=r"is no scheduler file yet: waiting for it, 0\.1 s at most"),
-        pytest.raises(WorkerError, match="no address such as tcp://node1:8786, and no scheduler file"),
+        pytest.warns(CTSpine1KWarning, match=r"is not a scheduler file yet: waiting for it, 0\.1 s at most"),
+        pytest.raises(WorkerError, match="neither an address such as tcp://node1:8786 nor a scheduler file"),
     ):
         list(done(abs, [1], scheduler, patience=0.1))
 
 
 @pytest.mark.parametrize("scheduler", ["xyz://a:1", "tcp://node1", "", "/"])
 def test_what_is_no_scheduler_is_told_at_once(scheduler):
-    with pytest.raises(WorkerError, match="no address such as tcp://node1:8786, and no scheduler file"):
+    with pytest.raises(WorkerError, match="neither an address such as tcp://node1:8786 nor a scheduler file"):
         list(done(abs, [1], scheduler))
 
 
