@@ -8,7 +8,7 @@ try:
 except ImportError as error:
     raise ImportError(
         f"this script needs the package ctspine1k ({error}): run `pip install .` in a checkout of "
-        "the repository that holds both."
+        "the repository that contains both."
     ) from error
 
 __all__ = ["CTSpine1K"]

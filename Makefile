@@ -11,7 +11,7 @@ demo: .venv/newest/ready
 	rm -rf build/demo
 	$(NEWEST)/ctspine1k demo --out build/demo
 
-# Two at a time, each told whole: the environments, then the two suites.
+# Two at a time, each with its output in one piece: the environments, then the two suites.
 test:
 	$(MAKE) --jobs 2 --output-sync=target .venv/newest/ready .venv/oldest/ready
 	$(MAKE) check
@@ -47,7 +47,7 @@ bench: .venv/bench/ready
 test-torch: .venv/bench/ready
 	.venv/bench/bin/pytest tests/storage/with_torch.py
 
-# Kills exports, at random moments and before every change of a file: what they leave must be whole in the end.
+# Kills exports, at random moments and before every change of a file: what remains must be intact in the end.
 chaos: .venv/newest/ready
 	PYTHONPATH=tests $(NEWEST)/python -m support.killing $(KILLS)
 

@@ -301,9 +301,9 @@ def cost_rows(scratch: Path, slices: int) -> list[Row]:
             total = runs[0]["seconds"] * count
             per_case = per_case or total / count
             workers = int(way[-1])
-            told = per_case * count / workers
+            predicted = per_case * count / workers
             rows.append(
-                Row(f"{way}, {count} cases", f"{total:.1f} s", f"foretold: {told:.1f} s", total / told)
+                Row(f"{way}, {count} cases", f"{total:.1f} s", f"predicted: {predicted:.1f} s", total / predicted)
             )
     shutil.rmtree(root)
     return rows
