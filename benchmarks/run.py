@@ -303,7 +303,12 @@ def cost_rows(scratch: Path, slices: int) -> list[Row]:
             workers = int(way[-1])
             predicted = per_case * count / workers
             rows.append(
-                Row(f"{way}, {count} cases", f"{total:.1f} s", f"predicted: {predicted:.1f} s", total / predicted)
+                Row(
+                    f"{way}, {count} cases",
+                    f"{total:.1f} s",
+                    f"predicted: {predicted:.1f} s",
+                    total / predicted,
+                )
             )
     shutil.rmtree(root)
     return rows

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from ctspine1k._messages import shortened
+from ctspine1k._messages import shortened, warn
 from ctspine1k.errors import CTSpine1KWarning, ScanTableError
 from ctspine1k.files.raw import CaseFiles
 from ctspine1k.files.selection import Selection
@@ -52,7 +51,7 @@ def case_table(selection: Selection, files: Sequence[CaseFiles], scan: Path | No
         fields += [*_MEASURED, pa.field(MISPLACED, pa.bool_())]
         if unseen := [one.case.case_id for one in files if one.case.case_id not in scanned]:
             text = f"the scan knows nothing of the files, as they are now, of {shortened(unseen)}"
-            warnings.warn(text, CTSpine1KWarning, stacklevel=4)
+            warn(text, CTSpine1KWarning)
     return pa.Table.from_pylist(rows, schema=pa.schema(fields))
 
 
@@ -68,7 +67,7 @@ def _scanned(
     except ScanTableError as error:
         if scan is not None:
             raise
-        warnings.warn(f"{error} The table of cases goes without.", CTSpine1KWarning, stacklevel=5)
+        warn(f"{error} The table of cases goes without.", CTSpine1KWarning)
         return {}
     return {
         one.case.case_id: row

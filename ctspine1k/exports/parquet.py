@@ -14,8 +14,8 @@ Each shard is one piece of work, done by a process of this machine or by a worke
 from __future__ import annotations
 
 import os
-import warnings
 
+from ctspine1k._messages import warn
 from ctspine1k.errors import SkippedCasesWarning
 from ctspine1k.exports.cases_table import case_table
 from ctspine1k.exports.opening import open_target
@@ -55,7 +55,7 @@ def export_parquet(
         raise ValueError(f"out={target.describe()!r} is data_dir: give a folder of its own")
     files, missing = case_files(require_cases(selection), options.on_missing)
     if missing:
-        warnings.warn(missing.summary, SkippedCasesWarning, stacklevel=3)
+        warn(missing.summary, SkippedCasesWarning)
     export = Export(selection, target, options, rows, workers or options.workers())
     tasks = export.plan(files, {} if missing is None else missing.reasons)
     table = case_table(selection, files, options.scan_table)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ctspine1k import __version__
-from ctspine1k._messages import shortened
+from ctspine1k._messages import shortened, warn
 from ctspine1k.errors import GeometryWarning, NoSpaceError, NothingLeftError, OutputError
 from ctspine1k.exports.card import SplitSize, make_card, split_sizes
 from ctspine1k.exports.cases_table import MISPLACED
@@ -208,7 +207,7 @@ class Export:
             files = list(
                 dict.fromkeys(file for task in todo for one in task.files for file in one.files.values())
             )
-            self.selection.place.prepare(files)
+            self.selection.look.prepare(files)
             if device_of(hub_space()[1]) == device_of(where):
                 needed += sum(file.size for file in self.selection.place.not_cached(files))
         if needed > free:
@@ -234,7 +233,7 @@ class Export:
                         del left[outcome.shard.path]
                     for text in outcome.warnings:
                         if text not in warned:  # the shards of both configs report it
-                            warnings.warn(text, GeometryWarning, stacklevel=5)
+                            warn(text, GeometryWarning)
                             warned.add(text)
                     yield outcome
         except NoSpaceError as error:

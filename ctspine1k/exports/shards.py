@@ -37,6 +37,7 @@ from ctspine1k.running.disk import explain_full_disk, sha256_of
 from ctspine1k.running.retries import retry
 from ctspine1k.running.stops import check_stopped
 from ctspine1k.running.threads import usable_threads
+from ctspine1k.running.versions import require_version
 
 __all__ = ["export_shard"]
 
@@ -55,11 +56,7 @@ def export_shard(task: ShardTask) -> ShardOutcome:
         NoSpaceError: a disk is full.
         WorkerError: this process has another version of ctspine1k, or nobody waits for it any more.
     """
-    if task.version != __version__:
-        raise WorkerError(
-            f"a worker has ctspine1k {__version__}, the export was begun by {task.version}: install the same "
-            "version everywhere"
-        )
+    require_version(task.version)
     with _ONE_AT_A_TIME, quiet_hub():
         maker = _Maker(task)
         record = maker.make()

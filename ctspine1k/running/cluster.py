@@ -10,13 +10,13 @@ import re
 import threading
 import time
 import uuid
-import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ctspine1k._messages import warn
 from ctspine1k.errors import CTSpine1KWarning, MissingPackageError, WorkerError
 from ctspine1k.running.stops import check_stopped, interruptible
 
@@ -82,7 +82,7 @@ class Dask:
                 text = (
                     f"{self.scheduler} has no workers yet: waiting for some (`dask worker {self.scheduler}`)"
                 )
-                warnings.warn(text, CTSpine1KWarning, stacklevel=2)
+                warn(text, CTSpine1KWarning)
             yield _Connection(client, self.scheduler).run
 
 
@@ -165,7 +165,7 @@ def _find_address(scheduler: str, patience: float) -> str:
             raise ValueError(f"neither an address such as tcp://node1:8786 nor a scheduler file: {found}")
         if not is_told:
             text = f"{scheduler} is not a scheduler file yet: waiting for it, {patience:g} s at most"
-            warnings.warn(text, CTSpine1KWarning, stacklevel=2)
+            warn(text, CTSpine1KWarning)
             is_told = True
         time.sleep(0.1)
 

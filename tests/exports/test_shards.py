@@ -317,7 +317,7 @@ def test_masks_that_lie_elsewhere_are_told(task, tree, name):
 
 
 def test_a_worker_of_another_version_says_so(task, name):
-    with pytest.raises(WorkerError, match=r"a worker has ctspine1k .*, the export was begun by 9\.9\.9"):
+    with pytest.raises(WorkerError, match=r"a worker has ctspine1k .*, the work was begun by 9\.9\.9"):
         export_shard(replace(task, version="9.9.9"))
 
 
