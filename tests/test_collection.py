@@ -286,6 +286,7 @@ def test_an_option_that_it_does_not_have_is_refused(spine):
         spine.load("3d", token="hf_other")
 
 
+@pytest.mark.processes
 def test_a_stream_of_a_collection_is_read_in_a_worker_that_was_sent_it(
     hub, repo_id, split_file, python, tmp_path
 ):
