@@ -153,18 +153,18 @@ def test_a_token_is_in_no_pickle_and_in_no_repr(hub, repo_id, split_file):
 
 def test_a_token_is_in_no_task(hub, repo_id, split_file, tmp_path, monkeypatch):
     """What is pickled for a worker, be it of this machine or of a cluster, of a scan and of an export."""
-    from ctspine1k.running.executors import InProcess
+    from ctspine1k.running import executors
 
     hub.repos[repo_id].token = "hf_secret"
     spine = ctspine1k.open_collection(repo_id=repo_id, split_file=split_file, token="hf_secret")
     tasks = []
-    run = InProcess._run
+    run = executors._run_here
 
-    def pickled(self, work, items, names):
+    def pickled(work, items, names):
         tasks.extend(pickle.dumps((work, item)) for item in items)
-        return run(self, work, items, names)
+        return run(work, items, names)
 
-    monkeypatch.setattr(InProcess, "_run", pickled)
+    monkeypatch.setattr(executors, "_run_here", pickled)
     spine.scan(tmp_path / "cases.parquet")
     spine.export_parquet(tmp_path / "out", config="2d", image_size=SIZE)
     assert len(tasks) == 4 + 3
@@ -275,9 +275,9 @@ def test_names_of_vertebrae_need_no_numpy(python):
 
 
 def test_a_table_that_nothing_is_asked_of_is_refused(spine, tree, tmp_path):
-    with pytest.raises(ValueError, match="scan='nowhere': expected has_vertebrae beside it"):
+    with pytest.raises(ValueError, match="scan='nowhere': expected has_vertebrae"):
         spine.where(split="train", scan="nowhere")
-    with pytest.raises(ValueError, match="scan='nowhere': expected has_vertebrae beside it"):
+    with pytest.raises(ValueError, match="scan='nowhere': expected has_vertebrae"):
         ctspine1k.load_dataset(data_dir=tree, scan="nowhere")
 
 

@@ -32,7 +32,7 @@ def list_cases(
 
     Cases are listed offline. --files looks for their files, and --has-vertebrae reads the table of a scan.
     """
-    collection = chosen(**options)
+    collection = chosen(scan=None if has_vertebrae else scan, **options)
     if has_vertebrae:
         collection = _containing(collection, has_vertebrae, scan)
     if files:

@@ -102,7 +102,7 @@ def verify(
     from ctspine1k.running.disk import make_parent
 
     require_somewhere(options)
-    collection = chosen(**options)
+    collection = chosen(uses_scan=True, **options)
     if out is not None:
         make_parent(out)
     report = collection.verify(

@@ -87,7 +87,7 @@ def parquet(out: str, geometry: bool, verify: bool, as_json: bool, **options: An
     require_somewhere(options)
     if options["scan"] is not None:
         own["scan"] = options["scan"]
-    collection = chosen(**options)
+    collection = chosen(uses_scan=True, **options)
     with progress_on_terminal(), _ended_by_sigterm():
         report = collection.export_parquet(out, geometry=geometry, verify=verify, **own)
     if as_json:

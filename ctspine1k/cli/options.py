@@ -212,6 +212,7 @@ def require_somewhere(options: Mapping[str, Any]) -> None:
 
 def chosen(
     *,
+    uses_scan: bool = False,
     collection: str,
     directory: Path | None = None,
     cases: tuple[str, ...] = (),
@@ -219,7 +220,10 @@ def chosen(
     scan: Path | None = None,
     **options: Any,
 ) -> Collection:
-    """Return the collection that options select; DIR is the same as ``--data-dir``."""
+    """Return the collection that options select; DIR is the same as ``--data-dir``.
+
+    A command that ``uses_scan`` reads the table of a scan for more than ``--has-vertebrae``.
+    """
     place = {name: options.pop(name, None) for name in ("data_dir", "repo_id", "revision", "split_file")}
     if directory is not None:
         if place["data_dir"] is not None:
@@ -230,6 +234,8 @@ def chosen(
     opened = open_collection(collection, **place)
     if cases:
         opened = opened.select(cases)
+    if uses_scan and not has_vertebrae:
+        scan = None
     return opened.where(has_vertebrae=list(has_vertebrae) or None, scan=scan, **is_given(options))
 
 

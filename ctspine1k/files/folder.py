@@ -48,7 +48,7 @@ class FolderPlace:
             status = os.stat(local)  # noqa: PTH116 (thousands of them)
         except OSError:  # a broken link, or one to itself
             return path, None
-        if not stat.S_ISREG(status.st_mode):  # such as a pipe, whose reader would wait forever
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISFIFO(status.st_mode)):  # such as a socket
             return path, None
         return path, Entry(status.st_size, _state(path, status), Path(local).as_uri(), local=local)
 

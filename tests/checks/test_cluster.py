@@ -95,7 +95,7 @@ def test_workers_that_do_not_see_the_folder_say_so(root, tmp_path, shared_cluste
     for problem in report.problems.values():
         assert str(here.folder) in problem
         assert "expected the raw file that was there when the work began, found none" in problem
-        assert "All processes and workers must see the raw files" in problem
+        assert "All processes and workers must have access to the raw files" in problem
     found = two.verify(tmp_path / "verify.parquet", scheduler=shared_cluster.address)
     assert {(finding.check, finding.case_id) for finding in found.findings} == {
         ("format", case_id) for case_id in IDS[:2]

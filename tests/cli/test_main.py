@@ -127,6 +127,8 @@ def test_without_a_verb_it_tells_the_verbs_in_the_order_of_use(run):
             "error: a.png: expected a folder, as there are several pictures; or ask for a sheet",
         ),
         (["list", "--has-vertebrae", "L6", "--data-dir", "."], "error: /"),
+        (["list", "--scan", "x.parquet"], "error: scan='x.parquet': expected has_vertebrae"),
+        (["scan", ".", "--scan", "x.parquet"], "error: scan='x.parquet': expected has_vertebrae"),
     ],
 )
 def test_an_error_is_one_line_and_status_2(run, root, arguments, message):

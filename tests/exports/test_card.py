@@ -111,7 +111,7 @@ def test_what_is_particular_to_a_data_set_comes_from_it():
     assert (head["pretty_name"], head["license"], head["license_name"]) == ("Tiny Spines", "other", "cc0-1.0")
     for told in (
         "# Tiny Spines\n",
-        "0 background, 18-28 T11-T13",
+        "0 background, 18-19 T11-T12, 28 T13",
         "CC0: nothing.",
         "Name nobody:",
         "@misc{tiny,",

@@ -1,4 +1,5 @@
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,6 @@ def test_a_file_that_could_be_of_two_cases_is_an_error(tmp_path):
 def test_what_is_no_file_is_not_there_and_harms_nothing(tmp_path):
     place(tmp_path, "liver_106_seg.nii.gz")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    os.mkfifo(tmp_path / "liver_106.nii.gz")
+    os.mknod(tmp_path / "liver_106.nii.gz", stat.S_IFSOCK | 0o600)
     (tmp_path / "HN_P001.nii.gz").mkdir()
     assert [file.kind for file in list_files(data_dir=tmp_path)] == ["mask"]
