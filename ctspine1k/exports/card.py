@@ -1,4 +1,4 @@
-"""The card of an export, ``README.md``: a head that the Hub and `datasets` read, and a text for people."""
+"""The card of an export, ``README.md``: a header for the Hub and `datasets`, and a text for people."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ctspine1k.rows.options import RowOptions
 
 __all__ = ["SplitSize", "make_card", "split_sizes"]
 
-#: The Hub's classes of size, by the number of rows that they end before.
+#: The Hub's size categories, by the number of rows below which each ends.
 _SIZES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<1M", 10**7: "1M<n<10M"}
 
 _SHAPES = {"3d": "(slices, {0}, {1})", "2d": "({0}, {1})"}
@@ -47,8 +47,8 @@ import datasets
 rows = datasets.load_dataset("PATH-OR-REPO", name="{config}", split="{split}", streaming=True)
 ```
 
-`streaming=True` decodes rows as they are asked for. Without it, `datasets` first writes them uncompressed to
-its cache, which takes {arrow} for all that is here.
+`streaming=True` decodes rows when they are requested. Without it, `datasets` first writes them uncompressed
+to its cache, which takes {arrow} for all rows.
 
 {sizes}
 
@@ -60,7 +60,7 @@ pandas, Polars, DuckDB and other tools for Parquet read it, and the shards.
 {columns}
 
 The first axis counts the slices, the other two are the first and second of the raw file, {orientation}.
-Some labels are known to be wrong, and none is corrected: `{cases}` lists the issues of each case.
+Some labels are known to be wrong; they are not corrected. `{cases}` lists the known issues of each case.
 
 ## Left out
 
@@ -68,7 +68,7 @@ Some labels are known to be wrong, and none is corrected: `{cases}` lists the is
 
 ## Terms
 
-{licence}: {terms}. This applies to what you make of it, too. Name {credit}:
+{licence}: {terms}. This also applies to what you make from it. Credit {credit}:
 
 ```bibtex
 {bibtex}
@@ -80,7 +80,7 @@ Made by ctspine1k {version} from {origin}; `{manifest}` describes each file.
 
 @dataclass(frozen=True)
 class SplitSize:
-    """How much is in a split of a config."""
+    """The size of a split of a config."""
 
     config: str
     split: str
@@ -91,7 +91,7 @@ class SplitSize:
 
 
 def split_sizes(records: Iterable[ShardRecord], splits: Sequence[str]) -> list[SplitSize]:
-    """Add up the shards of each split, in the order of ``splits``; a split without rows is left out."""
+    """Return the sizes of splits, in the order of ``splits``; a split without rows is left out."""
     of_split: dict[tuple[str, str], list[ShardRecord]] = {}
     for record in records:
         config, split, _ = record.path.split("/")
@@ -123,12 +123,12 @@ def make_card(
     """Return the text of the card.
 
     Args:
-        data_set: whose title, labels, licence and citations it names.
-        options: of the rows of each config.
-        sizes: of each split of each config.
+        data_set: the data set: its title, labels, licence and citations.
+        options: options of the rows of each config.
+        sizes: sizes of each split of each config.
         skipped: why a case was left out, by case id.
-        origin: where the raw files are from, as of `Place.origin`.
-        facts: names of what is known of each case.
+        origin: where the raw files come from, as returned by `Place.origin`.
+        facts: names of the facts in the table of cases.
         is_scanned: whether the table of cases has columns of a scan.
     """
     text = _TEXT.format(
@@ -196,7 +196,7 @@ def _head(data_set: DataSet, options: Sequence[RowOptions], sizes: Sequence[Spli
 
 
 def _oldest_words(feature: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a feature in the words of `datasets` 3, which later ones read, too: "sequence" for "list"."""
+    """Return a feature as `datasets` 3 names it, which later releases also read: "sequence" for "list"."""
     return {"sequence" if name == "list" else name: value for name, value in feature.items()}
 
 
@@ -227,5 +227,5 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return a text, such as a file's name, that neither ends a cell nor is HTML."""
+    """Return a text, such as a file's name, without characters that end a cell or begin HTML."""
     return " ".join(text.split()).replace("|", "/").replace("<", "&lt;")

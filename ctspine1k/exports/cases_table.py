@@ -1,4 +1,4 @@
-"""The table of cases beside exported rows: what is known of each, and what a scan has measured."""
+"""The table of cases beside exported rows: what is known about each, and what a scan has measured."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from ctspine1k.scans.tables import CASES, is_current, read_tables
 
 __all__ = ["MISPLACED", "case_table"]
 
-#: Whether the headers of image and mask place the same voxel differently; there only if a scan is.
+#: Column: whether the headers of image and mask place the same voxel differently. It needs a scan.
 MISPLACED = "mask_misplaced"
 
-#: What a scan has measured: its columns behind the facts, but for those that say where files lie, or hold
-#: text that does.
+#: Columns that a scan has measured, except those that contain paths, or text with paths.
 _MEASURED = [
     field
     for field in list(CASES)[CASES.get_field_index("shape") :]
@@ -30,15 +29,15 @@ _MEASURED = [
 
 
 def case_table(selection: Selection, files: Sequence[CaseFiles], scan: Path | None) -> pa.Table:
-    """Return one row per case: what is known of it, and, where there is a scan, what that has measured.
+    """Return one row per case: what is known about it, and what a scan has measured, if there is one.
 
     Args:
         selection: the cases, and where their files are.
         files: of the cases that have them.
-        scan: the scan's table of cases; None for where a scan keeps it, if it is there.
+        scan: the scan's table of cases; None for its default path, if it exists.
 
     Raises:
-        ScanTableError: the table that was named is not one of a scan.
+        ScanTableError: ``scan`` is given, and is not the table of a scan.
     """
     rows = [case.row() for case in selection.cases]
     fields = [pa.field(name, pa.int32() if name == "index" else pa.string()) for name in rows[0]]
@@ -50,7 +49,7 @@ def case_table(selection: Selection, files: Sequence[CaseFiles], scan: Path | No
             row[MISPLACED] = found and found["geometry_problem"] is not None
         fields += [*_MEASURED, pa.field(MISPLACED, pa.bool_())]
         if unseen := [one.case.case_id for one in files if one.case.case_id not in scanned]:
-            text = f"the scan knows nothing of the files, as they are now, of {shortened(unseen)}"
+            text = f"not in the scan, or not with their current files: {shortened(unseen)}"
             warn(text, CTSpine1KWarning)
     return pa.Table.from_pylist(rows, schema=pa.schema(fields))
 
@@ -58,7 +57,7 @@ def case_table(selection: Selection, files: Sequence[CaseFiles], scan: Path | No
 def _scanned(
     selection: Selection, files: Sequence[CaseFiles], scan: Path | None
 ) -> dict[str, Mapping[str, Any]]:
-    """Return the scan's rows of these files as they are now, by case id."""
+    """Return the scan's rows of these files in their current state, by case id."""
     path = scan_path(selection.place, scan)
     if scan is None and not path.exists():
         return {}
@@ -67,7 +66,7 @@ def _scanned(
     except ScanTableError as error:
         if scan is not None:
             raise
-        warn(f"{error} The table of cases goes without.", CTSpine1KWarning)
+        warn(f"{error} The table of cases is written without its columns.", CTSpine1KWarning)
         return {}
     return {
         one.case.case_id: row

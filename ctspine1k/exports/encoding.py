@@ -1,9 +1,9 @@
-"""How rows are written as Parquet: their schema, their columns, and how these are encoded.
+"""Parquet encoding of rows: schema, columns, and settings of the writer.
 
 Encodings were chosen by measurement (``benchmarks/README.md``): the image's bytes are split into streams,
-which zstd then compresses to less than the raw file; the mask needs zstd alone. A page is one slice of
-512 x 512 in 2d, or one volume in 3d: content-defined chunking would cut at the same places, and take half as
-long again.
+which zstd then compresses to less than the raw file; the mask needs only zstd. A page is one slice of
+512 x 512 in 2d, or one volume in 3d: content-defined chunking would cut at the same places, and take 50 %
+longer.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ __all__ = ["parquet_schema", "plain_columns", "writer_settings"]
 
 
 def parquet_schema(features: datasets.Features) -> pa.Schema:
-    """Return the schema of rows: arrays as nested lists, and metadata that says what they are to `datasets`.
+    """Return the schema of rows: arrays as nested lists, with the metadata by which `datasets` knows them.
 
-    `Dataset.to_parquet` writes its own extension types instead, which Polars before 1.36 cannot read.
+    `Dataset.to_parquet` writes extension types instead, which Polars before 1.36 cannot read.
     """
     schema = features.arrow_schema
     metadata = json.loads(schema.metadata[b"huggingface"])
@@ -33,7 +33,7 @@ def parquet_schema(features: datasets.Features) -> pa.Schema:
 
 
 def _oldest_words(features: Any) -> Any:
-    """Return features in the words of `datasets` 3, which later releases read, too: "Sequence" for "List"."""
+    """Return features as `datasets` 3 names them, which later releases also read: "Sequence" for "List"."""
     if not isinstance(features, dict):
         return features
     kind = {"_type": "Sequence"} if features.get("_type") == "List" else {}
@@ -60,7 +60,7 @@ def writer_settings(schema: pa.Schema) -> dict[str, Any]:
 
 
 def _leaf(field: pa.Field) -> str:
-    """Return the name that Parquet has for the innermost column of nested lists."""
+    """Return Parquet's name of the innermost column of nested lists."""
     name, kind = field.name, field.type
     while pa.types.is_list(kind):
         name, kind = f"{name}.list.element", kind.value_type

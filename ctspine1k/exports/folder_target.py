@@ -1,4 +1,4 @@
-"""A target on a disk of this machine, or on one that machines share."""
+"""A target on a disk of this machine, or on a shared disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OURS = (WORKING, SCRATCH, "[23]d", "[23]d/*")
 
 @dataclass(frozen=True)
 class FolderTarget:
-    """A folder of a file system that the kernel knows."""
+    """A folder of a file system that is mounted."""
 
     root: Path
 
@@ -36,7 +36,7 @@ class FolderTarget:
         for folder, _, names in os.walk(self.root):
             for name in names:
                 path = Path(folder, name)
-                with contextlib.suppress(FileNotFoundError):  # a dangling link
+                with contextlib.suppress(FileNotFoundError):  # a broken link
                     stat = path.stat()
                     found[path.relative_to(self.root).as_posix()] = Entry(stat.st_size, stat.st_mtime)
         return found
@@ -83,7 +83,7 @@ class FolderTarget:
                 (self.root / name).unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Delete unfinished work, and folders of ours that are empty."""
+        """Delete unfinished work, and empty folders of the export."""
         shutil.rmtree(self.root / WORKING, ignore_errors=True)
         for pattern in reversed(_OURS):
             for path in self.root.glob(pattern):
@@ -92,7 +92,7 @@ class FolderTarget:
 
     @contextlib.contextmanager
     def exclusive_lock(self) -> Iterator[None]:
-        """Hold a lock of the kernel, which releases it when this process ends, even by SIGKILL."""
+        """Hold a lock that the kernel releases when this process ends, even by SIGKILL."""
         with contextlib.ExitStack() as writing:
             with self._explained():
                 self.root.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ class FolderTarget:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Raise an `OutputError` instead of an `OSError`, but for a full disk: callers explain that one."""
+        """Raise an `OutputError` instead of an `OSError`, except for a full disk, which callers explain."""
         try:
             yield
         except OSError as error:
@@ -114,20 +114,20 @@ class FolderTarget:
             raise OutputError(where, "a place to write to", error.strerror or str(error), hint) from error
 
     def _check_within(self) -> None:
-        """Raise an `OutputError` if a folder of ours is a link or a mount.
+        """Raise an `OutputError` if a folder of the export is a link or a mount.
 
-        What it leads to is not ours to delete, and a rename into it cannot be atomic.
+        Its target must not be deleted, and a rename into it cannot be atomic.
         """
         disk = self.root.stat().st_dev
         for path in (path for pattern in _OURS for path in self.root.glob(pattern)):
             if path.is_dir() and (path.is_symlink() or path.stat().st_dev != disk):
-                hint = "Give a folder of its own, on one disk."
+                hint = "Use a separate folder, on one disk."
                 raise OutputError(str(path), "a folder within the export", "a link or another disk", hint)
 
     def scratch(self) -> Path:
-        """Return a folder on the same disk, as a rename needs."""
+        """Return a folder on the same disk, so that files can be renamed from it."""
         return self.root / SCRATCH
 
     def free(self) -> int:
-        """Return how many bytes are free on the disk."""
+        """Return the number of free bytes on the disk."""
         return free_bytes(self.root)

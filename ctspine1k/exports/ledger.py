@@ -154,7 +154,7 @@ def begin(folder: Target, kept: Collection[ShardRecord], run: str) -> None:
 
 
 def check_run(folder: Target, run: str) -> None:
-    """Check that the export is still of this run: a cluster goes on with tasks of a run that was stopped.
+    """Check that the export is still of this run: a cluster continues tasks of a run that was stopped.
 
     Raises:
         WorkerError: another run has begun, or ended.
@@ -165,10 +165,14 @@ def check_run(folder: Target, run: str) -> None:
         current = None
     if current == run:
         return
-    found = "another one" if current else "none: it is over, or this machine has another folder of that name"
+    found = (
+        "another one"
+        if current
+        else "none: the run has ended, or this machine has a different folder of that name"
+    )
     raise WorkerError(
-        f"{folder.describe()}: expected the run that this shard is of, found {found}. Processes and workers "
-        "must share the folder: give one that all of them see, or a URL."
+        f"{folder.describe()}: expected the run that this shard belongs to, found {found}. Processes and "
+        "workers must share the folder: use one that all of them can access, or a URL."
     )
 
 
@@ -177,7 +181,7 @@ def finish(folder: Target, about: Mapping[str, Any], records: Iterable[ShardReco
 
     Args:
         folder: the target.
-        about: what the manifest says beside files and shards.
+        about: the manifest's other fields, besides files and shards.
         records: of all shards, in order.
     """
     shards = [asdict(record) for record in records]
@@ -196,7 +200,7 @@ def _write(folder: Target, name: str, document: Mapping[str, Any]) -> None:
 
 
 def _parsed(folder: Target, name: str, data: bytes) -> tuple[list[str], list[ShardRecord]]:
-    """Return the paths of shards whose records a file cancels, and the records that it holds.
+    """Return the paths of shards whose records a file cancels, and the records that it contains.
 
     Raises:
         OutputError: it is a manifest, but not one of an export.
@@ -219,7 +223,7 @@ def _parsed(folder: Target, name: str, data: bytes) -> tuple[list[str], list[Sha
         f"{folder.describe()}/{name}",
         f"the manifest of an export, format {_FORMAT}",
         found,
-        f"Delete it, {CARD} and {CASES_TABLE}, and all shards are made again; or give another folder.",
+        f"Delete it, {CARD} and {CASES_TABLE} to make all shards again, or use another folder.",
     )
 
 

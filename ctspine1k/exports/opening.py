@@ -1,4 +1,4 @@
-"""From what a user says, a path or a URL, to the target of an export."""
+"""From a path or URL to the target of an export."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def open_target(out: str | os.PathLike[str], pauses: tuple[float, ...] = PAUSES)
 
     Args:
         out: the path or URL.
-        pauses: seconds between one try of a request to a URL and the next.
+        pauses: seconds between attempts of a request to a URL.
 
     Raises:
-        ValueError: it is empty, or fsspec knows no such protocol, or the package for it is not installed.
+        ValueError: it is empty, or fsspec does not know the protocol, or the package for it is not installed.
         MissingPackageError: s3:// needs ``ctspine1k[s3]``.
         NotADirectoryError: there is a file at the path.
     """

@@ -35,7 +35,7 @@ class ExportKeywords(TypedDict, total=False):
 
 
 def row_keywords(options: ExportKeywords) -> dict[str, Any]:
-    """Return the options with those of ``rows``, which gives options of rows as one value, one by one.
+    """Return the options with ``rows``, the options of rows as one value, replaced by single ones.
 
     Raises:
         ValueError: ``rows`` asks for storage that an export does not have.
@@ -50,24 +50,22 @@ def row_keywords(options: ExportKeywords) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What an export makes, what it does about cases that cannot be used, and who does the work."""
+    """What an export writes, what it does about cases that cannot be used, and where the work is done."""
 
     config: Literal["3d", "2d", "all"] = "all"
-    image_size: tuple[int, int] | None = None  #: with the next four as of `RowOptions`
+    image_size: tuple[int, int] | None = None  #: this and the next four as for `RowOptions`
     orientation: str | None = None
     label_scheme: LabelScheme | None = None
     geometry: bool = False
     on_geometry: Literal["raise", "warn"] = "warn"
-    on_missing: OnMissing = "raise"  #: a case without raw files is an error, or left out and named
-    on_error: Policy = "raise"  #: a case that cannot be used makes its shard fail, or is left out and named
+    on_missing: OnMissing = "raise"  #: a case without raw files is an error, or left out and listed
+    on_error: Policy = "raise"  #: a case that cannot be used makes its shard fail, or is left out and listed
     cases_per_shard: int = 4
-    scan: str | os.PathLike[str] | None = None  #: a scan's table of cases; None for where a scan keeps it
-    verify: bool = (
-        False  #: whether shards that are there are read, and made again if their bytes have changed
-    )
+    scan: str | os.PathLike[str] | None = None  #: a scan's table of cases; None for its default path
+    verify: bool = False  #: whether to read existing shards, and make those again whose bytes have changed
     num_proc: int = 1  #: processes of this machine that make shards
     scheduler: str | None = None  #: a Dask scheduler, or its scheduler file, whose workers make them instead
-    pauses: tuple[float, ...] = PAUSES  #: seconds between one try of a download, or an upload, and the next
+    pauses: tuple[float, ...] = PAUSES  #: seconds between attempts of a download or an upload
 
     def __post_init__(self) -> None:
         """Check the options.
@@ -84,7 +82,7 @@ class ExportOptions:
 
     @property
     def scan_table(self) -> Path | None:
-        """The path of the scan's table of cases, where one is given."""
+        """The path of the scan's table of cases, if one is given."""
         return None if self.scan is None else Path(self.scan).expanduser()
 
     def rows(self, data_set: DataSet) -> list[RowOptions]:
@@ -106,5 +104,5 @@ class ExportOptions:
         ]
 
     def workers(self) -> Executor:
-        """Return who makes the shards."""
+        """Return the executor that makes the shards."""
         return executor(self.num_proc, self.scheduler, initializer=worker_start())

@@ -1,14 +1,14 @@
-"""An export: the rows of `load_dataset` as Parquet files that load anywhere, without this package.
+"""An export: the rows of `load_dataset` as Parquet files that load without this package.
 
 ::
 
-    OUT/3d/train/00000-of-00153.parquet    rows of whole cases (`ctspine1k.exports.shards`)
+    OUT/3d/train/00000-of-00153.parquet    all rows of some cases (`ctspine1k.exports.shards`)
     OUT/2d/...
-    OUT/cases.parquet                      what is known of each case
+    OUT/cases.parquet                      what is known about each case
     OUT/README.md                          the card (`ctspine1k.exports.card`)
-    OUT/manifest.json                      which file was made of what; written last
+    OUT/manifest.json                      what each file was made from; written last
 
-Each shard is one piece of work, done by a process of this machine or by a worker of a Dask cluster.
+Each shard is one item of work, for a process of this machine or a worker of a Dask cluster.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def export_parquet(
     options: ExportOptions,
     workers: Executor | None = None,
 ) -> ExportReport:
-    """Write the rows of a selection as Parquet; `Collection.export_parquet` says more.
+    """Write the rows of a selection as Parquet; see `Collection.export_parquet`.
 
     Args:
         selection: the cases, and where their files are.
         out: a folder, or an fsspec URL.
-        options: of the export.
-        workers: who makes the shards; None for those that the options name.
+        options: options of the export.
+        workers: the executor that makes the shards; None for the one of the options.
 
     Raises:
         ValueError: an option that the data set does not have, ``out`` is the folder of the raw files, or no
@@ -52,7 +52,7 @@ def export_parquet(
     target = open_target(out, options.pauses) if isinstance(out, (str, os.PathLike)) else out
     folder = selection.look.place.folder
     if folder is not None and target.is_at(folder):
-        raise ValueError(f"out={target.describe()!r} is data_dir: give a folder of its own")
+        raise ValueError(f"out={target.describe()!r} is data_dir: use a separate folder")
     files, missing = case_files(require_cases(selection), options.on_missing)
     if missing:
         warn(missing.summary, SkippedCasesWarning)

@@ -1,7 +1,7 @@
 """Shards: which cases go into which Parquet file, and all that a process needs to make one.
 
-The plan depends on the selection alone, so that every run and every worker has the same. A shard holds whole
-cases.
+The plan depends only on the selection, so that every run and every worker has the same one. A case is never
+split between shards.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from ctspine1k.running.retries import PAUSES
 
 __all__ = ["Shard", "ShardOutcome", "ShardTask", "plan_shards"]
 
-#: Raise it when the same rows are written in another way: all shards are then made again.
+#: Increase it when the same rows are written differently: all shards are then made again.
 _SHARDS_VERSION = 1
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A file of the export, and the cases that belong into it."""
+    """A file of the export, and the cases in it."""
 
     config: str
     split: str
     number: int
-    count: int  #: shards of this config and split
+    count: int  #: number of shards of this config and split
     cases: tuple[Case, ...]
 
     @property
     def path(self) -> str:
-        """Where it is in the export."""
+        """Its path in the export."""
         return f"{self.config}/{self.split}/{self.number:05d}-of-{self.count:05d}.parquet"
 
 
@@ -62,31 +62,31 @@ def plan_shards(cases: Sequence[Case], configs: Sequence[str], cases_per_shard: 
 
 @dataclass(frozen=True)
 class ShardTask:
-    """All that a process needs to make a shard, wherever it runs: small, as it is pickled, and no token."""
+    """All that a process on any machine needs to make a shard: small, as it is pickled, and without token."""
 
     shard: Shard
-    files: tuple[CaseFiles, ...]  #: of the cases that have them, in order: those that rows are made of
+    files: tuple[CaseFiles, ...]  #: of the cases that have them, in order: only those that rows need
     missing: dict[str, str]  #: why the other cases are left out
     options: RowOptions
     vocabulary: Vocabulary
     on_error: Policy
     place: Place  #: of the files
     target: Target
-    run: str  #: names the run that it is of
+    run: str  #: id of the run that it belongs to
     version: str = __version__
-    replaces: bool = False  #: whether another shard is in its place
-    pauses: tuple[float, ...] = PAUSES  #: seconds between one try of a download and the next
+    replaces: bool = False  #: whether there is another shard at its path
+    pauses: tuple[float, ...] = PAUSES  #: seconds between attempts of a download
 
     @property
     def size(self) -> int:
-        """Bytes that the shard will have, about: those of the raw files, were they compressed."""
+        """Approximate bytes of the shard: those of the raw files, if they were compressed."""
         files = (file for one in self.files for file in one.files.values())
         return sum(file.size if file.path.endswith(".gz") else file.size // 2 for file in files)
 
     @property
     def inputs(self) -> str:
-        """A hash of all that the shard is made of: equal for equal shards."""
-        options = {**asdict(self.options), "on_geometry": None}  # that is for `policy`
+        """A hash of all that the shard is made from: equal for equal shards."""
+        options = {**asdict(self.options), "on_geometry": None}  # it is in `policy`
         cases = [(case.case_id, case.index, case.facts.get("source")) for case in self.shard.cases]
         states = [list(one.states.values()) for one in self.files]
         made_of = [_SHARDS_VERSION, ROWS_VERSION, options, cases, states, self.missing]
@@ -94,20 +94,20 @@ class ShardTask:
 
     @property
     def policy(self) -> str:
-        """What is to be done about a case that cannot be used, and about a mask that lies elsewhere."""
+        """What to do about a case that cannot be used, and about a mask that is placed elsewhere."""
         return f"on_error={self.on_error}, on_geometry={self.options.on_geometry}"
 
     def is_made(self, record: ShardRecord) -> bool:
-        """Return whether a record is of this shard; its policy counts if there was something to decide."""
+        """Return whether a record is of this shard; its policy matters only if it was applied to a case."""
         undecided = record.skipped.keys() <= self.missing.keys() and not record.misplaced
         return record.inputs == self.inputs and (undecided or record.policy == self.policy)
 
 
 @dataclass(frozen=True)
 class ShardOutcome:
-    """What came of a task: a record, or why there is none."""
+    """The result of a task: a record, or why there is none."""
 
     shard: Shard
     record: ShardRecord | None
     problems: dict[str, str]  #: by case id
-    warnings: tuple[str, ...]  #: masks that lie elsewhere than their images
+    warnings: tuple[str, ...]  #: about masks that are placed elsewhere than their images

@@ -1,4 +1,4 @@
-"""A run of an export: what is there is kept, what is missing is made, and then the export is finished."""
+"""A run of an export: existing shards are kept, missing ones are made, and then the export is finished."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class ExportReport:
 
     out: str  #: the folder
     made: int  #: shards that were written
-    kept: int  #: shards that were there
-    sizes: tuple[SplitSize, ...]  #: of what is there, by config and split
+    kept: int  #: shards that existed already
+    sizes: tuple[SplitSize, ...]  #: of all shards, by config and split
     failed: dict[str, str]  #: why a shard could not be made, by case id and shard
     skipped: dict[str, str]  #: why a case was left out, by case id
 
@@ -60,7 +60,7 @@ class ExportReport:
         return not self.failed
 
     def summary(self) -> str:
-        """Return it in a few lines."""
+        """Return the report as text, in a few lines."""
         lines = [
             f"{size.config} {size.split}: rows {size.rows:,}, shards {size.shards:,}, bytes {size.bytes:,}"
             for size in self.sizes
@@ -73,7 +73,7 @@ class ExportReport:
 
 @dataclass(frozen=True)
 class Export:
-    """An export to a folder: what all of its shards have in common."""
+    """An export to a folder: everything that its shards have in common."""
 
     selection: Selection
     target: Target
@@ -82,7 +82,7 @@ class Export:
     workers: Executor
 
     def plan(self, files: Sequence[CaseFiles], missing: Mapping[str, str]) -> list[ShardTask]:
-        """List the tasks of all shards, those that are there included.
+        """List the tasks of all shards, including existing ones.
 
         Args:
             files: of the cases that have them.
@@ -116,14 +116,14 @@ class Export:
         """Make the shards that are missing, and finish. The caller holds the lock of the target.
 
         Args:
-            tasks: as of `plan`.
-            table: what is known of each case.
+            tasks: as returned by `plan`.
+            table: the table of cases.
         """
         entries = self.target.files()
         _check_target(self.target, entries, tasks)
         there, bad = self._there(tasks, read_records(self.target, entries))
         entries = {name: entry for name, entry in entries.items() if name not in bad}
-        done = {  # under this policy they would have been the same
+        done = {  # with the policy of this run, which would have made the same shards
             path: replace(there[path], policy=task.policy)
             for task in tasks
             if (path := task.shard.path) in there and task.is_made(there[path])
@@ -187,19 +187,19 @@ class Export:
         there |= {record.path: record for record in doubtful}
         for path in bad:
             del there[path]
-        # Size and time may be right: only their absence tells the next run that they are not.
+        # Their sizes and times may be right: they are deleted so that the next run does not keep them.
         self.target.remove(bad)
         return there, bad
 
     def _check_room(self, todo: Sequence[ShardTask], entries: Mapping[str, Entry]) -> None:
-        """Raise a `NoSpaceError` before work begins, where it is known that there is not enough room."""
+        """Raise a `NoSpaceError` before work begins, if it is known that there is not enough space."""
         free, where = self.target.free(), self.target.scratch()
         sizes = [task.size for task in todo]
         needed = at_once = max(sizes) * min(self.workers.processes or 1, len(todo))
-        if free is None:  # a shard is on this disk only until it is uploaded
+        if free is None:  # a shard is on the local disk only until it is uploaded
             free = free_bytes(where)
             if not self.workers.processes:
-                return  # workers elsewhere have disks of their own
+                return  # workers on other machines have their own disks
         else:
             freed = sum(entries[task.shard.path].size for task in todo if task.replaces)
             needed = max(sum(sizes) - freed, at_once)
@@ -216,7 +216,7 @@ class Export:
     def _make(
         self, todo: Sequence[ShardTask], there: Mapping[str, ShardRecord]
     ) -> Generator[ShardOutcome, None, None]:
-        """Make shards, and yield the outcome of each; records of shards that are there stay until then."""
+        """Make shards, and yield the outcome of each; records of existing shards stay until then."""
         names = [f"export/{task.shard.path}" for task in todo]
         warned: set[str] = set()
         left = {task.shard.path: task.size for task in todo}
@@ -232,18 +232,18 @@ class Export:
                     if outcome.record is not None:
                         del left[outcome.shard.path]
                     for text in outcome.warnings:
-                        if text not in warned:  # the shards of both configs report it
+                        if text not in warned:  # the shards of both configs have it
                             warn(text, GeometryWarning)
                             warned.add(text)
                     yield outcome
         except NoSpaceError as error:
             if self.target.free() is None or error.folder != str(self.target.scratch()):
-                raise  # it is about a disk that files only pass through
+                raise  # it is about a disk for temporary files
             what = f"the {len(left):,} shards left"
             raise NoSpaceError(error.folder, what, sum(left.values()), error.free, HINT_IF_FULL) from error
 
     def _check_there(self, records: Sequence[ShardRecord]) -> None:
-        """Raise an `OutputError` if a shard that a worker has made is not in our folder."""
+        """Raise an `OutputError` if a shard that a worker has made is not in this process's folder."""
         entries = self.target.files()
         absent = [
             record.path
@@ -255,7 +255,7 @@ class Export:
                 self.target.describe(),
                 "the shards that were made",
                 f"none, or others, at {shortened(absent)}",
-                "Processes and workers must write to the same folder: give one that they share, or a URL.",
+                "Processes and workers must write to the same folder: use one that they share, or a URL.",
             )
 
     def _finish(
@@ -265,7 +265,7 @@ class Export:
         skipped: Mapping[str, str],
         table: pa.Table,
     ) -> None:
-        """Write what stands beside the shards; last the manifest, which marks the export as complete."""
+        """Write the files beside the shards; last the manifest, which marks the export as complete."""
         with self.target.atomic_write(CASES_TABLE) as path, path.open("wb") as file:
             pq.write_table(table, file, compression="zstd")
         origin = self.selection.place.origin()
@@ -281,7 +281,7 @@ class Export:
         with self.target.atomic_write(CARD) as path:
             path.write_text(card, encoding="utf-8", errors="backslashreplace")  # names need not be UTF-8
         options = asdict(self.rows[0])
-        del options["config"], options["storage"]  # shards are of both configs, or named by theirs; and dense
+        del options["config"], options["storage"]  # paths of shards have the config; storage is always dense
         about = {
             "source": origin,
             "options": {
@@ -298,25 +298,25 @@ class Export:
 
 @contextlib.contextmanager
 def _explain_stop(todo: Sequence[ShardTask], done: Mapping[str, ShardRecord]) -> Iterator[None]:
-    """Raise a `KeyboardInterrupt` that says how much is done, in place of one that says nothing."""
+    """Raise a `KeyboardInterrupt` that says how much is done, instead of one without a message."""
     try:
         yield
     except KeyboardInterrupt:
         count = f"{sum(task.shard.path in done for task in todo):,} of {len(todo):,} shards are made"
-        raise KeyboardInterrupt(f"{count}; run again to go on from there") from None
+        raise KeyboardInterrupt(f"{count}; run again to resume") from None
 
 
 def _verify(target: Target, record: ShardRecord) -> tuple[str, bool]:
-    """Return the path of a shard, and whether it has the bytes that it had."""
+    """Return the path of a shard, and whether its bytes are unchanged."""
     return record.path, target.sha256_of(record.path) == record.sha256
 
 
 def _check_target(target: Target, entries: Mapping[str, Entry], tasks: Sequence[ShardTask]) -> None:
-    """Raise an `OutputError` if something is there that is not of this export."""
+    """Raise an `OutputError` if the folder has files that do not belong to this export."""
     where = target.describe()
     strange = [name for name in (MANIFEST, CARD, CASES_TABLE) if name in entries]
     if strange and not is_export(entries):
-        hint = "Give a folder of its own, or delete them."
+        hint = "Use a separate folder, or delete them."
         raise OutputError(where, "an empty folder or an export", shortened(strange), hint)
     planned = {task.shard.path for task in tasks}
     others = [
@@ -331,5 +331,5 @@ def _check_target(target: Target, entries: Mapping[str, Entry], tasks: Sequence[
             where,
             "shards of the cases, configs and cases_per_shard given, and no others",
             shortened(others),
-            "Give the same as before, or another folder; or delete this export first.",
+            "Use the same options as before, or another folder; or delete this export first.",
         )

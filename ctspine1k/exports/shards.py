@@ -1,7 +1,6 @@
-"""How one shard is made: raw files are fetched, read and checked, and their rows written and recorded.
+"""How one shard is made: raw files are fetched, read and checked, and their rows are written and recorded.
 
-A row group holds one volume, or some slices of one case. `ctspine1k.exports.encoding` says how rows are
-encoded.
+A row group contains one volume, or some slices of one case. `ctspine1k.exports.encoding` encodes the rows.
 """
 
 from __future__ import annotations
@@ -41,20 +40,21 @@ from ctspine1k.running.versions import require_version
 
 __all__ = ["export_shard"]
 
-#: Slices in a row group: 16 MiB of image, and as much of mask, are what a reader of one of them takes.
+#: Slices in a row group: to read one slice, 16 MiB of image and 16 MiB of mask are decoded.
 _SLICES = 16
 
-#: A worker of a cluster may have several threads, and each shard takes the memory of a volume.
+#: Held while a shard is made: a worker of a cluster may have several threads, and each shard needs the memory
+#: of a volume.
 _ONE_AT_A_TIME = threading.Lock()
 
 
 def export_shard(task: ShardTask) -> ShardOutcome:
-    """Make one shard, put it in its place, and record it.
+    """Make one shard, write it to its path, and record it.
 
     Raises:
-        HubError: the Hub cannot be reached, again and again.
+        HubError: the Hub cannot be reached, in spite of retries.
         NoSpaceError: a disk is full.
-        WorkerError: this process has another version of ctspine1k, or nobody waits for it any more.
+        WorkerError: this process has another version of ctspine1k, or its work is no longer needed.
     """
     require_version(task.version)
     with _ONE_AT_A_TIME, quiet_hub():
@@ -75,11 +75,11 @@ class _Maker:
         self.files: dict[str, dict[str, Any]] = {}
         self.skipped = dict(task.missing)
         self.problems: dict[str, str] = {}
-        self.misplaced: dict[str, str] = {}  #: masks that lie elsewhere, by case id
+        self.misplaced: dict[str, str] = {}  #: warnings about masks that are placed elsewhere, by case id
         self.rows = self.arrow_bytes = 0
 
     def make(self) -> ShardRecord | None:
-        """Make the shard; return its record, or None where there are problems."""
+        """Make the shard; return its record, or None if there are problems."""
         task = self.task
         local = [self._fetched(files) for files in task.files]
         try:
@@ -123,10 +123,10 @@ class _Maker:
         return explain_full_disk(folder, f"shard {self.task.shard.path}", self.task.size)
 
     def _fetched(self, files: CaseFiles) -> dict[Kind, Path]:
-        """Make the files of a case local, and note their sizes and hashes.
+        """Fetch the files of a case, and note their sizes and hashes.
 
         Returns:
-            Their paths; none where there is a problem, which is noted.
+            The paths; an empty dict if there is a problem, which is noted.
         """
         check_stopped()
         place, raw = self.task.place, list(files.files.values())
@@ -137,7 +137,7 @@ class _Maker:
                     paths = retry(lambda: place.fetch(raw), HubError, pauses=self.task.pauses)
                 for file, path in zip(raw, paths, strict=True):
                     with path.open("rb") as opened:
-                        found = file.sha256 or sha256_of(opened)  # that of the Hub was compared already
+                        found = file.sha256 or sha256_of(opened)  # the Hub's has been compared already
                     self.files[file.path] = {"bytes": file.size, "sha256": found}
         except (ChecksumError, UnreadableFileError) as error:
             self.problems[files.case.case_id] = str(error)
@@ -145,9 +145,9 @@ class _Maker:
         return dict(zip(files.files, paths, strict=True))
 
     def _write(self, target: Path, local: Sequence[Mapping[Kind, Path]]) -> None:
-        """Write the rows of all cases. After a problem the others are still read, to find all problems."""
+        """Write the rows of all cases. After a problem, the others are still read, to find all problems."""
         schema = parquet_schema(features_of(self.task.options))
-        # A file object of Python: Arrow opens no path that is not UTF-8.
+        # A Python file object, since Arrow cannot open paths that are not UTF-8.
         with target.open("wb") as file, pq.ParquetWriter(file, schema, **writer_settings(schema)) as writer:
             for files, paths in zip(self.task.files, local, strict=True):
                 if paths:
@@ -156,7 +156,7 @@ class _Maker:
             raise _ProblemsError
 
     def _write_case(self, writer: pq.ParquetWriter, files: CaseFiles, paths: Mapping[Kind, Path]) -> None:
-        """Write the rows of a case; references to its volumes end with this call."""
+        """Write the rows of a case; no references to its volumes remain after this call."""
         before, case_id = self.rows, files.case.case_id
 
         def note_mismatch(mismatch: PairMismatchError) -> None:
@@ -169,7 +169,7 @@ class _Maker:
                 if not self.problems:
                     plain = pa.Table.from_arrays(plain_columns(table), schema=writer.schema)
                     writer.write_table(plain, row_group_size=len(table))
-        except UnreadableFileError as error:  # may be a fault of the machine, not of the case: never left out
+        except UnreadableFileError as error:  # maybe not the case's fault, so it is never left out
             self.problems[case_id] = str(error)
         except CaseError as error:
             is_left_out = self.task.on_error == "skip" and self.rows == before
@@ -187,7 +187,7 @@ def _tables(
 
     Raises:
         CaseError: its files cannot be used, or were replaced while they were read.
-        UnreadableFileError: the operating system does not hand them out.
+        UnreadableFileError: the operating system cannot read them.
     """
     features = features_of(task.options)
     batches = case_batches(

@@ -30,23 +30,23 @@ __all__ = ["UrlTarget"]
 
 Answer = TypeVar("Answer")
 
-#: Protocols of stores without folders, and with whole files alone. Their `makedirs` would make buckets.
+#: Protocols of stores without folders, where files appear only when complete. `makedirs` would make buckets.
 _OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "hf")
 
-#: What file systems raise for a file that does not exist: that of the Hub has a class of its own, too.
+#: Errors of file systems for a file that does not exist: the Hub's has a class of its own, too.
 _ABSENT = (FileNotFoundError, EntryNotFoundError)
 
 
 @dataclass(frozen=True)
 class UrlTarget:
-    """A folder of a file system that fsspec knows. Its configuration says how to log in there."""
+    """A folder of a file system that fsspec knows; logins are in fsspec's configuration."""
 
-    url: str = field(repr=False)  #: it may hold a password
-    pauses: tuple[float, ...] = PAUSES  #: seconds between one try of a request and the next
+    url: str = field(repr=False)  #: may contain a password
+    pauses: tuple[float, ...] = PAUSES  #: seconds between attempts of a request
 
     def check(self) -> None:
-        """Raise an error if there is no such file system; errors as of `open_target`."""
-        if set(self.url) & set("*?["):  # fsspec reads them as patterns, also where it deletes
+        """Raise an error if there is no such file system; errors as for `open_target`."""
+        if set(self.url) & set("*?["):  # fsspec reads them as patterns, even when it deletes
             raise ValueError(f"{self.describe()}: expected a URL without *, ? and [")
         try:
             fsspec.get_filesystem_class(self.url.partition("://")[0])
@@ -60,14 +60,14 @@ class UrlTarget:
             ) from None
 
     def describe(self) -> str:
-        """Return the URL, without a password or a signature in it."""
+        """Return the URL without password and signature."""
         return re.sub(r"://[^/]*@", "://", re.split("[?#]", self.url)[0])
 
     def files(self) -> dict[str, Entry]:
         """List all files below the folder."""
 
         def listed(filesystem: Any, root: str) -> dict[str, Entry]:
-            # fsspec's `walk` ignores errors by default; that of asynchronous file systems has no option.
+            # fsspec's `walk` ignores errors by default; in asynchronous file systems it has no such option.
             is_walked = not self._is_object_store and not filesystem.async_impl
             options = {"on_error": _raise_unless_absent} if is_walked else {}
             found: dict[str, Any] = filesystem.find(root, detail=True, **options)
@@ -97,7 +97,7 @@ class UrlTarget:
         return None
 
     def is_at(self, path: Path) -> bool:
-        """Return False: a URL is at no path."""
+        """Return False: a URL has no local path."""
         return False
 
     @contextlib.contextmanager
@@ -109,7 +109,7 @@ class UrlTarget:
             self._put(written, name)
 
     def _put(self, written: Path, name: str, *, retried: bool = True) -> None:
-        """Upload a file: at once where that is atomic, else below `SCRATCH`, and then by a rename."""
+        """Upload a file: directly if that is atomic, else to `SCRATCH`, and then rename it."""
 
         def put(filesystem: Any, root: str) -> None:
             if self._is_object_store:  # an object appears when its upload is complete
@@ -142,24 +142,24 @@ class UrlTarget:
     def exclusive_lock(self) -> Iterator[None]:
         """Write a lock file that names this process, and only then look for those of others.
 
-        Of two processes that do so at once, one at least sees the other. The lock file of a process of this
-        machine that has ended does not count.
+        If two processes do so at once, at least one sees the other. Lock files of processes of this machine
+        that have ended are ignored.
         """
         mine, is_there = f"{LOCK}.{uuid.uuid4().hex}", False
         try:
             with tempfile.TemporaryDirectory(prefix="ctspine1k-") as place:
                 note = Path(place) / mine
                 note.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
-                self._put(note, mine, retried=False)  # so that a wrong URL fails at once
+                self._put(note, mine, retried=False)  # a wrong URL fails at once
             is_there = True
             self._check_others(mine)
             yield
         finally:
-            with contextlib.suppress(OutputError, FileNotFoundError):  # the store may be what failed
+            with contextlib.suppress(OutputError, FileNotFoundError):  # the store itself may have failed
                 self._call(partial(_remove, name=mine), retried=is_there)
 
     def _check_others(self, mine: str) -> None:
-        """Delete lock files of processes that have ended, and raise a `BusyError` if there is another."""
+        """Delete lock files of processes that have ended; raise a `BusyError` if there is any other."""
         gone = []
         for name in self.files():
             if name == mine or not name.startswith(LOCK):
@@ -185,14 +185,14 @@ class UrlTarget:
         return Path(tempfile.gettempdir())
 
     def free(self) -> None:
-        """Return None: fsspec has no such question."""
+        """Return None: fsspec cannot tell."""
 
     def _call(self, call: Callable[[Any, str], Answer], *, retried: bool = True) -> Answer:
         """Return the result of a call with the file system and our folder's path; failures are retried.
 
         Raises:
             FileNotFoundError: there is no such file.
-            OutputError: it fails each time.
+            OutputError: every attempt failed.
         """
 
         def try_once() -> Answer:
@@ -205,7 +205,7 @@ class UrlTarget:
             return retry(try_once, Exception, (*_ABSENT, PermissionError), pauses)
         except _ABSENT as error:
             failure: Exception = FileNotFoundError(str(error))
-        # Errors of file systems are of any class, and some cannot be pickled.
+        # File systems raise errors of any class, some of which cannot be pickled.
         except Exception as error:
             failure = self._failed(error)
         raise failure
@@ -228,7 +228,7 @@ def _remove(filesystem: Any, root: str, name: str) -> None:
 
 
 def _rename(filesystem: Any, half: str, target: str) -> None:
-    """Move a file to its name. Some file systems do not replace a file, and some of these raise no error."""
+    """Rename a file. Some file systems do not replace existing files, some of them without an error."""
     filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)
     with contextlib.suppress(OSError):
         filesystem.mv(half, target)
@@ -243,13 +243,13 @@ def _rename(filesystem: Any, half: str, target: str) -> None:
 
 
 def _raise_unless_absent(error: Exception) -> None:
-    """Raise the error of a folder that cannot be listed, unless it is gone meanwhile."""
+    """Raise the error of a folder that cannot be listed, unless it no longer exists."""
     if not isinstance(error, _ABSENT):
         raise error
 
 
 def _modified(info: dict[str, Any]) -> float | None:
-    """Return when a file was written, in seconds since 1970; keys vary by file system, or are not there."""
+    """Return when a file was written, in seconds since 1970; None if the file system does not say."""
     for key in ("LastModified", "last_modified", "mtime", "updated"):
         value = info.get(key)
         if isinstance(value, datetime.datetime):

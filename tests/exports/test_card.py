@@ -83,7 +83,7 @@ def test_people_are_told_what_is_in_it():
         "# CTSpine1K\n",
         "one row per case: `split`, `source`, `special_case`, `issues`, and what a scan has measured",
         "CC BY-NC-SA: attribution, no commercial use, share alike",
-        "Name the data set and its four sources",
+        "Credit the data set and its four sources",
         "@misc{deng2021ctspine1k",
         "Source MSD-T10 of CTSpine1K",
         "repo_id `a/b`, commit `0123`",
@@ -113,7 +113,7 @@ def test_what_is_particular_to_a_data_set_comes_from_it():
         "# Tiny Spines\n",
         "0 background, 18-19 T11-T12, 28 T13",
         "CC0: nothing.",
-        "Name nobody:",
+        "Credit nobody:",
         "@misc{tiny,",
     ):
         assert told in made.text

@@ -203,7 +203,7 @@ def test_an_export_is_of_the_run_that_began_last(folder):
     begin(folder, [], "first")
     check_run(folder, "first")
     begin(folder, [], "second")
-    with pytest.raises(WorkerError, match="expected the run that this shard is of, found another one"):
+    with pytest.raises(WorkerError, match="expected the run that this shard belongs to, found another one"):
         check_run(folder, "first")
     finish(folder, {}, [])
     with pytest.raises(WorkerError):

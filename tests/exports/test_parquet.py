@@ -229,8 +229,8 @@ def test_masks_that_lie_elsewhere_are_told_once(export, tree):
         ({"orientation": "ABC"}, "orientation='ABC'"),
         ({"num_proc": 2, "scheduler": "tcp://127.0.0.1:1"}, "num_proc is for processes of this machine"),
         ({"cases": []}, "no case is selected"),
-        ({"out": "tree"}, "is data_dir: give a folder of its own"),
-        ({"out": "tree/../tree"}, "is data_dir: give a folder of its own"),
+        ({"out": "tree"}, "is data_dir: use a separate folder"),
+        ({"out": "tree/../tree"}, "is data_dir: use a separate folder"),
     ],
 )
 def test_bad_arguments(export, out, options, message, tree):

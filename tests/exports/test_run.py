@@ -88,7 +88,7 @@ def test_shards_of_other_options_are_made_anew(export, out, load):
 def test_options_given_by_mistake_cost_only_the_shards_that_are_made(export, out):
     export(config="2d", cases_per_shard=1)
     before = files_of(out)
-    with pytest.raises(KeyboardInterrupt, match="0 of 4 shards are made; run again to go on from there"):
+    with pytest.raises(KeyboardInterrupt, match="0 of 4 shards are made; run again to resume"):
         export(config="2d", cases_per_shard=1, geometry=True, workers=StoppedAfter(0))
     report = export(config="2d", cases_per_shard=1)
     assert (report.made, report.kept) == (0, 4)
@@ -220,7 +220,7 @@ def test_another_selection_does_not_go_into_the_same_folder(export, out):
         OutputError, match=r"expected shards of the cases, configs and cases_per_shard given.*found 2d/"
     ):
         export(config="2d", cases="liver_106")
-    with pytest.raises(OutputError, match="Give the same as before, or another folder"):
+    with pytest.raises(OutputError, match="Use the same options as before, or another folder"):
         export(config="3d")
     with pytest.raises(OutputError, match="cases_per_shard"):
         export(config="2d", cases_per_shard=1)
@@ -230,7 +230,7 @@ def test_another_selection_does_not_go_into_the_same_folder(export, out):
 def test_what_is_not_ours_is_not_replaced(export, out):
     out.mkdir()
     (out / "README.md").write_text("mine")
-    with pytest.raises(OutputError, match=r"found README\.md. Give a folder of its own"):
+    with pytest.raises(OutputError, match=r"found README\.md. Use a separate folder"):
         export()
     assert files_of(out) == {"README.md": b"mine"}
     (out / "README.md").rename(out / "notes.txt")

@@ -258,7 +258,7 @@ def test_a_disk_that_fails_is_no_reason_to_leave_a_case_out(task, tree, name):
 
 def test_a_run_that_is_over_leaves_the_shard_to_the_next(task, name):
     begin(task.target, [], "the next")
-    with pytest.raises(WorkerError, match="expected the run that this shard is of, found another one"):
+    with pytest.raises(WorkerError, match="expected the run that this shard belongs to, found another one"):
         export_shard(task)
     assert not (task.target.root / task.shard.path).exists()
 

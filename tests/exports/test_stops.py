@@ -78,7 +78,7 @@ def test_a_stop_says_how_far_it_was_and_leaves_nothing_half(tmp_path, out, num_p
         printed, told = process.communicate()
     assert (process.returncode, printed) == (130, "")
     told = told.strip().splitlines()[-1]
-    done = re.fullmatch(r"stopped: (\d+) of 32 shards are made; run again to go on from there", told)
+    done = re.fullmatch(r"stopped: (\d+) of 32 shards are made; run again to resume", told)
     assert done, told
     assert list((out / ".ctspine1k/scratch").iterdir()) == []
     assert not (out / ".export.lock").exists()
@@ -121,9 +121,7 @@ def test_wherever_a_stop_falls_it_says_how_far_it_was_and_leaves_nothing_half(
 
     sys.setprofile(interrupt)
     try:
-        with pytest.raises(
-            KeyboardInterrupt, match=r"^[2-7] of 8 shards are made; run again to go on from there$"
-        ):
+        with pytest.raises(KeyboardInterrupt, match=r"^[2-7] of 8 shards are made; run again to resume$"):
             export(cases_per_shard=1)
     finally:
         sys.setprofile(None)
