@@ -37,9 +37,9 @@ def check_choice(name: str, value: Choice, allowed: Sequence[str]) -> Choice:
 
 
 def warn(message: str, category: type[Warning]) -> None:
-    """Warn with the line that called this package as the place, however deep the call is.
+    """Issue a warning located at the line that called this package, however deep the call is.
 
-    Frames of ``contextlib`` are skipped, too: context managers run on them.
+    Frames of ``contextlib`` are skipped, too, as context managers have them.
     """
     level = 1
     frame: FrameType | None = sys._getframe()

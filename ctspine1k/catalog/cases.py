@@ -69,7 +69,7 @@ Matcher: TypeAlias = Callable[[Case, str, Mapping[str, str]], bool]
 
 
 def equals(case: Case, name: str, asked: Mapping[str, str]) -> bool:
-    """Return whether the case's fact of that name is the value asked for."""
+    """Return whether the case's fact of that name has the requested value."""
     return bool(getattr(case, name) == asked[name])
 
 
@@ -79,7 +79,7 @@ def fits(case: Case, name: str, asked: Mapping[str, str]) -> bool:
 
 
 def has_issue(case: Case, name: str, asked: Mapping[str, str]) -> bool:
-    """Return whether an issue of the case has the kind and the evidence asked for."""
+    """Return whether an issue of the case has the requested kind and evidence."""
     return any(
         asked.get("issue", issue.kind) == issue.kind
         and asked.get("evidence", issue.evidence) == issue.evidence

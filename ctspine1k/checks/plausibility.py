@@ -58,7 +58,7 @@ def implausible(measures: CaseMeasures, vocabulary: Vocabulary) -> Iterator[tupl
     if not measures.vertebrae:
         yield "no_labels", "labelled vertebrae", "only background"
         return
-    for check, look in _LOOKS.items():
+    for check, look in _CHECKS.items():
         if strange := look(measures, vocabulary):
             yield check, *strange
 
@@ -205,7 +205,7 @@ def _beside(
             yield number, value, mean(near)
 
 
-_LOOKS: dict[str, Callable[[CaseMeasures, Vocabulary], _Strange]] = {
+_CHECKS: dict[str, Callable[[CaseMeasures, Vocabulary], _Strange]] = {
     "gap": _gap,
     "order": _order,
     "distance": _distance,

@@ -101,7 +101,7 @@ class Records:
 
     @contextlib.contextmanager
     def _kept_if_possible(self) -> Iterator[None]:
-        """If storing is optional, stop storing after an OSError, such as a full disk, with a warning."""
+        """Stop storing after an OSError, such as a full disk, with a warning, if storing is optional."""
         try:
             yield
         except OSError as error:

@@ -125,7 +125,7 @@ def label_schemes(chosen: DataSet) -> tuple[str, ...]:
 
 
 class FilePath(click.Path):
-    """A file or a folder; an empty string, as of an unset variable, does not mean the working directory."""
+    """A file or a folder; an empty string, such as an unset variable, does not mean the working directory."""
 
     def convert(self, value: Any, param: Parameter | None, ctx: Context | None) -> Any:
         """Return a path, or raise an error if the text is empty."""

@@ -147,7 +147,7 @@ def load_dataset(
     verification_mode: datasets.VerificationMode | str | None = None,
     token: str | bool | None = None,
 ) -> Any:
-    """Load a data set as `datasets.load_dataset` would, converting only the splits asked for.
+    """Load a data set as `datasets.load_dataset` would, converting only the requested splits.
 
     Args:
         name: "3d", one row per case, or "2d", one row per axial slice.

@@ -148,7 +148,7 @@ def _find_address(scheduler: str, patience: float) -> str:
     """
     if _ADDRESS.fullmatch(scheduler):
         return scheduler
-    end, is_told = time.monotonic() + patience, False
+    end, has_warned = time.monotonic() + patience, False
     while True:
         try:
             address = str(json.loads(Path(scheduler).read_bytes())["address"])
@@ -163,10 +163,10 @@ def _find_address(scheduler: str, patience: float) -> str:
         )
         if is_hopeless or time.monotonic() > end:
             raise ValueError(f"neither an address such as tcp://node1:8786 nor a scheduler file: {found}")
-        if not is_told:
+        if not has_warned:
             text = f"{scheduler} is not a scheduler file yet: waiting for it, {patience:g} s at most"
             warn(text, CTSpine1KWarning)
-            is_told = True
+            has_warned = True
         time.sleep(0.1)
 
 

@@ -17,7 +17,7 @@ __all__ = ["GROWTH", "GrowingArray", "Growth"]
 class Growth:
     """How much memory an array may take for elements that have not arrived yet."""
 
-    first_bytes: int = 1 << 26  #: at first, whatever was announced
+    first_bytes: int = 1 << 26  #: at first, however many were announced
     factor: int = 32  #: later, as a multiple of what has arrived
 
 
