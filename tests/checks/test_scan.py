@@ -15,7 +15,7 @@ import pandas as pd
 import polars as pl
 import pytest
 from support.paths import ROOT
-from support.processes import blocked, release, wait_until
+from support.processes import release, wait_until
 from support.scans import start, wait_for_notes
 from support.spines import save_spine, spine
 from support.verbs import scan_files
@@ -329,15 +329,6 @@ def many(tmp_path):
     return root, ids
 
 
-@pytest.fixture
-def held(many):
-    """The images of the third case and the fourth: while this lasts, whoever reads one of them is held."""
-    root, ids = many
-    paths = [next(root.rglob(f"{case_id}.nii.gz")) for case_id in ids[2:4]]
-    with blocked(*paths):
-        yield paths
-
-
 def workers_of(process):
     """The processes that do the work of a scan."""
     command = ["pgrep", "-P", str(process.pid), "-f", "spawn_main"]
@@ -349,20 +340,13 @@ def workers_of(process):
 @pytest.mark.parametrize(("kind", "num_proc"), [(signal.SIGKILL, 1), (signal.SIGINT, 2)])
 def test_a_scan_that_was_stopped_goes_on_where_it_was(many, tmp_path, kind, num_proc):
     root, ids = many
-    held = [next(root.rglob(f"{case_id}.nii.gz")) for case_id in ids[2:4]]
-    with blocked(*held):
-        process = start(root, num_proc)
-        journal = wait_for_notes(root, 2)
-        process.send_signal(kind)
-        while process.poll() is None:
-            release(*held)
-            time.sleep(0.005)
-    assert process.poll() not in (0, 2)
+    process = start(root, num_proc, held=ids[2:4])
+    journal = wait_for_notes(root, 2)
+    process.send_signal(kind)
+    assert process.wait() not in (0, 2)
     assert not (root / "cases.parquet").exists()
-    # Of those that were held a problem may be noted, as what let them go is an empty file.
     noted = [json.loads(line)["case"] for line in journal.read_text().split("\n") if line]
-    done = {case["case_id"] for case in noted if case["problem"] is None}
-    assert done == set(ids[:2])
+    assert {case["case_id"]: case["problem"] for case in noted} == dict.fromkeys(ids[:2])
     journal.write_text(journal.read_text() + '\n{"version": 1, "case": {"case_i')  # a line that was cut
     report = scan_files(data_dir=root, cases=ids)
     whole = scan_files(data_dir=root, cases=ids, out=tmp_path / "whole.parquet")
@@ -373,9 +357,9 @@ def test_a_scan_that_was_stopped_goes_on_where_it_was(many, tmp_path, kind, num_
 
 
 @pytest.mark.processes
-def test_a_worker_that_dies_is_told_and_what_is_done_is_kept(many, held):
+def test_a_worker_that_dies_is_told_and_what_is_done_is_kept(many):
     root, ids = many
-    process = start(root, 2)
+    process = start(root, 2, held=ids[2:4])
     wait_for_notes(root, 2)
     os.kill(workers_of(process)[0], signal.SIGKILL)
     assert process.wait(60) == 1
@@ -383,18 +367,18 @@ def test_a_worker_that_dies_is_told_and_what_is_done_is_kept(many, held):
     assert WorkerError.__name__ in told
     assert "a worker process died before it was done, with 2 at work" in told
     with pytest.warns(SkippedCasesWarning):
-        # Not the two that are held.
-        assert scan_files(data_dir=root, cases=[*ids[:2], *ids[4:], "liver_83"], on_missing="skip").kept == 2
+        assert scan_files(data_dir=root, cases=[*ids, "liver_83"], on_missing="skip").kept == 2
 
 
 @pytest.mark.processes
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
-def test_workers_end_with_the_process_that_started_them(many, held, tmp_path, kind):
+def test_workers_end_with_the_process_that_started_them(many, tmp_path, kind):
     """They hold its stderr: who reads that must not wait for ever."""
     os.mkfifo(tmp_path / "stderr")
     reader = os.open(tmp_path / "stderr", os.O_RDONLY | os.O_NONBLOCK)
-    process = start(many[0], 2, tmp_path / "stderr")
-    wait_for_notes(many[0], 2)
+    root, ids = many
+    process = start(root, 2, held=ids[2:4], stderr=tmp_path / "stderr")
+    wait_for_notes(root, 2)
     assert len(workers_of(process)) == 2
     process.send_signal(kind)
     assert process.wait(20) == -kind

@@ -17,6 +17,7 @@ from ctspine1k import load_catalog
 from ctspine1k.exports.folder_target import FolderTarget
 from ctspine1k.exports.opening import open_target
 from ctspine1k.exports.targets import Target
+from ctspine1k.running.stops import check_stopped
 from support.forks import Child, fork
 from support.processes import wait_until
 from support.verbs import chosen
@@ -121,6 +122,7 @@ class Gated:
         time.sleep(self.pause)
         with self.inner.atomic_write(name) as path:
             while _is_shard(name) and self._is_closed():
+                check_stopped()  # as long work does
                 (self.gate / f"held-{os.getpid()}").touch()
                 time.sleep(0.005)
             yield path
@@ -216,6 +218,15 @@ def die_with_lock(out: str) -> None:
     held = open_target(out).exclusive_lock()
     held.__enter__()
     os._exit(3)
+
+
+def command_there(words: list[str], gate: str) -> int:
+    """Run a command of ours whose export is behind a gate: its exit status."""
+    from ctspine1k.cli.main import main
+    from ctspine1k.exports import parquet
+
+    parquet.open_target = lambda out, pauses: Gated(open_target(out, pauses), Path(gate), 0.0)
+    return main(words)
 
 
 def ended(process: Child) -> list:

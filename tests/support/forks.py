@@ -79,7 +79,9 @@ def fork(work: str, *arguments: Any) -> Child:
     pid = folder / "pid"
     while not pid.exists():
         time.sleep(0.001)
-    return Child(folder, int(pid.read_text()))
+    child = Child(folder, int(pid.read_text()))
+    atexit.register(child.kill)  # if a test has failed before its end
+    return child
 
 
 @functools.cache

@@ -38,20 +38,7 @@ def wait_until(condition, seconds: float = 60) -> None:
         time.sleep(0.01)
 
 
-@contextlib.contextmanager
-def blocked(*paths: Path) -> Iterator[None]:
-    """Meanwhile, whoever opens one of these files is held there, until `release` is called in a loop."""
-    whole = [path.rename(path.with_name(f"whole-{path.name}.held")) for path in paths]
-    for path in paths:
-        os.mkfifo(path)
-    yield
-    for path, kept in zip(paths, whole, strict=True):
-        path.unlink()
-        kept.rename(path)
-
-
-def release(*paths: Path) -> None:
-    """Let those who are held go on: they find an empty file."""
-    for path in paths:
-        with contextlib.suppress(OSError):  # nobody is
-            os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+def release(fifo: Path) -> None:
+    """Let those go on who wait for somebody to write a FIFO: they find an empty file."""
+    with contextlib.suppress(OSError):  # nobody does
+        os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))

@@ -3,32 +3,55 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ctspine1k.files.folder import FolderPlace
+from ctspine1k.files.raw import RawFile
+from ctspine1k.running.stops import check_stopped
 from support.forks import Child, fork
 from support.processes import wait_until
 
 
-def start(root: Path, num_proc: int = 1, held: Path | None = None) -> Child:
+@dataclass(frozen=True)
+class Held(FolderPlace):
+    """A folder in which whoever asks for the files of some cases is held, until it is stopped."""
+
+    ids: tuple[str, ...]
+
+    def fetch(self, files: Sequence[RawFile]) -> list[Path]:
+        while {file.case.case_id for file in files} & {*self.ids}:
+            check_stopped()  # as long work does
+            time.sleep(0.005)
+        return super().fetch(files)
+
+
+def start(root: Path, num_proc: int = 1, held: Sequence[str] = (), stderr: Path | None = None) -> Child:
     """Begin a scan of a folder in a process of its own.
 
     Args:
         root: the folder, whose cases need not be all that there are.
         num_proc: of the scan.
-        held: a FIFO that it, and what it starts, have as stderr.
+        held: the cases at which it is held.
+        stderr: a FIFO that it, and what it starts, have as such.
     """
-    return fork("support.scans:scan_there", str(root), num_proc, None if held is None else str(held))
+    arguments = (str(root), num_proc, list(held), None if stderr is None else str(stderr))
+    return fork("support.scans:scan_there", *arguments)
 
 
-def scan_there(root: str, num_proc: int, held: str | None) -> None:
+def scan_there(root: str, num_proc: int, held: list[str], stderr: str | None) -> None:
     """What `start` begins."""
     import ctspine1k
 
-    if held is not None:
-        os.dup2(os.open(held, os.O_WRONLY), 2)
+    if stderr is not None:
+        os.dup2(os.open(stderr, os.O_WRONLY), 2)
     warnings.simplefilter("ignore")
-    ctspine1k.open_collection(data_dir=root).scan(num_proc=num_proc, on_missing="skip")
+    collection = ctspine1k.open_collection(data_dir=root)
+    collection = replace(collection, place=Held(collection.place.folder, tuple(held)))
+    collection.scan(num_proc=num_proc, on_missing="skip")
 
 
 def wait_for_notes(root: Path, count: int) -> Path:
