@@ -42,10 +42,12 @@ for _name in ("HF_HUB_OFFLINE", "HF_TOKEN", "HF_DATASETS_CACHE", "HF_HUB_CACHE",
     os.environ.pop(_name, None)
 
 
-# Signals that whoever started the tests has them ignore, as nohup does, are not ignored by what they start.
-for _signal in (signal.SIGINT, signal.SIGHUP):
-    if signal.getsignal(_signal) == signal.SIG_IGN:
-        signal.signal(_signal, lambda *_: None)
+# A shell ignores SIGINT in what it starts in the background, nohup SIGHUP. What ignores a signal passes that
+# on to what it starts, in which our tests send them.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 # How long an example takes is the machine's affair, not a property of the code.
 hypothesis.settings.register_profile(
@@ -299,9 +301,12 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
     subprocess.run(["umount", "--lazy", place], check=True)
 
 
-@pytest.fixture
-def sample() -> Path:
-    """Three cases of real CT, where the environment says they are."""
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory) -> Path:
+    """A copy of three cases of real CT: `verify` keeps what it measures beside the files."""
     if "CTSPINE1K_SAMPLE" not in os.environ:
         pytest.skip("CTSPINE1K_SAMPLE names no folder with real CT")
-    return Path(os.environ["CTSPINE1K_SAMPLE"])
+    copy = tmp_path_factory.mktemp("real") / "sample"
+    shutil.copytree(os.environ["CTSPINE1K_SAMPLE"], copy, copy_function=shutil.copyfile)
+    copy.chmod(0o700)  # it may be read-only where it comes from
+    return copy

@@ -21,11 +21,10 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing.synchronize import Event
 from typing import TypeVar
 
 from ctspine1k.errors import WorkerError
-from ctspine1k.running.stops import check_stopped, stop_with
+from ctspine1k.running.stops import Flag, check_stopped, stop_with
 from ctspine1k.running.work import Executor, Run
 
 __all__ = ["Executor", "InProcess", "Run", "Spawned", "executor"]
@@ -94,7 +93,8 @@ class Spawned:
             return
         # Spawned, not forked: a fork inherits locks that other threads hold, which are never released there.
         context = multiprocessing.get_context("spawn")
-        stop = context.Event()
+        # Not an Event, which has a lock: setting it would wait forever if a worker was killed while it asked.
+        stop = context.RawValue("b", 0)
         pool = ProcessPoolExecutor(num_proc, context, _start_worker, (stop, self.initializer))
         try:
             with _interrupts_held():  # workers inherit the signal mask, and keep it
@@ -110,7 +110,7 @@ class Spawned:
                 "killed. Run again, with a smaller num_proc: what is done is kept."
             ) from error
         finally:
-            stop.set()
+            stop.value = 1
             with _interrupts_ignored():
                 pool.shutdown(cancel_futures=True)
 
@@ -141,7 +141,7 @@ def executor(
     return Dask(scheduler)
 
 
-def _start_worker(stop: Event, initializer: Callable[[], None] | None) -> None:
+def _start_worker(stop: Flag, initializer: Callable[[], None] | None) -> None:
     stop_with(stop)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if initializer is not None:

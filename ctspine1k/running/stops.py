@@ -20,7 +20,7 @@ from typing import Protocol, TypeAlias
 
 from ctspine1k.errors import WorkerError
 
-__all__ = ["check_stopped", "deferred_interrupts", "interruptible", "stop_with"]
+__all__ = ["Flag", "check_stopped", "deferred_interrupts", "interruptible", "stop_with"]
 
 Handler: TypeAlias = Callable[[int, FrameType | None], object]
 
@@ -55,19 +55,18 @@ class _Deferral:
 _deferral: _Deferral | None = None
 
 
-class Event(Protocol):
-    """An event that another process may set."""
+class Flag(Protocol):
+    """A number in memory that processes share, without a lock: a worker that is killed cannot keep it."""
 
-    def is_set(self) -> bool:
-        """Return whether it was set."""
-
-
-#: In a worker: set when its results are no longer needed.
-_stop: Event | None = None
+    value: int
 
 
-def stop_with(stop: Event) -> None:
-    """Set the event after which `check_stopped` raises an error in this process."""
+#: In a worker: 1 when its results are no longer needed.
+_stop: Flag | None = None
+
+
+def stop_with(stop: Flag) -> None:
+    """Set the flag that makes `check_stopped` raise an error in this process."""
     global _stop
     _stop = stop
 
@@ -114,7 +113,7 @@ def check_stopped() -> None:
         WorkerError: this is a worker, and its results are no longer needed.
         KeyboardInterrupt: Ctrl-C was deferred until now (raised by Python's own handler).
     """
-    if _stop is not None and _stop.is_set():
+    if _stop is not None and _stop.value:
         raise WorkerError("stopped, as this process is not needed any more")
     if _deferral is not None and threading.current_thread() is threading.main_thread():
         _deferral.handle()

@@ -337,12 +337,12 @@ def workers_of(process):
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize(("kind", "num_proc"), [(signal.SIGKILL, 1), (signal.SIGINT, 2)])
+@pytest.mark.parametrize(("kind", "num_proc"), [("SIGKILL", 1), ("SIGINT", 2)])
 def test_a_scan_that_was_stopped_goes_on_where_it_was(many, tmp_path, kind, num_proc):
     root, ids = many
     process = start(root, num_proc, held=ids[2:4])
     journal = wait_for_notes(root, 2)
-    process.send_signal(kind)
+    process.send_signal(signal.Signals[kind])
     assert process.wait() not in (0, 2)
     assert not (root / "cases.parquet").exists()
     noted = [json.loads(line)["case"] for line in journal.read_text().split("\n") if line]
@@ -370,13 +370,15 @@ def test_a_worker_that_dies_is_told_and_what_is_done_is_kept(many):
         assert scan_files(data_dir=root, cases=[*ids, "liver_83"], on_missing="skip").kept == 2
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes of this kind")
 @pytest.mark.processes
-@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("kind", ["SIGKILL", "SIGTERM", "SIGHUP"])
 def test_workers_end_with_the_process_that_started_them(many, tmp_path, kind):
     """They hold its stderr: who reads that must not wait for ever."""
     os.mkfifo(tmp_path / "stderr")
     reader = os.open(tmp_path / "stderr", os.O_RDONLY | os.O_NONBLOCK)
     root, ids = many
+    kind = signal.Signals[kind]
     process = start(root, 2, held=ids[2:4], stderr=tmp_path / "stderr")
     wait_for_notes(root, 2)
     assert len(workers_of(process)) == 2
@@ -393,6 +395,7 @@ def _is_at_its_end(pipe):
         return False
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes of this kind")
 @pytest.mark.processes
 def test_an_interrupt_while_workers_start_is_no_noise(many, tmp_path, monkeypatch):
     """As a terminal sends it: to all of them."""

@@ -77,6 +77,14 @@ def test_a_worker_that_dies_is_told():
         list(done(os._exit, [3, 3], 2))
 
 
+@posix
+@pytest.mark.processes
+@pytest.mark.parametrize("calls", [2, 6, 10])
+def test_a_worker_that_dies_while_it_asks_whether_to_stop_is_reported(calls):
+    with pytest.raises(WorkerError, match="a worker process died before it was done"):
+        list(done(work.die_while_asking, [calls, calls], 2))
+
+
 @pytest.mark.processes
 def test_long_work_ends_when_nobody_waits_for_it(tmp_path):
     results = done(work.go_on_until_stopped, [str(tmp_path), None], 2)

@@ -1,3 +1,4 @@
+import multiprocessing
 import signal
 import sys
 import threading
@@ -202,9 +203,9 @@ def test_other_threads_handle_no_signals():
 def test_a_worker_that_nobody_waits_for_stops(monkeypatch):
     monkeypatch.setattr(stops, "_stop", None)
     check_stopped()
-    stop = threading.Event()
+    stop = multiprocessing.RawValue("b", 0)
     stop_with(stop)
     check_stopped()
-    stop.set()
+    stop.value = 1
     with pytest.raises(WorkerError, match="this process is not needed any more"):
         check_stopped()

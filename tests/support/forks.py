@@ -70,6 +70,10 @@ def fork(work: str, *arguments: Any) -> Child:
         work: the function, such as "support.exports:export_there".
         arguments: what it is called with, as JSON holds it.
     """
+    if not hasattr(os, "fork"):
+        import pytest
+
+        pytest.skip("Windows forks no processes")
     folder = Path(tempfile.mkdtemp(dir=_home().name))
     request = {"work": work, "arguments": arguments, "folder": str(folder), "environment": dict(os.environ)}
     nursery = _nursery()
