@@ -19,6 +19,7 @@ from ctspine1k.errors import SkippedCasesWarning
 from ctspine1k.files.selection import OnMissing, Selection, case_files, require_cases
 from ctspine1k.files.transfer import worker_start
 from ctspine1k.running.executors import executor
+from ctspine1k.running.stops import deferred_interrupts
 from ctspine1k.scans.containing import scan_path
 from ctspine1k.scans.tables import vertebrae_path
 
@@ -53,7 +54,7 @@ def scan(
     if missing:
         warn(missing.summary, SkippedCasesWarning)
     path = scan_path(selection.place, out).absolute()
-    with own_records(path) as records:
+    with deferred_interrupts(), own_records(path) as records:
         for case_id in missing.missing if missing else ():
             records.drop(case_id)
         fresh = [one for one in files if records.current(one) is None]

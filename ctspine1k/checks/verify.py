@@ -38,6 +38,7 @@ from ctspine1k.files.raw import CaseFiles, RawFile
 from ctspine1k.files.selection import Selection, require_cases, require_kinds
 from ctspine1k.files.transfer import fetch_case, reading_case, worker_start
 from ctspine1k.running.executors import Executor, executor
+from ctspine1k.running.stops import check_stopped, deferred_interrupts
 from ctspine1k.scans.containing import scan_path
 from ctspine1k.scans.tables import is_current
 from ctspine1k.volumes.cases import open_case
@@ -153,9 +154,10 @@ def verify(
     workers = executor(num_proc, scheduler, initializer=worker_start())
     files, findings = _files(selection)
     path = scan_path(selection.place, table).absolute()
-    kept = [] if reread else _kept(selection, files, path)
-    known = {id(one.files) for one in kept}
-    read = _read(selection, [one for one in files if id(one) not in known], workers, path)
+    with deferred_interrupts():
+        kept = [] if reread else _kept(selection, files, path)
+        known = {id(one.files) for one in kept}
+        read = _read(selection, [one for one in files if id(one) not in known], workers, path)
     for scanned in (*kept, *read):
         findings += _of_case(selection.data_set, scanned)
     findings += _twins(selection.data_set, [*kept, *read])
@@ -178,6 +180,7 @@ def _kept(selection: Selection, files: Sequence[CaseFiles], path: Path) -> list[
         return []
     selection.look.prepare([file for one in files for file in one.files.values()])
     for one in files:
+        check_stopped()
         record = current.get(one.case.case_id)
         # Of duplicate files, only those that were measured.
         if record is not None and is_current(record["case"], one.states):

@@ -24,6 +24,7 @@ from ctspine1k.files.folder import walk
 from ctspine1k.files.raw import Entry, Listing, RawFile
 from ctspine1k.files.tokens import keep_token, known_token
 from ctspine1k.running.disk import free_bytes, sha256_of
+from ctspine1k.running.stops import interruptible
 
 __all__ = ["HubPlace", "check_file_is", "hub_space"]
 
@@ -258,15 +259,16 @@ class HubPlace:
             )
 
     def _fetch_one(self, file: RawFile) -> Path:
-        path = huggingface_hub.hf_hub_download(
-            self.repo_id,
-            file.path,
-            repo_type="dataset",
-            revision=self._commit,
-            token=self._token,
-            library_name="ctspine1k",
-            library_version=__version__,
-        )
+        with interruptible():
+            path = huggingface_hub.hf_hub_download(
+                self.repo_id,
+                file.path,
+                repo_type="dataset",
+                revision=self._commit,
+                token=self._token,
+                library_name="ctspine1k",
+                library_version=__version__,
+            )
         check_file_is(Path(path), file, _hint_to_delete(Path(path)))
         return Path(path)
 

@@ -15,10 +15,10 @@ import pandas as pd
 import polars as pl
 import pytest
 from support.paths import ROOT
-from support.processes import release, wait_until
+from support.processes import interrupt_at, release, wait_until
 from support.scans import start, wait_for_notes
 from support.spines import save_spine, spine
-from support.verbs import scan_files
+from support.verbs import scan_files, verify_files
 from support.volumes import ALL_IDS, break_case
 
 import ctspine1k
@@ -54,6 +54,10 @@ def order():
 
 def scan(root, **options):
     return scan_files(data_dir=root, cases=IDS, **options)
+
+
+def verify(root):
+    return verify_files(data_dir=root, cases=IDS)
 
 
 @pytest.mark.parametrize("num_proc", [1, pytest.param(2, marks=pytest.mark.processes)])
@@ -416,6 +420,31 @@ def test_an_interrupt_while_workers_start_is_no_noise(many, tmp_path, monkeypatc
     assert "Process Spawn" not in told  # no worker's traceback
     assert told.count("Traceback") == 1
     assert told.strip().endswith("KeyboardInterrupt")
+
+
+@pytest.mark.parametrize("verb", [scan, verify])
+@pytest.mark.parametrize(
+    ("file", "function", "event"),
+    [
+        ("nibabel/externals/oset.py", "__del__", "return"),  # Python loses what a destructor raises
+        ("/gzip.py", "close", "return"),
+        ("/threading.py", "__enter__", "return"),  # a lock that a thread waits for
+        ("checks/records.py", "note", "call"),
+        ("checks/measure.py", "measure", "return"),
+    ],
+)
+def test_wherever_a_stop_falls_what_is_done_is_kept(spines, tmp_path, verb, file, function, event):
+    journal = spines / ".cases.parquet.partial"
+    with interrupt_at(file, function, event, journal.exists), pytest.raises(KeyboardInterrupt):
+        verb(spines)
+    assert not (spines / "cases.parquet").exists()
+    noted = journal.read_text().count('"version"')
+    assert 1 <= noted <= 2
+    report = scan(spines)
+    assert (report.measured, report.kept) == (3 - noted, noted)
+    whole = scan(spines, out=tmp_path / "whole.parquet")
+    assert report.cases.read_bytes() == whole.cases.read_bytes()
+    assert not journal.exists()
 
 
 def test_a_stop_between_the_two_tables_loses_nothing(spines, monkeypatch):

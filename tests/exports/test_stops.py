@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import sys
 import threading
 
 import fsspec
@@ -22,7 +21,7 @@ from support.exports import (
 )
 from support.forks import fork
 from support.killing import kill_again_and_again, stop_at_every_step
-from support.processes import wait_until
+from support.processes import interrupt_at, wait_until
 from support.volumes import files_of
 
 from ctspine1k.errors import BusyError
@@ -96,19 +95,11 @@ def test_a_stop_says_how_far_it_was_and_leaves_nothing_half(many, undisturbed, o
 def test_wherever_a_stop_falls_it_says_how_far_it_was_and_leaves_nothing_half(
     export, out, tmp_path, file, function, event
 ):
-    def interrupt(frame, found, _):
-        code = frame.f_code
-        is_there = found == event and code.co_name == function and code.co_filename.endswith(file)
-        if is_there and len(shards_in(out)) >= 2:
-            sys.setprofile(None)
-            signal.raise_signal(signal.SIGINT)
-
-    sys.setprofile(interrupt)
-    try:
-        with pytest.raises(KeyboardInterrupt, match=r"^[2-7] of 8 shards are made; run again to resume$"):
-            export(cases_per_shard=1)
-    finally:
-        sys.setprofile(None)
+    with (
+        interrupt_at(file, function, event, lambda: len(shards_in(out)) >= 2),
+        pytest.raises(KeyboardInterrupt, match=r"^[2-7] of 8 shards are made; run again to resume$"),
+    ):
+        export(cases_per_shard=1)
     assert list((out / ".ctspine1k/scratch").iterdir()) == []
     assert not (out / ".export.lock").exists()
     there = len(shards_in(out))
