@@ -107,8 +107,10 @@ class VolumeReader:
         filled = 0
         while filled < size:
             if len(self._buffer) == filled:
+                # As many bytes as the other buffer has received may well arrive here, too.
+                more = max(filled, len(self._other_buffer), _FIRST_BUFFER)
                 # Not extended in place: a bytearray that NumPy arrays still refer to cannot be resized.
-                self._buffer = self._buffer + bytes(min(size - filled, max(filled, _FIRST_BUFFER)))
+                self._buffer = self._buffer + bytes(min(size - filled, more))
             piece = memoryview(self._buffer)[filled : min(size, filled + _PIECE)]
             count = self._file.readinto(piece)
             if not count:
