@@ -68,14 +68,6 @@ def published(hub, published_files):
     del hub.repos["alexanderdann/CTSpine1K"]
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    """What the pages' command for a phantom makes, made once."""
-    root = tmp_path_factory.mktemp("docs") / "demo"
-    assert main(["demo", "--out", str(root)]) == 0
-    return root
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_block_is_of_a_kind_that_is_run(page):
     assert {kind for kind, _ in blocks(page)} <= {"console", "pycon", "python"}
@@ -84,7 +76,7 @@ def test_every_block_is_of_a_kind_that_is_run(page):
 
 @pytest.mark.usefixtures("published")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_page(page, demo, tmp_path, monkeypatch, capsys):
+def test_page(page, phantom, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "CTSpine1K.py", tmp_path)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
@@ -93,7 +85,7 @@ def test_page(page, demo, tmp_path, monkeypatch, capsys):
     runner = doctest.DocTestRunner(optionflags=_FLAGS)
     for number, (kind, code) in enumerate(blocks(page)):
         if kind == "console":
-            run_commands(code, demo, capsys)
+            run_commands(code, phantom, capsys)
         elif kind == "pycon":
             test = doctest.DocTestParser().get_doctest(code, names, f"{page.name} {number}", page.name, 0)
             outcome = runner.run(test, clear_globs=False)
@@ -116,7 +108,7 @@ def outcome_of(code: str):
     return contextlib.nullcontext()
 
 
-def run_commands(code: str, demo: Path, capsys) -> None:
+def run_commands(code: str, phantom: Path, capsys) -> None:
     """Run each line that starts with $, and compare what it prints with what follows it, if anything does."""
     for told in re.split(r"^\$ ", code, flags=re.MULTILINE)[1:]:
         command, _, expected = told.partition("\n")
@@ -127,7 +119,7 @@ def run_commands(code: str, demo: Path, capsys) -> None:
             assert set(arguments[1:]) <= {".[compact]", ".[all]", "duckdb"}
             continue
         if arguments == ["demo", "--out", "demo"]:
-            shutil.copytree(demo, "demo")
+            shutil.copytree(phantom, "demo")
             continue
         capsys.readouterr()
         status = main(arguments)
