@@ -218,19 +218,21 @@ class Demo:
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
-    """One run of the command. Nothing is to change its folder."""
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """One run of the command. No test may add to its folder: others copy it."""
     from ctspine1k.cli.main import main
 
     root = tmp_path_factory.mktemp("demo") / "new" / "demo"
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
         status = main(["demo", "--out", str(root)])
-    return Demo(root, status, out.getvalue(), err.getvalue())
+    made = set(root.rglob("*"))
+    yield Demo(root, status, out.getvalue(), err.getvalue())
+    assert set(root.rglob("*")) == made
 
 
 @pytest.fixture(scope="session")
 def phantom(demo: Demo) -> Path:
-    """The folder of a phantom of CT. Nothing is to change it."""
+    """The folder of a phantom of CT, which no test may change."""
     return demo.root
 
 
