@@ -126,9 +126,12 @@ class _Connection:
     def _result(self, future: Future[Result]) -> Result:
         try:
             return future.result()
-        # If the scheduler is lost, futures are cancelled, or the connection breaks while a result arrives.
-        except (CancelledError, OSError, asyncio.TimeoutError) as error:
-            if future.status == "error":  # raised by the work
+        except Exception as error:
+            # If the scheduler is lost, futures are cancelled, or the connection breaks as a result arrives.
+            # In between, Dask's client can raise any error: its state is then no longer "running".
+            is_of_connection = isinstance(error, (CancelledError, OSError, asyncio.TimeoutError))
+            is_of_work = future.status == "error"
+            if is_of_work or not (is_of_connection or self.client.status != "running"):
                 raise
             raise _lost(self.scheduler, error) from error
 
