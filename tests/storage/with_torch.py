@@ -10,6 +10,8 @@ from torch.utils.data import DataLoader
 
 import ctspine1k
 
+pytestmark = pytest.mark.processes
+
 
 def same(rows, right) -> bool:
     return all(
