@@ -23,6 +23,7 @@
         ├── TruncatedFileError the file ends earlier than its header says
         ├── CorruptFileError   damaged bytes, or bytes that do not belong there
         ├── VoxelValueError    voxels that cannot be right
+        ├── GeometryError      a header that is in doubt about where its voxels lie
         ├── PairMismatchError  image and mask do not match
         └── ImageSizeError     slices that do not have the size that the features declare
 
@@ -47,6 +48,7 @@ __all__ = [
     "ChecksumError",
     "CorruptFileError",
     "FileFormatError",
+    "GeometryError",
     "GeometryWarning",
     "HubError",
     "ImageSizeError",
@@ -77,7 +79,10 @@ class CTSpine1KWarning(UserWarning):
 
 
 class GeometryWarning(CTSpine1KWarning):
-    """Image and mask place the same voxel at different points (``on_geometry="warn"``)."""
+    """Headers that leave in doubt where voxels lie (``on_geometry="warn"``).
+
+    Image and mask place the same voxel at different points, or one header contradicts itself.
+    """
 
 
 class SkippedCasesWarning(CTSpine1KWarning):
@@ -320,6 +325,10 @@ class CorruptFileError(CaseError):
 
 class VoxelValueError(CaseError):
     """NaN or infinite intensities, or labels that the data set does not have."""
+
+
+class GeometryError(CaseError):
+    """A header that contradicts itself about where its voxels lie, does not say it, or is not in mm."""
 
 
 class PairMismatchError(CaseError):

@@ -29,6 +29,7 @@ EXAMPLES = [
             errors.TruncatedFileError,
             errors.CorruptFileError,
             errors.VoxelValueError,
+            errors.GeometryError,
             errors.PairMismatchError,
             errors.ImageSizeError,
         )

@@ -14,6 +14,7 @@ from isal import isal_zlib
 
 from ctspine1k.volumes.cases import CaseReader
 from ctspine1k.volumes.headers import Geometry
+from ctspine1k.volumes.orientation import degenerate_axes
 from ctspine1k.volumes.regions import LabelBox, Region, label_regions, require_scipy
 
 __all__ = ["CaseMeasures", "VertebraMeasures", "measure", "require_scipy"]
@@ -27,7 +28,7 @@ class VertebraMeasures:
 
     label: int
     voxels: int
-    volume_cm3: float
+    volume_cm3: float | None  #: None if the affine gives voxels no size
     mean_hu: float  #: of the image's voxels that have the label
     start: _Triple  #: first index of its bounding box along each axis
     stop: _Triple  #: one after the last
@@ -110,11 +111,12 @@ def _vertebra(region: Region, hu_sum: float, geometry: Geometry) -> VertebraMeas
     """Return the measures of a region in array order, (k, i, j); the region's axes are (k, j, i)."""
     k, j, i = region.centroid
     in_mm = geometry.affine @ [i, j, k, 1]
+    has_size = degenerate_axes(geometry.affine) is None
     voxel_cm3 = abs(float(np.linalg.det(geometry.affine[:3, :3]))) / 1000
     return VertebraMeasures(
         label=region.label,
         voxels=region.voxels,
-        volume_cm3=region.voxels * voxel_cm3,
+        volume_cm3=region.voxels * voxel_cm3 if has_size else None,
         mean_hu=hu_sum / region.voxels,
         start=(region.start[0], region.start[2], region.start[1]),
         stop=(region.stop[0], region.stop[2], region.stop[1]),

@@ -44,6 +44,9 @@ _HEIGHT_RATIO = 2.0
 #: positive, since the body is in front of the processes.
 _BACKWARDS = -0.04
 
+#: Checks that need positions and sizes in mm.
+_IN_MM = ("order", "distance", "volume", "upside_down", "front_to_back")
+
 #: What was expected and what was found; None if nothing is wrong.
 _Strange: TypeAlias = "tuple[str, str] | None"
 
@@ -58,7 +61,10 @@ def implausible(measures: CaseMeasures, vocabulary: Vocabulary) -> Iterator[tupl
     if not measures.vertebrae:
         yield "no_labels", "labelled vertebrae", "only background"
         return
+    has_size = measures.vertebrae[0].volume_cm3 is not None
     for check, look in _CHECKS.items():
+        if not has_size and check in _IN_MM:
+            continue
         if strange := look(measures, vocabulary):
             yield check, *strange
 
@@ -141,7 +147,11 @@ def _pieces(measures: CaseMeasures, vocabulary: Vocabulary) -> _Strange:
 
 def _volume(measures: CaseMeasures, vocabulary: Vocabulary) -> _Strange:
     name = vocabulary.name
-    whole = {v.label: v.volume_cm3 for v in measures.vertebrae if _is_whole(v, measures)}
+    whole = {
+        v.label: v.volume_cm3
+        for v in measures.vertebrae
+        if v.volume_cm3 is not None and _is_whole(v, measures)
+    }
     wrong = {}
     for number, volume in whole.items():
         least, most = _VOLUME_CM3.get(vocabulary.region(number), (0.0, math.inf))
@@ -201,7 +211,7 @@ def _beside(
     others = values if among is None else among
     for number, value in values.items():
         near = [others[other] for other in (number - 1, number + 1) if other in others]
-        if any(near):  # all are 0 if the header says that voxels have no size
+        if any(near):  # distances are 0 if vertebrae have the same centre
             yield number, value, mean(near)
 
 

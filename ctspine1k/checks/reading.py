@@ -22,6 +22,7 @@ from ctspine1k.running.progress import progress_bar
 from ctspine1k.running.threads import usable_threads
 from ctspine1k.running.versions import require_version
 from ctspine1k.volumes.cases import check_file, open_case
+from ctspine1k.volumes.positions import Doubt
 
 __all__ = ["ScannedCase", "read_cases"]
 
@@ -35,6 +36,7 @@ class ScannedCase:
     measures: CaseMeasures | None
     problems: tuple[CaseError | ChecksumError, ...] = ()  #: one per file at most; none if there are measures
     geometry_mismatch: PairMismatchError | None = None  #: what the two headers disagree on
+    doubts: tuple[Doubt, ...] = ()  #: about the position that a header gives
 
 
 def read_cases(
@@ -90,7 +92,8 @@ def _scanned(place: Place, vocabulary: Vocabulary, files: CaseFiles) -> ScannedC
                 threads=usable_threads(),
             ) as case,
         ):
-            return ScannedCase(files, states, measure(case), geometry_mismatch=case.geometry_mismatch())
+            measures, mismatch = measure(case), case.geometry_mismatch()
+            return ScannedCase(files, states, measures, geometry_mismatch=mismatch, doubts=case.doubts)
     except CaseError as error:
         return ScannedCase(files, states, None, tuple(_all_problems(error, files, paths)))
 

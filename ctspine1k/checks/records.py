@@ -158,6 +158,7 @@ def record_of(scanned: ScannedCase, vocabulary: Vocabulary) -> Record:
         **_facts(case),
         **file_columns(scanned.states),
         "geometry_problem": None if mismatch is None else str(mismatch),
+        "header_problem": " ".join(str(doubt.error) for doubt in scanned.doubts) or None,
         "problem": " ".join(map(str, scanned.problems)) or None,
     }
     if scanned.measures is None:

@@ -42,6 +42,7 @@ from ctspine1k.running.stops import check_stopped, deferred_interrupts
 from ctspine1k.scans.containing import scan_path
 from ctspine1k.scans.tables import is_current
 from ctspine1k.volumes.cases import open_case
+from ctspine1k.volumes.positions import Doubt
 
 __all__ = ["CHECKS", "Check", "Finding", "Report", "verify"]
 
@@ -72,6 +73,10 @@ CHECKS = {
     "geometry": Check(
         "warning", "image and mask headers disagree on where voxels lie (spacing, origin or direction)"
     ),
+    "header": Check("warning", "the sform, qform and pixdim of a header disagree, or are invalid"),
+    "units": Check("warning", "a header gives lengths in metres or microns; they are converted to mm"),
+    "degenerate": Check("warning", "a header gives voxels no size: no length, or axes in one plane"),
+    "unplaced": Check("warning", "a header has neither sform nor qform: which side is left is a guess"),
     "no_labels": Check("warning", "a mask is empty"),
     "gap": Check("warning", "a vertebra is missing between two labelled ones"),
     "order": Check("warning", "labels do not follow one another along the spine"),
@@ -185,28 +190,32 @@ def _kept(selection: Selection, files: Sequence[CaseFiles], path: Path) -> list[
         # Of duplicate files, only those that were measured.
         if record is not None and is_current(record["case"], one.states):
             try:
-                mismatch = _looked_at(selection, one, record)
+                mismatch, doubts = _looked_at(selection, one, record)
             except (CaseError, ChecksumError):
                 continue  # it is read again, which gives the finding
-            kept.append(ScannedCase(one, one.states, measures_of(record), geometry_mismatch=mismatch))
+            measures = measures_of(record)
+            kept.append(ScannedCase(one, one.states, measures, geometry_mismatch=mismatch, doubts=doubts))
     return kept
 
 
-def _looked_at(selection: Selection, files: CaseFiles, record: Record) -> PairMismatchError | None:
-    """Check what a record does not contain: the bytes in the Hub's cache, and how the two headers disagree.
+def _looked_at(
+    selection: Selection, files: CaseFiles, record: Record
+) -> tuple[PairMismatchError | None, tuple[Doubt, ...]]:
+    """Check what a record does not contain: the bytes in the Hub's cache, and what is wrong with the headers.
 
     The state of a file in a folder is enough to know that its bytes were measured. The state of a file on the
     Hub is about the Hub's own copy: the one in the cache may be damaged, or gone.
     """
-    has_mismatch = record["case"]["geometry_problem"] is not None  # a text: the error needs the headers
-    if selection.place.folder is not None and not has_mismatch:
-        return None
+    texts = [record["case"][column] for column in ("geometry_problem", "header_problem")]
+    is_sound = texts == [None, None]  # else the findings need the headers
+    if selection.place.folder is not None and is_sound:
+        return None, ()
     paths = fetch_case(selection.place, files)  # compares size and sha256 with the Hub's record
-    if not has_mismatch:
-        return None
+    if is_sound:
+        return None, ()
     options: dict[str, Any] = {"vocabulary": selection.data_set.vocabulary, "on_geometry": None}
     with reading_case(files), open_case(paths["image"], paths["mask"], **options) as case:
-        return case.geometry_mismatch()
+        return case.geometry_mismatch(), case.doubts
 
 
 def _read(
@@ -290,6 +299,8 @@ def _of_case(data_set: DataSet, one: ScannedCase) -> Iterator[Finding]:
     if one.geometry_mismatch:
         error = one.geometry_mismatch
         yield finding("geometry", case, error.expected, error.found, error.file)
+    for doubt in one.doubts:
+        yield finding(doubt.kind, case, doubt.error.expected, doubt.error.found, doubt.error.file)
     if one.measures:
         file = one.files["mask"].name
         labels = [vertebra.label for vertebra in one.measures.vertebrae]

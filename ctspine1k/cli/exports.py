@@ -63,7 +63,7 @@ def export(ctx: click.Context) -> int | None:
     click.option(
         "--on-geometry",
         type=click.Choice(["raise", "warn"]),
-        help="If a mask's header places it elsewhere than its image: raise an error, or warn [warn].",
+        help="If headers leave in doubt where voxels lie: raise an error, or warn [warn].",
     ),
     click.option("--cases-per-shard", type=click.IntRange(min=1), help="Cases per shard (file) [4]."),
     click.option(

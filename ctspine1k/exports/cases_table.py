@@ -24,7 +24,7 @@ MISPLACED = "mask_misplaced"
 _MEASURED = [
     field
     for field in list(CASES)[CASES.get_field_index("shape") :]
-    if field.name not in ("image_file", "mask_file", "problem", "geometry_problem")
+    if field.name not in ("image_file", "mask_file", "problem", "geometry_problem", "header_problem")
 ]
 
 

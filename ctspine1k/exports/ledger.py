@@ -59,7 +59,7 @@ class ShardRecord:
     sha256: str  #: of the file
     cases: list[str]  #: those in it, by id
     skipped: dict[str, str]  #: why a case was left out, by id
-    misplaced: list[str]  #: cases whose masks lie elsewhere than their images, by id
+    misplaced: list[str]  #: cases whose headers leave in doubt where voxels lie, by id
     policy: str  #: what was to be done about both
     files: dict[str, dict[str, Any]]  #: bytes and sha256 of each raw file, by its path
     versions: dict[str, str]  #: of the packages that made it

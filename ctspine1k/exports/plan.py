@@ -94,7 +94,7 @@ class ShardTask:
 
     @property
     def policy(self) -> str:
-        """What to do about a case that cannot be used, and about a mask that is placed elsewhere."""
+        """What to do about a case that cannot be used, and about headers that place voxels in doubt."""
         return f"on_error={self.on_error}, on_geometry={self.options.on_geometry}"
 
     def is_made(self, record: ShardRecord) -> bool:
@@ -110,4 +110,4 @@ class ShardOutcome:
     shard: Shard
     record: ShardRecord | None
     problems: dict[str, str]  #: by case id
-    warnings: tuple[str, ...]  #: about masks that are placed elsewhere than their images
+    warnings: tuple[str, ...]  #: about headers that leave in doubt where voxels lie

@@ -16,14 +16,7 @@ import pyarrow.parquet as pq
 
 from ctspine1k import __version__
 from ctspine1k.catalog.dataset import Kind
-from ctspine1k.errors import (
-    CaseError,
-    ChecksumError,
-    HubError,
-    PairMismatchError,
-    UnreadableFileError,
-    WorkerError,
-)
+from ctspine1k.errors import CaseError, ChecksumError, HubError, UnreadableFileError, WorkerError
 from ctspine1k.exports.encoding import parquet_schema, plain_columns, writer_settings
 from ctspine1k.exports.ledger import ShardRecord, check_run, forget, note, withdraw
 from ctspine1k.exports.plan import ShardOutcome, ShardTask
@@ -75,7 +68,7 @@ class _Maker:
         self.files: dict[str, dict[str, Any]] = {}
         self.skipped = dict(task.missing)
         self.problems: dict[str, str] = {}
-        self.misplaced: dict[str, str] = {}  #: warnings about masks that are placed elsewhere, by case id
+        self.misplaced: dict[str, str] = {}  #: warnings about headers that place voxels in doubt, by case id
         self.rows = self.arrow_bytes = 0
 
     def make(self) -> ShardRecord | None:
@@ -159,11 +152,11 @@ class _Maker:
         """Write the rows of a case; no references to its volumes remain after this call."""
         before, case_id = self.rows, files.case.case_id
 
-        def note_mismatch(mismatch: PairMismatchError) -> None:
-            self.misplaced[case_id] = str(mismatch)
+        def note_problem(text: str) -> None:
+            self.misplaced[case_id] = text
 
         try:
-            for table in _tables(self.task, files, paths, note_mismatch):
+            for table in _tables(self.task, files, paths, note_problem):
                 self.rows += len(table)
                 self.arrow_bytes += table.nbytes
                 if not self.problems:
@@ -181,7 +174,7 @@ def _tables(
     task: ShardTask,
     files: CaseFiles,
     paths: Mapping[Kind, Path],
-    on_mismatch: Callable[[PairMismatchError], None],
+    on_problem: Callable[[str], None],
 ) -> Iterator[pa.Table]:
     """Yield the rows of a case, one row group at a time.
 
@@ -198,7 +191,7 @@ def _tables(
         depth=_SLICES,
         threads=usable_threads(),
         check_first=task.on_error == "skip",
-        on_mismatch=on_mismatch,
+        on_problem=on_problem,
     )
     with reading_case(files):
         for batch in batches:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ctspine1k.catalog.cases import Case
 from ctspine1k.catalog.dataset import Kind
 from ctspine1k.catalog.vocabulary import Vocabulary
-from ctspine1k.errors import ImageSizeError, PairMismatchError
+from ctspine1k.errors import ImageSizeError
 from ctspine1k.rows.options import RowOptions
 from ctspine1k.storage.chunks import ArrayWriter, store
 from ctspine1k.storage.feature import CompactArray, stored_column
@@ -59,7 +59,7 @@ def case_batches(
     depth: int,
     threads: int = 1,
     check_first: bool = False,
-    on_mismatch: Callable[[PairMismatchError], None] | None = None,
+    on_problem: Callable[[str], None] | None = None,
 ) -> Iterator[Batch]:
     """Yield the rows of a case: one for "3d"; for "2d" one per slice, ``depth`` at a time.
 
@@ -74,8 +74,7 @@ def case_batches(
         depth: slices in a batch.
         threads: if above 1, a second thread reads ahead.
         check_first: read the files to their end before the first row.
-        on_mismatch: called instead of a warning, with ``on_geometry="warn"``, if the two headers place voxels
-            differently.
+        on_problem: called with the text of the warning that ``on_geometry="warn"`` would give, instead of it.
 
     Raises:
         CaseError: the files cannot be used.
@@ -84,7 +83,7 @@ def case_batches(
         with _opened(replace(options, on_geometry=None), vocabulary, files, threads) as pair:
             pair.check()
         _rewind(*files.values())
-    with _opened(options, vocabulary, files, threads, on_mismatch) as pair:
+    with _opened(options, vocabulary, files, threads, on_problem) as pair:
         yield from _batches(options, case, pair, depth)
 
 
@@ -94,9 +93,9 @@ def _opened(
     vocabulary: Vocabulary,
     files: Mapping[Kind, Readable],
     threads: int,
-    on_mismatch: Callable[[PairMismatchError], None] | None = None,
+    on_problem: Callable[[str], None] | None = None,
 ) -> Iterator[CaseReader]:
-    reports = on_mismatch if options.on_geometry == "warn" else None
+    reports = on_problem if options.on_geometry == "warn" else None
     with open_case(
         files["image"],
         files["mask"],
@@ -106,8 +105,8 @@ def _opened(
         label_scheme=options.label_scheme,
         threads=threads,
     ) as pair:
-        if reports and (mismatch := pair.geometry_mismatch()):
-            reports(mismatch)
+        if reports and (problems := pair.geometry_problems()):
+            reports("\n".join(map(str, problems)))
         size, expected = pair.geometry.shape[1:], options.image_size
         if expected is not None and size != expected:
             raise ImageSizeError(

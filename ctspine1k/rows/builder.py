@@ -84,7 +84,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
     geometry: bool = False  #: add columns source, spacing, affine, orientation
     on_missing: OnMissing = "raise"  #: if a case has no raw files
     on_error: Policy = "raise"  #: if a case's files cannot be used
-    on_geometry: Literal["raise", "warn"] = "warn"  #: if a mask's header places it elsewhere than its image
+    on_geometry: Literal["raise", "warn"] = "warn"  #: if headers leave in doubt where voxels lie
     repo: str | None = None  #: ``repo_id``, a name that the base class uses for a script's own repo
     hub_token: str | bool | None = field(default=None, repr=False)
     selection: Selection | None = field(default=None, repr=False)  #: instead of the options that select

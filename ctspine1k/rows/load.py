@@ -181,7 +181,8 @@ def load_dataset(
         geometry: add columns source, spacing, affine and orientation.
         on_missing: what to do if a case has no raw files: "raise" an error, or "skip" it with a warning.
         on_error: the same for damaged or inconsistent files.
-        on_geometry: if the mask's header places it elsewhere than the image: "warn" or "raise".
+        on_geometry: if the mask's header places it elsewhere than the image, or a header contradicts itself:
+            "warn" or "raise".
         streaming: read from the Hub or the folder when rows are requested, without converting anything.
         num_proc: processes that convert; each needs as much memory as a single one.
         writer_batch_size: rows that are written at once; None for 1 (3d) or 16 (2d).

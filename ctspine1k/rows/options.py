@@ -37,7 +37,7 @@ class RowOptions:
     orientation: str | None = None  #: target orientation of the files' axes; None for as stored
     label_scheme: LabelScheme | None = None  #: what segmentations contain; None for labels as they are
     geometry: bool = False  #: whether there are columns source, spacing, affine and orientation
-    on_geometry: Literal["raise", "warn"] | None = "warn"  #: None: the two headers are not compared
+    on_geometry: Literal["raise", "warn"] | None = "warn"  #: None: headers are not compared
 
     def __post_init__(self) -> None:
         """Check the options, and normalise them.

@@ -16,6 +16,7 @@ hu_min, hu_max     least and greatest value of the image
 hu_beside          mean of the image's voxels without label, in the boxes around labels
 labels, vertebrae  labels that occur, and the vertebrae they stand for
 geometry_problem   how the mask's header places voxels differently from the image's; null if it does not
+header_problem     how the header of one of the files leaves in doubt where voxels lie; null if none does
 image_crc32, mask_crc32  checksums of the voxels: equal for files with the same image, or mask
 image_file, mask_file  state of the files: path, size and modification time, or sha256
 problem            why the files cannot be used; the columns from shape on are then null
@@ -25,7 +26,7 @@ and in the second, for each label that occurs in a case:
 
 =================  ======================================================================================
 case_id, label, vertebra, region  the case, and its vertebra
-voxels, volume_cm3  size
+voxels, volume_cm3  size; volume_cm3 is null if the header gives voxels no size
 mean_hu            mean of the image's voxels with the label
 start, stop        bounding box: ``image[start[0]:stop[0], start[1]:stop[1], start[2]:stop[2]]``
 centroid           (k, i, j); the centre of a voxel is a whole number
@@ -64,7 +65,7 @@ __all__ = [
 ]
 
 #: Increase it when the same files give different rows: a scan then measures all of them again.
-SCAN_VERSION = 1
+SCAN_VERSION = 2
 
 _KEY = b"ctspine1k_scan"
 
@@ -91,6 +92,7 @@ CASES = pa.schema(
         "labels": pa.list_(pa.int32()),
         "vertebrae": pa.list_(pa.string()),
         "geometry_problem": pa.string(),
+        "header_problem": pa.string(),
         "image_crc32": pa.int64(),
         "mask_crc32": pa.int64(),
         "image_file": pa.string(),

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,24 +21,25 @@ from numpy.typing import NDArray
 from ctspine1k._messages import check_choice, warn
 from ctspine1k.catalog.registry import data_set
 from ctspine1k.catalog.vocabulary import Vocabulary
-from ctspine1k.errors import FileFormatError, GeometryWarning, PairMismatchError
+from ctspine1k.errors import CaseError, GeometryWarning, PairMismatchError
 from ctspine1k.running.stops import check_stopped
 from ctspine1k.running.threads import prefetch, usable_threads
+from ctspine1k.volumes.alignment import Alignment
 from ctspine1k.volumes.growing import GROWTH, GrowingArray, Growth
-from ctspine1k.volumes.headers import Geometry, VolumeHeader
+from ctspine1k.volumes.headers import Geometry
 from ctspine1k.volumes.nifti import Readable, open_nifti
-from ctspine1k.volumes.orientation import Turn, check_orientation, turn_to
+from ctspine1k.volumes.orientation import check_orientation
+from ctspine1k.volumes.positions import Doubt
 from ctspine1k.volumes.relabel import label_table
 from ctspine1k.volumes.scaling import Scaling
 from ctspine1k.volumes.slices import VolumeReader
 
 __all__ = ["CaseReader", "Readable", "VolumePair", "check_file", "open_case", "read_pair"]
 
-#: Headers of one scan that two programs wrote differ by rounding, up to this much (affine entries, mm).
-GEOMETRY_TOLERANCE = 1e-3
-
 #: Number of slices that are read at a time by default.
 _DEPTH = 8
+
+Slab = TypeVar("Slab")
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def read_pair(
     Args:
         image: the CT, a path or an open binary stream, ``.nii.gz`` or ``.nii``.
         mask: its label map, in the same forms.
-        on_geometry: if the two headers place the voxels differently: "warn", or "raise" an error.
+        on_geometry: if the two headers place the voxels differently, or one contradicts itself: "warn", or
+            "raise" an error.
         orientation: None for as stored; or the orientation to bring the files' axes (i, j, k) into, such as
             "RAS": arrays, affine and spacing are then as if both files had been stored in it. Arrays are
             still slice first: for "RAS" theirs is "SRA".
@@ -106,8 +108,7 @@ def open_case(
     Args:
         image: the CT, as for `read_pair`.
         mask: its label map; None if there is none, or if labels are not needed.
-        on_geometry: if the two headers place the voxels differently: "warn", or "raise" an error; None does
-            not compare them.
+        on_geometry: as for `read_pair`; None neither warns nor raises.
         orientation: as for `read_pair`.
         vocabulary: as for `read_pair`.
         label_scheme: what labels become, one of the vocabulary's schemes; None for its first, as they are.
@@ -126,10 +127,10 @@ def open_case(
         image_reader = VolumeReader(stack.enter_context(open_nifti(image)))
         mask_reader = None if mask is None else VolumeReader(stack.enter_context(open_nifti(mask)))
         case = CaseReader(image_reader, mask_reader, vocabulary, table, orientation, threads)
-        if on_geometry is not None and (error := case.geometry_mismatch()):
+        if on_geometry is not None and (problems := case.geometry_problems()):
             if on_geometry == "raise":
-                raise error
-            warn(str(error), GeometryWarning)
+                raise problems[0]
+            warn("\n".join(map(str, problems)), GeometryWarning)
         yield case
 
 
@@ -157,16 +158,14 @@ class CaseReader:
         orientation: str | None,
         threads: int,
     ) -> None:
-        if mask is not None:
-            _check_same_shape(image.header, mask.header)
         self.vocabulary = vocabulary  #: of the labels in the mask's file
         self._image, self._mask, self._table, self._threads = image, mask, table, threads
-        self._turn = None if orientation is None else _turn_of(image.header, orientation)
-        shape, affine = image.header.shape, image.header.affine
+        self._alignment = Alignment.of(image.header, None if mask is None else mask.header, orientation)
+        shape, turn = image.header.shape, self._alignment.image
         self.geometry = (
-            Geometry.of(affine, shape)
-            if self._turn is None
-            else Geometry.of(self._turn.affine, self._turn.shape(shape))
+            Geometry.of(image.header.affine, shape)
+            if turn is None
+            else Geometry.of(turn.affine, turn.shape(shape))
         )
 
     @property
@@ -198,7 +197,22 @@ class CaseReader:
 
     def geometry_mismatch(self) -> PairMismatchError | None:
         """Return an error that says how the two headers place voxels differently; None if they agree."""
-        return None if self._mask is None else _mismatch(self._image.header, self._mask.header)
+        return None if self._mask is None else self._alignment.mismatch(self._image.header, self._mask.header)
+
+    @property
+    def doubts(self) -> tuple[Doubt, ...]:
+        """Why the position that the image's header gives, or the mask's, may be wrong."""
+        return self._image.header.doubts + (() if self._mask is None else self._mask.header.doubts)
+
+    def geometry_problems(self) -> list[CaseError]:
+        """List all that ``on_geometry`` is about: `geometry_mismatch`, then `doubts`.
+
+        That an image's place is a guess matters only if the volume is turned by it; a mask never is.
+        """
+        mismatch, image = self.geometry_mismatch(), self._image.header
+        by_guess = image.doubts if self._alignment.image is not None else ()
+        doubts = (doubt for doubt in self.doubts if doubt.kind != "unplaced" or doubt in by_guess)
+        return [*([] if mismatch is None else [mismatch]), *(doubt.error for doubt in doubts)]
 
     def slabs(self, depth: int = _DEPTH) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         """Yield image and labels of ``depth`` slices at a time; the last time maybe fewer.
@@ -253,8 +267,9 @@ class CaseReader:
         Raises:
             CaseError: a file is damaged, or contains invalid values.
         """
-        for _ in self._as_stored(_DEPTH, has_labels=self.has_mask):
-            pass
+        for volume in self._volumes(_DEPTH, has_labels=self.has_mask):
+            for _ in self._read_ahead(volume):
+                pass
 
     def _require_mask(self) -> None:
         if self._mask is None:
@@ -262,72 +277,40 @@ class CaseReader:
 
     def _turned(self, depth: int, *, has_labels: bool) -> Iterator[tuple[NDArray[Any], ...]]:
         """Yield slabs in the requested orientation."""
-        slabs = self._as_stored(depth, has_labels=has_labels)
-        if self._turn is None:
-            yield from slabs
-        elif self._turn.keeps_slices:
-            for slab in slabs:
-                yield tuple(map(self._turn.view, slab))
+        volumes = self._volumes(depth, has_labels=has_labels)
+        turns = (self._alignment.image, self._alignment.mask)[: len(volumes)]
+        if all(turn is None or turn.keeps_slices for turn in turns):
+            for slab in self._read_ahead(zip(*volumes, strict=True)):
+                yield tuple(
+                    part if turn is None else turn.view(part) for part, turn in zip(slab, turns, strict=True)
+                )
         else:
-            types = self.stored_types if has_labels else self.stored_types[:1]
-            volumes = [self._turn.view(volume) for volume in self._gathered(slabs, types)]
+            turned = [
+                volume if turn is None else turn.view(volume)
+                for volume, turn in zip(self._gathered(volumes), turns, strict=True)
+            ]
             for start in range(0, self.geometry.shape[0], depth):
-                yield tuple(volume[start : start + depth] for volume in volumes)
+                yield tuple(volume[start : start + depth] for volume in turned)
 
-    def _as_stored(self, depth: int, *, has_labels: bool) -> Iterator[tuple[NDArray[Any], ...]]:
-        """Yield slabs in the stored orientation, with labels in the requested scheme."""
+    def _volumes(self, depth: int, *, has_labels: bool) -> list[Iterator[NDArray[Any]]]:
+        """Return the slabs of each volume in its stored orientation, with labels in the requested scheme."""
         volumes = [self._image.images(depth)]
         if self._mask is not None and has_labels:
-            volumes.append(self._mask.labels(depth, self.vocabulary))
-        slabs = zip(*volumes, strict=True)
+            labels, table = self._mask.labels(depth, self.vocabulary), self._table
+            volumes.append(labels if table is None else (table[slab] for slab in labels))
+        return volumes
+
+    def _read_ahead(self, slabs: Iterator[Slab]) -> Iterator[Slab]:
         for slab in prefetch(slabs) if self._threads > 1 else slabs:
             check_stopped()  # a volume takes seconds
-            yield slab if self._table is None else (slab[0], *(self._table[labels] for labels in slab[1:]))
+            yield slab
 
-    def _gathered(
-        self, slabs: Iterator[tuple[NDArray[Any], ...]], types: Sequence[np.dtype[Any]]
-    ) -> list[NDArray[Any]]:
-        """Return complete volumes of these types, read from slabs."""
-        i, j, k = self._image.header.shape
-        volumes = [GrowingArray((k, i, j), dtype) for dtype in types]
-        for slab in slabs:
-            for volume, part in zip(volumes, slab, strict=True):
-                np.copyto(volume.extend(len(part)), part)
-        return [volume.filled for volume in volumes]
-
-
-def _check_same_shape(image: VolumeHeader, mask: VolumeHeader) -> None:
-    if image.shape != mask.shape:
-        expected = f"the shape of {image.name}, {image.shape}"
-        hint = "The mask belongs to another volume, or one of the two was resampled."
-        raise PairMismatchError(mask.name, expected, str(mask.shape), hint)
-
-
-def _mismatch(image: VolumeHeader, mask: VolumeHeader) -> PairMismatchError | None:
-    places = {"affine": (image.affine, mask.affine), "spacing": (image.zooms, mask.zooms)}
-    differing = {
-        name: both for name, both in places.items() if not np.allclose(*both, rtol=0, atol=GEOMETRY_TOLERANCE)
-    }
-    if not differing:
-        return None
-    expected, found = (
-        " and ".join(str(both[which].round(4).tolist()) for both in differing.values()) for which in (0, 1)
-    )
-    return PairMismatchError(
-        mask.name,
-        f"the {' and '.join(differing)} of {image.name}, {expected}",
-        found,
-        'Voxels are paired by index. Pass on_geometry="raise" to stop here, on_geometry="warn" to continue.',
-    )
-
-
-def _turn_of(image: VolumeHeader, orientation: str) -> Turn:
-    try:
-        return turn_to(orientation, image.affine, image.shape)
-    except ValueError as error:
-        raise FileFormatError(
-            image.name,
-            "an affine with a direction for each axis",
-            f"{image.affine[:3].tolist()} ({error})",
-            "Load it as stored, without orientation.",
-        ) from error
+    def _gathered(self, volumes: Sequence[Iterator[NDArray[Any]]]) -> Iterator[NDArray[Any]]:
+        """Yield complete volumes, one after the other: their numbers of slices may differ."""
+        for volume, reader, dtype in zip(volumes, (self._image, self._mask), self.stored_types, strict=False):
+            if reader is not None:
+                i, j, k = reader.header.shape
+                whole = GrowingArray((k, i, j), dtype)
+                for slab in self._read_ahead(volume):
+                    np.copyto(whole.extend(len(slab)), slab)
+                yield whole.filled

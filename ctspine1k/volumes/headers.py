@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
 from ctspine1k.errors import FileFormatError
+from ctspine1k.volumes.positions import Doubt, doubts_about, unit_of
 from ctspine1k.volumes.scaling import Scaling
 
 __all__ = ["GET_AGAIN", "Geometry", "VolumeHeader", "header_size", "parse_header"]
@@ -26,6 +28,12 @@ _HEADERS: dict[bytes, type[nib.Nifti1Header]] = {
     for kind in (nib.Nifti1Header, nib.Nifti2Header)
     for order in ("little", "big")
 }
+
+#: nibabel logs what it corrects in a header, without the file's name: `Doubt` names it.
+_SILENT = logging.Logger("ctspine1k.headers", level=logging.CRITICAL + 1)
+
+#: The severity from which nibabel's remarks about a header are errors.
+_ERROR_LEVEL = 40
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,7 @@ class VolumeHeader:
     file_type: np.dtype[Any]  #: of the stored numbers, in the file's byte order
     affine: NDArray[np.float64]  #: (4, 4), finite: voxel index -> RAS+ millimetres
     zooms: NDArray[np.float64]  #: (3,), mm, from a field of its own, which may contradict the affine
+    doubts: tuple[Doubt, ...]  #: why the affine may be wrong
     scaling: Scaling  #: from the stored numbers to values
     offset: int  #: bytes before the first voxel
 
@@ -68,6 +77,11 @@ class VolumeHeader:
         """Type of the stored numbers, in the machine's byte order."""
         native: np.dtype[Any] = self.file_type.newbyteorder("=")
         return native
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether the file says where its voxels lie: the affine is neither a guess nor degenerate."""
+        return not any(doubt.kind in ("degenerate", "unplaced") for doubt in self.doubts)
 
 
 def header_size(start: bytes) -> int | None:
@@ -83,7 +97,9 @@ def parse_header(block: bytes, name: str) -> VolumeHeader:
         FileFormatError: invalid fields, or voxels that are not one scan of real numbers.
     """
     try:
-        header = _HEADERS[block[:4]](block, check=True)
+        stored = _HEADERS[block[:4]](block, check=False)
+        header = stored.copy()
+        header.check_fix(_SILENT, _ERROR_LEVEL)
         is_single_file = bytes(header["magic"]).startswith(b"n+")
         slope, inter = header.get_slope_inter()  # None where the header's values mean "unscaled"
         affine = np.asarray(header.get_best_affine(), np.float64)
@@ -95,12 +111,15 @@ def parse_header(block: bytes, name: str) -> VolumeHeader:
     if not is_single_file:
         expected, found = "header and voxels in one file", "the header of a .hdr/.img pair"
         raise FileFormatError(name, expected, found, "Convert it to .nii.gz.")
+    in_mm = unit_of(header)[1]
+    affine[:3] *= in_mm
     return VolumeHeader(
         name=name,
         shape=_checked_shape(header, name),
         file_type=_checked_type(header, name),
         affine=affine,
-        zooms=np.asarray(header.get_zooms()[:3], np.float64),
+        zooms=np.asarray(header.get_zooms()[:3], np.float64) * in_mm,
+        doubts=doubts_about(header, stored, affine, name),
         scaling=Scaling(1.0 if slope is None else float(slope), 0.0 if inter is None else float(inter)),
         offset=offset,
     )

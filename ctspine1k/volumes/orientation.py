@@ -14,9 +14,18 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 
-__all__ = ["OPPOSITE", "ORIENTATIONS", "Turn", "axis_along", "check_orientation", "turn_to"]
+__all__ = [
+    "OPPOSITE",
+    "ORIENTATIONS",
+    "Turn",
+    "axis_along",
+    "check_orientation",
+    "degenerate_axes",
+    "turn_to",
+]
 
 #: All 48: each of the three directions once, in any order and with either sign.
 ORIENTATIONS = tuple(
@@ -25,6 +34,10 @@ ORIENTATIONS = tuple(
     for code in itertools.product(*order)
 )
 
+
+#: Shorter than this (mm), an axis has no length; nearer to 0, the volume of a voxel whose sides have length 1
+#: says that they lie in one plane. Sheared by a gantry tilted by 30 degrees, it is 0.87.
+_NO_LENGTH_MM, _IN_ONE_PLANE = 1e-6, 1e-3
 
 #: The opposite of each side.
 OPPOSITE = dict(zip("RLAPSI", "LRPAIS", strict=True))
@@ -52,6 +65,16 @@ def check_orientation(orientation: str | None) -> str | None:
     return orientation
 
 
+def degenerate_axes(affine: NDArray[np.float64]) -> str | None:
+    """Return what is wrong with an affine that gives voxels no size; None if nothing is."""
+    sizes = voxel_sizes(affine)
+    if (sizes < _NO_LENGTH_MM).any():
+        return "no length along " + " and ".join(np.array(["i", "j", "k"])[sizes < _NO_LENGTH_MM])
+    if abs(np.linalg.det(affine[:3, :3] / sizes)) < _IN_ONE_PLANE:
+        return "axes in one plane"
+    return None
+
+
 @dataclass(frozen=True)
 class Turn:
     """How a volume is reoriented: its axes in another order, some of them reversed."""
@@ -66,10 +89,14 @@ class Turn:
 
     def shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Return the shape of a file, (i, j, k), after the turn."""
-        turned = [0, 0, 0]
-        for size, (axis, _) in zip(shape, self.steps, strict=True):
-            turned[int(axis)] = size
-        return turned[0], turned[1], turned[2]
+        i, j, k = self.per_axis(np.array(shape)).tolist()
+        return i, j, k
+
+    def per_axis(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return one value for each axis of a file, such as sizes, after the turn."""
+        turned = np.empty_like(values)
+        turned[self.steps[:, 0].astype(int)] = values
+        return turned
 
     def view(self, volume: NDArray[Any]) -> NDArray[Any]:
         """Return a view of a volume, or of some of its slices, after the turn; both are (k, i, j)."""
@@ -87,10 +114,10 @@ def turn_to(orientation: str, affine: NDArray[np.float64], shape: tuple[int, int
         shape: of the file, (i, j, k).
 
     Raises:
-        ValueError: an axis of the file has no direction.
+        ValueError: an axis of the file has no length, or no direction of its own.
     """
+    if what := degenerate_axes(affine):
+        raise ValueError(what)
     stored = nib.orientations.io_orientation(affine)
-    if np.isnan(stored).any():
-        raise ValueError("an axis has no direction")
     steps = nib.orientations.ornt_transform(stored, nib.orientations.axcodes2ornt(orientation))
     return Turn(steps, affine @ nib.orientations.inv_ornt_aff(steps, shape))

@@ -13,6 +13,7 @@ from support.volumes import break_case, files_of, save
 import ctspine1k
 from ctspine1k.catalog.ctspine1k import CTSPINE1K, ISSUE_KINDS
 from ctspine1k.errors import CTSpine1KWarning, NoSpaceError
+from ctspine1k.scans.tables import read_tables
 
 #: Each with vertebrae of its own, so that no two are alike; the ids have no known issue but where a test says so.
 CASES = {
@@ -263,6 +264,70 @@ def test_wrong_spacing_in_the_mask(root):
     assert (finding.check, finding.level) == ("geometry", "warning")
     assert "1.5" in finding.expected
     assert "3.0" in finding.found
+
+
+NO_LENGTH = {"srow_y": [0, 0, 0, 1.0], "qform_code": 0}
+NO_PLACE = {"sform_code": 0, "qform_code": 0}
+
+#: For each check of a header: what is written into the header, and what is found.
+HEADERS = {
+    "header": (
+        {"qoffset_x": 99.0},
+        "origin [40.0, -30.0, 7.0] by the sform, [99.0, -30.0, 7.0] by the qform",
+    ),
+    "units": ({"xyzt_units": 1}, "lengths in metres"),
+    "degenerate": (NO_LENGTH, "(no length along j)"),
+    "unplaced": (NO_PLACE, "neither: both codes are 0"),
+}
+
+
+@pytest.mark.parametrize("check", HEADERS)
+@pytest.mark.parametrize("kinds", ["image", "mask", "image and mask"])
+def test_headers_that_leave_in_doubt_where_voxels_lie(root, monkeypatch, check, kinds):
+    """In one file, or in both in the same way, by a first run and by one that uses its measures."""
+    fields, text = HEADERS[check]
+    affine = AFFINE
+    if check == "units":
+        affine = np.vstack([AFFINE[:3] / 1000, AFFINE[3:]])
+    voxels = dict(zip(("image", "mask"), spine(list(CASES["liver_106"][0])), strict=True))
+    paths = {"image": image_of(root, "liver_106"), "mask": mask_of(root, "liver_106")}
+    for kind in kinds.split(" and "):
+        save(paths[kind], voxels[kind], affine=affine, **fields)
+    first = verify(root)
+    own = [f for f in first.findings if f.check == check]
+    assert [f.file for f in own] == sorted(str(paths[kind]) for kind in kinds.split(" and "))
+    assert {(f.level, f.case_id) for f in own} == {("warning", "liver_106")}
+    assert all(text in f.found for f in own)
+    # The pair is at one place if both headers say the same, and if one is in another unit or has another qform.
+    agree = kinds == "image and mask" or check in ("header", "units")
+    others = {f.check for f in first.findings} - {check}
+    assert ("geometry" not in others) == agree
+    assert others <= {"geometry", "header"}
+    seen = reads(monkeypatch)
+    second = verify(root)
+    assert (second.kept, seen) == (3, [])
+    assert second.findings == first.findings
+
+
+def test_without_size_of_voxels_there_are_no_volumes(root):
+    for path, voxels in zip(
+        (image_of(root, "liver_106"), mask_of(root, "liver_106")),
+        spine(list(CASES["liver_106"][0])),
+        strict=True,
+    ):
+        save(path, voxels, affine=AFFINE, **NO_LENGTH)
+    scanned = scan_files(data_dir=root, cases=list(CASES))
+    tables = read_tables(scanned.cases)
+    volumes = {row["case_id"]: set() for row in tables.cases}
+    for row in tables.vertebrae:
+        volumes[row["case_id"]].add(row["volume_cm3"] is None)
+    assert volumes == {"liver_106": {True}, "liver_100": {False}, "HN_P023": {False}}
+    problems = {row["case_id"]: row["header_problem"] for row in tables.cases}
+    assert "(no length along j)" in problems.pop("liver_106")
+    assert set(problems.values()) == {None}
+    report = verify(root)
+    assert {f.check for f in report.findings} == {"header", "degenerate"}
+    assert report.kept == 3
 
 
 def test_values_that_are_no_labels(root):

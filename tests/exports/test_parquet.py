@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from support.compare import CONFIGS, identical, large_rows, rows, wanted
 from support.exports import export_parquet, same
-from support.volumes import ALL_IDS, IDS, break_case, files_of, save, save_case
+from support.volumes import ALL_IDS, IDS, break_case, files_of, intensities, save, save_case
 
 import ctspine1k
 from ctspine1k.errors import (
@@ -216,6 +216,17 @@ def test_masks_that_lie_elsewhere_are_told_once(export, tree):
     assert list(report.failed) == ["liver_106 (3d/train/00000-of-00001.parquet)"]
     # Of what is there, only what a stricter policy would have decided otherwise is looked at again.
     assert (export(on_geometry="raise").kept, len(export(on_geometry="raise").failed)) == (4, 2)
+
+
+def test_headers_that_contradict_themselves_are_told_once(export, tree):
+    save(
+        next(tree.rglob("liver_106.nii.gz")), intensities(1, (6, 5, 4)), pixdim=[-1, 0.7, 0.8, 9, 0, 0, 0, 0]
+    )
+    with pytest.warns(GeometryWarning, match="liver_106.*by the sform, .* by pixdim") as told:
+        assert export().ok
+    assert len([one for one in told if issubclass(one.category, GeometryWarning)]) == 1
+    report = export(on_geometry="raise", out=tree.parent / "strict", config="3d")
+    assert list(report.failed) == ["liver_106 (3d/train/00000-of-00001.parquet)"]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from support.volumes import ALL_IDS, break_case, intensities, labels, save, save
 from ctspine1k import LazyDataset
 from ctspine1k.errors import (
     CorruptFileError,
+    GeometryError,
     GeometryWarning,
     ImageSizeError,
     NothingLeftError,
@@ -251,6 +252,22 @@ def test_a_mask_that_lies_elsewhere(load, tree, name):
         load(name, split="validation", on_geometry="raise")
     for on_error in ("raise", "skip"):  # then read twice, told once
         with pytest.warns(GeometryWarning, match="expected the affine and spacing") as told:
+            loaded = load(name, split="validation", on_error=on_error)
+        assert len(told) == 1
+        assert identical(rows(loaded), wanted(tree, name, "validation"))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_header_that_contradicts_itself(load, tree, name):
+    """In image and mask alike."""
+    for suffix, voxels in (("", intensities(2, (6, 5, 5))), ("_seg", labels(2, (6, 5, 5)))):
+        save(next(tree.rglob(f"HN_P023{suffix}.nii.gz")), voxels, qoffset_x=99.0)
+    with pytest.raises(GeometryError, match=r"origin .* by the sform"):
+        load(name, split="validation", on_geometry="raise")
+    with pytest.warns(SkippedCasesWarning), pytest.raises(NothingLeftError):
+        load(name, split="validation", on_geometry="raise", on_error="skip")
+    for on_error in ("raise", "skip"):
+        with pytest.warns(GeometryWarning, match=r"origin .* by the sform") as told:
             loaded = load(name, split="validation", on_error=on_error)
         assert len(told) == 1
         assert identical(rows(loaded), wanted(tree, name, "validation"))

@@ -7,6 +7,7 @@ import pytest
 from ctspine1k.errors import ScanTableError
 from ctspine1k.scans.tables import (
     CASES,
+    SCAN_VERSION,
     VERTEBRAE,
     ScanTables,
     check_target,
@@ -79,7 +80,7 @@ def test_another_version_is_told(tmp_path):
         (key,) = table.schema.metadata
         mark = {**json.loads(table.schema.metadata[key]), "version": 99}
         pq.write_table(table.replace_schema_metadata({key: json.dumps(mark)}), one)
-    with pytest.raises(ScanTableError, match="expected a scan of version 1, found another"):
+    with pytest.raises(ScanTableError, match=f"expected a scan of version {SCAN_VERSION}, found another"):
         read_tables(path)
 
 
