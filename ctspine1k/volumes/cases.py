@@ -69,8 +69,8 @@ def read_pair(
         on_geometry: if the two headers place the voxels differently, or one contradicts itself: "warn", or
             "raise" an error.
         orientation: None for as stored; or the orientation to bring the files' axes (i, j, k) into, such as
-            "RAS": arrays, affine and spacing are then as if both files had been stored in it. Arrays are
-            still slice first: for "RAS" theirs is "SRA".
+            "RAS": arrays, affine and spacing are then as if both files had been stored in it. Each file is
+            turned by its own header. Arrays are still slice first: for "RAS" theirs is "SRA".
         vocabulary: the labels that the mask may contain; by default those of CTSpine1K.
 
     Returns:

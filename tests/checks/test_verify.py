@@ -330,6 +330,21 @@ def test_without_size_of_voxels_there_are_no_volumes(root):
     assert report.kept == 3
 
 
+def test_a_mask_that_is_stored_otherwise_than_its_image(root):
+    """Rows pair them by index, so measures do; the finding says what aligns them."""
+    _, mask = spine(list(CASES["liver_106"][0]))
+    flipped = AFFINE @ np.diag([1, -1, 1, 1.0])
+    flipped[:3, 3] += AFFINE[:3, 1] * (mask.shape[1] - 1)
+    save(mask_of(root, "liver_106"), mask[:, ::-1], affine=flipped)
+    (finding,) = [f for f in verify(root).findings if f.check == "geometry"]
+    assert finding.found.endswith(', which orientation="RAS" would bring to the same place')
+    turned = np.swapaxes(mask, 0, 1)
+    save(mask_of(root, "liver_106"), turned, affine=AFFINE[:, [1, 0, 2, 3]])
+    (finding,) = verify(root).findings
+    assert finding.check == "shape"
+    assert finding.found.endswith(', which orientation="RAS" would bring to the same place')
+
+
 def test_values_that_are_no_labels(root):
     _, mask = spine(list(CASES["liver_106"][0]))
     mask[mask == 22] = 77

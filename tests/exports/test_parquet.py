@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from support.compare import CONFIGS, identical, large_rows, rows, wanted
 from support.exports import export_parquet, same
-from support.volumes import ALL_IDS, IDS, break_case, files_of, intensities, save, save_case
+from support.volumes import AFFINE, ALL_IDS, IDS, break_case, files_of, intensities, labels, save, save_case
 
 import ctspine1k
 from ctspine1k.errors import (
@@ -216,6 +216,17 @@ def test_masks_that_lie_elsewhere_are_told_once(export, tree):
     assert list(report.failed) == ["liver_106 (3d/train/00000-of-00001.parquet)"]
     # Of what is there, only what a stricter policy would have decided otherwise is looked at again.
     assert (export(on_geometry="raise").kept, len(export(on_geometry="raise").failed)) == (4, 2)
+
+
+def test_masks_that_are_stored_otherwise_are_turned_by_their_own_headers(export, tree, out):
+    mask = labels(1, (6, 5, 4))
+    backwards = AFFINE @ np.diag([-1, 1, 1, 1.0])
+    backwards[:3, 3] += AFFINE[:3, 0] * 5
+    save(next(tree.rglob("liver_106_seg.nii.gz")), mask[::-1], affine=backwards)
+    report = export(orientation="RAS", on_geometry="raise", config="3d")
+    assert report.ok
+    row = next(row for row in rows(loaded(out, "3d")["train"]) if row["patient_id"] == "liver_106")
+    assert np.array_equal(row["segmentation"], np.transpose(mask[::-1], (2, 0, 1)))
 
 
 def test_headers_that_contradict_themselves_are_told_once(export, tree):

@@ -1,11 +1,18 @@
 """Pictures of many cases: which are drawn, where they are, and what becomes of those that cannot be."""
 
+import numpy as np
 import pytest
-from support.volumes import break_case
+from support.volumes import AFFINE, break_case, labels, save
 
 from ctspine1k import load_catalog
 from ctspine1k.catalog.ctspine1k import CTSPINE1K
-from ctspine1k.errors import CaseError, MissingFilesError, NothingLeftError, SkippedCasesWarning
+from ctspine1k.errors import (
+    CaseError,
+    GeometryWarning,
+    MissingFilesError,
+    NothingLeftError,
+    SkippedCasesWarning,
+)
 from ctspine1k.files.folder import FolderPlace
 from ctspine1k.files.selection import Look, Selection
 from ctspine1k.pictures.previews import draw_cases
@@ -52,3 +59,12 @@ def test_of_several_those_that_cannot_be_drawn_are_passed_over(draw, tree):
 def test_several_pictures_are_no_file(draw, tmp_path):
     with pytest.raises(ValueError, match=r"a\.png: expected a folder, as there are several pictures"):
         draw("liver_106", "HN_P023", out=tmp_path / "a.png")
+
+
+def test_a_mask_that_is_stored_otherwise_is_told(draw, tree):
+    mask = next(tree.rglob("liver_106_seg.nii.gz"))
+    backwards = AFFINE @ np.diag([-1, 1, 1, 1.0])
+    backwards[:3, 3] += AFFINE[:3, 0] * 5
+    save(mask, labels(1, (6, 5, 4))[::-1], affine=backwards)
+    with pytest.warns(GeometryWarning, match='which orientation="RAS" would bring to the same place'):
+        draw("liver_106")

@@ -3,7 +3,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from support.compare import CONFIGS, identical, rows, wanted
-from support.volumes import ALL_IDS, break_case, intensities, labels, save, save_case
+from support.volumes import AFFINE, ALL_IDS, break_case, intensities, labels, save, save_case
 
 from ctspine1k import LazyDataset
 from ctspine1k.errors import (
@@ -271,6 +271,22 @@ def test_a_header_that_contradicts_itself(load, tree, name):
             loaded = load(name, split="validation", on_error=on_error)
         assert len(told) == 1
         assert identical(rows(loaded), wanted(tree, name, "validation"))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("storage", ["dense", "compact"])
+def test_a_mask_that_is_stored_otherwise_is_turned_by_its_own_header(load, tree, name, streaming, storage):
+    mask = labels(2, (6, 5, 5))
+    backwards = AFFINE @ np.diag([-1, 1, -1, 1.0])
+    backwards[:3, 3] += AFFINE[:3, 0] * 5 + AFFINE[:3, 2] * 4
+    save(next(tree.rglob("HN_P023_seg.nii.gz")), mask[::-1, :, ::-1], affine=backwards)
+    loaded = load(
+        name, split="validation", orientation="RAS", on_geometry="raise", streaming=streaming, storage=storage
+    )
+    got = [row["segmentation"] for row in rows(loaded)]
+    right = np.transpose(mask[::-1], (2, 0, 1))
+    assert np.array_equal(got[0] if name == "3d" else np.stack(got), right)
 
 
 def test_a_skip_is_logged_when_it_happens_and_told_whatever_the_path(load, tree, tmp_path, caplog):
