@@ -102,17 +102,19 @@ def parse_header(block: bytes, name: str) -> VolumeHeader:
         header.check_fix(_SILENT, _ERROR_LEVEL)
         is_single_file = bytes(header["magic"]).startswith(b"n+")
         slope, inter = header.get_slope_inter()  # None where the header's values mean "unscaled"
-        affine = np.asarray(header.get_best_affine(), np.float64)
+        in_mm = unit_of(header)[1]
+        with np.errstate(all="ignore"):  # numbers that are not finite are an error below
+            affine = np.asarray(header.get_best_affine(), np.float64)
+            affine[:3] *= in_mm
+            numbers = *affine.flat, *voxel_sizes(affine)
         offset = int(header.get_data_offset())
     except (HeaderDataError, WrapStructError, ValueError, OverflowError) as error:
         raise FileFormatError(name, "a valid NIfTI header", str(error), GET_AGAIN) from error
-    if not np.isfinite(affine).all():
+    if not np.isfinite(numbers).all():
         raise FileFormatError(name, "a finite affine", str(affine[:3].tolist()), GET_AGAIN)
     if not is_single_file:
         expected, found = "header and voxels in one file", "the header of a .hdr/.img pair"
         raise FileFormatError(name, expected, found, "Convert it to .nii.gz.")
-    in_mm = unit_of(header)[1]
-    affine[:3] *= in_mm
     return VolumeHeader(
         name=name,
         shape=_checked_shape(header, name),

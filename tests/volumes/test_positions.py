@@ -193,6 +193,22 @@ def test_what_is_not_degenerate():
         assert degenerate_axes(tilted @ np.diag([1e-4, 1e-4, 1e-4, 1])) is None
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"srow_x": [1e300, 0, 0, 0]},
+        {"srow_x": [0, 0, 0, 1e307], "xyzt_units": 1},
+        {"sform_code": 0, **pixdim(at_1=np.inf)},
+        {"sform_code": 0, **pixdim(at_1=1e308)},
+    ],
+    ids=str,
+)
+def test_numbers_without_end_are_an_error_and_no_warning_of_numpys(tmp_path, fields):
+    image = save(tmp_path / "a.nii", intensities(), header_class=nib.Nifti2Header, **fields)
+    with pytest.raises(FileFormatError, match="expected a finite affine, found"):
+        doubts(image)
+
+
 def test_a_place_that_is_a_guess(tmp_path):
     """As stored, nothing depends on it; an orientation does."""
     image = save(tmp_path / "a.nii", intensities(), sform_code=0, qform_code=0)
