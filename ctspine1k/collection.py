@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from ctspine1k.catalog.cases import Case, Catalog
+from ctspine1k.catalog.cases import Case, Catalog, Criterion
 from ctspine1k.catalog.dataset import DataSet, Kind
 from ctspine1k.catalog.registry import DEFAULT
 from ctspine1k.files.places import Place
@@ -78,7 +78,7 @@ class Collection:
         *,
         has_vertebrae: str | Sequence[str] | None = None,
         scan: str | os.PathLike[str] | None = None,
-        **criteria: str | None,
+        **criteria: Criterion,
     ) -> Collection:
         """Keep the cases that meet all criteria, in the same order.
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from ctspine1k.catalog.cases import Case
+from ctspine1k.catalog.cases import Case, Criterion
 from ctspine1k.catalog.dataset import Kind
 from ctspine1k.catalog.registry import DEFAULT
 from ctspine1k.files.raw import RawFile
@@ -26,7 +26,7 @@ def list_files(
     revision: str | None = None,
     split_file: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
-    **criteria: str | None,
+    **criteria: Criterion,
 ) -> list[RawFile]:
     """List raw files of the cases that match all criteria, without reading any.
 
@@ -67,7 +67,7 @@ def download_files(
     split_file: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
     on_missing: OnMissing = "raise",
-    **criteria: str | None,
+    **criteria: Criterion,
 ) -> list[Path]:
     """Download raw files of the cases that match all criteria, as `ctspine1k.Collection.download` does.
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from ctspine1k._messages import check_choice
-from ctspine1k.catalog.cases import WHAT_SELECTS, Case, Catalog
+from ctspine1k._messages import check_choice, warn
+from ctspine1k.catalog.cases import WHAT_SELECTS, Case, Catalog, Criterion
 from ctspine1k.catalog.dataset import DataSet, Kind
 from ctspine1k.catalog.registry import DEFAULT, data_set, load_catalog
 from ctspine1k.errors import MissingFilesError
@@ -88,7 +88,7 @@ class Selection:
         return find_files(self.listing, self.data_set, self.cases, every=every)
 
     def narrow(
-        self, cases: str | Case | Iterable[str | Case] | None, criteria: Mapping[str, str | None]
+        self, cases: str | Case | Iterable[str | Case] | None, criteria: Mapping[str, Criterion]
     ) -> Selection:
         """Return a selection with the cases named that meet all criteria; errors as for `Catalog.where`."""
         return self.keep(self.cases.select(cases).where(**criteria))

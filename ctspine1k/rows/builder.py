@@ -38,7 +38,7 @@ import datasets
 import pyarrow as pa
 
 from ctspine1k._messages import check_choice
-from ctspine1k.catalog.cases import Case
+from ctspine1k.catalog.cases import Case, Criterion
 from ctspine1k.catalog.dataset import Kind
 from ctspine1k.catalog.registry import DEFAULT
 from ctspine1k.catalog.vocabulary import LabelScheme
@@ -72,9 +72,9 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
     split_file: str | None = None  #: split file to use instead of the data set's own (same format)
     cases: str | Case | Sequence[str | Case] | None = None  #: only these cases
     splits: str | Sequence[str] | None = None  #: only these splits
-    source: str | None = None  #: only cases from this source
-    special_case: str | None = None  #: only cases with this variant of the anatomy
-    exclude_issues: Literal["reported", "all"] | None = None  #: leave out cases with such an issue
+    source: Criterion = None  #: only cases from this source
+    special_case: Criterion = None  #: only cases with this variant of the anatomy
+    exclude_issues: Criterion = None  #: leave out cases with such an issue
     has_vertebrae: str | Sequence[str] | None = None  #: only cases that contain all of these
     scan: str | None = None  #: the scan's table of cases, for ``has_vertebrae``
     storage: Storage = "dense"  #: how voxels are kept on disk

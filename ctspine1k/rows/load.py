@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, overload
 import datasets
 
 from ctspine1k._messages import warn
-from ctspine1k.catalog.cases import WHAT_SELECTS, Case
+from ctspine1k.catalog.cases import WHAT_SELECTS, Case, Criterion
 from ctspine1k.catalog.registry import DEFAULT
 from ctspine1k.catalog.vocabulary import LabelScheme
 from ctspine1k.errors import MissingFilesError, NothingLeftError, SkippedCasesWarning
@@ -81,9 +81,9 @@ class AllOptions(ConversionOptions, total=False):
     split_file: PathLike | None
     cases: str | Case | Iterable[str | Case] | None
     splits: str | Sequence[str] | None
-    source: str | None
-    special_case: str | None
-    exclude_issues: Literal["reported", "all"] | None
+    source: Criterion
+    special_case: Criterion
+    exclude_issues: Criterion
     has_vertebrae: str | Sequence[str] | None
     scan: PathLike | None
     token: str | bool | None
@@ -125,9 +125,9 @@ def load_dataset(
     split_file: str | os.PathLike[str] | None = None,
     cases: str | Case | Iterable[str | Case] | None = None,
     splits: str | Sequence[str] | None = None,
-    source: str | None = None,
-    special_case: str | None = None,
-    exclude_issues: Literal["reported", "all"] | None = None,
+    source: Criterion = None,
+    special_case: Criterion = None,
+    exclude_issues: Criterion = None,
     has_vertebrae: str | Sequence[str] | None = None,
     scan: str | os.PathLike[str] | None = None,
     storage: Storage = "dense",
@@ -161,10 +161,11 @@ def load_dataset(
         split_file: split file to use instead of the data set's own (same format).
         cases: only these cases, by id or as `Case`; their ``index`` is still the position in the split.
         splits: only these splits, if ``split`` is None.
-        source: only cases from this source, such as "COLONOG".
+        source: only cases from this source, such as "COLONOG", or from several.
         special_case: only cases with this variant of the anatomy, such as "sacral_lumbarization".
-        exclude_issues: "reported" leaves out the cases with a reported issue, "all" those with any known
-            issue (`Catalog.where`); None leaves out none.
+        exclude_issues: leave out the cases with an issue of a kind such as "label_missing", or of several
+            kinds; "errors" leaves out all with wrong labels or geometry, "reported" those that were reported
+            on the data set's tracker, "all" those with any known issue (`Catalog.where`).
         has_vertebrae: only cases that contain all of these, such as ["C1", "L6"], as a scan has found.
         scan: the table of cases that `Collection.scan` wrote; None for ``cases.parquet`` in ``data_dir``, or,
             for the Hub, in the working directory.

@@ -5,8 +5,15 @@ import pickle
 import pytest
 from support.paths import ROOT
 
-from ctspine1k import Case, Issue, load_catalog
-from ctspine1k.catalog.ctspine1k import EVIDENCE, ISSUE_KINDS, SCAN_POSITIONS, SOURCES, SPECIAL_CASES
+from ctspine1k import Case, Catalog, Issue, load_catalog
+from ctspine1k.catalog.ctspine1k import (
+    ERROR_KINDS,
+    EVIDENCE,
+    ISSUE_KINDS,
+    SCAN_POSITIONS,
+    SOURCES,
+    SPECIAL_CASES,
+)
 from ctspine1k.errors import UnknownCaseError
 
 SPLITS = ("train", "validation", "test")
@@ -87,7 +94,7 @@ def test_where_combines():
         ("scan_position", SCAN_POSITIONS),
         ("issue", ISSUE_KINDS),
         ("evidence", EVIDENCE),
-        ("exclude_issues", ("reported", "all")),
+        ("exclude_issues", ("reported", "errors", "all", *ISSUE_KINDS)),
     ],
 )
 def test_where_names_what_is_allowed(name, allowed):

@@ -251,6 +251,12 @@ def test_which_cases_are_known_to_be_wrong(run):
     reported = table(run("list", "--evidence", "reported")[1])
     assert [row["case_id"][-4:] for row in reported] == ["0103", "0291", "0482", "0500", "0730"]
     assert len(table(run("list", "--issue", "orientation_ap_inverted")[1])) == 7
+    wrong = run("list", "--issue", "label_missing", "--issue", "label_wrong_value")[1]
+    assert len(table(wrong)) == 9
+    kept = run("list", "--exclude-issues", "label_missing", "--exclude-issues", "label_wrong_value")[1]
+    assert len(table(kept)) == 1005 - 9
+    assert len(table(run("list", "--exclude-issues", "errors")[1])) == 959
+    assert len(table(run("list", "--split", "test", "--split", "validation")[1])) == 395
     assert len(table(run("list", "--scan-position", "prone", "--tcia-series", "*flipped updown*")[1])) == 12
 
 

@@ -326,6 +326,9 @@ def test_missing_cases_are_counted_and_named_before_any_work(load, tree, tmp_pat
     next(tree.rglob("1.3.6.1.4.1.9328.50.4.0650_seg.nii.gz")).unlink()
     with pytest.raises(MissingFilesError, match=r"1 of 1 cases .*0650 \(mask\).*on_missing=\"skip\""):
         load()
+    with pytest.raises(MissingFilesError) as caught:
+        load(split="test", on_missing="skip")
+    assert str(caught.value).endswith("<case_id>_seg.nii.gz. Select others with cases=[...].")
     assert not list((tmp_path / "cache").rglob("*.arrow"))
 
 
@@ -385,7 +388,13 @@ def test_known_issues_are_left_out_only_when_asked(tree, tmp_path):
     assert names() == ids
     assert names(exclude_issues="reported") == [ids[0], "liver_106"]
     assert names(exclude_issues="all") == ["liver_106"]
-    with pytest.raises(ValueError, match="exclude_issues='some': expected one of 'reported', 'all'"):
+    assert names(exclude_issues="errors") == [ids[0], "liver_106"]
+    assert names(exclude_issues=["castellvi_grade", "label_wrong_value"]) == ["liver_106"]
+    assert names(exclude_issues=[]) == ids
+    assert names(source=["MSD-T10", "COVID-19"]) == ["liver_106"]
+    with pytest.raises(
+        ValueError, match="exclude_issues='some': expected one of 'reported', 'errors', 'all'"
+    ):
         names(exclude_issues="some")
 
 
