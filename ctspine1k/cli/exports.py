@@ -53,7 +53,9 @@ def export(ctx: click.Context) -> int | None:
         type=CompletedText("scheme", label_schemes),
         help="What masks contain, such as binary [labels as they are].",
     ),
-    click.option("--geometry", is_flag=True, help="Add columns source, spacing, affine, orientation."),
+    click.option(
+        "--geometry", is_flag=True, help="Add columns source, spacing, affine, array_affine, orientation."
+    ),
     ON_MISSING,
     click.option(
         "--on-error",

@@ -25,6 +25,7 @@ from ctspine1k.rows.options import RowOptions
 from ctspine1k.storage.chunks import ArrayWriter, store
 from ctspine1k.storage.feature import CompactArray, stored_column
 from ctspine1k.volumes.cases import CaseReader, Readable, open_case
+from ctspine1k.volumes.headers import array_affine
 
 __all__ = ["Batch", "case_batches"]
 
@@ -137,9 +138,10 @@ def _batches(options: RowOptions, case: Case, pair: CaseReader, depth: int) -> I
     case_columns: dict[str, Any] = {"patient_id": case.case_id, "index": case.index}
     if options.geometry:
         case_columns |= {
-            "source": case.facts.get("source"),
+            "source": case.facts.get("source") or "",  # a DataLoader cannot collate None
             "spacing": list(pair.geometry.spacing),
             "affine": pair.geometry.affine,
+            "array_affine": array_affine(pair.geometry.affine),
             "orientation": pair.geometry.orientation,
         }
     done = 0

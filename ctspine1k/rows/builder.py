@@ -11,9 +11,10 @@ segmentation   int32                    of the same shape; 0 background, then ve
 patient_id     string                   the case id
 index          int32                    position of the case in its split
 slice_index    int32, 2d only           position of the slice in its volume
-source         string, ``geometry``     folder name on the Hub, such as "COLONOG"
+source         string, ``geometry``     folder name on the Hub, such as "COLONOG"; "" for a case of your own
 spacing        float64 x 3, ``geometry``  mm, in the order slice, first, second axis
 affine         float64 4 x 4, ``geometry``  of the file: voxel index (i, j, k) -> RAS+ mm
+array_affine   float64 4 x 4, ``geometry``  of the volume: array index (k, i, j) -> RAS+ mm
 orientation    string, ``geometry``     anatomical direction of slice, first and second axis, such as "SLA"
 =============  =======================  ==========================================================
 
@@ -30,7 +31,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -81,7 +82,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
     image_size: tuple[int, int] | None = None  #: first and second axis of every slice; see `RowOptions`
     orientation: str | None = None  #: target orientation of the files' axes; None for as stored
     label_scheme: LabelScheme | None = None  #: what segmentations contain; None for labels as they are
-    geometry: bool = False  #: add columns source, spacing, affine, orientation
+    geometry: bool = False  #: add columns source, spacing, affine, array_affine, orientation
     on_missing: OnMissing = "raise"  #: if a case has no raw files
     on_error: Policy = "raise"  #: if a case's files cannot be used
     on_geometry: Literal["raise", "warn"] = "warn"  #: if a mask's header places it elsewhere than its image
@@ -96,7 +97,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
         for option in ("on_missing", "on_error"):
             check_choice(option, getattr(self, option), ("raise", "skip"))
         chosen = self.selected
-        options = {**asdict(self.row_options), "on_missing": self.on_missing, "on_error": self.on_error}
+        options = {**self.row_options.key(), "on_missing": self.on_missing, "on_error": self.on_error}
         cases = [(case.case_id, case.split, case.index, case.facts.get("source")) for case in chosen.cases]
         state = [options, cases, chosen.fingerprint()]
         if self.on_missing == "skip":  # the rows then depend on which files exist

@@ -179,7 +179,7 @@ def load_dataset(
             resampled. Rows are still slice-first: their ``orientation`` is then "SRA".
         label_scheme: what segmentations contain: None or "ctspine1k", labels as they are; "region", 1 for
             cervical, 2 thoracic, 3 lumbar; "binary", 1 for every vertebra; "verse", VerSe's numbers.
-        geometry: add columns source, spacing, affine and orientation.
+        geometry: add columns source, spacing, affine, array_affine and orientation.
         on_missing: what to do if a case has no raw files: "raise" an error, or "skip" it with a warning.
         on_error: the same for damaged or inconsistent files.
         on_geometry: if the mask's header places it elsewhere than the image: "warn" or "raise".

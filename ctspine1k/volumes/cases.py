@@ -25,7 +25,7 @@ from ctspine1k.errors import FileFormatError, GeometryWarning, PairMismatchError
 from ctspine1k.running.stops import check_stopped
 from ctspine1k.running.threads import prefetch, usable_threads
 from ctspine1k.volumes.growing import GROWTH, GrowingArray, Growth
-from ctspine1k.volumes.headers import Geometry, VolumeHeader
+from ctspine1k.volumes.headers import Geometry, VolumeHeader, array_affine
 from ctspine1k.volumes.nifti import Readable, open_nifti
 from ctspine1k.volumes.orientation import Turn, check_orientation, turn_to
 from ctspine1k.volumes.relabel import label_table
@@ -50,6 +50,15 @@ class VolumePair:
     affine: NDArray[np.float64]  #: (4, 4), of the file: voxel index (i, j, k) -> RAS+ millimetres
     spacing: tuple[float, float, float]  #: mm, in the array's axis order
     orientation: str  #: anatomical directions of the array's axes, such as "SLA"
+
+    def __repr__(self) -> str:
+        spacing = " x ".join(f"{size:.3g}" for size in self.spacing)
+        return f"VolumePair(shape={self.image.shape}, spacing {spacing} mm, orientation {self.orientation!r})"
+
+    @property
+    def array_affine(self) -> NDArray[np.float64]:
+        """(4, 4), of the arrays: index (k, i, j) -> RAS+ millimetres."""
+        return array_affine(self.affine)
 
 
 def read_pair(

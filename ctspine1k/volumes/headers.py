@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ctspine1k.errors import FileFormatError
 from ctspine1k.volumes.scaling import Scaling
 
-__all__ = ["GET_AGAIN", "Geometry", "VolumeHeader", "header_size", "parse_header"]
+__all__ = ["GET_AGAIN", "Geometry", "VolumeHeader", "array_affine", "header_size", "parse_header"]
 
 #: The hint of errors that another copy of the file would fix.
 GET_AGAIN = "Delete the file and download it again."
@@ -26,6 +26,11 @@ _HEADERS: dict[bytes, type[nib.Nifti1Header]] = {
     for kind in (nib.Nifti1Header, nib.Nifti2Header)
     for order in ("little", "big")
 }
+
+
+def array_affine(affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the affine of an array (k, i, j) from that of its file (i, j, k), both to RAS+ millimetres."""
+    return affine[:, [2, 0, 1, 3]]
 
 
 @dataclass(frozen=True)

@@ -577,7 +577,7 @@ def test_export(run, root):
     assert out.splitlines()[-1] == "shards: 2 made, 0 kept; failures: 0"
     assert re.match(r"2d train: rows \d+, shards 1, bytes [\d,]+\n2d validation: ", out)
     rows = pq.read_table("out/2d/train/00000-of-00001.parquet")
-    assert {"spacing", "affine", "orientation"} <= set(rows.column_names)
+    assert {"spacing", "affine", "array_affine", "orientation"} <= set(rows.column_names)
     assert np.unique(rows["segmentation"].combine_chunks().flatten().flatten()).tolist() == [0, 1]
     status, out, err = run(
         *where, *cases, "--config", "2d", "--geometry", "--label-scheme", "binary", "--verify", "--json"

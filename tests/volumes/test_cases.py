@@ -74,6 +74,21 @@ def test_slabs_are_those_of_the_volume(image, mask, depth, threads):
     assert same_bits(np.concatenate([labels for _, labels in slabs]), pair.segmentation)
 
 
+@pytest.mark.parametrize("orientation", [None, "PIR"])
+def test_the_affine_of_the_arrays_leads_to_the_same_points(tmp_path, orientation):
+    """Unequal axes, oblique: the point of each array index is that of the file's voxel there."""
+    turned = np.array([[0.8, -0.6, 0, 0], [0.6, 0.8, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    image = save(tmp_path / "a.nii.gz", intensities(), affine=turned @ AFFINE)
+    mask = save(tmp_path / "m.nii.gz", labels(), affine=turned @ AFFINE)
+    pair = read_pair(image, mask, orientation=orientation)
+    stored = nib.load(image)
+    for k, i, j in np.ndindex(pair.image.shape):
+        point = pair.array_affine @ (k, i, j, 1)
+        voxel = np.rint(np.linalg.inv(stored.affine) @ point)[:3].astype(int)
+        assert np.allclose(stored.affine @ (*voxel, 1), point)
+        assert pair.image[k, i, j] == stored.dataobj[tuple(voxel)]
+
+
 def test_shapes_must_agree(tmp_path, image):
     mask = save(tmp_path / "m.nii.gz", labels(shape=(5, 6, 4)))
     with pytest.raises(
