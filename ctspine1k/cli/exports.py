@@ -43,7 +43,11 @@ def export(ctx: click.Context) -> int | None:
     *PLACE,
     *CASES,
     click.option(
-        "--image-size", type=int, nargs=2, metavar="I J", help="Voxels along both axes of a slice [512 512]."
+        "--image-size",
+        type=int,
+        nargs=2,
+        metavar="I J",
+        help="Size that slices must have; none is resized [512 512].",
     ),
     click.option(
         "--orientation", metavar="CODE", help="Target orientation of the volumes, such as RAS [as stored]."

@@ -111,14 +111,26 @@ def _opened(
             reports(mismatch)
         size, expected = pair.geometry.shape[1:], options.image_size
         if expected is not None and size != expected:
+            found = f"{size[0]} x {size[1]}"
             raise ImageSizeError(
-                pair.name,
-                f"slices of {expected[0]} x {expected[1]}",
-                f"{size[0]} x {size[1]}",
-                f"Load cases of this size with image_size={size} (and cases=[...]), or leave this "
-                'one out with on_error="skip".',
+                pair.name, f"slices of {expected[0]} x {expected[1]}", found, _size_hint(options, size)
             )
         yield pair
+
+
+def _size_hint(options: RowOptions, size: tuple[int, int]) -> str:
+    """Return what to do about slices of another size than ``image_size``."""
+    other = (
+        f"load cases of this size with image_size={size} (and cases=[...]), or leave this one out with "
+        'on_error="skip".'
+    )
+    if options.storage == "compact":
+        return f"image_size checks slices and resizes none: {other}"
+    turned = "" if options.orientation is None else f", and orientation={options.orientation!r} may change it"
+    return (
+        f"In dense storage all slices must have image_size, which resizes none{turned}. Pass "
+        f'storage="compact", where slices may have any size; {other}'
+    )
 
 
 def _rewind(*files: Readable) -> None:

@@ -79,7 +79,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
     has_vertebrae: str | Sequence[str] | None = None  #: only cases that contain all of these
     scan: str | None = None  #: the scan's table of cases, for ``has_vertebrae``
     storage: Storage = "dense"  #: how voxels are kept on disk
-    image_size: tuple[int, int] | None = None  #: first and second axis of every slice; see `RowOptions`
+    image_size: tuple[int, int] | None = None  #: size that every slice must have; see `RowOptions`
     orientation: str | None = None  #: target orientation of the files' axes; None for as stored
     label_scheme: LabelScheme | None = None  #: what segmentations contain; None for labels as they are
     geometry: bool = False  #: add columns source, spacing, affine, array_affine, orientation

@@ -172,8 +172,9 @@ def load_dataset(
         storage: "dense", arrays that Arrow stores as float32 and int32; or "compact", the same arrays
             compressed to less than the raw files and readable in parts (`LazyDataset`), which needs
             ``ctspine1k[compact]``.
-        image_size: voxels along the first and second axis of each slice. None means (512, 512) in dense
-            storage, whose features declare a size, and any size in compact storage.
+        image_size: voxels that each slice must have along its first and second axis: this checks sizes, and
+            resizes nothing. None means (512, 512) in dense storage, whose features declare a size, and any
+            size in compact storage.
         orientation: None for as stored; or the target orientation of the files' axes (i, j, k), such as
             "RAS": rows are as if the files had been stored in it, with their affine and spacing, not
             resampled. Rows are still slice-first: their ``orientation`` is then "SRA".

@@ -365,7 +365,7 @@ def test_verify(run, root):
     with open("report.csv", encoding="utf-8", newline="") as file:  # noqa: PTH123
         rows = list(csv.DictReader(file))
     assert [row["check"] for row in rows] == [finding["check"] for finding in report["findings"]]
-    assert set(rows[0]) == {"level", "check", "case_id", "file", "expected", "found", "known"}
+    assert set(rows[0]) == {"level", "check", "case_id", "file", "expected", "found", "known", "hint"}
     assert run("verify", root, *three, "--out", "new/folder/report.csv")[0] == 1
     assert sorted(os.listdir()) == ["new", "report.csv"]  # noqa: PTH208
 
@@ -560,6 +560,7 @@ def test_file_names_that_are_not_utf8(run, root):
     assert json.loads(out)["findings"][0]["found"] == "x\udcff.nii.gz"
     with open("r.csv", encoding="utf-8", newline="") as file:  # noqa: PTH123
         assert next(csv.DictReader(file))["found"] == "x\\udcff.nii.gz"
+    assert "found x\\udcff.nii.gz. Rename it" in run("verify", root, "--case", "liver_106")[1]
 
 
 def test_an_output_that_cannot_be_written_is_told_before_the_work(run, root):
