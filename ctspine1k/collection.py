@@ -71,7 +71,14 @@ class Collection:
         return self.cases[case_id]
 
     def __repr__(self) -> str:
-        return f"Collection({self.data_set.title}, {len(self):,} cases, {self.place.describe()})"
+        return f"Collection({self._title})"
+
+    def _repr_html_(self) -> str:
+        return self.cases.html(self._title)
+
+    @property
+    def _title(self) -> str:
+        return f"{self.data_set.title}, {self.cases.summary}; {self.place.describe()}"
 
     def where(
         self,
@@ -87,7 +94,7 @@ class Collection:
                 Cases without files, or with unusable ones, are kept: reading them raises the error.
             scan: the scan's table of cases; None for ``cases.parquet`` in the folder, or, for the Hub, in the
                 working directory.
-            criteria: facets of the data set, such as ``split="train"``; as for `Catalog.where`.
+            criteria: facets of the data set, such as ``split="train"``, with values as for `Catalog.where`.
 
         Raises:
             ValueError, TypeError: a value that is not allowed, or no such facet.
@@ -267,10 +274,8 @@ class Collection:
             scan: the scan's table of cases; None for ``cases.parquet`` in the folder, or, for the Hub, in the
                 working directory. If it cannot be written, a warning says so, and nothing is stored.
             reread: read every file again, even if a scan has read it.
-            num_proc: processes that read; each needs up to 0.4 GB. If there are several, each imports the
-                calling script, which therefore needs ``if __name__ == "__main__":``.
-            scheduler: the address of a Dask scheduler, or its scheduler file: its workers read instead of
-                processes of this machine.
+            num_proc: processes that read, as for `scan`.
+            scheduler: a Dask scheduler, whose workers read instead, as for `scan`.
 
         Raises:
             ValueError: an argument that is not allowed, or no case is selected.
@@ -324,11 +329,8 @@ class Collection:
             out: a folder, or an fsspec URL such as "s3://bucket/folder", whose login fsspec's configuration
                 has. It contains only this export.
             config: "3d", one row per case, "2d", one row per axial slice, or "all" for both.
-            num_proc: processes that make shards; each needs up to 9 GB for "3d", and 0.5 GB for "2d". If
-                there are several, each imports the calling script, which therefore needs
-                ``if __name__ == "__main__":``.
-            scheduler: the address of a Dask scheduler, such as "tcp://node1:8786", or its scheduler file: its
-                workers make the shards instead of processes of this machine.
+            num_proc: processes that make shards; each needs up to 9 GB for "3d", and 0.5 GB for "2d".
+            scheduler: a Dask scheduler, whose workers make the shards instead; both as for `scan`.
             verify: read all existing shards, and make those again whose bytes have changed.
             options: ``image_size``, ``orientation``, ``label_scheme``, ``geometry``, ``on_missing``,
                 ``on_error`` and ``on_geometry`` as for `load_dataset` (if a case cannot be used, its shard
@@ -375,7 +377,7 @@ def open_collection(
     split_file: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
 ) -> Collection:
-    """Return all cases of a data set, with verbs for them. No file is read and no request is made yet.
+    """Return all cases of a data set, with verbs for them. No image is read and no request is made yet.
 
     Args:
         name: the data set's name; the default is CTSpine1K.

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ctspine1k._messages import check_choice
+from ctspine1k._messages import check_choice, html_table
 from ctspine1k.errors import UnknownCaseError
 
 if TYPE_CHECKING:
@@ -153,6 +153,25 @@ class Catalog:
 
     def __contains__(self, case_id: object) -> bool:
         return case_id in self._by_id
+
+    def __repr__(self) -> str:
+        return f"Catalog({self.summary})"
+
+    def _repr_html_(self) -> str:
+        return self.html(self.summary)
+
+    def html(self, title: str) -> str:
+        """Return the first cases as a table for notebooks."""
+        names = ["case_id", "split", "index", *self.facts, "issues"]
+        return html_table(title, names, (list(case.row().values()) for case in self), len(self))
+
+    @property
+    def summary(self) -> str:
+        """How many cases there are, and in which splits, in words."""
+        counts = {split: sum(case.split == split for case in self) for split in self.splits}
+        total = f"{len(self):,} case{'' if len(self) == 1 else 's'}"
+        parts = ", ".join(f"{split} {count:,}" for split, count in counts.items() if count)
+        return f"{total}: {parts}" if parts else total
 
     def __getitem__(self, case_id: str) -> Case:
         """Return a case by its id.

@@ -75,3 +75,6 @@ class DataSet:
 
     #: Return the BibTeX entries: of the data set, then of its sources.
     citations: Callable[[], list[str]]
+
+    def __repr__(self) -> str:
+        return f"DataSet({self.name!r}, {self.title!r})"

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from ctspine1k._messages import shortened
+from ctspine1k._messages import html_table, shortened
 from ctspine1k.catalog.cases import Case
 from ctspine1k.catalog.dataset import DataSet, Kind
 from ctspine1k.checks.measure import require_scipy
@@ -148,15 +148,29 @@ class Report:
     findings: tuple[Finding, ...]  #: in the order of the catalog
     kept: int = 0  #: of those measured, how many an earlier run had read: their files have not changed since
 
+    def __repr__(self) -> str:
+        counts = Counter(finding.check for finding in self.findings)
+        found = ", ".join(f"{check} {count:,}" for check, count in counts.most_common()) or "nothing found"
+        return f"Report({self._head}: {found})"
+
+    def _repr_html_(self) -> str:
+        names = [one.name for one in fields(Finding)]
+        rows = ([getattr(finding, name) for name in names] for finding in self.findings)
+        return html_table(self._head, names, rows, len(self.findings), limit=50)
+
     @property
     def ok(self) -> bool:
         """Whether nothing was found."""
         return not self.findings
 
-    def summary(self) -> str:
-        """Return the report as text, one line per check."""
+    @property
+    def _head(self) -> str:
         before = f" ({self.kept:,} of them by an earlier scan)" if self.kept else ""
-        lines = [f"{self.place}: {self.measured:,} of {self.cases:,} cases read to the end{before}"]
+        return f"{self.place}: {self.measured:,} of {self.cases:,} cases read to the end{before}"
+
+    def summary(self) -> str:
+        """Return the report as text: a line per check, and one for each of its first findings."""
+        lines = [self._head]
         for check, count in Counter(finding.check for finding in self.findings).most_common():
             of_it = [finding for finding in self.findings if finding.check == check]
             known = sum(bool(finding.known) for finding in of_it)
