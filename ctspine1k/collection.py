@@ -384,7 +384,8 @@ def open_collection(
         data_dir: a folder with raw files in any known layout, instead of the Hub.
         repo_id: a Hub repo (dataset) with them; None for the data set's own.
         revision: its branch, tag or commit; None for "main".
-        split_file: split file to use instead of the data set's own (same format).
+        split_file: split file to use instead of the data set's own (same format). None for the one in
+            ``data_dir``, with a warning, if that folder has one and lacks files of the data set's own cases.
         token: for a private repo; None for the token you are logged in with. It is passed only to worker
             processes of this machine; workers of a cluster use the token that is logged in there.
 

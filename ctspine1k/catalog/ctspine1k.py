@@ -225,6 +225,7 @@ CTSPINE1K = DataSet(
     ),
     image_size=(512, 512),
     suffixes=_SUFFIXES,
+    split_file="metadata/data_split.txt",
     licence=Licence("CC BY-NC-SA", "attribution, no commercial use, share alike", "cc-by-nc-sa"),
     credit="the data set and its four sources",
     known_by={

@@ -158,7 +158,8 @@ def load_dataset(
         repo_id: the Hub repo (dataset) with the raw files; None for the data set's own.
         data_revision: its branch, tag or commit; None for "main".
         revision: another name for ``data_revision``, as in `datasets.load_dataset`.
-        split_file: split file to use instead of the data set's own (same format).
+        split_file: split file to use instead of the data set's own (same format). None for the one in
+            ``data_dir`` if that folder lacks files of the data set's own cases.
         cases: only these cases, by id or as `Case`; their ``index`` is still the position in the split.
         splits: only these splits, if ``split`` is None.
         source: only cases from this source, such as "COLONOG", or from several.
