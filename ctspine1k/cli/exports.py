@@ -58,6 +58,11 @@ def export(ctx: click.Context) -> int | None:
         help="What masks contain, such as binary [labels as they are].",
     ),
     click.option(
+        "--other-labels",
+        type=click.Choice(["raise", "background"]),
+        help="If a mask has labels that the data set does not have: an error, or background [raise].",
+    ),
+    click.option(
         "--geometry", is_flag=True, help="Add columns source, spacing, affine, array_affine, orientation."
     ),
     ON_MISSING,
@@ -105,7 +110,8 @@ def parquet(out: str, geometry: bool, verify: bool, as_json: bool, **options: An
 
 #: Options of the export itself.
 _OWN = (
-    *("config", "image_size", "orientation", "label_scheme", "on_missing", "on_error", "on_geometry"),
+    *("config", "image_size", "orientation", "label_scheme", "other_labels"),
+    *("on_missing", "on_error", "on_geometry"),
     *("cases_per_shard", "num_proc", "scheduler"),
 )
 

@@ -105,6 +105,7 @@ def _opened(
         on_geometry=None if reports else options.on_geometry,
         orientation=options.orientation,
         label_scheme=options.label_scheme,
+        other_labels=options.other_labels,
         threads=threads,
     ) as pair:
         if reports and (mismatch := pair.geometry_mismatch()):

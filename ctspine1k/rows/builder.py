@@ -55,6 +55,7 @@ from ctspine1k.rows.skipped import read_skipped, record_skipped, warn_skipped
 from ctspine1k.running.threads import prefetch, usable_threads
 from ctspine1k.scans.selecting import select, select_splits
 from ctspine1k.volumes.cases import Readable
+from ctspine1k.volumes.relabel import Others
 
 __all__ = ["CTSpine1K", "CTSpine1KConfig"]
 
@@ -82,6 +83,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
     image_size: tuple[int, int] | None = None  #: size that every slice must have; see `RowOptions`
     orientation: str | None = None  #: target orientation of the files' axes; None for as stored
     label_scheme: LabelScheme | None = None  #: what segmentations contain; None for labels as they are
+    other_labels: Others = "raise"  #: if a mask has labels that the data set does not have
     geometry: bool = False  #: add columns source, spacing, affine, array_affine, orientation
     on_missing: OnMissing = "raise"  #: if a case has no raw files
     on_error: Policy = "raise"  #: if a case's files cannot be used
@@ -113,6 +115,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
             image_size=self.image_size,
             orientation=self.orientation,
             label_scheme=self.label_scheme,
+            other_labels=self.other_labels,
             geometry=self.geometry,
             on_geometry=self.on_geometry,
         )

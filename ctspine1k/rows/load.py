@@ -23,6 +23,7 @@ from ctspine1k.rows._datasets import is_small_dataset
 from ctspine1k.rows.builder import CTSpine1K
 from ctspine1k.rows.options import Policy, RowOptions, Storage
 from ctspine1k.scans.selecting import select, select_splits
+from ctspine1k.volumes.relabel import Others
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -42,6 +43,7 @@ class RowKeywords(TypedDict, total=False):
     image_size: tuple[int, int] | None
     orientation: str | None
     label_scheme: LabelScheme | None
+    other_labels: Others
     geometry: bool
     on_geometry: Literal["raise", "warn"]
 
@@ -134,6 +136,7 @@ def load_dataset(
     image_size: tuple[int, int] | None = None,
     orientation: str | None = None,
     label_scheme: LabelScheme | None = None,
+    other_labels: Others = "raise",
     geometry: bool = False,
     on_missing: OnMissing = "raise",
     on_error: Policy = "raise",
@@ -181,6 +184,8 @@ def load_dataset(
             resampled. Rows are still slice-first: their ``orientation`` is then "SRA".
         label_scheme: what segmentations contain: None or "ctspine1k", labels as they are; "region", 1 for
             cervical, 2 thoracic, 3 lumbar; "binary", 1 for every vertebra; "verse", VerSe's numbers.
+        other_labels: if a mask has labels that the data set does not have, up to 255, such as a sacrum:
+            "raise" an error, or make them "background".
         geometry: add columns source, spacing, affine, array_affine and orientation.
         on_missing: what to do if a case has no raw files: "raise" an error, or "skip" it with a warning.
         on_error: the same for damaged or inconsistent files.
@@ -236,6 +241,7 @@ def load_dataset(
         image_size=image_size,
         orientation=orientation,
         label_scheme=label_scheme,
+        other_labels=other_labels,
         geometry=geometry,
         on_missing=on_missing,
         on_error=on_error,

@@ -11,6 +11,7 @@ from ctspine1k.catalog.dataset import DataSet
 from ctspine1k.catalog.vocabulary import LabelScheme
 from ctspine1k.storage.codec import require_blosc2
 from ctspine1k.volumes.orientation import check_orientation
+from ctspine1k.volumes.relabel import Others
 
 __all__ = ["CONFIGS", "GEOMETRY_COLUMNS", "ROWS_VERSION", "Policy", "RowOptions", "Storage"]
 
@@ -39,6 +40,7 @@ class RowOptions:
     image_size: tuple[int, int] | None = None  #: voxels of a slice; None: the data set's, or any
     orientation: str | None = None  #: target orientation of the files' axes; None for as stored
     label_scheme: LabelScheme | None = None  #: what segmentations contain; None for labels as they are
+    other_labels: Others = "raise"  #: labels that the data set lacks: an error, or "background"
     geometry: bool = False  #: whether there are the columns `GEOMETRY_COLUMNS`
     on_geometry: Literal["raise", "warn"] | None = "warn"  #: None: the two headers are not compared
 
@@ -53,6 +55,7 @@ class RowOptions:
         if not isinstance(self.geometry, bool):
             raise ValueError(f"geometry={self.geometry!r}: expected True or False")
         check_choice("storage", self.storage, ("dense", "compact"))
+        check_choice("other_labels", self.other_labels, ("raise", "background"))
         check_orientation(self.orientation)
         if self.storage == "compact":
             require_blosc2()
@@ -65,7 +68,10 @@ class RowOptions:
 
     def key(self) -> dict[str, Any]:
         """Return all that the options say about rows, for the ids of caches and of an export's shards."""
-        return {**asdict(self), "geometry": list(GEOMETRY_COLUMNS) if self.geometry else False}
+        key = {**asdict(self), "geometry": list(GEOMETRY_COLUMNS) if self.geometry else False}
+        if self.other_labels == "raise":  # ids that were made before there was this option stay valid
+            del key["other_labels"]
+        return key
 
     def of(self, data_set: DataSet) -> RowOptions:
         """Return the options with a data set's own values where they are None.

@@ -28,7 +28,7 @@ from ctspine1k.volumes.growing import GROWTH, GrowingArray, Growth
 from ctspine1k.volumes.headers import Geometry, VolumeHeader, array_affine
 from ctspine1k.volumes.nifti import Readable, open_nifti
 from ctspine1k.volumes.orientation import Turn, check_orientation, turn_to
-from ctspine1k.volumes.relabel import label_table
+from ctspine1k.volumes.relabel import ALL_BYTES, Others, label_table
 from ctspine1k.volumes.scaling import Scaling
 from ctspine1k.volumes.slices import VolumeReader
 
@@ -68,6 +68,7 @@ def read_pair(
     on_geometry: Literal["raise", "warn"] = "warn",
     orientation: str | None = None,
     vocabulary: Vocabulary | None = None,
+    other_labels: Others = "raise",
 ) -> VolumePair:
     """Read one case as arrays, not resampled.
 
@@ -79,6 +80,8 @@ def read_pair(
             "RAS": arrays, affine and spacing are then as if both files had been stored in it. Arrays are
             still slice first: for "RAS" theirs is "SRA".
         vocabulary: the labels that the mask may contain; by default those of CTSpine1K.
+        other_labels: if the mask has others, up to 255, such as a sacrum: "raise" an error, or make them
+            "background".
 
     Returns:
         VolumePair: ``image`` float32 in HU and ``segmentation`` int32, both of shape (k, i, j), with the
@@ -94,6 +97,7 @@ def read_pair(
         on_geometry=on_geometry,
         orientation=orientation,
         vocabulary=vocabulary,
+        other_labels=other_labels,
         threads=usable_threads(),
     ) as case:
         return case.read()
@@ -108,6 +112,7 @@ def open_case(
     orientation: str | None = None,
     vocabulary: Vocabulary | None = None,
     label_scheme: str | None = None,
+    other_labels: Others = "raise",
     threads: int = 1,
 ) -> Iterator[CaseReader]:
     """Open the files of one case and read their headers; no voxel is read yet.
@@ -120,6 +125,7 @@ def open_case(
         orientation: as for `read_pair`.
         vocabulary: as for `read_pair`.
         label_scheme: what labels become, one of the vocabulary's schemes; None for its first, as they are.
+        other_labels: as for `read_pair`.
         threads: if above 1, a second thread inflates the next slices.
 
     Raises:
@@ -130,11 +136,13 @@ def open_case(
     check_choice("on_geometry", on_geometry, ("raise", "warn"))
     check_orientation(orientation)
     vocabulary = data_set().vocabulary if vocabulary is None else vocabulary
-    table = None if label_scheme is None else label_table(vocabulary, label_scheme)
+    check_choice("other_labels", other_labels, ("raise", "background"))
+    table = label_table(vocabulary, label_scheme, other_labels)
+    accepted = vocabulary if other_labels == "raise" else ALL_BYTES
     with contextlib.ExitStack() as stack:
         image_reader = VolumeReader(stack.enter_context(open_nifti(image)))
         mask_reader = None if mask is None else VolumeReader(stack.enter_context(open_nifti(mask)))
-        case = CaseReader(image_reader, mask_reader, vocabulary, table, orientation, threads)
+        case = CaseReader(image_reader, mask_reader, accepted, table, orientation, threads)
         if on_geometry is not None and (error := case.geometry_mismatch()):
             if on_geometry == "raise":
                 raise error
@@ -168,7 +176,7 @@ class CaseReader:
     ) -> None:
         if mask is not None:
             _check_same_shape(image.header, mask.header)
-        self.vocabulary = vocabulary  #: of the labels in the mask's file
+        self.vocabulary = vocabulary  #: of the labels that the mask's file may contain
         self._image, self._mask, self._table, self._threads = image, mask, table, threads
         self._turn = None if orientation is None else _turn_of(image.header, orientation)
         shape, affine = image.header.shape, image.header.affine

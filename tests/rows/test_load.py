@@ -20,6 +20,7 @@ from ctspine1k.errors import (
     SkippedCasesWarning,
     TruncatedFileError,
     UnknownCaseError,
+    VoxelValueError,
 )
 from ctspine1k.rows.builder import CTSpine1K
 
@@ -439,3 +440,23 @@ def test_orientation_and_scheme_have_caches_of_their_own(load):
     ]
     assert caches[0] == caches[3]
     assert len(set(caches)) == 3
+
+
+@pytest.mark.parametrize("storage", ["dense", "compact"])
+def test_other_labels_have_a_cache_of_their_own(load, tree, name, storage):
+    mask = next(tree.rglob("HN_P023_seg.nii.gz"))
+    values = np.asarray(nib.load(mask).dataobj).copy()
+    values[2, 3] = 26
+    save(mask, values)
+    options = {"split": "validation", "storage": storage}
+    with pytest.raises(VoxelValueError, match="found 26"):
+        load(name, **options)
+    right = np.where(values > 25, 0, values).transpose(2, 0, 1)
+    for streaming in (False, True):
+        loaded = rows(load(name, streaming=streaming, other_labels="background", **options))
+        found = (
+            loaded[0]["segmentation"] if name == "3d" else np.stack([row["segmentation"] for row in loaded])
+        )
+        assert np.array_equal(found, right)
+    with pytest.raises(ValueError, match="other_labels='skip': expected one of 'raise', 'background'"):
+        load(name, other_labels="skip")

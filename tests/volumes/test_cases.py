@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.compare import same_bits
+from support.tiny import TINY
 from support.vocabulary import FEW
 from support.volumes import AFFINE, SHAPE, expected, intensities, labels, save
 
@@ -191,3 +192,37 @@ def test_labels_are_those_of_the_vocabulary(tmp_path, image, dtype):
             read_pair(image, save(tmp_path / "n.nii.gz", values), vocabulary=FEW)
     with pytest.raises(ValueError, match="label_scheme='ctspine1k': expected one of 'own', 'region'"):
         open_case(image, mask, vocabulary=FEW, label_scheme="ctspine1k").__enter__()
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<i2", "<f8"])
+def test_other_labels_become_background_on_request(tmp_path, image, dtype):
+    values = labels(dtype=dtype)
+    known = values.copy()
+    values[0, :2], known[0, :2] = 26, 0
+    values[1, 1], known[1, 1] = 255, 0
+    mask = save(tmp_path / "m.nii.gz", values)
+    with pytest.raises(VoxelValueError, match="expected labels, whole numbers from 0 to 25, found 26"):
+        read_pair(image, mask)
+    pair = read_pair(image, mask, other_labels="background")
+    assert np.array_equal(pair.segmentation, known.transpose(2, 0, 1))
+    with open_case(image, mask, label_scheme="region", other_labels="background") as case:
+        segmentation = case.read().segmentation
+    assert np.array_equal(segmentation, (1 * (known > 0) + (known > 7) + (known > 19)).transpose(2, 0, 1))
+
+
+def test_other_labels_are_numbers_of_a_byte(tmp_path, image):
+    for value in (256, -1):
+        mask = save(tmp_path / "m.nii.gz", np.full(SHAPE, value, "<i2"))
+        with pytest.raises(VoxelValueError, match=f"whole numbers from 0 to 255, found {value}"):
+            read_pair(image, mask, other_labels="background")
+    with pytest.raises(ValueError, match="other_labels='skip': expected one of 'raise', 'background'"):
+        read_pair(image, mask, other_labels="skip")
+
+
+def test_numbers_between_labels_are_other_labels(tmp_path):
+    """Of a data set whose labels have gaps."""
+    values = np.random.default_rng(0).choice(np.array([0, 5, 18, 19, 27, 28], "u1"), SHAPE)
+    image, mask = save(tmp_path / "a.nii.gz", intensities()), save(tmp_path / "m.nii.gz", values)
+    pair = read_pair(image, mask, vocabulary=TINY.vocabulary, other_labels="background")
+    right = np.where(np.isin(values, (18, 19, 28)), values, 0)
+    assert np.array_equal(pair.segmentation, right.transpose(2, 0, 1))
