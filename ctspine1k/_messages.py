@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import html
+import itertools
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import TypeVar
 
-__all__ = ["check_choice", "shortened", "size_text", "warn"]
+__all__ = ["check_choice", "html_table", "shortened", "size_text", "warn"]
 
 Choice = TypeVar("Choice", bound="str | None")
 
@@ -23,6 +25,20 @@ def shortened(names: Iterable[object], limit: int = 10) -> str:
     names = list(names)
     more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
     return ", ".join(map(str, names[:limit])) + more
+
+
+def html_table(
+    title: str, header: Sequence[str], rows: Iterable[Sequence[object]], count: int, limit: int = 10
+) -> str:
+    """Return a table for notebooks: the first ``limit`` of ``count`` rows, and the number of the others."""
+
+    def line(tag: str, cells: Iterable[object]) -> str:
+        texts = ("" if cell is None else html.escape(str(cell)) for cell in cells)
+        return f"<tr>{''.join(f'<{tag}>{text}</{tag}>' for text in texts)}</tr>"
+
+    shown = "".join(line("td", row) for row in itertools.islice(rows, limit))
+    more = f"<p>and {count - limit:,} more</p>" if count > limit else ""
+    return f"<p>{html.escape(title)}</p><table>{line('th', header)}{shown}</table>{more}"
 
 
 def check_choice(name: str, value: Choice, allowed: Sequence[str]) -> Choice:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from ctspine1k.catalog.cases import Case, Catalog
+from ctspine1k.catalog.cases import Case, Catalog, Criterion
 from ctspine1k.catalog.dataset import DataSet, Kind
 from ctspine1k.catalog.registry import DEFAULT
 from ctspine1k.files.places import Place
@@ -71,14 +71,21 @@ class Collection:
         return self.cases[case_id]
 
     def __repr__(self) -> str:
-        return f"Collection({self.data_set.title}, {len(self):,} cases, {self.place.describe()})"
+        return f"Collection({self._title})"
+
+    def _repr_html_(self) -> str:
+        return self.cases.html(self._title)
+
+    @property
+    def _title(self) -> str:
+        return f"{self.data_set.title}, {self.cases.summary}; {self.place.describe()}"
 
     def where(
         self,
         *,
         has_vertebrae: str | Sequence[str] | None = None,
         scan: str | os.PathLike[str] | None = None,
-        **criteria: str | None,
+        **criteria: Criterion,
     ) -> Collection:
         """Keep the cases that meet all criteria, in the same order.
 
@@ -87,7 +94,7 @@ class Collection:
                 Cases without files, or with unusable ones, are kept: reading them raises the error.
             scan: the scan's table of cases; None for ``cases.parquet`` in the folder, or, for the Hub, in the
                 working directory.
-            criteria: facets of the data set, such as ``split="train"``; as for `Catalog.where`.
+            criteria: facets of the data set, such as ``split="train"``, with values as for `Catalog.where`.
 
         Raises:
             ValueError, TypeError: a value that is not allowed, or no such facet.
@@ -267,10 +274,8 @@ class Collection:
             scan: the scan's table of cases; None for ``cases.parquet`` in the folder, or, for the Hub, in the
                 working directory. If it cannot be written, a warning says so, and nothing is stored.
             reread: read every file again, even if a scan has read it.
-            num_proc: processes that read; each needs up to 0.4 GB. If there are several, each imports the
-                calling script, which therefore needs ``if __name__ == "__main__":``.
-            scheduler: the address of a Dask scheduler, or its scheduler file: its workers read instead of
-                processes of this machine.
+            num_proc: processes that read, as for `scan`.
+            scheduler: a Dask scheduler, whose workers read instead, as for `scan`.
 
         Raises:
             ValueError: an argument that is not allowed, or no case is selected.
@@ -324,15 +329,12 @@ class Collection:
             out: a folder, or an fsspec URL such as "s3://bucket/folder", whose login fsspec's configuration
                 has. It contains only this export.
             config: "3d", one row per case, "2d", one row per axial slice, or "all" for both.
-            num_proc: processes that make shards; each needs up to 9 GB for "3d", and 0.5 GB for "2d". If
-                there are several, each imports the calling script, which therefore needs
-                ``if __name__ == "__main__":``.
-            scheduler: the address of a Dask scheduler, such as "tcp://node1:8786", or its scheduler file: its
-                workers make the shards instead of processes of this machine.
+            num_proc: processes that make shards; each needs up to 9 GB for "3d", and 0.5 GB for "2d".
+            scheduler: a Dask scheduler, whose workers make the shards instead; both as for `scan`.
             verify: read all existing shards, and make those again whose bytes have changed.
-            options: ``image_size``, ``orientation``, ``label_scheme``, ``geometry``, ``on_missing``,
-                ``on_error`` and ``on_geometry`` as for `load_dataset` (if a case cannot be used, its shard
-                fails, and the others are made; if it is skipped, manifest and card list it);
+            options: ``image_size``, ``orientation``, ``label_scheme``, ``other_labels``, ``geometry``,
+                ``on_missing``, ``on_error`` and ``on_geometry`` as for `load_dataset` (if a case cannot be
+                used, its shard fails, and the others are made; if it is skipped, manifest and card list it);
                 ``cases_per_shard``, the number of cases in a file, 4 of which take about 600 MB; ``scan``,
                 the table of cases that a scan wrote, whose columns are added to ``cases.parquet``; ``rows``,
                 a `RowOptions`, the options of rows as one value.
@@ -375,14 +377,15 @@ def open_collection(
     split_file: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
 ) -> Collection:
-    """Return all cases of a data set, with verbs for them. No file is read and no request is made yet.
+    """Return all cases of a data set, with verbs for them. No image is read and no request is made yet.
 
     Args:
         name: the data set's name; the default is CTSpine1K.
         data_dir: a folder with raw files in any known layout, instead of the Hub.
         repo_id: a Hub repo (dataset) with them; None for the data set's own.
         revision: its branch, tag or commit; None for "main".
-        split_file: split file to use instead of the data set's own (same format).
+        split_file: split file to use instead of the data set's own (same format). None for the one in
+            ``data_dir``, with a warning, if that folder has one and lacks files of the data set's own cases.
         token: for a private repo; None for the token you are logged in with. It is passed only to worker
             processes of this machine; workers of a cluster use the token that is logged in there.
 

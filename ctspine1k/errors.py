@@ -61,6 +61,7 @@ __all__ = [
     "ScanTableError",
     "SkippedCasesWarning",
     "SplitFileError",
+    "SplitFileWarning",
     "StoredArrayError",
     "TruncatedFileError",
     "UnknownCaseError",
@@ -87,6 +88,10 @@ class GeometryWarning(CTSpine1KWarning):
 
 class SkippedCasesWarning(CTSpine1KWarning):
     """Cases are left out, as requested by ``on_missing="skip"`` or ``on_error="skip"``."""
+
+
+class SplitFileWarning(CTSpine1KWarning):
+    """The split file in a folder is used although none was asked for, or cannot be used."""
 
 
 class SplitFileError(CTSpine1KError, ValueError):

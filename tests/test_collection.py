@@ -11,6 +11,7 @@ from ctspine1k.catalog import split_file as parser
 from ctspine1k.errors import MissingFilesError, UnknownCaseError
 from ctspine1k.files.folder import FolderPlace
 from ctspine1k.files.hub import HubPlace
+from ctspine1k.scans.tables import read_tables
 
 
 @pytest.fixture
@@ -25,7 +26,9 @@ def test_it_is_its_cases(spine):
     assert spine["liver_106"].source == "MSD-T10"
     with pytest.raises(UnknownCaseError, match="Did you mean liver_106"):
         spine["liver_16"]
-    assert repr(spine) == f"Collection(CTSpine1K, 4 cases, {spine.place.folder})"
+    title = f"CTSpine1K, 4 cases: train 2, validation 1, test 1; {spine.place.folder}"
+    assert repr(spine) == f"Collection({title})"
+    assert spine._repr_html_().startswith(f"<p>{title}</p><table>")
 
 
 def test_it_is_narrowed_and_stays_what_it_was(spine):
@@ -317,3 +320,45 @@ def test_options_of_rows_are_a_value(spine, tmp_path):
     assert spine.export_parquet(tmp_path / "out", config="2d", **by_name).kept == 3
     with pytest.raises(ValueError, match="storage='compact': expected one of 'dense'"):
         spine.export_parquet(tmp_path / "out", rows=ctspine1k.RowOptions(storage="compact"))
+
+
+def test_what_is_printed_is_short(spine, tmp_path):
+    """A value typed into a notebook or a console fills no screen, however many cases there are."""
+    loaded = spine.load("3d", split="train", storage="compact", image_size=None, cache_dir=tmp_path / "cache")
+    lazy = ctspine1k.LazyDataset(loaded)
+    pair = ctspine1k.read_pair(*spine.select("liver_106").download())
+    everything = ctspine1k.open_collection()
+    for value in (
+        spine,
+        everything,
+        everything.selection(),
+        spine.catalog,
+        spine.data_set,
+        spine.data_set.vocabulary,
+        spine.selection().listing,
+        spine.files()[0],
+        spine.plan_download(),
+        spine.scan(),
+        spine.verify(),
+        spine.export_parquet(tmp_path / "out", image_size=SIZE),
+        read_tables(spine.scan().cases),
+        lazy,
+        lazy[0],
+        pair,
+    ):
+        assert len(repr(value)) < 800, value
+        assert repr(value).startswith(type(value).__name__), value
+    assert repr(pair) == "VolumePair(shape=(4, 6, 5), spacing 2.5 x 0.7 x 0.8 mm, orientation 'SLA')"
+
+
+def test_reports_are_tables_in_a_notebook(spine, tmp_path):
+    spine.place.folder.joinpath("x<.nii.gz").touch()
+    page = spine.verify()._repr_html_()
+    assert "<th>hint</th>" in page
+    assert "<td>x&lt;.nii.gz</td>" in page
+    page = spine.export_parquet(tmp_path / "out", image_size=SIZE, config="2d")._repr_html_()
+    assert page.startswith(f"<p>{tmp_path / 'out'}: shards: 3 made, 0 kept; failures: 0</p><table>")
+    assert page.count("<tr>") == 4
+    rows = spine.load("3d", split="test", storage="compact", image_size=None, cache_dir=tmp_path / "cache")
+    page = ctspine1k.LazyDataset(rows)[0]._repr_html_()
+    assert "<tr><td>patient_id</td><td>1.3.6.1.4.1.9328.50.4.0650</td></tr>" in page

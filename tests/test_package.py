@@ -87,6 +87,7 @@ def test_options_are_the_configs_with_the_same_defaults():
         "image_size",
         "orientation",
         "label_scheme",
+        "other_labels",
         "geometry",
         "on_missing",
         "on_error",

@@ -90,7 +90,7 @@ def test_rows(tiny, root, storage):
     assert identical(rows(same), [*wanted(root, "learn"), *wanted(root, "judge")])
     regions = rows(tiny.load("3d", split="judge", label_scheme="region", geometry=True))[0]
     assert set(np.unique(regions["segmentation"])) == {0, 2}
-    assert regions["source"] is None
+    assert regions["source"] == ""
     with pytest.raises(ValueError, match="label_scheme='ctspine1k': expected one of 'tiny', 'region'"):
         tiny.load("3d", label_scheme="ctspine1k")
     with pytest.raises(ValueError, match="split='train': expected 'learn', 'judge' or slices of these"):

@@ -9,13 +9,24 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ctspine1k._messages import check_choice
+from ctspine1k._messages import check_choice, html_table
 from ctspine1k.errors import UnknownCaseError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["WHAT_SELECTS", "Case", "Catalog", "Facet", "Issue", "equals", "fits", "has_issue", "lacks_issue"]
+__all__ = [
+    "WHAT_SELECTS",
+    "Case",
+    "Catalog",
+    "Criterion",
+    "Facet",
+    "Issue",
+    "equals",
+    "fits",
+    "has_issue",
+    "lacks_issue",
+]
 
 #: What to check if no case is selected.
 WHAT_SELECTS = "check splits, cases, split_file, exclude_issues and has_vertebrae"
@@ -64,32 +75,41 @@ class Case:
         return {"case_id": self.case_id, "split": self.split, "index": self.index, **self.facts}
 
 
+#: What a facet is asked for: one value, or several of which one must fit; None for any.
+Criterion: TypeAlias = "str | Iterable[str] | None"
+
+#: The criteria that were given, by name, each with its values.
+Asked: TypeAlias = Mapping[str, tuple[str, ...]]
+
 #: Whether a case meets a criterion: the case, the criterion's name, and all criteria that were given.
-Matcher: TypeAlias = Callable[[Case, str, Mapping[str, str]], bool]
+Matcher: TypeAlias = Callable[[Case, str, Asked], bool]
 
 
-def equals(case: Case, name: str, asked: Mapping[str, str]) -> bool:
-    """Return whether the case's fact of that name has the requested value."""
-    return bool(getattr(case, name) == asked[name])
+def equals(case: Case, name: str, asked: Asked) -> bool:
+    """Return whether the case's fact of that name has a requested value."""
+    return getattr(case, name) in asked[name]
 
 
-def fits(case: Case, name: str, asked: Mapping[str, str]) -> bool:
+def fits(case: Case, name: str, asked: Asked) -> bool:
     """Return whether the case's fact of that name fits a pattern such as ``"*Prone*"``, case-sensitive."""
-    return fnmatch.fnmatchcase(getattr(case, name) or "", asked[name])
+    fact = getattr(case, name) or ""
+    return any(fnmatch.fnmatchcase(fact, pattern) for pattern in asked[name])
 
 
-def has_issue(case: Case, name: str, asked: Mapping[str, str]) -> bool:
-    """Return whether an issue of the case has the requested kind and evidence."""
+def has_issue(case: Case, name: str, asked: Asked) -> bool:
+    """Return whether an issue of the case has a requested kind and a requested evidence."""
     return any(
-        asked.get("issue", issue.kind) == issue.kind
-        and asked.get("evidence", issue.evidence) == issue.evidence
+        issue.kind in asked.get("issue", (issue.kind,))
+        and issue.evidence in asked.get("evidence", (issue.evidence,))
         for issue in case.issues
     )
 
 
-def lacks_issue(case: Case, name: str, asked: Mapping[str, str]) -> bool:
-    """Return whether no issue of the case has the given evidence; with "all", whether it has no issue."""
-    return not any(asked[name] in ("all", issue.evidence) for issue in case.issues)
+def lacks_issue(case: Case, name: str, asked: Asked) -> bool:
+    """Return whether no issue of the case has one of the given kinds or evidences; "all" is any."""
+    return not any(
+        value in ("all", issue.kind, issue.evidence) for issue in case.issues for value in asked[name]
+    )
 
 
 @dataclass(frozen=True)
@@ -100,6 +120,20 @@ class Facet:
     help: str
     allowed: tuple[str, ...] | None = None  #: None for any text
     matches: Matcher = equals
+    #: Allowed values that stand for several others.
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+
+    def values(self, asked: str | Iterable[str]) -> tuple[str, ...]:
+        """Return the values that a case is compared with, with groups replaced by their members.
+
+        Raises:
+            ValueError: a value that is not allowed; the message lists the allowed ones.
+        """
+        values = (asked,) if isinstance(asked, str) or not isinstance(asked, Iterable) else tuple(asked)
+        if self.allowed is not None:
+            for value in values:
+                check_choice(self.name, value, self.allowed)
+        return tuple(member for value in values for member in self.groups.get(value, (value,)))
 
 
 @dataclass(frozen=True)
@@ -120,6 +154,25 @@ class Catalog:
     def __contains__(self, case_id: object) -> bool:
         return case_id in self._by_id
 
+    def __repr__(self) -> str:
+        return f"Catalog({self.summary})"
+
+    def _repr_html_(self) -> str:
+        return self.html(self.summary)
+
+    def html(self, title: str) -> str:
+        """Return the first cases as a table for notebooks."""
+        names = ["case_id", "split", "index", *self.facts, "issues"]
+        return html_table(title, names, (list(case.row().values()) for case in self), len(self))
+
+    @property
+    def summary(self) -> str:
+        """How many cases there are, and in which splits, in words."""
+        counts = {split: sum(case.split == split for case in self) for split in self.splits}
+        total = f"{len(self):,} case{'' if len(self) == 1 else 's'}"
+        parts = ", ".join(f"{split} {count:,}" for split, count in counts.items() if count)
+        return f"{total}: {parts}" if parts else total
+
     def __getitem__(self, case_id: str) -> Case:
         """Return a case by its id.
 
@@ -132,15 +185,16 @@ class Catalog:
             similar = difflib.get_close_matches(str(case_id), self._by_id, n=3)
             raise UnknownCaseError(str(case_id), similar) from None
 
-    def where(self, **criteria: str | None) -> Catalog:
+    def where(self, **criteria: Criterion) -> Catalog:
         """Keep the cases that meet all criteria, in the same order.
 
         Args:
-            criteria: facets of the data set, each with one of its allowed values, or None for any. CTSpine1K
-                has ``split``, ``source``, ``special_case``, ``scan_position``, ``tcia_series`` (a path, or a
-                pattern such as ``"*Coloprone*"``; case-sensitive), ``issue``, ``evidence`` and
-                ``exclude_issues`` ("reported" leaves out the cases with an issue that was reported on the
-                data set's own tracker, "all" those with any issue).
+            criteria: facets of the data set, each with one of its allowed values, several of them, or None
+                for any. CTSpine1K has ``split``, ``source``, ``special_case``, ``scan_position``,
+                ``tcia_series`` (a path, or a pattern such as ``"*Coloprone*"``; case-sensitive), ``issue``,
+                ``evidence`` and ``exclude_issues``, which leaves out the cases with an issue of a kind such
+                as "label_missing", of any kind that means wrong labels or geometry ("errors"), that was
+                reported on the data set's own tracker ("reported"), or with any issue ("all").
 
         Raises:
             ValueError: a value that is not allowed; the message lists the allowed ones.
@@ -153,10 +207,7 @@ class Catalog:
             )
         if unknown := criteria.keys() - known.keys():
             raise TypeError(f"no criterion {min(unknown)!r}: expected {', '.join(known)}")
-        asked = {name: value for name, value in criteria.items() if value is not None}
-        for name, value in asked.items():
-            if (allowed := known[name].allowed) is not None:
-                check_choice(name, value, allowed)
+        asked = {name: known[name].values(value) for name, value in criteria.items() if value is not None}
         return self.keep(
             case for case in self if all(known[name].matches(case, name, asked) for name in asked)
         )

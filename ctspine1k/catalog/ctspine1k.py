@@ -16,7 +16,7 @@ from ctspine1k.catalog.dataset import DataSet, Kind, Licence, Misplaced
 from ctspine1k.catalog.split_file import parse_sections, parse_split
 from ctspine1k.catalog.vocabulary import Vocabulary, read_vertebrae
 
-__all__ = ["CTSPINE1K", "EVIDENCE", "ISSUE_KINDS", "SECTIONS", "SOURCES", "SPECIAL_CASES"]
+__all__ = ["CTSPINE1K", "ERROR_KINDS", "EVIDENCE", "ISSUE_KINDS", "SECTIONS", "SOURCES", "SPECIAL_CASES"]
 
 #: Each section of the split file, and the split it stands for.
 SECTIONS = {"trainset": "train", "test_public": "validation", "test_private": "test"}
@@ -40,9 +40,12 @@ ISSUE_KINDS = (
     "orientation_ap_inverted",  # image and mask are inverted front to back
     "orientation_suspected",  # the series' name says that the image was flipped
     "numbering_suspected",  # all labels may be off by one
-    "transitional_not_listed",  # a lumbosacral variant that the published lists do not have
+    "transitional_not_listed",  # a lumbosacral variant that the published lists do not have: information
     "castellvi_grade",  # a reading of a lumbosacral variant: information, not an error
 )
+
+#: Those that mean that labels or geometry are wrong, or may be; the last two are information only.
+ERROR_KINDS = ISSUE_KINDS[:-2]
 
 #: What an issue is based on: the original data set's tracker, another project, or the name of a series.
 EVIDENCE = ("reported", "third_party", "derived")
@@ -59,9 +62,10 @@ _FACETS = (
     Facet("special_case", "Only cases with this variant of the anatomy.", SPECIAL_CASES),
     Facet(
         "exclude_issues",
-        "Leave out cases with a reported issue, or with any issue.",
-        ("reported", "all"),
+        "Leave out cases with this kind of issue, a reported one, any error, or any issue.",
+        ("reported", "errors", "all", *ISSUE_KINDS),
         lacks_issue,
+        {"errors": ERROR_KINDS},
     ),
     Facet("scan_position", "Only cases scanned in this position, where that is known.", SCAN_POSITIONS),
     Facet(
@@ -221,6 +225,7 @@ CTSPINE1K = DataSet(
     ),
     image_size=(512, 512),
     suffixes=_SUFFIXES,
+    split_file="metadata/data_split.txt",
     licence=Licence("CC BY-NC-SA", "attribution, no commercial use, share alike", "cc-by-nc-sa"),
     credit="the data set and its four sources",
     known_by={

@@ -52,6 +52,7 @@ class DataSet:
     vocabulary: Vocabulary
     image_size: tuple[int, int] | None  #: voxels of a slice, which dense rows declare; None if slices differ
     suffixes: tuple[str, ...]  #: endings of the file names of images and masks
+    split_file: str | None  #: path of the split file in the published layout, if it has one
     licence: Licence
     credit: str  #: whom to credit, for the card of an export
     #: For each check, the kinds of known issues that it may find.
@@ -75,3 +76,6 @@ class DataSet:
 
     #: Return the BibTeX entries: of the data set, then of its sources.
     citations: Callable[[], list[str]]
+
+    def __repr__(self) -> str:
+        return f"DataSet({self.name!r}, {self.title!r})"

@@ -47,6 +47,9 @@ class Vocabulary:
     vertebrae: tuple[Vertebra, ...]  #: in the order of their labels
     schemes: tuple[str, ...]  #: the first keeps labels as they are
 
+    def __repr__(self) -> str:
+        return f"Vocabulary({self.describe(self.schemes[0])})"
+
     @property
     def max_label(self) -> int:
         """The greatest label: valid labels are whole numbers from 0, background, to this."""

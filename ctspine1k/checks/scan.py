@@ -37,6 +37,12 @@ class ScanReport:
     problems: dict[str, str]  #: why a case's files cannot be used, by case id
     missing: dict[str, str]  #: which file a case lacks, by case id; such a case is in no table
 
+    def __repr__(self) -> str:
+        return (
+            f"ScanReport({self.cases}: {self.measured:,} measured, {self.kept:,} kept, "
+            f"{len(self.problems):,} unusable, {len(self.missing):,} missing)"
+        )
+
 
 def scan(
     selection: Selection,

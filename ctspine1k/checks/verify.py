@@ -12,12 +12,12 @@ import posixpath
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from ctspine1k._messages import shortened
+from ctspine1k._messages import html_table, shortened
 from ctspine1k.catalog.cases import Case
 from ctspine1k.catalog.dataset import DataSet, Kind
 from ctspine1k.checks.measure import require_scipy
@@ -55,21 +55,40 @@ class Check:
 
     level: Level  #: "error": the case cannot be used, or its voxels are wrong; "warning": a human should look
     what: str  #: what is wrong if there is a finding
+    hint: str = "Look at the case: `ctspine1k preview`."  #: what to do, if no error of a file says so
 
+
+_TWINS = "Get the files of both again: one of them may be a copy of the other."
 
 CHECKS = {
-    "missing": Check("error", "a case has no image, or no mask"),
-    "duplicated": Check("error", "there are several files for one image or mask"),
+    "missing": Check(
+        "error",
+        "a case has no image, or no mask",
+        "Get the files (`ctspine1k download`), or leave the case out.",
+    ),
+    "duplicated": Check(
+        "error",
+        "there are several files for one image or mask",
+        "Keep the one you trust and move the others out of the folder.",
+    ),
     "checksum": Check("error", "a file differs from the Hub's record in size or sha256"),
     "format": Check("error", "a file is not a NIfTI scan: a web page, a Git LFS pointer, something else"),
     "truncated": Check("error", "a file ends too early"),
     "corrupt": Check("error", "a file has damaged or surplus bytes"),
     "shape": Check("error", "image and mask differ in shape"),
     "values": Check("error", "non-finite intensities or invalid label values"),
-    "same_image": Check("error", "two cases have the same image"),
-    "same_mask": Check("error", "two cases have the same mask"),
-    "unexpected": Check("warning", "a file belongs to no case"),
-    "wrong_place": Check("warning", "a file is in the folder of another source, split or kind"),
+    "same_image": Check("error", "two cases have the same image", _TWINS),
+    "same_mask": Check("error", "two cases have the same mask", _TWINS),
+    "unexpected": Check(
+        "warning",
+        "a file belongs to no case",
+        "Rename it, list its case in a split file, or move it out of the folder.",
+    ),
+    "wrong_place": Check(
+        "warning",
+        "a file is in the folder of another source, split or kind",
+        "Check whose file it is, and move it to its folder.",
+    ),
     "geometry": Check(
         "warning", "image and mask headers disagree on where voxels lie (spacing, origin or direction)"
     ),
@@ -112,6 +131,16 @@ class Finding:
     expected: str
     found: str
     known: tuple[str, ...]  #: kinds of the case's known issues that may explain it; empty if none does
+    hint: str = ""  #: what to do about it
+
+    def __str__(self) -> str:
+        known = f" This may be the known issue {' or '.join(self.known)}." if self.known else ""
+        where = self.file or self.case_id
+        return f"{where}: expected {self.expected}, found {self.found}. {self.hint}{known}"
+
+
+#: Findings of a check that a summary shows.
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -124,24 +153,42 @@ class Report:
     findings: tuple[Finding, ...]  #: in the order of the catalog
     kept: int = 0  #: of those measured, how many an earlier run had read: their files have not changed since
 
+    def __repr__(self) -> str:
+        counts = Counter(finding.check for finding in self.findings)
+        found = ", ".join(f"{check} {count:,}" for check, count in counts.most_common()) or "nothing found"
+        return f"Report({self._head}: {found})"
+
+    def _repr_html_(self) -> str:
+        names = [one.name for one in fields(Finding)]
+        rows = ([getattr(finding, name) for name in names] for finding in self.findings)
+        return html_table(self._head, names, rows, len(self.findings), limit=50)
+
     @property
     def ok(self) -> bool:
         """Whether nothing was found."""
         return not self.findings
 
-    def summary(self) -> str:
-        """Return the report as text, one line per check."""
+    @property
+    def _head(self) -> str:
         before = f" ({self.kept:,} of them by an earlier scan)" if self.kept else ""
-        lines = [f"{self.place}: {self.measured:,} of {self.cases:,} cases read to the end{before}"]
+        return f"{self.place}: {self.measured:,} of {self.cases:,} cases read to the end{before}"
+
+    def summary(self) -> str:
+        """Return the report as text: a line per check, and one for each of its first findings."""
+        lines = [self._head]
         for check, count in Counter(finding.check for finding in self.findings).most_common():
             of_it = [finding for finding in self.findings if finding.check == check]
             known = sum(bool(finding.known) for finding in of_it)
-            names = shortened(dict.fromkeys(str(f.case_id or f.file) for f in of_it), limit=5)
+            names = shortened(dict.fromkeys(str(f.case_id or f.file) for f in of_it), limit=_SHOWN)
             text = f", {known:,} of them known" if known else ""
             lines.append(
                 f"{CHECKS[check].level:8} {check:13} {count:5,}  {CHECKS[check].what}{text}: {names}"
             )
-        return "\n".join(lines if self.findings else [*lines, "nothing found"])
+            lines += [f"{'':9}{finding}" for finding in of_it[:_SHOWN]]
+            if len(of_it) > _SHOWN:
+                lines.append(f"{'':9}and {len(of_it) - _SHOWN:,} more")
+        text = "\n".join(lines if self.findings else [*lines, "nothing found"])
+        return text.encode(errors="backslashreplace").decode()  # a file's name need not be UTF-8
 
 
 def verify(
@@ -240,12 +287,19 @@ def _read(
 
 
 def _finding(
-    data_set: DataSet, check: str, case: Case | None, expected: str, found: str, file: str | None = None
+    data_set: DataSet,
+    check: str,
+    case: Case | None,
+    expected: str,
+    found: str,
+    file: str | None = None,
+    hint: str = "",
 ) -> Finding:
     kinds = data_set.known_by.get(check, ())
     known = [issue.kind for issue in case.issues if issue.kind in kinds] if case else []
     case_id = case.case_id if case else None
-    return Finding(CHECKS[check].level, check, case_id, file, expected, found, tuple(dict.fromkeys(known)))
+    level, hint = CHECKS[check].level, hint or CHECKS[check].hint
+    return Finding(level, check, case_id, file, expected, found, tuple(dict.fromkeys(known)), hint)
 
 
 def _files(selection: Selection) -> tuple[list[CaseFiles], list[Finding]]:
@@ -295,12 +349,13 @@ def _of_case(data_set: DataSet, one: ScannedCase) -> Iterator[Finding]:
     case = one.files.case
     finding = partial(_finding, data_set)
     for error in one.problems:
-        yield finding(_CHECK_OF[type(error)], case, error.expected, error.found, error.file)
+        yield finding(_CHECK_OF[type(error)], case, error.expected, error.found, error.file, error.hint)
     if one.geometry_mismatch:
         error = one.geometry_mismatch
-        yield finding("geometry", case, error.expected, error.found, error.file)
+        yield finding("geometry", case, error.expected, error.found, error.file, error.hint)
     for doubt in one.doubts:
-        yield finding(doubt.kind, case, doubt.error.expected, doubt.error.found, doubt.error.file)
+        error = doubt.error
+        yield finding(doubt.kind, case, error.expected, error.found, error.file, error.hint)
     if one.measures:
         file = one.files["mask"].name
         labels = [vertebra.label for vertebra in one.measures.vertebrae]

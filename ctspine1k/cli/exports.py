@@ -43,7 +43,11 @@ def export(ctx: click.Context) -> int | None:
     *PLACE,
     *CASES,
     click.option(
-        "--image-size", type=int, nargs=2, metavar="I J", help="Voxels along both axes of a slice [512 512]."
+        "--image-size",
+        type=int,
+        nargs=2,
+        metavar="I J",
+        help="Size that slices must have; none is resized [512 512].",
     ),
     click.option(
         "--orientation", metavar="CODE", help="Target orientation of the volumes, such as RAS [as stored]."
@@ -53,7 +57,14 @@ def export(ctx: click.Context) -> int | None:
         type=CompletedText("scheme", label_schemes),
         help="What masks contain, such as binary [labels as they are].",
     ),
-    click.option("--geometry", is_flag=True, help="Add columns source, spacing, affine, orientation."),
+    click.option(
+        "--other-labels",
+        type=click.Choice(["raise", "background"]),
+        help="If a mask has labels that the data set does not have: an error, or background [raise].",
+    ),
+    click.option(
+        "--geometry", is_flag=True, help="Add columns source, spacing, affine, array_affine, orientation."
+    ),
     ON_MISSING,
     click.option(
         "--on-error",
@@ -99,7 +110,8 @@ def parquet(out: str, geometry: bool, verify: bool, as_json: bool, **options: An
 
 #: Options of the export itself.
 _OWN = (
-    *("config", "image_size", "orientation", "label_scheme", "on_missing", "on_error", "on_geometry"),
+    *("config", "image_size", "orientation", "label_scheme", "other_labels"),
+    *("on_missing", "on_error", "on_geometry"),
     *("cases_per_shard", "num_proc", "scheduler"),
 )
 

@@ -91,7 +91,8 @@ def _facet_options(chosen: DataSet) -> list[Parameter]:
             ["--" + facet.name.replace("_", "-")],
             type=click.Choice(facet.allowed) if facet.allowed is not None else click.STRING,
             metavar=None if facet.allowed is not None else "PATTERN",
-            help=facet.help,
+            multiple=True,
+            help=f"{facet.help[:-1]}; can be repeated.",
         )
         for facet in chosen.facets
     ]

@@ -8,7 +8,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 
-from ctspine1k.collection import open_collection
+from ctspine1k.collection import Collection, open_collection
 from ctspine1k.demo.phantom import PHANTOM_CASES, make_phantom
 from ctspine1k.running.progress import is_terminal
 
@@ -24,7 +24,7 @@ def load_phantom(root: Path, cache_dir: Path) -> Iterator[str]:
     make_phantom(root)
     if not is_terminal():
         datasets.disable_progress_bars()
-    phantom = open_collection(data_dir=root).select(PHANTOM_CASES)
+    phantom = _phantom(root)
     for name in ("3d", "2d"):
         loaded = phantom.load(name, cache_dir=cache_dir)
         yield f"{name}: {', '.join(f'{split} {len(rows)} rows' for split, rows in loaded.items())}"
@@ -52,5 +52,9 @@ def draw_phantom(root: Path) -> Path:
     Raises:
         MissingPackageError: pictures need ``ctspine1k[preview]``.
     """
-    (path,) = open_collection(data_dir=root).select(PHANTOM_CASES[-1]).preview(root / "preview.png")
+    (path,) = _phantom(root).select(PHANTOM_CASES[-1]).preview(root / "preview.png")
     return path
+
+
+def _phantom(root: Path) -> Collection:
+    return open_collection(data_dir=root, split_file=root / "metadata" / "data_split.txt")

@@ -29,9 +29,10 @@ _COLUMNS = {
     "patient_id": "the case's id, as in `" + CASES_TABLE + "`",
     "index": "position of the case in its split",
     "slice_index": "position of the slice in its volume",
-    "source": "which source the scan is from",
+    "source": "which source the scan is from; empty if that is not known",
     "spacing": "mm between voxels along the slice, first and second axis",
     "affine": "4 x 4, of the raw file: voxel index (i, j, k) to RAS+ mm",
+    "array_affine": "4 x 4, of the volume: array index (slice, first, second axis) to RAS+ mm",
     "orientation": "anatomical direction of the slice, first and second axis, such as SLA",
 }
 

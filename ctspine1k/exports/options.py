@@ -15,6 +15,7 @@ from ctspine1k.files.transfer import worker_start
 from ctspine1k.rows.options import CONFIGS, Policy, RowOptions
 from ctspine1k.running.executors import Executor, executor
 from ctspine1k.running.retries import PAUSES
+from ctspine1k.volumes.relabel import Others
 
 __all__ = ["ExportKeywords", "ExportOptions", "row_keywords"]
 
@@ -25,6 +26,7 @@ class ExportKeywords(TypedDict, total=False):
     image_size: tuple[int, int] | None
     orientation: str | None
     label_scheme: LabelScheme | None
+    other_labels: Others
     geometry: bool
     on_missing: OnMissing
     on_error: Policy
@@ -53,9 +55,10 @@ class ExportOptions:
     """What an export writes, what it does about cases that cannot be used, and where the work is done."""
 
     config: Literal["3d", "2d", "all"] = "all"
-    image_size: tuple[int, int] | None = None  #: this and the next four as for `RowOptions`
+    image_size: tuple[int, int] | None = None  #: this and the next five as for `RowOptions`
     orientation: str | None = None
     label_scheme: LabelScheme | None = None
+    other_labels: Others = "raise"
     geometry: bool = False
     on_geometry: Literal["raise", "warn"] = "warn"
     on_missing: OnMissing = "raise"  #: a case without raw files is an error, or left out and listed
@@ -97,6 +100,7 @@ class ExportOptions:
                 image_size=self.image_size,
                 orientation=self.orientation,
                 label_scheme=self.label_scheme,
+                other_labels=self.other_labels,
                 geometry=self.geometry,
                 on_geometry=self.on_geometry,
             ).of(data_set)

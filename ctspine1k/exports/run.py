@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ctspine1k import __version__
-from ctspine1k._messages import shortened, warn
+from ctspine1k._messages import html_table, shortened, warn
 from ctspine1k.errors import GeometryWarning, NoSpaceError, NothingLeftError, OutputError
 from ctspine1k.exports.card import SplitSize, make_card, split_sizes
 from ctspine1k.exports.cases_table import MISPLACED
@@ -54,6 +54,18 @@ class ExportReport:
     failed: dict[str, str]  #: why a shard could not be made, by case id and shard
     skipped: dict[str, str]  #: why a case was left out, by case id
 
+    def __repr__(self) -> str:
+        return f"ExportReport({self.out}: {self._counts})"
+
+    def _repr_html_(self) -> str:
+        names = [one.name for one in fields(SplitSize)]
+        sizes = ([getattr(size, name) for name in names] for size in self.sizes)
+        return html_table(f"{self.out}: {self._counts}", names, sizes, len(self.sizes))
+
+    @property
+    def _counts(self) -> str:
+        return f"shards: {self.made:,} made, {self.kept:,} kept; failures: {len(self.failed):,}"
+
     @property
     def ok(self) -> bool:
         """Whether the export is complete."""
@@ -67,7 +79,7 @@ class ExportReport:
         ]
         lines += [f"left out: {case_id}: {reason}" for case_id, reason in self.skipped.items()]
         lines += [f"failed: {what}: {reason}" for what, reason in self.failed.items()]
-        lines.append(f"shards: {self.made:,} made, {self.kept:,} kept; failures: {len(self.failed):,}")
+        lines.append(self._counts)
         return "\n".join(lines)
 
 

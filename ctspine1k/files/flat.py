@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from ctspine1k.catalog.cases import Case
+from ctspine1k.catalog.cases import Case, Criterion
 from ctspine1k.catalog.dataset import Kind
 from ctspine1k.catalog.registry import DEFAULT
 from ctspine1k.files.raw import RawFile
@@ -26,7 +26,7 @@ def list_files(
     revision: str | None = None,
     split_file: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
-    **criteria: str | None,
+    **criteria: Criterion,
 ) -> list[RawFile]:
     """List raw files of the cases that match all criteria, without reading any.
 
@@ -37,7 +37,8 @@ def list_files(
         data_dir: a folder with raw files in any known layout, instead of the Hub.
         repo_id: a Hub repo (dataset) with them; None for the data set's own.
         revision: its branch, tag or commit; None for "main".
-        split_file: split file to use instead of the data set's own (same format).
+        split_file: split file to use instead of the data set's own (same format). None for the one in
+            ``data_dir`` if that folder lacks files of the data set's own cases.
         token: for a private repo; None for the token you are logged in with.
         criteria: facets of the data set, such as ``split="train"``; as for `Catalog.where`.
 
@@ -67,7 +68,7 @@ def download_files(
     split_file: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
     on_missing: OnMissing = "raise",
-    **criteria: str | None,
+    **criteria: Criterion,
 ) -> list[Path]:
     """Download raw files of the cases that match all criteria, as `ctspine1k.Collection.download` does.
 
@@ -78,7 +79,8 @@ def download_files(
         data_dir: a folder with raw files in any known layout, whose paths are then returned.
         repo_id: a Hub repo (dataset) with them; None for the data set's own.
         revision: its branch, tag or commit; None for "main".
-        split_file: split file to use instead of the data set's own (same format).
+        split_file: split file to use instead of the data set's own (same format). None for the one in
+            ``data_dir`` if that folder lacks files of the data set's own cases.
         token: for a private repo; None for the token you are logged in with.
         on_missing: "raise" if a selected file is not there, or "skip" it with a warning.
         criteria: facets of the data set, such as ``split="train"``; as for `Catalog.where`.

@@ -75,12 +75,11 @@ class FolderPlace:
         return nullcontext(str(self.folder / file.path))
 
     def hint(self, listing: Listing, suffixes: tuple[str, ...]) -> str:
-        """Return what to do about files that are not there."""
+        """Return what may explain that files are not there."""
         found = sum(path.endswith(suffixes) for path in listing)
         return (
             f"The folder contains {found:,} NIfTI files in all; an image is <case_id>.nii.gz, a mask "
-            '<case_id>_seg.nii.gz. Pass on_missing="skip" to continue without these cases, or select '
-            "others with cases=[...]."
+            "<case_id>_seg.nii.gz."
         )
 
 

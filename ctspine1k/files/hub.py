@@ -206,13 +206,8 @@ class HubPlace:
             yield cast("IO[bytes]", _HubStream(stream, file.path, self._explained))
 
     def hint(self, listing: Listing, suffixes: tuple[str, ...]) -> str:
-        """Return what to do about files that are not there."""
-        if _is_offline():
-            return (
-                'HF_HUB_OFFLINE is set: unset it to download them, or pass on_missing="skip" to continue '
-                "without these cases."
-            )
-        return 'Pass on_missing="skip" to continue without these cases, or select others with cases=[...].'
+        """Return what may explain that files are not there; an empty text if nothing is known."""
+        return "HF_HUB_OFFLINE is set: unset it to download them." if _is_offline() else ""
 
     @property
     def _token(self) -> str | bool | None:

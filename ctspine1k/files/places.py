@@ -69,7 +69,7 @@ class Place(Protocol):
         """Open a file to read it once, from start to end, without fetching it; yield a local one's path."""
 
     def hint(self, listing: Listing, suffixes: tuple[str, ...]) -> str:
-        """Return what to do about files that are not there."""
+        """Return what may explain that files are not there; an empty text if nothing is known."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from ctspine1k._messages import size_text
 from ctspine1k.catalog.cases import Case
 from ctspine1k.catalog.dataset import KINDS, DataSet, Kind
 from ctspine1k.errors import AmbiguousFilesError
@@ -30,6 +31,9 @@ class Listing:
 
     entries: Mapping[str, Entry | None]
 
+    def __repr__(self) -> str:
+        return f"Listing({len(self):,} files)"
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
 
@@ -48,7 +52,10 @@ class RawFile:
     url: str
     sha256: str | None  #: as the Hub records it; None for a file in a folder
     local: str | None = None  #: absolute path of a file in a folder; None for one on the Hub
-    state: str = field(default="", repr=False)  #: when it was listed; changes when its bytes do
+    state: str = ""  #: when it was listed; changes when its bytes do
+
+    def __repr__(self) -> str:
+        return f"RawFile({self.case.case_id}, {self.kind}, {size_text(self.size)}, {self.name!r})"
 
     @property
     def name(self) -> str:

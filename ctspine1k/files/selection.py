@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from ctspine1k._messages import check_choice
-from ctspine1k.catalog.cases import WHAT_SELECTS, Case, Catalog
+from ctspine1k._messages import check_choice, warn
+from ctspine1k.catalog.cases import WHAT_SELECTS, Case, Catalog, Criterion
 from ctspine1k.catalog.dataset import DataSet, Kind
 from ctspine1k.catalog.registry import DEFAULT, data_set, load_catalog
-from ctspine1k.errors import MissingFilesError
+from ctspine1k.errors import MissingFilesError, SplitFileError, SplitFileWarning
 from ctspine1k.files.places import Place, find_place
 from ctspine1k.files.raw import CaseFiles, Listing, RawFile, find_files, group_files
 
@@ -88,7 +89,7 @@ class Selection:
         return find_files(self.listing, self.data_set, self.cases, every=every)
 
     def narrow(
-        self, cases: str | Case | Iterable[str | Case] | None, criteria: Mapping[str, str | None]
+        self, cases: str | Case | Iterable[str | Case] | None, criteria: Mapping[str, Criterion]
     ) -> Selection:
         """Return a selection with the cases named that meet all criteria; errors as for `Catalog.where`."""
         return self.keep(self.cases.select(cases).where(**criteria))
@@ -103,8 +104,13 @@ class Selection:
         kinds, where = self.data_set.kinds, self.place.describe()
         return [f"{where}/{file.state}" for file in self.files() if file.kind in kinds]
 
-    def missing(self, files: Sequence[RawFile], kinds: Sequence[Kind]) -> MissingFilesError | None:
-        """Return an error that lists the missing files, to be raised or shown; None if none is missing."""
+    def missing(
+        self, files: Sequence[RawFile], kinds: Sequence[Kind], on_missing: OnMissing = "raise"
+    ) -> MissingFilesError | None:
+        """Return an error that lists the missing files, to be raised or shown; None if none is missing.
+
+        Its advice is for a caller who has asked for ``on_missing``.
+        """
         there = {(file.case.case_id, file.kind) for file in files}
         absent = {
             case.case_id: " and ".join(lacking)
@@ -113,8 +119,30 @@ class Selection:
         }
         if not absent:
             return None
-        hint = self.place.hint(self.listing, self.data_set.suffixes)
-        return MissingFilesError(absent, len(self.cases), self.look.place.describe(), hint)
+        hints = self.place.hint(self.listing, self.data_set.suffixes), self._advice(on_missing)
+        where = self.look.place.describe()
+        return MissingFilesError(absent, len(self.cases), where, " ".join(filter(None, hints)))
+
+    def _advice(self, on_missing: OnMissing) -> str:
+        """Return what to do about cases without files: options that were not passed yet."""
+        choices = [] if on_missing == "skip" else ['pass on_missing="skip" to continue without these cases']
+        choices.append("select others with cases=[...]")
+        if self.catalog.cases == self.data_set.read_cases(None).cases:
+            path = self._found_split_file() or "PATH"
+            choices.append(f"list your own in a split file and pass split_file={path!r}")
+        *others, last = choices
+        text = f"{', '.join(others)} or {last}" if others else last
+        return f"{text[0].upper()}{text[1:]}."
+
+    def _found_split_file(self) -> str | None:
+        """Return the path of a file in the folder that has the name of a split file, if there is one."""
+        if self.place.folder is None or self.data_set.split_file is None:
+            return None
+        name = posixpath.basename(self.data_set.split_file)
+        # The one in the published layout was looked at when the folder was opened, and does not fit.
+        others = (path for path in self.listing if path != self.data_set.split_file)
+        found = sorted(path for path in others if posixpath.basename(path) == name)
+        return str(self.place.folder / found[0]) if found else None
 
 
 def open_selection(
@@ -126,7 +154,7 @@ def open_selection(
     split_file: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
 ) -> Selection:
-    """Return all cases of a data set, and the place with their files. Nothing is listed yet.
+    """Return all cases of a data set, and the place with their files. The Hub is not asked yet.
 
     Args:
         collection: the data set's name.
@@ -136,6 +164,9 @@ def open_selection(
         split_file: split file to use instead of the data set's own (same format).
         token: for a private repo; None for the token you are logged in with.
 
+    Without ``split_file``, the one in the folder is used, with a warning, if the folder lacks files of the
+    data set's own cases. Only then is the folder listed.
+
     Raises:
         ValueError: an argument that is not allowed, or arguments that contradict each other.
         FileNotFoundError: there is no folder at ``data_dir``, or no file at ``split_file``.
@@ -144,9 +175,50 @@ def open_selection(
     chosen: DataSet = data_set(collection)
     if data_dir is not None and repo_id not in (None, chosen.repo_id):
         raise ValueError(f"data_dir={os.fspath(data_dir)!r} and repo_id={repo_id!r} are two places: give one")
-    place = find_place(data_dir, repo_id or chosen.repo_id, revision, token)
+    look = Look(find_place(data_dir, repo_id or chosen.repo_id, revision, token))
     catalog = load_catalog(collection, split_file=split_file)
-    return Selection(chosen, catalog, catalog, Look(place))
+    opened = Selection(chosen, catalog, catalog, look)
+    if data_dir is None or split_file is not None or chosen.split_file is None:
+        return opened
+    cases = _cases_of_folder(opened)
+    return opened if cases is None else Selection(chosen, cases, cases, look)
+
+
+def _cases_of_folder(opened: Selection) -> Catalog | None:
+    """Return the cases of the folder's own split file, with a warning, if the data set's own do not fit.
+
+    They fit if none of them lacks a file. None if they do, or if there is no such split file, or no file of
+    the cases that it lists.
+    """
+    data_set, folder = opened.data_set, opened.look.place.folder
+    if folder is None or data_set.split_file is None or not (path := folder / data_set.split_file).is_file():
+        return None
+    try:
+        own = data_set.read_cases(path)
+    except (SplitFileError, OSError) as error:
+        own, problem = None, str(error)
+    if own is not None and own.cases == opened.catalog.cases:
+        return None
+    missing = opened.missing(opened.files(every=True), data_set.kinds)
+    if missing is None:
+        return None
+    title = data_set.title
+    if own is None:
+        warn(f"{problem} The list of {title} is used instead of it.", SplitFileWarning)
+    elif any(case_id in own for name in opened.listing for case_id, _ in _readings(data_set, name)):
+        lacking = len(missing.missing)
+        warn(
+            f"{path} is used, which lists {own.summary}. Of the {len(opened.catalog):,} cases of {title}, "
+            f"{lacking:,} {'lacks' if lacking == 1 else 'lack'} files in this folder. Pass split_file=... to "
+            "choose a list.",
+            SplitFileWarning,
+        )
+        return own
+    return None
+
+
+def _readings(data_set: DataSet, path: str) -> Sequence[tuple[str, Kind]]:
+    return data_set.parse_name(posixpath.basename(path))
 
 
 def require_cases(selection: Selection) -> Selection:
@@ -203,7 +275,7 @@ def case_files(
     require_kinds(selection.data_set, "image", "mask")
     kinds = selection.data_set.kinds
     files = [file for file in selection.files() if file.kind in kinds]
-    missing = selection.missing(files, kinds)
+    missing = selection.missing(files, kinds, on_missing)
     complete = [one for one in group_files(files).values() if set(kinds) <= one.files.keys()]
     if missing and (on_missing == "raise" or not complete):
         raise missing

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
-from ctspine1k._messages import check_choice, warn
+from ctspine1k._messages import check_choice, size_text, warn
 from ctspine1k.catalog.dataset import Kind
 from ctspine1k.errors import CTSpine1KError, MissingFilesError, SkippedCasesWarning, UnreadableFileError
 from ctspine1k.files.places import Place
@@ -48,6 +48,13 @@ class DownloadPlan:
     missing: MissingFilesError | None  #: the files selected that do not exist
     bytes_free: int  #: on the disk of the cache
     cache: Path  #: where downloads are kept
+
+    def __repr__(self) -> str:
+        lacking = f"; {self.missing.args[0]}" if self.missing else ""
+        return (
+            f"DownloadPlan({len(self.needed):,} of {len(self.files):,} files to download, "
+            f"{size_text(self.bytes_needed)}; {size_text(self.bytes_free)} are free in {self.cache}{lacking})"
+        )
 
     @property
     def bytes(self) -> int:

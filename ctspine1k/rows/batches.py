@@ -25,6 +25,7 @@ from ctspine1k.rows.options import RowOptions
 from ctspine1k.storage.chunks import ArrayWriter, store
 from ctspine1k.storage.feature import CompactArray, stored_column
 from ctspine1k.volumes.cases import CaseReader, Readable, open_case
+from ctspine1k.volumes.headers import array_affine
 
 __all__ = ["Batch", "case_batches"]
 
@@ -103,20 +104,33 @@ def _opened(
         on_geometry=None if reports else options.on_geometry,
         orientation=options.orientation,
         label_scheme=options.label_scheme,
+        other_labels=options.other_labels,
         threads=threads,
     ) as pair:
         if reports and (problems := pair.geometry_problems()):
             reports("\n".join(map(str, problems)))
         size, expected = pair.geometry.shape[1:], options.image_size
         if expected is not None and size != expected:
+            found = f"{size[0]} x {size[1]}"
             raise ImageSizeError(
-                pair.name,
-                f"slices of {expected[0]} x {expected[1]}",
-                f"{size[0]} x {size[1]}",
-                f"Load cases of this size with image_size={size} (and cases=[...]), or leave this "
-                'one out with on_error="skip".',
+                pair.name, f"slices of {expected[0]} x {expected[1]}", found, _size_hint(options, size)
             )
         yield pair
+
+
+def _size_hint(options: RowOptions, size: tuple[int, int]) -> str:
+    """Return what to do about slices of another size than ``image_size``."""
+    other = (
+        f"load cases of this size with image_size={size} (and cases=[...]), or leave this one out with "
+        'on_error="skip".'
+    )
+    if options.storage == "compact":
+        return f"image_size checks slices and resizes none: {other}"
+    turned = "" if options.orientation is None else f", and orientation={options.orientation!r} may change it"
+    return (
+        f"In dense storage all slices must have image_size, which resizes none{turned}. Pass "
+        f'storage="compact", where slices may have any size; {other}'
+    )
 
 
 def _rewind(*files: Readable) -> None:
@@ -136,9 +150,10 @@ def _batches(options: RowOptions, case: Case, pair: CaseReader, depth: int) -> I
     case_columns: dict[str, Any] = {"patient_id": case.case_id, "index": case.index}
     if options.geometry:
         case_columns |= {
-            "source": case.facts.get("source"),
+            "source": case.facts.get("source") or "",  # a DataLoader cannot collate None
             "spacing": list(pair.geometry.spacing),
             "affine": pair.geometry.affine,
+            "array_affine": array_affine(pair.geometry.affine),
             "orientation": pair.geometry.orientation,
         }
     done = 0

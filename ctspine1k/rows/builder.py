@@ -11,9 +11,10 @@ segmentation   int32                    of the same shape; 0 background, then ve
 patient_id     string                   the case id
 index          int32                    position of the case in its split
 slice_index    int32, 2d only           position of the slice in its volume
-source         string, ``geometry``     folder name on the Hub, such as "COLONOG"
+source         string, ``geometry``     folder name on the Hub, such as "COLONOG"; "" for a case of your own
 spacing        float64 x 3, ``geometry``  mm, in the order slice, first, second axis
 affine         float64 4 x 4, ``geometry``  of the file: voxel index (i, j, k) -> RAS+ mm
+array_affine   float64 4 x 4, ``geometry``  of the volume: array index (k, i, j) -> RAS+ mm
 orientation    string, ``geometry``     anatomical direction of slice, first and second axis, such as "SLA"
 =============  =======================  ==========================================================
 
@@ -30,7 +31,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -38,7 +39,7 @@ import datasets
 import pyarrow as pa
 
 from ctspine1k._messages import check_choice
-from ctspine1k.catalog.cases import Case
+from ctspine1k.catalog.cases import Case, Criterion
 from ctspine1k.catalog.dataset import Kind
 from ctspine1k.catalog.registry import DEFAULT
 from ctspine1k.catalog.vocabulary import LabelScheme
@@ -54,6 +55,7 @@ from ctspine1k.rows.skipped import read_skipped, record_skipped, warn_skipped
 from ctspine1k.running.threads import prefetch, usable_threads
 from ctspine1k.scans.selecting import select, select_splits
 from ctspine1k.volumes.cases import Readable
+from ctspine1k.volumes.relabel import Others
 
 __all__ = ["CTSpine1K", "CTSpine1KConfig"]
 
@@ -72,16 +74,17 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
     split_file: str | None = None  #: split file to use instead of the data set's own (same format)
     cases: str | Case | Sequence[str | Case] | None = None  #: only these cases
     splits: str | Sequence[str] | None = None  #: only these splits
-    source: str | None = None  #: only cases from this source
-    special_case: str | None = None  #: only cases with this variant of the anatomy
-    exclude_issues: Literal["reported", "all"] | None = None  #: leave out cases with such an issue
+    source: Criterion = None  #: only cases from this source
+    special_case: Criterion = None  #: only cases with this variant of the anatomy
+    exclude_issues: Criterion = None  #: leave out cases with such an issue
     has_vertebrae: str | Sequence[str] | None = None  #: only cases that contain all of these
     scan: str | None = None  #: the scan's table of cases, for ``has_vertebrae``
     storage: Storage = "dense"  #: how voxels are kept on disk
-    image_size: tuple[int, int] | None = None  #: first and second axis of every slice; see `RowOptions`
+    image_size: tuple[int, int] | None = None  #: size that every slice must have; see `RowOptions`
     orientation: str | None = None  #: target orientation of the files' axes; None for as stored
     label_scheme: LabelScheme | None = None  #: what segmentations contain; None for labels as they are
-    geometry: bool = False  #: add columns source, spacing, affine, orientation
+    other_labels: Others = "raise"  #: if a mask has labels that the data set does not have
+    geometry: bool = False  #: add columns source, spacing, affine, array_affine, orientation
     on_missing: OnMissing = "raise"  #: if a case has no raw files
     on_error: Policy = "raise"  #: if a case's files cannot be used
     on_geometry: Literal["raise", "warn"] = "warn"  #: if headers leave in doubt where voxels lie
@@ -96,7 +99,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
         for option in ("on_missing", "on_error"):
             check_choice(option, getattr(self, option), ("raise", "skip"))
         chosen = self.selected
-        options = {**asdict(self.row_options), "on_missing": self.on_missing, "on_error": self.on_error}
+        options = {**self.row_options.key(), "on_missing": self.on_missing, "on_error": self.on_error}
         cases = [(case.case_id, case.split, case.index, case.facts.get("source")) for case in chosen.cases]
         state = [options, cases, chosen.fingerprint()]
         if self.on_missing == "skip":  # the rows then depend on which files exist
@@ -112,6 +115,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
             image_size=self.image_size,
             orientation=self.orientation,
             label_scheme=self.label_scheme,
+            other_labels=self.other_labels,
             geometry=self.geometry,
             on_geometry=self.on_geometry,
         )

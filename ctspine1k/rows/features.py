@@ -36,6 +36,7 @@ def features_of(options: RowOptions) -> datasets.Features:
             "source": datasets.Value("string"),
             "spacing": datasets.Sequence(datasets.Value("float64"), length=3),
             "affine": datasets.Array2D((4, 4), "float64"),
+            "array_affine": datasets.Array2D((4, 4), "float64"),
             "orientation": datasets.Value("string"),
         }
     return datasets.Features(columns)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, overload
 import datasets
 
 from ctspine1k._messages import warn
-from ctspine1k.catalog.cases import WHAT_SELECTS, Case
+from ctspine1k.catalog.cases import WHAT_SELECTS, Case, Criterion
 from ctspine1k.catalog.registry import DEFAULT
 from ctspine1k.catalog.vocabulary import LabelScheme
 from ctspine1k.errors import MissingFilesError, NothingLeftError, SkippedCasesWarning
@@ -23,6 +23,7 @@ from ctspine1k.rows._datasets import is_small_dataset
 from ctspine1k.rows.builder import CTSpine1K
 from ctspine1k.rows.options import Policy, RowOptions, Storage
 from ctspine1k.scans.selecting import select, select_splits
+from ctspine1k.volumes.relabel import Others
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -42,6 +43,7 @@ class RowKeywords(TypedDict, total=False):
     image_size: tuple[int, int] | None
     orientation: str | None
     label_scheme: LabelScheme | None
+    other_labels: Others
     geometry: bool
     on_geometry: Literal["raise", "warn"]
 
@@ -81,9 +83,9 @@ class AllOptions(ConversionOptions, total=False):
     split_file: PathLike | None
     cases: str | Case | Iterable[str | Case] | None
     splits: str | Sequence[str] | None
-    source: str | None
-    special_case: str | None
-    exclude_issues: Literal["reported", "all"] | None
+    source: Criterion
+    special_case: Criterion
+    exclude_issues: Criterion
     has_vertebrae: str | Sequence[str] | None
     scan: PathLike | None
     token: str | bool | None
@@ -125,15 +127,16 @@ def load_dataset(
     split_file: str | os.PathLike[str] | None = None,
     cases: str | Case | Iterable[str | Case] | None = None,
     splits: str | Sequence[str] | None = None,
-    source: str | None = None,
-    special_case: str | None = None,
-    exclude_issues: Literal["reported", "all"] | None = None,
+    source: Criterion = None,
+    special_case: Criterion = None,
+    exclude_issues: Criterion = None,
     has_vertebrae: str | Sequence[str] | None = None,
     scan: str | os.PathLike[str] | None = None,
     storage: Storage = "dense",
     image_size: tuple[int, int] | None = None,
     orientation: str | None = None,
     label_scheme: LabelScheme | None = None,
+    other_labels: Others = "raise",
     geometry: bool = False,
     on_missing: OnMissing = "raise",
     on_error: Policy = "raise",
@@ -158,27 +161,32 @@ def load_dataset(
         repo_id: the Hub repo (dataset) with the raw files; None for the data set's own.
         data_revision: its branch, tag or commit; None for "main".
         revision: another name for ``data_revision``, as in `datasets.load_dataset`.
-        split_file: split file to use instead of the data set's own (same format).
+        split_file: split file to use instead of the data set's own (same format). None for the one in
+            ``data_dir`` if that folder lacks files of the data set's own cases.
         cases: only these cases, by id or as `Case`; their ``index`` is still the position in the split.
         splits: only these splits, if ``split`` is None.
-        source: only cases from this source, such as "COLONOG".
+        source: only cases from this source, such as "COLONOG", or from several.
         special_case: only cases with this variant of the anatomy, such as "sacral_lumbarization".
-        exclude_issues: "reported" leaves out the cases with a reported issue, "all" those with any known
-            issue (`Catalog.where`); None leaves out none.
+        exclude_issues: leave out the cases with an issue of a kind such as "label_missing", or of several
+            kinds; "errors" leaves out all with wrong labels or geometry, "reported" those that were reported
+            on the data set's tracker, "all" those with any known issue (`Catalog.where`).
         has_vertebrae: only cases that contain all of these, such as ["C1", "L6"], as a scan has found.
         scan: the table of cases that `Collection.scan` wrote; None for ``cases.parquet`` in ``data_dir``, or,
             for the Hub, in the working directory.
         storage: "dense", arrays that Arrow stores as float32 and int32; or "compact", the same arrays
             compressed to less than the raw files and readable in parts (`LazyDataset`), which needs
             ``ctspine1k[compact]``.
-        image_size: voxels along the first and second axis of each slice. None means (512, 512) in dense
-            storage, whose features declare a size, and any size in compact storage.
+        image_size: voxels that each slice must have along its first and second axis: this checks sizes, and
+            resizes nothing. None means (512, 512) in dense storage, whose features declare a size, and any
+            size in compact storage.
         orientation: None for as stored; or the target orientation of the files' axes (i, j, k), such as
             "RAS": rows are as if the files had been stored in it, with their affine and spacing, not
             resampled. Rows are still slice-first: their ``orientation`` is then "SRA".
         label_scheme: what segmentations contain: None or "ctspine1k", labels as they are; "region", 1 for
             cervical, 2 thoracic, 3 lumbar; "binary", 1 for every vertebra; "verse", VerSe's numbers.
-        geometry: add columns source, spacing, affine and orientation.
+        other_labels: if a mask has labels that the data set does not have, up to 255, such as a sacrum:
+            "raise" an error, or make them "background".
+        geometry: add columns source, spacing, affine, array_affine and orientation.
         on_missing: what to do if a case has no raw files: "raise" an error, or "skip" it with a warning.
         on_error: the same for damaged or inconsistent files.
         on_geometry: if the mask's header places it elsewhere than the image, or a header contradicts itself:
@@ -234,6 +242,7 @@ def load_dataset(
         image_size=image_size,
         orientation=orientation,
         label_scheme=label_scheme,
+        other_labels=other_labels,
         geometry=geometry,
         on_missing=on_missing,
         on_error=on_error,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, TypeAlias, cast
 
 from ctspine1k._messages import check_choice
@@ -11,11 +11,15 @@ from ctspine1k.catalog.dataset import DataSet
 from ctspine1k.catalog.vocabulary import LabelScheme
 from ctspine1k.storage.codec import require_blosc2
 from ctspine1k.volumes.orientation import check_orientation
+from ctspine1k.volumes.relabel import Others
 
-__all__ = ["CONFIGS", "ROWS_VERSION", "Policy", "RowOptions", "Storage"]
+__all__ = ["CONFIGS", "GEOMETRY_COLUMNS", "ROWS_VERSION", "Policy", "RowOptions", "Storage"]
 
 #: "3d" has one row per case, "2d" one row per axial slice.
 CONFIGS = ("3d", "2d")
+
+#: Columns that rows have with ``geometry=True``.
+GEOMETRY_COLUMNS = ("source", "spacing", "affine", "array_affine", "orientation")
 
 Storage: TypeAlias = Literal["dense", "compact"]
 
@@ -36,7 +40,8 @@ class RowOptions:
     image_size: tuple[int, int] | None = None  #: voxels of a slice; None: the data set's, or any
     orientation: str | None = None  #: target orientation of the files' axes; None for as stored
     label_scheme: LabelScheme | None = None  #: what segmentations contain; None for labels as they are
-    geometry: bool = False  #: whether there are columns source, spacing, affine and orientation
+    other_labels: Others = "raise"  #: labels that the data set lacks: an error, or "background"
+    geometry: bool = False  #: whether there are the columns `GEOMETRY_COLUMNS`
     on_geometry: Literal["raise", "warn"] | None = "warn"  #: None: headers are not compared
 
     def __post_init__(self) -> None:
@@ -50,6 +55,7 @@ class RowOptions:
         if not isinstance(self.geometry, bool):
             raise ValueError(f"geometry={self.geometry!r}: expected True or False")
         check_choice("storage", self.storage, ("dense", "compact"))
+        check_choice("other_labels", self.other_labels, ("raise", "background"))
         check_orientation(self.orientation)
         if self.storage == "compact":
             require_blosc2()
@@ -59,6 +65,13 @@ class RowOptions:
     def keywords(self) -> dict[str, Any]:
         """Return the options by name, except ``config``, as verbs take them."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "config"}
+
+    def key(self) -> dict[str, Any]:
+        """Return all that the options say about rows, for the ids of caches and of an export's shards."""
+        key = {**asdict(self), "geometry": list(GEOMETRY_COLUMNS) if self.geometry else False}
+        if self.other_labels == "raise":  # ids that were made before there was this option stay valid
+            del key["other_labels"]
+        return key
 
     def of(self, data_set: DataSet) -> RowOptions:
         """Return the options with a data set's own values where they are None.

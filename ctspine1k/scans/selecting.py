@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
-from ctspine1k.catalog.cases import Case
+from ctspine1k.catalog.cases import Case, Criterion
 from ctspine1k.files.selection import Selection
 
 __all__ = ["select", "select_splits"]
@@ -20,7 +20,7 @@ def select(
     *,
     has_vertebrae: str | Iterable[str] | None = None,
     scan: str | os.PathLike[str] | None = None,
-    **criteria: str | None,
+    **criteria: Criterion,
 ) -> Selection:
     """Return a selection with only the cases that meet all criteria.
 

@@ -129,6 +129,9 @@ class ScanTables:
     cases: Sequence[Mapping[str, Any]]
     vertebrae: Sequence[Mapping[str, Any]]
 
+    def __repr__(self) -> str:
+        return f"ScanTables({len(self.cases):,} cases, {len(self.vertebrae):,} vertebrae)"
+
 
 def vertebrae_path(path: Path) -> Path:
     """Return the path of the table of vertebrae, given that of cases."""

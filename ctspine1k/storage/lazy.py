@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import DTypeLike, NDArray
 
-from ctspine1k._messages import check_choice
+from ctspine1k._messages import check_choice, html_table
 from ctspine1k.errors import StoredArrayError
 from ctspine1k.running.progress import progress_bar
 from ctspine1k.running.threads import usable_threads
@@ -128,6 +128,9 @@ class LazyRow(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"LazyRow({', '.join(f'{name}={value!r}' for name, value in self.items())})"
+
+    def _repr_html_(self) -> str:
+        return html_table("LazyRow", ["column", "value"], self.items(), len(self), limit=len(self))
 
 
 class LazyDataset(Sequence[LazyRow]):

@@ -26,11 +26,11 @@ from ctspine1k.running.stops import check_stopped
 from ctspine1k.running.threads import prefetch, usable_threads
 from ctspine1k.volumes.alignment import Alignment
 from ctspine1k.volumes.growing import GROWTH, GrowingArray, Growth
-from ctspine1k.volumes.headers import Geometry
+from ctspine1k.volumes.headers import Geometry, array_affine
 from ctspine1k.volumes.nifti import Readable, open_nifti
 from ctspine1k.volumes.orientation import check_orientation
 from ctspine1k.volumes.positions import Doubt
-from ctspine1k.volumes.relabel import label_table
+from ctspine1k.volumes.relabel import ALL_BYTES, Others, label_table
 from ctspine1k.volumes.scaling import Scaling
 from ctspine1k.volumes.slices import VolumeReader
 
@@ -52,6 +52,15 @@ class VolumePair:
     spacing: tuple[float, float, float]  #: mm, in the array's axis order
     orientation: str  #: anatomical directions of the array's axes, such as "SLA"
 
+    def __repr__(self) -> str:
+        spacing = " x ".join(f"{size:.3g}" for size in self.spacing)
+        return f"VolumePair(shape={self.image.shape}, spacing {spacing} mm, orientation {self.orientation!r})"
+
+    @property
+    def array_affine(self) -> NDArray[np.float64]:
+        """(4, 4), of the arrays: index (k, i, j) -> RAS+ millimetres."""
+        return array_affine(self.affine)
+
 
 def read_pair(
     image: Readable,
@@ -60,6 +69,7 @@ def read_pair(
     on_geometry: Literal["raise", "warn"] = "warn",
     orientation: str | None = None,
     vocabulary: Vocabulary | None = None,
+    other_labels: Others = "raise",
 ) -> VolumePair:
     """Read one case as arrays, not resampled.
 
@@ -72,6 +82,8 @@ def read_pair(
             "RAS": arrays, affine and spacing are then as if both files had been stored in it. Each file is
             turned by its own header. Arrays are still slice first: for "RAS" theirs is "SRA".
         vocabulary: the labels that the mask may contain; by default those of CTSpine1K.
+        other_labels: if the mask has others, up to 255, such as a sacrum: "raise" an error, or make them
+            "background".
 
     Returns:
         VolumePair: ``image`` float32 in HU and ``segmentation`` int32, both of shape (k, i, j), with the
@@ -87,6 +99,7 @@ def read_pair(
         on_geometry=on_geometry,
         orientation=orientation,
         vocabulary=vocabulary,
+        other_labels=other_labels,
         threads=usable_threads(),
     ) as case:
         return case.read()
@@ -101,6 +114,7 @@ def open_case(
     orientation: str | None = None,
     vocabulary: Vocabulary | None = None,
     label_scheme: str | None = None,
+    other_labels: Others = "raise",
     threads: int = 1,
 ) -> Iterator[CaseReader]:
     """Open the files of one case and read their headers; no voxel is read yet.
@@ -112,6 +126,7 @@ def open_case(
         orientation: as for `read_pair`.
         vocabulary: as for `read_pair`.
         label_scheme: what labels become, one of the vocabulary's schemes; None for its first, as they are.
+        other_labels: as for `read_pair`.
         threads: if above 1, a second thread inflates the next slices.
 
     Raises:
@@ -122,11 +137,13 @@ def open_case(
     check_choice("on_geometry", on_geometry, ("raise", "warn"))
     check_orientation(orientation)
     vocabulary = data_set().vocabulary if vocabulary is None else vocabulary
-    table = None if label_scheme is None else label_table(vocabulary, label_scheme)
+    check_choice("other_labels", other_labels, ("raise", "background"))
+    table = label_table(vocabulary, label_scheme, other_labels)
+    accepted = vocabulary if other_labels == "raise" else ALL_BYTES
     with contextlib.ExitStack() as stack:
         image_reader = VolumeReader(stack.enter_context(open_nifti(image)))
         mask_reader = None if mask is None else VolumeReader(stack.enter_context(open_nifti(mask)))
-        case = CaseReader(image_reader, mask_reader, vocabulary, table, orientation, threads)
+        case = CaseReader(image_reader, mask_reader, accepted, table, orientation, threads)
         if on_geometry is not None and (problems := case.geometry_problems()):
             if on_geometry == "raise":
                 raise problems[0]
@@ -158,7 +175,7 @@ class CaseReader:
         orientation: str | None,
         threads: int,
     ) -> None:
-        self.vocabulary = vocabulary  #: of the labels in the mask's file
+        self.vocabulary = vocabulary  #: of the labels that the mask's file may contain
         self._image, self._mask, self._table, self._threads = image, mask, table, threads
         self._alignment = Alignment.of(image.header, None if mask is None else mask.header, orientation)
         shape, turn = image.header.shape, self._alignment.image

@@ -17,7 +17,7 @@ from ctspine1k.errors import FileFormatError
 from ctspine1k.volumes.positions import Doubt, doubts_about, unit_of
 from ctspine1k.volumes.scaling import Scaling
 
-__all__ = ["GET_AGAIN", "Geometry", "VolumeHeader", "header_size", "parse_header"]
+__all__ = ["GET_AGAIN", "Geometry", "VolumeHeader", "array_affine", "header_size", "parse_header"]
 
 #: The hint of errors that another copy of the file would fix.
 GET_AGAIN = "Delete the file and download it again."
@@ -34,6 +34,11 @@ _SILENT = logging.Logger("ctspine1k.headers", level=logging.CRITICAL + 1)
 
 #: The severity from which nibabel's remarks about a header are errors.
 _ERROR_LEVEL = 40
+
+
+def array_affine(affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the affine of an array (k, i, j) from that of its file (i, j, k), both to RAS+ millimetres."""
+    return affine[:, [2, 0, 1, 3]]
 
 
 @dataclass(frozen=True)

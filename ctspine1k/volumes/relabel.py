@@ -9,21 +9,39 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ctspine1k._messages import check_choice
-from ctspine1k.catalog.vocabulary import BACKGROUND, Vocabulary
+from ctspine1k.catalog.vocabulary import BACKGROUND, Vertebra, Vocabulary
 
-__all__ = ["Others", "label_table", "map_labels"]
+__all__ = ["ALL_BYTES", "Others", "label_table", "map_labels"]
 
 #: What to do with labels that have no counterpart.
 Others: TypeAlias = Literal["raise", "background"]
 
 
-def label_table(vocabulary: Vocabulary, scheme: str) -> NDArray[np.uint8] | None:
+#: The labels of masks of any origin: all numbers of a byte. More are in no mask, but in images.
+ALL_BYTES = Vocabulary(
+    tuple(Vertebra(label, str(label), "", label, None, 0) for label in range(1, 256)), schemes=("all",)
+)
+
+
+def label_table(
+    vocabulary: Vocabulary, scheme: str | None = None, others: Others = "raise"
+) -> NDArray[np.uint8] | None:
     """Return what each label becomes in a scheme, by label; None if each stays what it is.
+
+    Args:
+        vocabulary: the labels.
+        scheme: one of its schemes; None for its first.
+        others: with "background", the table has all of `ALL_BYTES`, and other labels become background.
 
     Raises:
         ValueError: there is no such scheme.
     """
-    table = vocabulary.table(scheme)
+    table = None if scheme is None else vocabulary.table(scheme)
+    if others == "background":
+        numbers = [BACKGROUND, *(vertebra.label for vertebra in vocabulary.vertebrae)]
+        every = np.full(ALL_BYTES.max_label + 1, BACKGROUND, np.uint8)
+        every[numbers] = numbers if table is None else [table[number] for number in numbers]
+        return every
     return None if table is None else np.array(table, np.uint8)
 
 

@@ -21,6 +21,9 @@ __all__ = ["VolumeReader"]
 #: Bytes that are inflated at a time: they are copied once, which is fast while they are in the CPU's cache.
 _PIECE = 1 << 19
 
+#: Values beyond these are no labels of any data set that we know, but intensities.
+_LOWEST_OF_MASKS, _HIGHEST_OF_MASKS = -1, 255
+
 #: Bytes that are allocated for a buffer before any have arrived.
 _FIRST_BUFFER = 1 << 20
 
@@ -68,12 +71,12 @@ class VolumeReader:
                 labels = stored
                 if stored.min() < 0 or stored.max() > vocabulary.max_label:
                     is_beyond = (stored < 0) | (stored > vocabulary.max_label)
-                    raise self._not_a_label(stored[is_beyond][0], vocabulary)
+                    raise self._not_a_label(stored[is_beyond][0], stored, vocabulary)
             else:
                 labels = np.stack([self._to_label_type(one, vocabulary) for one in stored])
             # Without gaps between labels, as in most data sets, checking the range is enough.
             if vocabulary.gaps and (is_gap := np.isin(labels, vocabulary.gaps)).any():
-                raise self._not_a_label(labels[is_gap][0], vocabulary)
+                raise self._not_a_label(labels[is_gap][0], labels, vocabulary)
             yield labels
 
     def stored(self, depth: int) -> Iterator[NDArray[Any]]:
@@ -131,13 +134,17 @@ class VolumeReader:
         with np.errstate(invalid="ignore"):
             is_label = (np.trunc(values) == values) & (values >= 0) & (values <= vocabulary.max_label)
         if not is_label.all():
-            raise self._not_a_label(values[~is_label][0], vocabulary)
+            raise self._not_a_label(values[~is_label][0], values, vocabulary)
         return values.astype(self.label_type)
 
-    def _not_a_label(self, found: object, vocabulary: Vocabulary) -> VoxelValueError:
+    def _not_a_label(self, found: object, values: NDArray[Any], vocabulary: Vocabulary) -> VoxelValueError:
+        hint = "Is this file really a mask of this data set?"
+        lowest, highest = values.min(), values.max()
+        if lowest < _LOWEST_OF_MASKS or highest > _HIGHEST_OF_MASKS:
+            value = lowest if lowest < _LOWEST_OF_MASKS else highest
+            hint = (
+                f"Values such as {value} are those of a CT image, not of a mask: are the two files swapped?"
+            )
         return VoxelValueError(
-            self.header.name,
-            f"labels, {vocabulary.numbers}",
-            f"{found} among the voxels",
-            "Is this file really a mask of this data set?",
+            self.header.name, f"labels, {vocabulary.numbers}", f"{found} among the voxels", hint
         )

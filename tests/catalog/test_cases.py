@@ -5,8 +5,15 @@ import pickle
 import pytest
 from support.paths import ROOT
 
-from ctspine1k import Case, Issue, load_catalog
-from ctspine1k.catalog.ctspine1k import EVIDENCE, ISSUE_KINDS, SCAN_POSITIONS, SOURCES, SPECIAL_CASES
+from ctspine1k import Case, Catalog, Issue, load_catalog
+from ctspine1k.catalog.ctspine1k import (
+    ERROR_KINDS,
+    EVIDENCE,
+    ISSUE_KINDS,
+    SCAN_POSITIONS,
+    SOURCES,
+    SPECIAL_CASES,
+)
 from ctspine1k.errors import UnknownCaseError
 
 SPLITS = ("train", "validation", "test")
@@ -87,7 +94,7 @@ def test_where_combines():
         ("scan_position", SCAN_POSITIONS),
         ("issue", ISSUE_KINDS),
         ("evidence", EVIDENCE),
-        ("exclude_issues", ("reported", "all")),
+        ("exclude_issues", ("reported", "errors", "all", *ISSUE_KINDS)),
     ],
 )
 def test_where_names_what_is_allowed(name, allowed):
@@ -183,6 +190,57 @@ def test_nothing_is_left_out_unless_asked():
     assert len(kept) == 931
     assert not [case for case in kept if case.issues]
     assert [case.index for case in kept.where(split="train")][:3] == [0, 1, 4]  # the split's own positions
+
+
+def test_kinds_of_issues_are_left_out_and_selected():
+    catalog = load_catalog()
+    two = ["label_missing", "label_wrong_value"]
+    chosen = catalog.where(issue=two)
+    assert len(chosen) == 9
+    assert {case.case_id for case in catalog} - {
+        case.case_id for case in catalog.where(exclude_issues=two)
+    } == {case.case_id for case in chosen}
+    assert len(catalog.where(issue=two, evidence=["reported"])) == 4
+    errors = catalog.where(exclude_issues="errors")
+    assert len(errors) == 959
+    left = {issue.kind for case in errors for issue in case.issues}
+    assert left == {"castellvi_grade", "transitional_not_listed"} == set(ISSUE_KINDS) - set(ERROR_KINDS)
+    assert list(catalog.where(exclude_issues=["errors", *left])) == list(catalog.where(exclude_issues="all"))
+    assert list(catalog.where(exclude_issues=["reported"])) == list(catalog.where(exclude_issues="reported"))
+    assert len(catalog.where(exclude_issues=[])) == 1005
+    with pytest.raises(ValueError, match="issue='typo': expected one of 'label_missing'"):
+        catalog.where(issue=["label_missing", "typo"])
+    with pytest.raises(ValueError, match="issue=3: expected one of 'label_missing'"):
+        catalog.where(issue=3)
+
+
+def test_every_criterion_takes_several_values():
+    catalog = load_catalog()
+    assert len(catalog.where(split=["validation", "test"], source=("MSD-T10", "COVID-19"))) == 80
+    assert len(catalog.where(special_case=SPECIAL_CASES)) == 28
+    assert len(catalog.where(tcia_series=iter(["*flipped updown*", "HN_P001/*"]))) == 13
+
+
+def test_a_catalog_says_what_is_in_it():
+    catalog = load_catalog()
+    assert repr(catalog) == "Catalog(1,005 cases: train 610, validation 197, test 198)"
+    assert repr(catalog.where(split="test", source="COVID-19")) == "Catalog(10 cases: test 10)"
+    assert repr(catalog.select("liver_106")) == "Catalog(1 case: train 1)"
+    assert repr(catalog.select([])) == "Catalog(0 cases)"
+
+
+def test_a_notebook_shows_the_first_cases():
+    page = load_catalog()._repr_html_()
+    assert page.startswith(
+        "<p>1,005 cases: train 610, validation 197, test 198</p><table><tr><th>case_id</th>"
+    )
+    assert page.count("<tr>") == 11
+    assert page.endswith("</table><p>and 995 more</p>")
+    assert "None" not in page
+    few = load_catalog().select("HN_P001")._repr_html_()
+    assert few.endswith("<td></td></tr></table>")
+    strange = Catalog((Case("<b>&", "train", 0, facts={}),), ("train",), ())
+    assert "<td>&lt;b&gt;&amp;</td>" in strange._repr_html_()
 
 
 def test_to_pandas():

@@ -451,10 +451,31 @@ def test_summary_and_order(root):
     ]
     lines = report.summary().splitlines()
     assert lines[0].endswith("3 of 4 cases read to the end")
+    truncated = report.findings[1]
+    assert truncated.hint.endswith("delete the file and download it again.")
+    assert lines[lines.index(next(line for line in lines if line.startswith("error    truncated"))) + 1] == (
+        f"         {truncated.file}: expected {truncated.expected}, found {truncated.found}. {truncated.hint}"
+    )
+    assert lines[-1] == (
+        f"         {root}/x.nii.gz: expected the name of a case's image or mask, found x.nii.gz. Rename it, list "
+        "its case in a split file, or move it out of the folder."
+    )
+    assert any(line.endswith("preview`. This may be the known issue label_missing.") for line in lines)
     assert (
         "warning  gap               1  a vertebra is missing between two labelled ones, 1 of them known: "
         "1.3.6.1.4.1.9328.50.4.0291" in lines
     )
+
+
+def test_a_summary_shows_five_findings_of_a_check(root):
+    for number in range(7):
+        (root / f"x{number}.nii.gz").touch()
+    lines = verify(root).summary().splitlines()
+    assert lines[1].endswith("and 2 more")
+    assert [line.split(":")[0].strip() for line in lines[2:7]] == [
+        f"{root}/x{number}.nii.gz" for number in range(5)
+    ]
+    assert lines[7:] == ["         and 2 more"]
 
 
 def test_from_the_hub(root, publish, hub):

@@ -251,6 +251,12 @@ def test_which_cases_are_known_to_be_wrong(run):
     reported = table(run("list", "--evidence", "reported")[1])
     assert [row["case_id"][-4:] for row in reported] == ["0103", "0291", "0482", "0500", "0730"]
     assert len(table(run("list", "--issue", "orientation_ap_inverted")[1])) == 7
+    wrong = run("list", "--issue", "label_missing", "--issue", "label_wrong_value")[1]
+    assert len(table(wrong)) == 9
+    kept = run("list", "--exclude-issues", "label_missing", "--exclude-issues", "label_wrong_value")[1]
+    assert len(table(kept)) == 1005 - 9
+    assert len(table(run("list", "--exclude-issues", "errors")[1])) == 959
+    assert len(table(run("list", "--split", "test", "--split", "validation")[1])) == 395
     assert len(table(run("list", "--scan-position", "prone", "--tcia-series", "*flipped updown*")[1])) == 12
 
 
@@ -359,7 +365,7 @@ def test_verify(run, root):
     with open("report.csv", encoding="utf-8", newline="") as file:  # noqa: PTH123
         rows = list(csv.DictReader(file))
     assert [row["check"] for row in rows] == [finding["check"] for finding in report["findings"]]
-    assert set(rows[0]) == {"level", "check", "case_id", "file", "expected", "found", "known"}
+    assert set(rows[0]) == {"level", "check", "case_id", "file", "expected", "found", "known", "hint"}
     assert run("verify", root, *three, "--out", "new/folder/report.csv")[0] == 1
     assert sorted(os.listdir()) == ["new", "report.csv"]  # noqa: PTH208
 
@@ -554,6 +560,7 @@ def test_file_names_that_are_not_utf8(run, root):
     assert json.loads(out)["findings"][0]["found"] == "x\udcff.nii.gz"
     with open("r.csv", encoding="utf-8", newline="") as file:  # noqa: PTH123
         assert next(csv.DictReader(file))["found"] == "x\\udcff.nii.gz"
+    assert "found x\\udcff.nii.gz. Rename it" in run("verify", root, "--case", "liver_106")[1]
 
 
 def test_an_output_that_cannot_be_written_is_told_before_the_work(run, root):
@@ -571,7 +578,7 @@ def test_export(run, root):
     assert out.splitlines()[-1] == "shards: 2 made, 0 kept; failures: 0"
     assert re.match(r"2d train: rows \d+, shards 1, bytes [\d,]+\n2d validation: ", out)
     rows = pq.read_table("out/2d/train/00000-of-00001.parquet")
-    assert {"spacing", "affine", "orientation"} <= set(rows.column_names)
+    assert {"spacing", "affine", "array_affine", "orientation"} <= set(rows.column_names)
     assert np.unique(rows["segmentation"].combine_chunks().flatten().flatten()).tolist() == [0, 1]
     status, out, err = run(
         *where, *cases, "--config", "2d", "--geometry", "--label-scheme", "binary", "--verify", "--json"

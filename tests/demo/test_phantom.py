@@ -8,18 +8,24 @@ from support.verbs import verify_files
 from ctspine1k import list_files, load_catalog, read_pair
 from ctspine1k.catalog.ctspine1k import CTSPINE1K, SOURCES
 from ctspine1k.demo.phantom import PHANTOM_CASES, make_phantom
+from ctspine1k.errors import SplitFileWarning
 
 
 def test_cases_of_every_split_and_source(phantom):
     cases = load_catalog().select(PHANTOM_CASES)
     assert {case.split for case in cases} == set(CTSPINE1K.splits)
     assert {case.source for case in cases} == set(SOURCES)
-    assert len(list_files(cases=PHANTOM_CASES, data_dir=phantom)) == 2 * len(PHANTOM_CASES)
+    with pytest.warns(
+        SplitFileWarning, match=r"metadata/data_split\.txt is used, which lists 4 cases: train 2, "
+    ):
+        files = list_files(data_dir=phantom)
+    assert len(files) == 2 * len(PHANTOM_CASES)
 
 
 @pytest.mark.parametrize("case_id", PHANTOM_CASES)
 def test_it_looks_like_ct(phantom, case_id):
-    image, mask = (file.local for file in list_files(cases=case_id, data_dir=phantom))
+    split_file = phantom / "metadata/data_split.txt"
+    image, mask = (file.local for file in list_files(cases=case_id, data_dir=phantom, split_file=split_file))
     pair = read_pair(image, mask, on_geometry="raise")
     assert pair.image.shape[1:] == (512, 512)
     assert nib.load(image).get_data_dtype() == np.int16

@@ -54,6 +54,7 @@ def test_rows_are_those_that_load_dataset_gives(export, out, load, name, tree):
         {"geometry": True},
         {"orientation": "PIR", "geometry": True, "image_size": (7, 7)},
         {"label_scheme": "region"},
+        {"other_labels": "background", "split": "validation"},
         {"split": "train"},
         {"cases": ["liver_106", "HN_P023"]},
     ],
@@ -63,8 +64,11 @@ def test_options_are_those_of_load_dataset(export, out, load, name, options, tmp
     if "orientation" in options:
         for case_id in ALL_IDS:
             save_case(tmp_path / "tree", case_id, shape=(7, 7, 7))
+    if "other_labels" in options:
+        save(next((tmp_path / "tree").rglob("HN_P023_seg.nii.gz")), np.full((6, 5, 5), 26, np.uint8))
     export(config=name, **options)
-    same_there = {key: options[key] for key in ("geometry", "orientation", "label_scheme") if key in options}
+    own = ("geometry", "orientation", "label_scheme", "other_labels")
+    same_there = {key: options[key] for key in own if key in options}
     if "image_size" in options:
         same_there["image_size"] = options["image_size"]
     there = load(name, splits=options.get("split"), cases=options.get("cases"), **same_there)

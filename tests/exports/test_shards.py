@@ -155,7 +155,7 @@ def with_state(files, state):
                 "orientation": "RAS",
                 "label_scheme": "binary",
             },
-            "64bddb5983552177a1720b46f07df8e4f58a36304ca7e96eb9f9eae04e0f3a0f",
+            "1faee4ff1065a17bde66e02d1b0faa9fa5e1d80578343273fab8f7597fb87059",
         ),
     ],
     ids=["3d", "2d"],

@@ -1,12 +1,17 @@
 import pytest
-from support.volumes import ALL_IDS, IDS
+from support.paths import ROOT
+from support.tiny import TINY, save_tiny
+from support.volumes import ALL_IDS, IDS, place, save_case
 
-from ctspine1k import download_files, list_files, load_catalog
+from ctspine1k import download_files, list_files, load_catalog, open_collection
+from ctspine1k.catalog import registry
 from ctspine1k.errors import (
     MissingFilesError,
     SkippedCasesWarning,
+    SplitFileWarning,
     UnknownCaseError,
 )
+from ctspine1k.files.folder import FolderPlace
 
 VALIDATION = {"HN_P023.nii.gz", "HN_P023_seg.nii.gz"}
 
@@ -80,3 +85,99 @@ def test_download_fetches_the_selection_and_nothing_else(hub, repo_id, tree):
 def test_kind_selects_masks_alone(hub, repo_id):
     download_files(cases=ALL_IDS, kind="mask", repo_id=repo_id)
     assert set(hub.downloads()) == {f"{case_id}_seg.nii.gz" for case_id in ALL_IDS}
+
+
+def own_list(root, text="trainset:\nHN_P023\nmine\n\ntest_public:\nliver_106\n"):
+    """Write a split file where the published layout has it."""
+    (root / "metadata").mkdir(exist_ok=True)
+    (root / "metadata/data_split.txt").write_text(text)
+    return root / "metadata/data_split.txt"
+
+
+def test_a_folder_with_its_own_split_file_needs_no_option(tree, load, monkeypatch):
+    save_case(tree, "mine")
+    path = own_list(tree)
+    listings, listing = [], FolderPlace.listing
+
+    def counted(self):
+        listings.append(self)
+        return listing(self)
+
+    monkeypatch.setattr(FolderPlace, "listing", counted)
+    message = (
+        rf"{path} is used, which lists 3 cases: train 2, validation 1\. Of the 1,005 cases of CTSpine1K, 1,001 "
+        r"lack files in this folder\. Pass split_file=\.\.\. to choose a list\.$"
+    )
+    with pytest.warns(SplitFileWarning, match=message):
+        files = list_files(data_dir=tree, kind="mask")
+    assert [(f.case.case_id, f.case.split, f.case.index) for f in files] == [
+        ("HN_P023", "train", 0),
+        ("mine", "train", 1),
+        ("liver_106", "validation", 0),
+    ]
+    assert len(listings) == 1
+    with pytest.warns(SplitFileWarning):
+        assert len(open_collection(data_dir=tree)) == 3
+    with pytest.warns(SplitFileWarning):
+        loaded = load(split_file=None, split="train")
+    assert loaded["patient_id"][:] == ["HN_P023", "mine"]
+    assert len(open_collection(data_dir=tree, split_file=path)) == 3  # says nothing: it was asked for
+
+
+def test_a_part_of_the_data_set_with_its_official_split_file_stays_one(tree):
+    own_list(tree, (ROOT / "data_split.txt").read_text())
+    spine = open_collection(data_dir=tree)
+    assert len(spine) == 1005
+    assert spine["liver_106"].index == 507
+
+
+def test_the_whole_data_set_needs_no_other_list(tmp_path):
+    cases = load_catalog()
+    place(tmp_path, *(f"{case.case_id}{end}" for case in cases for end in (".nii.gz", "_seg.nii.gz")))
+    own_list(tmp_path)
+    assert len(open_collection(data_dir=tmp_path)) == 1005
+    (tmp_path / "liver_0_seg.nii.gz").unlink()
+    with pytest.warns(SplitFileWarning, match="Of the 1,005 cases of CTSpine1K, 1 lacks files"):
+        assert len(open_collection(data_dir=tmp_path)) == 3
+
+
+def test_a_split_file_that_cannot_be_read_is_said_and_not_used(tree):
+    own_list(tree, "trainset:\nliver_106.nii.gzHN_P001.nii.gz\n")
+    message = "line 2: .*two names on one line.* The list of CTSpine1K is used instead of it."
+    with pytest.warns(SplitFileWarning, match=message):
+        assert len(open_collection(data_dir=tree)) == 1005
+
+
+def test_where_nothing_fits_the_error_ends_with_the_option_to_pass(tree, split_file):
+    own_list(tree, "trainset:\nelsewhere\n")
+    spine = open_collection(data_dir=tree)
+    with pytest.raises(
+        MissingFilesError, match=r"or list your own in a split file and pass split_file='PATH'\.$"
+    ):
+        spine.download()
+    (tree / "lists").mkdir()
+    path = (tree / "lists/data_split.txt").resolve()
+    path.touch()
+    with pytest.raises(MissingFilesError, match=rf"and pass split_file='{path}'\.$"):
+        spine.download()
+    gone = open_collection(data_dir=tree / "lists", split_file=split_file)
+    with pytest.raises(MissingFilesError, match=r"these cases or select others with cases=\[\.\.\.\]\.$"):
+        gone.scan()
+    with pytest.raises(MissingFilesError) as caught:
+        open_collection(data_dir=tree / "lists").scan(on_missing="skip")
+    assert "on_missing" not in str(caught.value)
+
+
+def test_each_data_set_has_its_split_file_in_its_own_place(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "_registered", {"tiny": TINY})
+    save_tiny(tmp_path)
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists/tiny.txt").write_text("for_judging:\nb_2\n")
+    own_list(tmp_path, "for_judging:\na.1\n")
+    assert len(open_collection("tiny", data_dir=tmp_path)) == 3
+    next(tmp_path.rglob("c-3-ct.nii.gz")).unlink()
+    with pytest.warns(SplitFileWarning, match="lists 1 case: judge 1. Of the 3 cases of Tiny Spines, 1 "):
+        (case,) = open_collection("tiny", data_dir=tmp_path)
+    assert (case.case_id, case.split) == ("b_2", "judge")
+    monkeypatch.chdir(tmp_path)
+    assert len(open_collection("tiny")) == 3  # in no folder, and so not in the working directory either

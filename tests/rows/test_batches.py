@@ -36,7 +36,7 @@ def test_a_table_is_what_datasets_makes_of_the_rows(files, config, geometry, sto
     assert [list(row) for row in rows] == [
         [
             *list(features)[:4],
-            *([] if not geometry else list(features)[-4:]),
+            *([] if not geometry else list(features)[-5:]),
             *(["slice_index"] if config == "2d" else []),
         ]
     ] * len(rows)

@@ -144,13 +144,17 @@ def test_processes_change_nothing(load, tmp_path, name, num_proc, storage):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_geometry(load, tree, name):
     row = rows(load(name, split="train", geometry=True))[-1]
-    assert list(row)[-4:] == ["source", "spacing", "affine", "orientation"]
+    assert list(row)[-5:] == ["source", "spacing", "affine", "array_affine", "orientation"]
     assert row["source"] == "MSD-T10"
+    np.testing.assert_array_equal(
+        np.array(row["array_affine"])[:3, 0], [0, 0, 2.5]
+    )  # a step to the next slice
     assert row["spacing"] == pytest.approx([2.5, 0.7, 0.8], rel=1e-6)
     assert row["orientation"] == "SLA"
     np.testing.assert_array_equal(row["affine"], nib.load(next(tree.rglob("liver_106.nii.gz"))).affine)
     streamed = rows(load(name, split="train", geometry=True, streaming=True))[-1]
     assert np.array_equal(streamed["affine"], row["affine"])
+    assert np.array_equal(streamed["array_affine"], row["array_affine"])
     assert (list(streamed["spacing"]), streamed["orientation"]) == (row["spacing"], "SLA")
 
 
@@ -242,6 +246,34 @@ def test_a_volume_of_another_size_says_how_to_load_it(load, tree, name):
     for options in ({"image_size": (5, 6)}, {"storage": "compact", "image_size": None}):
         loaded = load(name, split="validation", **options)
         assert identical(rows(loaded), wanted(tree, name, "validation"))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_slices_that_an_orientation_makes_are_advised_to_be_compact(load, name):
+    with pytest.raises(ImageSizeError) as caught:
+        load(name, split="validation", orientation="ASR")
+    assert caught.value.hint.startswith(
+        "In dense storage all slices must have image_size, which resizes none"
+    )
+    assert (
+        "orientation='ASR' may change it. Pass storage=\"compact\", where slices may have"
+        in caught.value.hint
+    )
+    with pytest.raises(ImageSizeError, match="image_size checks slices and resizes none: load cases of this"):
+        load(name, split="validation", orientation="ASR", storage="compact")  # the fixture says image_size
+    assert len(load(name, split="validation", orientation="ASR", storage="compact", image_size=None))
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_no_column_is_none_for_a_case_of_ones_own(load, tree, tmp_path, storage):
+    """A DataLoader cannot collate None."""
+    save_case(tree, "mine")
+    (tmp_path / "mine.txt").write_text("trainset:\nmine\n")
+    options = {"split": "train", "split_file": tmp_path / "mine.txt", "storage": storage, "geometry": True}
+    for streaming in (False, True):
+        row = next(iter(load("2d", streaming=streaming, **options)))
+        assert row["source"] == ""
+        assert not [name for name, value in row.items() if value is None]
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -20,6 +20,7 @@ from ctspine1k.errors import (
     SkippedCasesWarning,
     TruncatedFileError,
     UnknownCaseError,
+    VoxelValueError,
 )
 from ctspine1k.rows.builder import CTSpine1K
 
@@ -326,6 +327,9 @@ def test_missing_cases_are_counted_and_named_before_any_work(load, tree, tmp_pat
     next(tree.rglob("1.3.6.1.4.1.9328.50.4.0650_seg.nii.gz")).unlink()
     with pytest.raises(MissingFilesError, match=r"1 of 1 cases .*0650 \(mask\).*on_missing=\"skip\""):
         load()
+    with pytest.raises(MissingFilesError) as caught:
+        load(split="test", on_missing="skip")
+    assert str(caught.value).endswith("<case_id>_seg.nii.gz. Select others with cases=[...].")
     assert not list((tmp_path / "cache").rglob("*.arrow"))
 
 
@@ -385,7 +389,13 @@ def test_known_issues_are_left_out_only_when_asked(tree, tmp_path):
     assert names() == ids
     assert names(exclude_issues="reported") == [ids[0], "liver_106"]
     assert names(exclude_issues="all") == ["liver_106"]
-    with pytest.raises(ValueError, match="exclude_issues='some': expected one of 'reported', 'all'"):
+    assert names(exclude_issues="errors") == [ids[0], "liver_106"]
+    assert names(exclude_issues=["castellvi_grade", "label_wrong_value"]) == ["liver_106"]
+    assert names(exclude_issues=[]) == ids
+    assert names(source=["MSD-T10", "COVID-19"]) == ["liver_106"]
+    with pytest.raises(
+        ValueError, match="exclude_issues='some': expected one of 'reported', 'errors', 'all'"
+    ):
         names(exclude_issues="some")
 
 
@@ -430,3 +440,23 @@ def test_orientation_and_scheme_have_caches_of_their_own(load):
     ]
     assert caches[0] == caches[3]
     assert len(set(caches)) == 3
+
+
+@pytest.mark.parametrize("storage", ["dense", "compact"])
+def test_other_labels_have_a_cache_of_their_own(load, tree, name, storage):
+    mask = next(tree.rglob("HN_P023_seg.nii.gz"))
+    values = np.asarray(nib.load(mask).dataobj).copy()
+    values[2, 3] = 26
+    save(mask, values)
+    options = {"split": "validation", "storage": storage}
+    with pytest.raises(VoxelValueError, match="found 26"):
+        load(name, **options)
+    right = np.where(values > 25, 0, values).transpose(2, 0, 1)
+    for streaming in (False, True):
+        loaded = rows(load(name, streaming=streaming, other_labels="background", **options))
+        found = (
+            loaded[0]["segmentation"] if name == "3d" else np.stack([row["segmentation"] for row in loaded])
+        )
+        assert np.array_equal(found, right)
+    with pytest.raises(ValueError, match="other_labels='skip': expected one of 'raise', 'background'"):
+        load(name, other_labels="skip")

@@ -97,6 +97,7 @@ TINY = DataSet(
     ),
     image_size=SHAPE[:2],
     suffixes=(".nii.gz",),
+    split_file="lists/tiny.txt",
     licence=Licence("CC0", "nothing", "cc0-1.0"),
     credit="nobody",
     known_by={"gap": ("label_missing",)},

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.compare import same_bits
+from support.tiny import TINY
 from support.vocabulary import FEW
 from support.volumes import AFFINE, SHAPE, expected, intensities, labels, save
 
@@ -72,6 +73,21 @@ def test_slabs_are_those_of_the_volume(image, mask, depth, threads):
         assert [len(image) for image, _ in slabs] == {1: [1] * 4, 3: [3, 1], 9: [4]}[depth]
     assert same_bits(np.concatenate([image for image, _ in slabs]), pair.image)
     assert same_bits(np.concatenate([labels for _, labels in slabs]), pair.segmentation)
+
+
+@pytest.mark.parametrize("orientation", [None, "PIR"])
+def test_the_affine_of_the_arrays_leads_to_the_same_points(tmp_path, orientation):
+    """Unequal axes, oblique: the point of each array index is that of the file's voxel there."""
+    turned = np.array([[0.8, -0.6, 0, 0], [0.6, 0.8, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    image = save(tmp_path / "a.nii.gz", intensities(), affine=turned @ AFFINE)
+    mask = save(tmp_path / "m.nii.gz", labels(), affine=turned @ AFFINE)
+    pair = read_pair(image, mask, orientation=orientation)
+    stored = nib.load(image)
+    for k, i, j in np.ndindex(pair.image.shape):
+        point = pair.array_affine @ (k, i, j, 1)
+        voxel = np.rint(np.linalg.inv(stored.affine) @ point)[:3].astype(int)
+        assert np.allclose(stored.affine @ (*voxel, 1), point)
+        assert pair.image[k, i, j] == stored.dataobj[tuple(voxel)]
 
 
 def test_shapes_must_agree(tmp_path, image):
@@ -176,3 +192,37 @@ def test_labels_are_those_of_the_vocabulary(tmp_path, image, dtype):
             read_pair(image, save(tmp_path / "n.nii.gz", values), vocabulary=FEW)
     with pytest.raises(ValueError, match="label_scheme='ctspine1k': expected one of 'own', 'region'"):
         open_case(image, mask, vocabulary=FEW, label_scheme="ctspine1k").__enter__()
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<i2", "<f8"])
+def test_other_labels_become_background_on_request(tmp_path, image, dtype):
+    values = labels(dtype=dtype)
+    known = values.copy()
+    values[0, :2], known[0, :2] = 26, 0
+    values[1, 1], known[1, 1] = 255, 0
+    mask = save(tmp_path / "m.nii.gz", values)
+    with pytest.raises(VoxelValueError, match="expected labels, whole numbers from 0 to 25, found 26"):
+        read_pair(image, mask)
+    pair = read_pair(image, mask, other_labels="background")
+    assert np.array_equal(pair.segmentation, known.transpose(2, 0, 1))
+    with open_case(image, mask, label_scheme="region", other_labels="background") as case:
+        segmentation = case.read().segmentation
+    assert np.array_equal(segmentation, (1 * (known > 0) + (known > 7) + (known > 19)).transpose(2, 0, 1))
+
+
+def test_other_labels_are_numbers_of_a_byte(tmp_path, image):
+    for value in (256, -1):
+        mask = save(tmp_path / "m.nii.gz", np.full(SHAPE, value, "<i2"))
+        with pytest.raises(VoxelValueError, match=f"whole numbers from 0 to 255, found {value}"):
+            read_pair(image, mask, other_labels="background")
+    with pytest.raises(ValueError, match="other_labels='skip': expected one of 'raise', 'background'"):
+        read_pair(image, mask, other_labels="skip")
+
+
+def test_numbers_between_labels_are_other_labels(tmp_path):
+    """Of a data set whose labels have gaps."""
+    values = np.random.default_rng(0).choice(np.array([0, 5, 18, 19, 27, 28], "u1"), SHAPE)
+    image, mask = save(tmp_path / "a.nii.gz", intensities()), save(tmp_path / "m.nii.gz", values)
+    pair = read_pair(image, mask, vocabulary=TINY.vocabulary, other_labels="background")
+    right = np.where(np.isin(values, (18, 19, 28)), values, 0)
+    assert np.array_equal(pair.segmentation, right.transpose(2, 0, 1))

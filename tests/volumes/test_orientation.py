@@ -135,6 +135,7 @@ def test_rows_are_turned_with_their_geometry(tree, load, name, storage, streamin
         assert np.asarray(row["image"], "f4").tobytes() == image.tobytes()
         assert np.asarray(row["segmentation"], "i4").tobytes() == mask.tobytes()
         assert np.array_equal(row["affine"], affine)
+        assert np.array_equal(row["array_affine"], np.array(affine)[:, [2, 0, 1, 3]])
         assert row["orientation"] == orientation[2] + orientation[:2]
         assert np.allclose(row["spacing"], [2.5, 0.7, 0.8])
 

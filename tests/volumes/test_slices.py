@@ -68,6 +68,15 @@ def test_what_is_no_label_is_an_error(tmp_path, image, values, found):
     with pytest.raises(VoxelValueError, match=message) as caught:
         read_pair(image, mask)
     assert caught.value.file == str(mask)
+    assert caught.value.hint.startswith("Is this file really a mask") == (found in ("2.5", "26", "-1", "nan"))
+
+
+@pytest.mark.parametrize("dtype", ["<i2", "<f4"])
+def test_a_volume_where_a_mask_is_expected_is_said_to_be_one(tmp_path, image, dtype):
+    volume = np.full(SHAPE, -1000, dtype)
+    volume[2, 3, 1] = 1500
+    with pytest.raises(VoxelValueError, match=r"Values such as -1000\S* are those of a CT image, not of a"):
+        read_pair(image, save(tmp_path / "m.nii.gz", volume))
 
 
 def test_one_wrong_label_among_many_is_found(tmp_path, image):
