@@ -66,6 +66,7 @@ __all__ = [
     "UnknownCaseError",
     "UnreadableFileError",
     "VoxelValueError",
+    "VoxelWarning",
     "WorkerError",
 ]
 
@@ -83,6 +84,10 @@ class GeometryWarning(CTSpine1KWarning):
 
     Image and mask place the same voxel at different points, or one header contradicts itself.
     """
+
+
+class VoxelWarning(CTSpine1KWarning):
+    """Voxels were changed to be usable: labels that are whole numbers but for rounding were rounded."""
 
 
 class SkippedCasesWarning(CTSpine1KWarning):

@@ -58,6 +58,8 @@ def implausible(measures: CaseMeasures, vocabulary: Vocabulary) -> Iterator[tupl
         measures: of the case.
         vocabulary: names and regions of its labels, whose numbers increase down the spine.
     """
+    if measures.label_rounding:
+        yield "label_rounding", "whole numbers", f"numbers that are up to {measures.label_rounding:.2g} off"
     if not measures.vertebrae:
         yield "no_labels", "labelled vertebrae", "only background"
         return

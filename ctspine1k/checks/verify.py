@@ -77,6 +77,7 @@ CHECKS = {
     "units": Check("warning", "a header gives lengths in metres or microns; they are converted to mm"),
     "degenerate": Check("warning", "a header gives voxels no size: no length, or axes in one plane"),
     "unplaced": Check("warning", "a header has neither sform nor qform: which side is left is a guess"),
+    "label_rounding": Check("warning", "labels are whole numbers only after rounding"),
     "no_labels": Check("warning", "a mask is empty"),
     "gap": Check("warning", "a vertebra is missing between two labelled ones"),
     "order": Check("warning", "labels do not follow one another along the spine"),

@@ -111,3 +111,4 @@ class ShardOutcome:
     record: ShardRecord | None
     problems: dict[str, str]  #: by case id
     warnings: tuple[str, ...]  #: about headers that leave in doubt where voxels lie
+    changes: tuple[str, ...] = ()  #: what was changed in voxels

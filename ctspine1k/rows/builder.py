@@ -31,18 +31,18 @@ import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import datasets
 import pyarrow as pa
 
-from ctspine1k._messages import check_choice
+from ctspine1k._messages import check_choice, warn
 from ctspine1k.catalog.cases import Case
 from ctspine1k.catalog.dataset import Kind
 from ctspine1k.catalog.registry import DEFAULT
 from ctspine1k.catalog.vocabulary import LabelScheme
-from ctspine1k.errors import CaseError, MissingFilesError, NothingLeftError
+from ctspine1k.errors import CaseError, MissingFilesError, NothingLeftError, VoxelWarning
 from ctspine1k.files.raw import CaseFiles
 from ctspine1k.files.selection import OnMissing, Selection, case_files, open_selection
 from ctspine1k.files.transfer import copied, download, know_token
@@ -284,6 +284,7 @@ class CTSpine1K(TableBuilder):
                 depth=depth,
                 threads=self._threads,
                 check_first=config.on_error == "skip",
+                on_change=partial(_note_change, job.files.case.case_id),
             )
 
     @contextlib.contextmanager
@@ -313,6 +314,12 @@ class CTSpine1K(TableBuilder):
     def begin_conversion(self, num_proc: int) -> None:
         """Divide the cores among the processes that convert."""
         self._threads = usable_threads(num_proc)
+
+
+def _note_change(case_id: str, change: str) -> None:
+    """Log what was changed in the voxels of a case, and warn about it."""
+    _logger.warning("%s: %s", case_id, change)
+    warn(change, VoxelWarning)
 
 
 def _joined(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

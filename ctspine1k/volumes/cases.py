@@ -11,7 +11,7 @@ another orientation, arrays are as if the file had been stored in it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ctspine1k._messages import check_choice, warn
 from ctspine1k.catalog.registry import data_set
 from ctspine1k.catalog.vocabulary import Vocabulary
-from ctspine1k.errors import CaseError, GeometryWarning, PairMismatchError
+from ctspine1k.errors import CaseError, GeometryWarning, PairMismatchError, VoxelWarning
 from ctspine1k.running.stops import check_stopped
 from ctspine1k.running.threads import prefetch, usable_threads
 from ctspine1k.volumes.alignment import Alignment
@@ -102,6 +102,7 @@ def open_case(
     vocabulary: Vocabulary | None = None,
     label_scheme: str | None = None,
     threads: int = 1,
+    on_change: Callable[[str], None] | None = None,
 ) -> Iterator[CaseReader]:
     """Open the files of one case and read their headers; no voxel is read yet.
 
@@ -113,6 +114,8 @@ def open_case(
         vocabulary: as for `read_pair`.
         label_scheme: what labels become, one of the vocabulary's schemes; None for its first, as they are.
         threads: if above 1, a second thread inflates the next slices.
+        on_change: called instead of a warning with what was changed in the voxels of a file, such as labels
+            that were rounded, when it is read; once for each file and kind of change.
 
     Raises:
         ValueError: an argument that is not allowed.
@@ -126,7 +129,9 @@ def open_case(
     with contextlib.ExitStack() as stack:
         image_reader = VolumeReader(stack.enter_context(open_nifti(image)))
         mask_reader = None if mask is None else VolumeReader(stack.enter_context(open_nifti(mask)))
-        case = CaseReader(image_reader, mask_reader, vocabulary, table, orientation, threads)
+        case = CaseReader(
+            image_reader, mask_reader, vocabulary, table, orientation, threads, on_change or _warn_of_change
+        )
         if on_geometry is not None and (problems := case.geometry_problems()):
             if on_geometry == "raise":
                 raise problems[0]
@@ -157,9 +162,11 @@ class CaseReader:
         table: NDArray[np.uint8] | None,
         orientation: str | None,
         threads: int,
+        on_change: Callable[[str], None],
     ) -> None:
         self.vocabulary = vocabulary  #: of the labels in the mask's file
         self._image, self._mask, self._table, self._threads = image, mask, table, threads
+        self._on_change = on_change
         self._alignment = Alignment.of(image.header, None if mask is None else mask.header, orientation)
         shape, turn = image.header.shape, self._alignment.image
         self.geometry = (
@@ -194,6 +201,11 @@ class CaseReader:
         if self._mask is None:
             return (self._image.header.dtype,)
         return self._image.header.dtype, self._mask.label_type if self._table is None else self._table.dtype
+
+    @property
+    def label_rounding(self) -> float:
+        """Greatest distance from a whole number of the labels read so far, which were rounded."""
+        return 0.0 if self._mask is None else self._mask.label_rounding
 
     def geometry_mismatch(self) -> PairMismatchError | None:
         """Return an error that says how the two headers place voxels differently; None if they agree."""
@@ -303,7 +315,13 @@ class CaseReader:
     def _read_ahead(self, slabs: Iterator[Slab]) -> Iterator[Slab]:
         for slab in prefetch(slabs) if self._threads > 1 else slabs:
             check_stopped()  # a volume takes seconds
+            self._report_changes()
             yield slab
+
+    def _report_changes(self) -> None:
+        for reader in (self._image, self._mask):
+            for change in reader.new_changes() if reader is not None else ():
+                self._on_change(change)
 
     def _gathered(self, volumes: Sequence[Iterator[NDArray[Any]]]) -> Iterator[NDArray[Any]]:
         """Yield complete volumes, one after the other: their numbers of slices may differ."""
@@ -314,3 +332,7 @@ class CaseReader:
                 for slab in self._read_ahead(volume):
                     np.copyto(whole.extend(len(slab)), slab)
                 yield whole.filled
+
+
+def _warn_of_change(change: str) -> None:
+    warn(change, VoxelWarning)

@@ -5,6 +5,7 @@ Two buffers alternate: while the slices in one are used, the next may be inflate
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,10 @@ from ctspine1k.volumes.headers import GET_AGAIN
 from ctspine1k.volumes.nifti import NiftiFile
 
 __all__ = ["VolumeReader"]
+
+#: How far a stored label may be from a whole number: masks that were saved again as scaled floats, or as
+#: integers with a slope, differ from whole numbers by rounding, which is less than this.
+_ROUNDING = 1e-3
 
 #: Bytes that are inflated at a time: they are copied once, which is fast while they are in the CPU's cache.
 _PIECE = 1 << 19
@@ -32,6 +37,13 @@ class VolumeReader:
         self.header = file.header
         self._file = file
         self._buffer, self._other_buffer = bytearray(), bytearray()
+        self.label_rounding = 0.0  #: greatest distance from a whole number of the labels read so far
+        self._changes: deque[str] = deque()
+
+    def new_changes(self) -> Iterator[str]:
+        """Yield what was changed in voxels and not yielded before, even while another thread reads on."""
+        while self._changes:
+            yield self._changes.popleft()
 
     @property
     def label_type(self) -> np.dtype[Any]:
@@ -60,7 +72,8 @@ class VolumeReader:
         """Yield labels of `label_type`, ``depth`` slices at a time, (slices, i, j).
 
         Raises:
-            VoxelValueError: a value is neither 0 nor a label of the vocabulary; values are never rounded.
+            VoxelValueError: a value is neither 0 nor a label of the vocabulary, not even after rounding by
+                less than 0.001, which is a change.
             CaseError: the file is damaged.
         """
         for stored in self.stored(depth):
@@ -128,16 +141,33 @@ class VolumeReader:
 
     def _to_label_type(self, stored: NDArray[Any], vocabulary: Vocabulary) -> NDArray[Any]:
         values = self.header.scaling.values(stored)
+        whole: NDArray[Any] = np.rint(values)
         with np.errstate(invalid="ignore"):
-            is_label = (np.trunc(values) == values) & (values >= 0) & (values <= vocabulary.max_label)
+            distance = np.abs(values - whole)
+            is_label = (distance <= _ROUNDING) & (whole >= 0) & (whole <= vocabulary.max_label)
         if not is_label.all():
             raise self._not_a_label(values[~is_label][0], vocabulary)
-        return values.astype(self.label_type)
+        self._note_rounding(values, whole, distance)
+        return whole.astype(self.label_type)
+
+    def _note_rounding(self, values: NDArray[Any], whole: NDArray[Any], distance: NDArray[Any]) -> None:
+        farthest = np.unravel_index(distance.argmax(), distance.shape)
+        if distance[farthest] and not self.label_rounding:  # once a file, since it holds for all its slices
+            self._changes.append(
+                f"{self.header.name}: labels are whole numbers but for rounding ({self._number_type}): "
+                f"{values[farthest]} is read as {whole[farthest]:.0f}"
+            )
+        self.label_rounding = max(self.label_rounding, float(distance[farthest]))
+
+    @property
+    def _number_type(self) -> str:
+        scaling = self.header.scaling
+        return f"{self.header.dtype}, slope {scaling.slope:g}, intercept {scaling.intercept:g}"
 
     def _not_a_label(self, found: object, vocabulary: Vocabulary) -> VoxelValueError:
         return VoxelValueError(
             self.header.name,
             f"labels, {vocabulary.numbers}",
-            f"{found} among the voxels",
+            f"{found} among the voxels ({self._number_type})",
             "Is this file really a mask of this data set?",
         )

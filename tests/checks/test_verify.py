@@ -544,6 +544,21 @@ def test_a_scan_is_used_and_what_is_measured_is_kept_as_a_scan_keeps_it(root, mo
     assert ("gap", "liver_106") in {(f.check, f.case_id) for f in third.findings}
 
 
+def test_labels_that_are_whole_numbers_after_rounding_are_told_also_after_a_scan(root):
+    clean = mask_of(root, "liver_106").read_bytes()
+    mask = spine(list(CASES["liver_106"][0]), margin=4)[1]
+    save(mask_of(root, "liver_106"), mask.astype("<f8") * (1 + 1e-9), affine=AFFINE)
+    for kept in (0, 3):
+        report = verify(root)
+        (finding,) = report.findings
+        assert (finding.check, finding.level, finding.case_id) == ("label_rounding", "warning", "liver_106")
+        assert (finding.expected, finding.found) == ("whole numbers", "numbers that are up to 2.2e-08 off")
+        assert report.kept == kept
+    assert scan_files(data_dir=root, cases=list(CASES)).kept == 3
+    mask_of(root, "liver_106").write_bytes(clean)
+    assert verify(root).findings == ()
+
+
 def test_of_duplicates_nothing_is_kept(root):
     (root / "label_new/trainset/gt").mkdir(parents=True)
     shutil.copy(mask_of(root, "liver_106"), root / "label_new/trainset/gt")

@@ -19,6 +19,7 @@ import ctspine1k
 from ctspine1k.errors import (
     GeometryWarning,
     SkippedCasesWarning,
+    VoxelWarning,
 )
 
 
@@ -238,6 +239,16 @@ def test_headers_that_contradict_themselves_are_told_once(export, tree):
     assert len([one for one in told if issubclass(one.category, GeometryWarning)]) == 1
     report = export(on_geometry="raise", out=tree.parent / "strict", config="3d")
     assert list(report.failed) == ["liver_106 (3d/train/00000-of-00001.parquet)"]
+
+
+def test_labels_that_were_rounded_are_told_once(export, tree, load, name):
+    save(next(tree.rglob("liver_106_seg.nii.gz")), labels(1, (6, 5, 4), "<f4") * 5, slope=0.2, inter=0)
+    with pytest.warns(VoxelWarning, match=r"liver_106_seg\.nii\.gz: .* is read as ") as told:
+        report = export()  # volumes and slices
+    assert len(told) == 1
+    with pytest.warns(VoxelWarning):
+        there = load(name, split="train")
+    assert identical(rows(loaded(report.out, name, split="train")), rows(there))
 
 
 @pytest.mark.parametrize(

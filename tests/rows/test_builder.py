@@ -15,6 +15,7 @@ from ctspine1k.errors import (
     PairMismatchError,
     SkippedCasesWarning,
     TruncatedFileError,
+    VoxelWarning,
 )
 from ctspine1k.rows.builder import CTSpine1K
 from ctspine1k.storage.feature import CompactArray
@@ -287,6 +288,21 @@ def test_a_mask_that_is_stored_otherwise_is_turned_by_its_own_header(load, tree,
     got = [row["segmentation"] for row in rows(loaded)]
     right = np.transpose(mask[::-1], (2, 0, 1))
     assert np.array_equal(got[0] if name == "3d" else np.stack(got), right)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_labels_that_were_rounded_are_told_once_and_logged(load, tree, name, storage, on_error, caplog):
+    right = wanted(tree, name, "validation")
+    save(next(tree.rglob("HN_P023_seg.nii.gz")), labels(2, (6, 5, 5), "<f8") + 6e-9)
+    with pytest.warns(VoxelWarning, match=r"HN_P023_seg\.nii\.gz: labels are whole numbers but for") as told:
+        loaded = load(name, split="validation", storage=storage, on_error=on_error)
+    assert len(told) == 1
+    assert "HN_P023: " in caplog.text
+    assert identical(rows(loaded), right)
+    with pytest.warns(VoxelWarning, match="is read as"):
+        assert identical(rows(load(name, split="validation", streaming=True)), right)
 
 
 def test_a_skip_is_logged_when_it_happens_and_told_whatever_the_path(load, tree, tmp_path, caplog):
