@@ -331,8 +331,8 @@ class Collection:
                 workers make the shards instead of processes of this machine.
             verify: read all existing shards, and make those again whose bytes have changed.
             options: ``image_size``, ``orientation``, ``label_scheme``, ``geometry``, ``on_missing``,
-                ``on_error`` and ``on_geometry`` as for `load_dataset` (if a case cannot be used, its shard
-                fails, and the others are made; if it is skipped, manifest and card list it);
+                ``on_error``, ``on_geometry`` and ``on_voxels`` as for `load_dataset` (if a case cannot be
+                used, its shard fails, and the others are made; if it is skipped, manifest and card list it);
                 ``cases_per_shard``, the number of cases in a file, 4 of which take about 600 MB; ``scan``,
                 the table of cases that a scan wrote, whose columns are added to ``cases.parquet``; ``rows``,
                 a `RowOptions`, the options of rows as one value.

@@ -87,7 +87,7 @@ class GeometryWarning(CTSpine1KWarning):
 
 
 class VoxelWarning(CTSpine1KWarning):
-    """Voxels were changed to be usable: labels that are whole numbers but for rounding were rounded."""
+    """Voxels were changed to be usable: labels were rounded, or NaN replaced (``on_voxels="replace"``)."""
 
 
 class SkippedCasesWarning(CTSpine1KWarning):

@@ -15,6 +15,7 @@ from ctspine1k.files.transfer import worker_start
 from ctspine1k.rows.options import CONFIGS, Policy, RowOptions
 from ctspine1k.running.executors import Executor, executor
 from ctspine1k.running.retries import PAUSES
+from ctspine1k.volumes.slices import OnVoxels
 
 __all__ = ["ExportKeywords", "ExportOptions", "row_keywords"]
 
@@ -29,6 +30,7 @@ class ExportKeywords(TypedDict, total=False):
     on_missing: OnMissing
     on_error: Policy
     on_geometry: Literal["raise", "warn"]
+    on_voxels: OnVoxels
     cases_per_shard: int
     scan: str | os.PathLike[str] | None
     rows: RowOptions | None
@@ -53,11 +55,12 @@ class ExportOptions:
     """What an export writes, what it does about cases that cannot be used, and where the work is done."""
 
     config: Literal["3d", "2d", "all"] = "all"
-    image_size: tuple[int, int] | None = None  #: this and the next four as for `RowOptions`
+    image_size: tuple[int, int] | None = None  #: this and the next five as for `RowOptions`
     orientation: str | None = None
     label_scheme: LabelScheme | None = None
     geometry: bool = False
     on_geometry: Literal["raise", "warn"] = "warn"
+    on_voxels: OnVoxels = "raise"
     on_missing: OnMissing = "raise"  #: a case without raw files is an error, or left out and listed
     on_error: Policy = "raise"  #: a case that cannot be used makes its shard fail, or is left out and listed
     cases_per_shard: int = 4
@@ -99,6 +102,7 @@ class ExportOptions:
                 label_scheme=self.label_scheme,
                 geometry=self.geometry,
                 on_geometry=self.on_geometry,
+                on_voxels=self.on_voxels,
             ).of(data_set)
             for config in (CONFIGS if self.config == "all" else (self.config,))
         ]

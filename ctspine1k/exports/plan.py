@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from ctspine1k import __version__
 from ctspine1k.catalog.cases import Case
@@ -86,7 +86,7 @@ class ShardTask:
     @property
     def inputs(self) -> str:
         """A hash of all that the shard is made from: equal for equal shards."""
-        options = {**asdict(self.options), "on_geometry": None}  # it is in `policy`
+        options = {**self.options.key(), "on_geometry": None}  # it is in `policy`
         cases = [(case.case_id, case.index, case.facts.get("source")) for case in self.shard.cases]
         states = [list(one.states.values()) for one in self.files]
         made_of = [_SHARDS_VERSION, ROWS_VERSION, options, cases, states, self.missing]

@@ -277,7 +277,7 @@ class Export:
         )
         with self.target.atomic_write(CARD) as path:
             path.write_text(card, encoding="utf-8", errors="backslashreplace")  # names need not be UTF-8
-        options = asdict(self.rows[0])
+        options = self.rows[0].key()
         del options["config"], options["storage"]  # paths of shards have the config; storage is always dense
         about = {
             "source": origin,

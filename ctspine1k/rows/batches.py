@@ -105,6 +105,7 @@ def _opened(
         files["mask"],
         vocabulary=vocabulary,
         on_geometry=None if reports else options.on_geometry,
+        on_voxels=options.on_voxels,
         orientation=options.orientation,
         label_scheme=options.label_scheme,
         threads=threads,

@@ -30,7 +30,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, Literal
 
@@ -54,6 +54,7 @@ from ctspine1k.rows.skipped import read_skipped, record_skipped, warn_skipped
 from ctspine1k.running.threads import prefetch, usable_threads
 from ctspine1k.scans.selecting import select, select_splits
 from ctspine1k.volumes.cases import Readable
+from ctspine1k.volumes.slices import OnVoxels
 
 __all__ = ["CTSpine1K", "CTSpine1KConfig"]
 
@@ -85,6 +86,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
     on_missing: OnMissing = "raise"  #: if a case has no raw files
     on_error: Policy = "raise"  #: if a case's files cannot be used
     on_geometry: Literal["raise", "warn"] = "warn"  #: if headers leave in doubt where voxels lie
+    on_voxels: OnVoxels = "raise"  #: if voxels of an image are NaN or infinite
     repo: str | None = None  #: ``repo_id``, a name that the base class uses for a script's own repo
     hub_token: str | bool | None = field(default=None, repr=False)
     selection: Selection | None = field(default=None, repr=False)  #: instead of the options that select
@@ -96,7 +98,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
         for option in ("on_missing", "on_error"):
             check_choice(option, getattr(self, option), ("raise", "skip"))
         chosen = self.selected
-        options = {**asdict(self.row_options), "on_missing": self.on_missing, "on_error": self.on_error}
+        options = {**self.row_options.key(), "on_missing": self.on_missing, "on_error": self.on_error}
         cases = [(case.case_id, case.split, case.index, case.facts.get("source")) for case in chosen.cases]
         state = [options, cases, chosen.fingerprint()]
         if self.on_missing == "skip":  # the rows then depend on which files exist
@@ -114,6 +116,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
             label_scheme=self.label_scheme,
             geometry=self.geometry,
             on_geometry=self.on_geometry,
+            on_voxels=self.on_voxels,
         )
         return options.of(self.selected.data_set)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, TypeAlias, cast
 
 from ctspine1k._messages import check_choice
@@ -11,6 +11,7 @@ from ctspine1k.catalog.dataset import DataSet
 from ctspine1k.catalog.vocabulary import LabelScheme
 from ctspine1k.storage.codec import require_blosc2
 from ctspine1k.volumes.orientation import check_orientation
+from ctspine1k.volumes.slices import OnVoxels
 
 __all__ = ["CONFIGS", "ROWS_VERSION", "Policy", "RowOptions", "Storage"]
 
@@ -38,6 +39,7 @@ class RowOptions:
     label_scheme: LabelScheme | None = None  #: what segmentations contain; None for labels as they are
     geometry: bool = False  #: whether there are columns source, spacing, affine and orientation
     on_geometry: Literal["raise", "warn"] | None = "warn"  #: None: headers are not compared
+    on_voxels: OnVoxels = "raise"  #: "replace": -1024 HU in place of NaN and infinite intensities
 
     def __post_init__(self) -> None:
         """Check the options, and normalise them.
@@ -47,6 +49,7 @@ class RowOptions:
             MissingPackageError: compact storage needs a package that is not installed.
         """
         check_choice("on_geometry", self.on_geometry, ("raise", "warn"))
+        check_choice("on_voxels", self.on_voxels, ("raise", "replace"))
         if not isinstance(self.geometry, bool):
             raise ValueError(f"geometry={self.geometry!r}: expected True or False")
         check_choice("storage", self.storage, ("dense", "compact"))
@@ -59,6 +62,16 @@ class RowOptions:
     def keywords(self) -> dict[str, Any]:
         """Return the options by name, except ``config``, as verbs take them."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "config"}
+
+    def key(self) -> dict[str, Any]:
+        """Return the options that rows depend on, for ids of what is made with them.
+
+        An option that came later is in it only where it may change rows, so that earlier ids stay valid.
+        """
+        options = asdict(self)
+        if self.on_voxels != "replace":
+            del options["on_voxels"]
+        return options
 
     def of(self, data_set: DataSet) -> RowOptions:
         """Return the options with a data set's own values where they are None.

@@ -32,7 +32,7 @@ from ctspine1k.volumes.orientation import check_orientation
 from ctspine1k.volumes.positions import Doubt
 from ctspine1k.volumes.relabel import label_table
 from ctspine1k.volumes.scaling import Scaling
-from ctspine1k.volumes.slices import VolumeReader
+from ctspine1k.volumes.slices import OnVoxels, VolumeReader
 
 __all__ = ["CaseReader", "Readable", "VolumePair", "check_file", "open_case", "read_pair"]
 
@@ -58,6 +58,7 @@ def read_pair(
     mask: Readable,
     *,
     on_geometry: Literal["raise", "warn"] = "warn",
+    on_voxels: OnVoxels = "raise",
     orientation: str | None = None,
     vocabulary: Vocabulary | None = None,
 ) -> VolumePair:
@@ -68,6 +69,8 @@ def read_pair(
         mask: its label map, in the same forms.
         on_geometry: if the two headers place the voxels differently, or one contradicts itself: "warn", or
             "raise" an error.
+        on_voxels: if voxels of the CT are NaN or infinite: "raise" an error, or "replace" them by -1024 HU,
+            the value of padding, with a warning.
         orientation: None for as stored; or the orientation to bring the files' axes (i, j, k) into, such as
             "RAS": arrays, affine and spacing are then as if both files had been stored in it. Each file is
             turned by its own header. Arrays are still slice first: for "RAS" theirs is "SRA".
@@ -85,6 +88,7 @@ def read_pair(
         image,
         mask,
         on_geometry=on_geometry,
+        on_voxels=on_voxels,
         orientation=orientation,
         vocabulary=vocabulary,
         threads=usable_threads(),
@@ -98,6 +102,7 @@ def open_case(
     mask: Readable | None,
     *,
     on_geometry: Literal["raise", "warn"] | None = "warn",
+    on_voxels: OnVoxels = "raise",
     orientation: str | None = None,
     vocabulary: Vocabulary | None = None,
     label_scheme: str | None = None,
@@ -110,12 +115,13 @@ def open_case(
         image: the CT, as for `read_pair`.
         mask: its label map; None if there is none, or if labels are not needed.
         on_geometry: as for `read_pair`; None neither warns nor raises.
+        on_voxels: as for `read_pair`.
         orientation: as for `read_pair`.
         vocabulary: as for `read_pair`.
         label_scheme: what labels become, one of the vocabulary's schemes; None for its first, as they are.
         threads: if above 1, a second thread inflates the next slices.
         on_change: called instead of a warning with what was changed in the voxels of a file, such as labels
-            that were rounded, when it is read; once for each file and kind of change.
+            that were rounded, when it is read; once a file.
 
     Raises:
         ValueError: an argument that is not allowed.
@@ -123,11 +129,12 @@ def open_case(
         FileNotFoundError: there is no file at a path.
     """
     check_choice("on_geometry", on_geometry, ("raise", "warn"))
+    check_choice("on_voxels", on_voxels, ("raise", "replace"))
     check_orientation(orientation)
     vocabulary = data_set().vocabulary if vocabulary is None else vocabulary
     table = None if label_scheme is None else label_table(vocabulary, label_scheme)
     with contextlib.ExitStack() as stack:
-        image_reader = VolumeReader(stack.enter_context(open_nifti(image)))
+        image_reader = VolumeReader(stack.enter_context(open_nifti(image)), on_voxels)
         mask_reader = None if mask is None else VolumeReader(stack.enter_context(open_nifti(mask)))
         case = CaseReader(
             image_reader, mask_reader, vocabulary, table, orientation, threads, on_change or _warn_of_change

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,13 @@ from ctspine1k.errors import TruncatedFileError, VoxelValueError
 from ctspine1k.volumes.headers import GET_AGAIN
 from ctspine1k.volumes.nifti import NiftiFile
 
-__all__ = ["VolumeReader"]
+__all__ = ["OnVoxels", "VolumeReader"]
+
+#: What to do about NaN and infinite intensities: an error, or the value of padding in their place.
+OnVoxels: TypeAlias = Literal["raise", "replace"]
+
+#: HU that scanners write outside the field of view.
+_PADDING_HU = -1024.0
 
 #: How far a stored label may be from a whole number: masks that were saved again as scaled floats, or as
 #: integers with a slope, differ from whole numbers by rounding, which is less than this.
@@ -31,10 +37,16 @@ _FIRST_BUFFER = 1 << 20
 
 
 class VolumeReader:
-    """Reads the slices of one open file, from the first to the last, once."""
+    """Reads the slices of one open file, from the first to the last, once.
 
-    def __init__(self, file: NiftiFile) -> None:
+    Args:
+        file: the file, of which no voxel was read yet.
+        on_voxels: what to do about NaN and infinite intensities.
+    """
+
+    def __init__(self, file: NiftiFile, on_voxels: OnVoxels = "raise") -> None:
         self.header = file.header
+        self._replaces = on_voxels == "replace"
         self._file = file
         self._buffer, self._other_buffer = bytearray(), bytearray()
         self.label_rounding = 0.0  #: greatest distance from a whole number of the labels read so far
@@ -58,15 +70,12 @@ class VolumeReader:
         """Yield intensities as stored, ``depth`` slices at a time, (slices, i, j).
 
         Raises:
-            VoxelValueError: an intensity is not finite, after scaling and as float32.
+            VoxelValueError: intensities are not finite, after scaling and as float32, and are not replaced.
             CaseError: the file is damaged.
         """
         may_be_infinite = self.header.dtype.kind == "f" or not self.header.scaling.is_identity
-        for stored in self.stored(depth):
-            if may_be_infinite:
-                for one in stored:
-                    self._check_finite(one)
-            yield stored
+        slabs = self.stored(depth)
+        return self._finite(slabs) if may_be_infinite else slabs
 
     def labels(self, depth: int, vocabulary: Vocabulary) -> Iterator[NDArray[Any]]:
         """Yield labels of `label_type`, ``depth`` slices at a time, (slices, i, j).
@@ -131,13 +140,49 @@ class VolumeReader:
             filled += count
         return filled
 
-    def _check_finite(self, stored: NDArray[Any]) -> None:
-        values = np.empty(stored.shape, np.float32)
-        self.header.scaling.write(stored, values)
-        if not np.isfinite(values).all():
-            found = f"{values[~np.isfinite(values)][0]} among the voxels"
-            hint = "The scan cannot be used as it is."
-            raise VoxelValueError(self.header.name, "finite intensities", found, hint)
+    def _finite(self, slabs: Iterator[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+        """Yield slabs with finite intensities: others are replaced, or counted to the end and refused."""
+        padding = self._stored_padding() if self._replaces else None
+        first, count, done = "", 0, 0
+        for slab in slabs:
+            for one in slab:
+                values = np.empty(one.shape, np.float32)
+                self.header.scaling.write(one, values)
+                is_finite = np.isfinite(values)
+                if not is_finite.all():
+                    if not count:
+                        j, i = np.argwhere(~is_finite.T)[0]  # the first in the file
+                        first = f"{values[i, j]} at (i, j, k) = ({i}, {j}, {done})"
+                    count += np.count_nonzero(~is_finite)
+                    if padding is not None:
+                        one[~is_finite] = padding
+                done += 1
+            if padding is not None and first:
+                what = f"NaN and infinite voxels are read as {_PADDING_HU:g} HU"
+                self._changes.append(f"{self.header.name}: {what}; the first is {first}")
+                first = ""  # once a file
+            if padding is not None or not count:
+                yield slab
+        if padding is None and count:
+            raise self._not_finite(first, count)
+
+    def _stored_padding(self) -> NDArray[Any] | None:
+        """Return the stored number that means `_PADDING_HU`; None if the file's type has none."""
+        scaling = self.header.scaling
+        if self.header.dtype.kind != "f":  # whole numbers are only infinite after an absurd scaling
+            return None
+        with np.errstate(over="ignore"):
+            stored = np.array([(_PADDING_HU - scaling.intercept) / scaling.slope]).astype(self.header.dtype)
+        return stored if abs(float(scaling.values(stored)[0]) - _PADDING_HU) < 1 else None
+
+    def _not_finite(self, first: str, count: int) -> VoxelValueError:
+        hint = (
+            f"The scaling ({self._number_type}) leaves no number for padding: convert the file."
+            if self._replaces
+            else f'Pass on_voxels="replace" to read {_PADDING_HU:g} HU in their place, or leave the case out.'
+        )
+        found = f"{first}, the first of {count:,} voxels" if count > 1 else f"{first}, and nowhere else"
+        return VoxelValueError(self.header.name, "finite intensities", found, hint)
 
     def _to_label_type(self, stored: NDArray[Any], vocabulary: Vocabulary) -> NDArray[Any]:
         values = self.header.scaling.values(stored)
@@ -165,9 +210,10 @@ class VolumeReader:
         return f"{self.header.dtype}, slope {scaling.slope:g}, intercept {scaling.intercept:g}"
 
     def _not_a_label(self, found: object, vocabulary: Vocabulary) -> VoxelValueError:
+        of_type = "" if self._stores_labels else f" ({self._number_type})"
         return VoxelValueError(
             self.header.name,
             f"labels, {vocabulary.numbers}",
-            f"{found} among the voxels ({self._number_type})",
+            f"{found} among the voxels{of_type}",
             "Is this file really a mask of this data set?",
         )

@@ -105,7 +105,7 @@ def damaged(at: int) -> bytes:
         (nifti(np.zeros((6, 5), "<i2")), FileFormatError, r"expected 3 dimensions, found shape \(6, 5\)"),
         (nifti(np.zeros((6, 5, 4, 2), "<i2")), FileFormatError, r"expected 3 dimensions, found shape \(6, 5, 4, 2\)"),
         (nifti(np.zeros(SHAPE, "<c8")), FileFormatError, "expected voxels that are real numbers"),
-        (nifti(np.full(SHAPE, np.nan, "<f4")), VoxelValueError, "expected finite intensities, found nan"),
+        (nifti(np.full(SHAPE, np.nan, "<f4")), VoxelValueError, r"expected finite intensities, found nan at \(i, j, k\) = \(0, 0, 0\), the first of 120 voxels"),
         (nifti(np.full(SHAPE, -np.inf, "<f8")), VoxelValueError, "expected finite intensities, found -inf"),
         (nifti(np.full(SHAPE, 1e300, "<f8")), VoxelValueError, "expected finite intensities, found inf"),
     ],
