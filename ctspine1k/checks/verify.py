@@ -285,8 +285,8 @@ def _unexpected(selection: Selection) -> Iterator[Finding]:
     data_set = selection.data_set
     for path in sorted(selection.listing):
         name = posixpath.basename(path)
-        is_named_so = any(suffix in name for suffix in data_set.suffixes)
-        if is_named_so and not any(case_id in selection.catalog for case_id, _ in data_set.parse_name(name)):
+        is_named_so = any(suffix in name.lower() for suffix in data_set.suffixes)
+        if is_named_so and not any(case_id in selection.catalog for case_id, _ in data_set.parse_name(path)):
             where = str(selection.place.folder / path) if selection.place.folder else path
             yield _finding(data_set, "unexpected", None, "the name of a case's image or mask", name, where)
 
