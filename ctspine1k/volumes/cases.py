@@ -83,6 +83,7 @@ def read_pair(
     Raises:
         CaseError: the files cannot be used; its subclasses and its message say why.
         FileNotFoundError: there is no file at a path.
+        TypeError: something else than paths or binary streams.
     """
     with open_case(
         image,

@@ -10,6 +10,7 @@ import contextlib
 import gzip
 import io
 import os
+import re
 from collections.abc import Iterator
 from typing import IO, Any, TypeAlias
 
@@ -22,6 +23,18 @@ __all__ = ["NiftiFile", "Readable", "open_nifti"]
 
 #: A path of a ``.nii.gz`` or ``.nii`` file, or a binary stream of one (it need not seek, and stays open).
 Readable: TypeAlias = "str | os.PathLike[str] | IO[bytes]"
+
+_TAKEN = "expected a path of a .nii.gz or .nii file, or a binary stream of one"
+
+#: The beginning of a URL; a single letter is a drive of Windows.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
+#: What to do with other objects, by an attribute that they have.
+_ADVICE = {
+    "dataobj": ": an image of nibabel is in memory already; pass its path, image.get_filename()",
+    "__array__": ": arrays have no header; pass the path of the file that they are from",
+    "hex": ": pass io.BytesIO(data) for the bytes of a file",
+}
 
 _GZIP_MAGIC = b"\x1f\x8b"
 
@@ -61,15 +74,34 @@ def open_nifti(source: Readable) -> Iterator[NiftiFile]:
         TruncatedFileError: it ends before the first voxel.
         CorruptFileError: gzip cannot inflate it.
         FileNotFoundError: there is no file at the path.
+        TypeError: it is neither a path nor a binary stream.
     """
     if isinstance(source, (str, os.PathLike)):
+        _check_path(os.fspath(source))
         name = os.fspath(source)
         opened: contextlib.AbstractContextManager[IO[bytes]] = open(source, "rb", buffering=0)  # noqa: PTH123, SIM115
     else:
+        _check_stream(source)
         name = str(getattr(source, "name", None) or getattr(source, "path", None) or "<stream>")
         opened = contextlib.nullcontext(source)  # the caller closes it
     with opened as stream:
         yield NiftiFile(stream, name)
+
+
+def _check_path(path: str) -> None:
+    """Raise a `TypeError` if a path is a URL, of which `pathlib` makes "https:/"."""
+    if _URL.match(path) and not os.path.exists(path):  # noqa: PTH110
+        raise TypeError(f"{path}: {_TAKEN}; found a URL: download the file, or open it with fsspec.open(...)")
+
+
+def _check_stream(source: object) -> None:
+    """Raise a `TypeError` if something is not a binary stream."""
+    if isinstance(source, io.TextIOBase):
+        raise TypeError(f'{_TAKEN}; found a stream of text: open it with open(path, "rb")')
+    if not callable(getattr(source, "read", None)):
+        kind = type(source)
+        advice = next((text for name, text in _ADVICE.items() if hasattr(source, name)), "")
+        raise TypeError(f"{_TAKEN}; found {kind.__module__}.{kind.__qualname__}{advice}")
 
 
 class NiftiFile:
@@ -83,7 +115,7 @@ class NiftiFile:
         size = header_size(start)
         if size is None:
             rest = bytearray(_HEAD - 4)
-            raise _not_nifti(start + rest[: self._fill(rest)], name, inside="gzip data with ")
+            raise _not_nifti(start + rest[: self._fill(rest)], name, inside=" inside gzip")
         self.header: VolumeHeader = parse_header(start + self._read(size - 4), name)
         self._skip(self.header.offset - size)
 
@@ -211,7 +243,7 @@ def _not_nifti(head: bytes, name: str, inside: str = "") -> FileFormatError:
     Args:
         head: up to `_HEAD` bytes.
         name: of the file.
-        inside: what to say before it, if the bytes were inflated.
+        inside: what to add, if the bytes were inflated.
     """
     expected, text = "a NIfTI file", bytes(head).lstrip().lower()
     if not head:
@@ -220,10 +252,10 @@ def _not_nifti(head: bytes, name: str, inside: str = "") -> FileFormatError:
         hint = "Run `git lfs pull`, or use ctspine1k.download_files."
         return FileFormatError(name, expected, "a Git LFS pointer", hint)
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return FileFormatError(name, expected, f"{inside}a web page", f"The download failed. {GET_AGAIN}")
+        return FileFormatError(name, expected, f"a web page{inside}", f"The download failed. {GET_AGAIN}")
     for offset, magic, what, hint in _OTHER_FORMATS:
         if head[offset:].startswith(magic):
-            return FileFormatError(name, expected, f"{inside}{what}", hint)
+            return FileFormatError(name, expected, f"{what}{inside}", hint)
     if inside:
         found = f"bytes {head[:4].hex(' ')} instead of its length"
         return FileFormatError(name, "a NIfTI header", found, WRITE_AGAIN)

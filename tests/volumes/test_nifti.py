@@ -3,6 +3,7 @@
 import gzip
 import io
 import lzma
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -132,10 +133,10 @@ def damaged(at: int) -> bytes:
         (b"ObjectType = Image\n", FileFormatError, "found a MetaImage header. Convert it to NIfTI"),
         (b"\x89HDF\r\n", FileFormatError, "found an HDF5 file. Convert it to NIfTI"),
         (b"no volume", FileFormatError, "expected gzip or NIfTI data, found a file that begins with bytes 6e 6f 20 76. Download it again; if the new copy"),
-        (gzip.compress(GOOD), FileFormatError, "expected a NIfTI file, found gzip data with gzip data. It was compressed twice: decompress it once"),
-        (gzip.compress(b"PK\x03\x04" + bytes(600)), FileFormatError, "found gzip data with a zip archive. Unpack it"),
-        (gzip.compress(bytes(257) + b"ustar" + bytes(600)), FileFormatError, "found gzip data with a tar archive. Unpack it"),
-        (gzip.compress(b"<html>404</html>"), FileFormatError, "found gzip data with a web page. The download failed"),
+        (gzip.compress(GOOD), FileFormatError, "expected a NIfTI file, found gzip data inside gzip. It was compressed twice: decompress it once"),
+        (gzip.compress(b"PK\x03\x04" + bytes(600)), FileFormatError, "found a zip archive inside gzip. Unpack it"),
+        (gzip.compress(bytes(257) + b"ustar" + bytes(600)), FileFormatError, "found a tar archive inside gzip. Unpack it"),
+        (gzip.compress(b"<html>404</html>"), FileFormatError, "found a web page inside gzip. The download failed"),
         (gzip.compress(b"hello, this is text" * 40), FileFormatError, "expected a NIfTI header, found bytes 68 65 6c 6c"),
         (GOOD[: len(GOOD) // 2], TruncatedFileError, "found incomplete gzip data. The download was probably cut off"),
         (GOOD[:-4], TruncatedFileError, "expected a complete gzip stream, found incomplete gzip data\\. "),
@@ -204,6 +205,42 @@ def test_no_damaged_byte_passes(tmp_path, mask, at):
 def test_a_missing_file_is_the_usual_error(tmp_path, mask):
     with pytest.raises(FileNotFoundError):
         read_pair(tmp_path / "nowhere.nii.gz", mask)
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        (
+            nib.Nifti1Image(intensities(), AFFINE),
+            r"nibabel\.nifti1\.Nifti1Image: an image of nibabel .* pass its path",
+        ),
+        (intensities(), r"numpy\.ndarray: arrays have no header; pass the path"),
+        (GOOD, r"builtins\.bytes: pass io\.BytesIO\(data\)"),
+        (bytearray(GOOD), r"builtins\.bytearray: pass io\.BytesIO\(data\)"),
+        (memoryview(GOOD), r"builtins\.memoryview: pass io\.BytesIO\(data\)"),
+        (None, r"builtins\.NoneType$"),
+        (3, r"builtins\.int$"),
+        (["a.nii.gz"], r"builtins\.list$"),
+        (io.StringIO("text"), "a stream of text: open it with open"),
+        (Path("https://host/a.nii.gz"), "a URL: download the file, or open it with fsspec"),
+        ("s3://bucket/a.nii.gz", "a URL: download the file, or open it with fsspec"),
+        ("file:///a.nii.gz", "a URL: download the file, or open it with fsspec"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_neither_path_nor_stream_is_told(image, mask, source, found):
+    expected = rf"expected a path of a \.nii\.gz or \.nii file, or a binary stream of one; found {found}"
+    for pair in ((source, mask), (image, source)) if source is not None else ((source, mask),):
+        with pytest.raises(TypeError, match=expected):
+            read_pair(*pair)
+
+
+def test_a_path_that_looks_like_a_url_is_a_path(tmp_path, monkeypatch, mask):
+    monkeypatch.chdir(tmp_path)
+    image = save(tmp_path / "abc:" / "a.nii.gz", intensities())
+    assert same_bits(read_pair("abc:/a.nii.gz", mask).image, expected(image, "f4"))
+    with pytest.raises(FileNotFoundError):
+        read_pair("C:/a.nii.gz", mask)
 
 
 def test_an_error_of_the_stream_itself_is_not_the_files(mask):
