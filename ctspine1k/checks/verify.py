@@ -77,6 +77,7 @@ CHECKS = {
     "units": Check("warning", "a header gives lengths in metres or microns; they are converted to mm"),
     "degenerate": Check("warning", "a header gives voxels no size: no length, or axes in one plane"),
     "unplaced": Check("warning", "a header has neither sform nor qform: which side is left is a guess"),
+    "hu_range": Check("warning", "intensities are not HU: there is no air, or they wrapped around"),
     "label_rounding": Check("warning", "labels are whole numbers only after rounding"),
     "no_labels": Check("warning", "a mask is empty"),
     "gap": Check("warning", "a vertebra is missing between two labelled ones"),
@@ -303,14 +304,14 @@ def _of_case(data_set: DataSet, one: ScannedCase) -> Iterator[Finding]:
     for doubt in one.doubts:
         yield finding(doubt.kind, case, doubt.error.expected, doubt.error.found, doubt.error.file)
     if one.measures:
-        file = one.files["mask"].name
         labels = [vertebra.label for vertebra in one.measures.vertebrae]
         strange = (
             *implausible(one.measures, data_set.vocabulary),
             *data_set.odd_labels(case, labels),
         )
         for check, expected, found in strange:
-            yield finding(check, case, expected, found, file)
+            kind: Kind = "image" if check == "hu_range" else "mask"
+            yield finding(check, case, expected, found, one.files[kind].name)
 
 
 def _twins(data_set: DataSet, scanned: Sequence[ScannedCase]) -> Iterator[Finding]:

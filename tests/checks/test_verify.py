@@ -581,6 +581,15 @@ def test_a_scan_is_used_and_what_is_measured_is_kept_as_a_scan_keeps_it(root, mo
     assert ("gap", "liver_106") in {(f.check, f.case_id) for f in third.findings}
 
 
+def test_hu_that_wrapped_around_are_told_of_the_image(root):
+    image = spine(list(CASES["liver_106"][0]), margin=4)[0]
+    path = save(image_of(root, "liver_106"), image.view(np.uint16), affine=AFFINE)
+    (finding,) = verify(root).findings
+    assert (finding.check, finding.level, finding.case_id) == ("hu_range", "warning", "liver_106")
+    assert finding.file == str(path)
+    assert finding.found.endswith(" to 64,536 HU")
+
+
 def test_labels_that_are_whole_numbers_after_rounding_are_told_also_after_a_scan(root):
     clean = mask_of(root, "liver_106").read_bytes()
     mask = spine(list(CASES["liver_106"][0]), margin=4)[1]
