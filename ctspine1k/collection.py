@@ -333,11 +333,10 @@ class Collection:
             scheduler: a Dask scheduler, whose workers make the shards instead; both as for `scan`.
             verify: read all existing shards, and make those again whose bytes have changed.
             options: ``image_size``, ``orientation``, ``label_scheme``, ``other_labels``, ``geometry``,
-                ``on_missing``, ``on_error`` and ``on_geometry`` as for `load_dataset` (if a case cannot be
-                used, its shard fails, and the others are made; if it is skipped, manifest and card list it);
-                ``cases_per_shard``, the number of cases in a file, 4 of which take about 600 MB; ``scan``,
-                the table of cases that a scan wrote, whose columns are added to ``cases.parquet``; ``rows``,
-                a `RowOptions`, the options of rows as one value.
+                ``on_missing``, ``on_error``, ``on_geometry`` and ``on_voxels`` as for `load_dataset` (a case
+                that cannot be used fails its shard, and the others are made; manifest and card list skipped
+                ones); ``cases_per_shard``, cases in a file, 4 of which take about 600 MB; ``scan``, a scan's
+                table of cases, whose columns are added to ``cases.parquet``; ``rows``, a `RowOptions`.
 
         Returns:
             What was done. If a shard failed, ``ok`` is False, there is no manifest yet, and ``failed`` says

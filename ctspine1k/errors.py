@@ -67,6 +67,7 @@ __all__ = [
     "UnknownCaseError",
     "UnreadableFileError",
     "VoxelValueError",
+    "VoxelWarning",
     "WorkerError",
 ]
 
@@ -84,6 +85,10 @@ class GeometryWarning(CTSpine1KWarning):
 
     Image and mask place the same voxel at different points, or one header contradicts itself.
     """
+
+
+class VoxelWarning(CTSpine1KWarning):
+    """Voxels were changed to be usable: labels were rounded, or NaN replaced (``on_voxels="replace"``)."""
 
 
 class SkippedCasesWarning(CTSpine1KWarning):

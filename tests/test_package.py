@@ -92,6 +92,7 @@ def test_options_are_the_configs_with_the_same_defaults():
         "on_missing",
         "on_error",
         "on_geometry",
+        "on_voxels",
         "data_dir",
     ):
         assert arguments[option].default == getattr(config, option), option

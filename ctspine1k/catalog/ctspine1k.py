@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import csv
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ctspine1k.catalog.cases import Case, Catalog, Facet, Issue, fits, has_issue, lacks_issue
-from ctspine1k.catalog.dataset import DataSet, Kind, Licence, Misplaced
+from ctspine1k.catalog.dataset import DataSet, Kind, Licence, Misplaced, parse_endings
 from ctspine1k.catalog.split_file import parse_sections, parse_split
 from ctspine1k.catalog.vocabulary import Vocabulary, read_vertebrae
 
@@ -80,10 +80,19 @@ _FACETS = (
 
 _SUFFIXES = (".nii.gz", ".nii")
 
-#: Endings of file names, after the case id.
+#: Endings of file names, after the case id: in a folder of masks, and elsewhere. In nnU-Net's layout, names
+#: of images end in the number of a channel, of which CT has one, and masks are told by their folder.
+_ENDINGS_OF_MASKS: tuple[tuple[str, Kind], ...] = (
+    ("_seg.nii.gz", "mask"),
+    ("_seg.nii", "mask"),
+    (".nii.gz", "mask"),
+    (".nii", "mask"),
+)
 _ENDINGS: tuple[tuple[str, Kind], ...] = (
     ("_seg.nii.gz", "mask"),
     ("_seg.nii", "mask"),
+    ("_0000.nii.gz", "image"),
+    ("_0000.nii", "image"),
     (".nii.gz", "image"),
     (".nii", "image"),
 )
@@ -95,7 +104,11 @@ _SOURCE_FOLDERS = {
     "HNSCC-3DCT-RT": "HNSCC-3DCT-RT", "HNSCC-3DCT-RT_neck": "HNSCC-3DCT-RT",
     "MSD-T10": "MSD-T10", "liver": "MSD-T10", "Liver": "MSD-T10",
 }  # fmt: skip
-_KIND_FOLDERS = {"volumes": "image", "data": "image", "labels": "mask", "label": "mask", "label_new": "mask"}
+_KIND_FOLDERS: dict[str, Kind] = {
+    "volumes": "image", "data": "image", "imagesTr": "image", "imagesTs": "image",
+    "labels": "mask", "label": "mask", "label_new": "mask", "labelsTr": "mask", "labelsTs": "mask",
+    "masks": "mask",
+}  # fmt: skip
 
 _LABEL_ISSUES = ("label_missing", "label_wrong_value", "label_discontinuous", "label_incomplete")
 _FLIPPED = ("orientation_ap_inverted", "orientation_suspected")
@@ -175,9 +188,14 @@ def _top() -> Path:
     return _OWN_FACTS if (_OWN_FACTS / "data_split.txt").is_file() else _OWN_FACTS.parents[3]
 
 
-def _parse_name(name: str) -> list[tuple[str, Kind]]:
-    """Return what a file may be: ``x_seg.nii.gz`` is the mask of x, or the image of a case named x_seg."""
-    return [(name.removesuffix(ending), kind) for ending, kind in _ENDINGS if name.endswith(ending)]
+def _parse_name(path: str) -> list[tuple[str, Kind]]:
+    """Return what a file may be: ``x_seg.nii.gz`` is the mask of x, or the image of a case named x_seg.
+
+    In a folder of masks, ``x.nii.gz`` is the mask of x, as in nnU-Net's layout: nothing there is an image.
+    """
+    *folders, name = path.split("/")
+    is_of_masks = _KIND_FOLDERS.get(_telling(folders, _KIND_FOLDERS) or "") == "mask"
+    return parse_endings(name, _ENDINGS_OF_MASKS if is_of_masks else _ENDINGS)
 
 
 def _file_name(case: Case, kind: Kind) -> str:
@@ -193,9 +211,14 @@ def _misplaced(path: str, case: Case, kind: Kind) -> Iterator[Misplaced]:
         ("split", SECTIONS, case.split),
         ("kind", _KIND_FOLDERS, kind),
     ):
-        telling = [folder for folder in folders if folder in names][-1:]  # the innermost counts
-        if right is not None and telling and names[telling[0]] != right:
-            yield f"a folder of {what} {right}", f"folder {telling[0]}"
+        telling = _telling(folders, names)
+        if right is not None and telling is not None and names[telling] != right:
+            yield f"a folder of {what} {right}", f"folder {telling}"
+
+
+def _telling(folders: Sequence[str], names: Mapping[str, str]) -> str | None:
+    """Return the innermost folder that says something; None if none does."""
+    return next((folder for folder in reversed(folders) if folder in names), None)
 
 
 def _odd_labels(case: Case, labels: Sequence[int]) -> Iterator[tuple[str, str, str]]:

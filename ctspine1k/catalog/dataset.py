@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 from ctspine1k.catalog.cases import Case, Catalog, Facet
 from ctspine1k.catalog.vocabulary import Vocabulary
 
-__all__ = ["KINDS", "DataSet", "Kind", "Licence", "Misplaced"]
+__all__ = ["KINDS", "DataSet", "Kind", "Licence", "Misplaced", "parse_endings"]
 
 #: What a file of a case contains: the CT, its label map, or points such as the centres of vertebrae.
 Kind: TypeAlias = Literal["image", "mask", "points"]
@@ -22,6 +22,11 @@ KINDS: tuple[Kind, ...] = ("image", "mask", "points")
 
 #: A file in the folder of another source, split or kind: what was expected, and what was found.
 Misplaced: TypeAlias = tuple[str, str]
+
+
+def parse_endings(name: str, endings: Iterable[tuple[str, Kind]]) -> list[tuple[str, Kind]]:
+    """Return what a file may be by the end of its name, in any case of letters, as case id and kind."""
+    return [(name[: -len(end)], kind) for end, kind in endings if name[-len(end) :].lower() == end]
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,8 @@ class DataSet:
     #: Read the cases of a split file, or those of the data set's own if it is None.
     read_cases: Callable[[Path | None], Catalog]
 
-    #: Return what a file of this name may be, as case id and kind, the likeliest first; nothing if it is not
-    #: a file of the data set. The name is without folders.
+    #: Return what a file may be, given its path in the place, as case id and kind, the likeliest first;
+    #: nothing if it is not a file of the data set. Names may end in upper or lower case (`parse_endings`).
     parse_name: Callable[[str], Sequence[tuple[str, Kind]]]
 
     #: Return the path of a case's file in the published layout.

@@ -15,7 +15,7 @@ def parse_split(
 ) -> dict[str, list[str]]:
     """Return the case ids of each split, in the order of a split file.
 
-    Any line ends, blank lines, a byte order mark and ids without ``.nii.gz`` are fine.
+    Any line ends, blank lines, a byte order mark and ids without ``.nii.gz`` are fine; so is ``.NII.GZ``.
 
     Args:
         data: the file's bytes, UTF-8.
@@ -72,12 +72,13 @@ def parse_sections(
 
 
 def _parse_case_id(line: str, fail: partial[SplitFileError], known: Collection[str]) -> str:
-    case_id = line.removesuffix(".nii.gz" if line.endswith(".nii.gz") else ".nii")
+    suffix = next((end for end in (".nii.gz", ".nii") if line[-len(end) :].lower() == end), "")
+    case_id = line[: len(line) - len(suffix)]
     if "/" in case_id or "\\" in case_id:
         raise fail("a name contains a path separator")
     if ".." in case_id:
         raise fail("a name contains '..'")
-    if ".nii.gz" in case_id or any(character.isspace() for character in case_id):
+    if ".nii.gz" in case_id.lower() or any(character.isspace() for character in case_id):
         raise fail("two names on one line")
     if not case_id or not case_id.isprintable():
         raise fail("not a file name")

@@ -55,6 +55,7 @@ class CaseMeasures:
     hu_min: float
     hu_max: float
     hu_beside: float | None  #: mean of the voxels without label in the boxes around labels, one per slab
+    label_rounding: float  #: greatest distance from a whole number of the values in the mask
     image_crc32: int  #: of the stored voxels; equal for files with the same image
     mask_crc32: int  #: of the labels and their positions
     vertebrae: tuple[VertebraMeasures, ...]  #: in the order of labels
@@ -101,6 +102,7 @@ def measure(case: CaseReader) -> CaseMeasures:
         hu_min=float(extremes.min()),
         hu_max=float(extremes.max()),
         hu_beside=beside_sum / beside_count if beside_count else None,
+        label_rounding=case.label_rounding,
         image_crc32=image_crc32,
         mask_crc32=isal_zlib.crc32(box, isal_zlib.crc32(repr((start, box.shape)).encode())),
         vertebrae=tuple(_vertebra(region, float(hu_sums[region.label]), geometry) for region in regions),

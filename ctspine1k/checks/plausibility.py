@@ -1,8 +1,8 @@
-"""Plausibility of the labels of a case, judged only by its measures.
+"""Plausibility of the intensities and labels of a case, judged only by its measures.
 
-Checks are about the labels that occur, their order and distance along the spine, their size and pieces, and
-whether they are on bone. Some errors cannot be detected from voxels: all labels off by one, left and right
-swapped, a variant of the anatomy.
+Checks are about the range of intensities, the labels that occur, their order and distance along the spine,
+their size and pieces, and whether they are on bone. Some errors cannot be detected from voxels: all labels
+off by one, left and right swapped, a variant of the anatomy.
 """
 
 from __future__ import annotations
@@ -19,6 +19,12 @@ from ctspine1k.checks.measure import CaseMeasures, VertebraMeasures
 from ctspine1k.volumes.orientation import axis_along
 
 __all__ = ["implausible"]
+
+#: Air, in and around the body, is near -1000 HU: a scan without a voxel below this has other numbers, such as
+#: HU + 1024. CT has numbers of 12 bits, or of 16 with metal: those beyond the greatest of these are negative
+#: ones that were taken for numbers without a sign.
+_AIR_HU = -500.0
+_GREATEST_HU = 32767.0
 
 #: Whole vertebrae: half the least and 1.4 times the greatest volume (cm3) of each region in the masks of 80
 #: subjects of VerSe 2019, as measured by the project SegQC-xnat (reference_verse_v1.json).
@@ -52,12 +58,18 @@ _Strange: TypeAlias = "tuple[str, str] | None"
 
 
 def implausible(measures: CaseMeasures, vocabulary: Vocabulary) -> Iterator[tuple[str, str, str]]:
-    """Yield findings about the labels of a case: the check, what it expected, and what it found.
+    """Yield findings about a case: the check, what it expected, and what it found.
 
     Args:
         measures: of the case.
         vocabulary: names and regions of its labels, whose numbers increase down the spine.
     """
+    lowest, highest = measures.hu_min, measures.hu_max
+    if lowest > _AIR_HU or highest > _GREATEST_HU:
+        expected = f"air, below {_AIR_HU:.0f} HU, and nothing beyond {_GREATEST_HU:,.0f} HU"
+        yield "hu_range", expected, f"{lowest:,.0f} to {highest:,.0f} HU"
+    if measures.label_rounding:
+        yield "label_rounding", "whole numbers", f"numbers that are up to {measures.label_rounding:.2g} off"
     if not measures.vertebrae:
         yield "no_labels", "labelled vertebrae", "only background"
         return

@@ -90,6 +90,7 @@ def _scanned(place: Place, vocabulary: Vocabulary, files: CaseFiles) -> ScannedC
                 on_geometry=None,
                 vocabulary=vocabulary,
                 threads=usable_threads(),
+                on_change=lambda _: None,  # it is among the measures
             ) as case,
         ):
             measures, mismatch = measure(case), case.geometry_mismatch()

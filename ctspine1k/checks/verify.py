@@ -96,6 +96,8 @@ CHECKS = {
     "units": Check("warning", "a header gives lengths in metres or microns; they are converted to mm"),
     "degenerate": Check("warning", "a header gives voxels no size: no length, or axes in one plane"),
     "unplaced": Check("warning", "a header has neither sform nor qform: which side is left is a guess"),
+    "hu_range": Check("warning", "intensities are not HU: there is no air, or they wrapped around"),
+    "label_rounding": Check("warning", "labels are whole numbers only after rounding"),
     "no_labels": Check("warning", "a mask is empty"),
     "gap": Check("warning", "a vertebra is missing between two labelled ones"),
     "order": Check("warning", "labels do not follow one another along the spine"),
@@ -338,8 +340,8 @@ def _unexpected(selection: Selection) -> Iterator[Finding]:
     data_set = selection.data_set
     for path in sorted(selection.listing):
         name = posixpath.basename(path)
-        is_named_so = any(suffix in name for suffix in data_set.suffixes)
-        if is_named_so and not any(case_id in selection.catalog for case_id, _ in data_set.parse_name(name)):
+        is_named_so = any(suffix in name.lower() for suffix in data_set.suffixes)
+        if is_named_so and not any(case_id in selection.catalog for case_id, _ in data_set.parse_name(path)):
             where = str(selection.place.folder / path) if selection.place.folder else path
             yield _finding(data_set, "unexpected", None, "the name of a case's image or mask", name, where)
 
@@ -357,14 +359,14 @@ def _of_case(data_set: DataSet, one: ScannedCase) -> Iterator[Finding]:
         error = doubt.error
         yield finding(doubt.kind, case, error.expected, error.found, error.file, error.hint)
     if one.measures:
-        file = one.files["mask"].name
         labels = [vertebra.label for vertebra in one.measures.vertebrae]
         strange = (
             *implausible(one.measures, data_set.vocabulary),
             *data_set.odd_labels(case, labels),
         )
         for check, expected, found in strange:
-            yield finding(check, case, expected, found, file)
+            kind: Kind = "image" if check == "hu_range" else "mask"
+            yield finding(check, case, expected, found, one.files[kind].name)
 
 
 def _twins(data_set: DataSet, scanned: Sequence[ScannedCase]) -> Iterator[Finding]:

@@ -76,6 +76,11 @@ def export(ctx: click.Context) -> int | None:
         type=click.Choice(["raise", "warn"]),
         help="If headers leave in doubt where voxels lie: raise an error, or warn [warn].",
     ),
+    click.option(
+        "--on-voxels",
+        type=click.Choice(["raise", "replace"]),
+        help="If voxels of an image are NaN or infinite: raise an error, or replace them by -1024 [raise].",
+    ),
     click.option("--cases-per-shard", type=click.IntRange(min=1), help="Cases per shard (file) [4]."),
     click.option(
         "--num-proc",
@@ -111,7 +116,7 @@ def parquet(out: str, geometry: bool, verify: bool, as_json: bool, **options: An
 #: Options of the export itself.
 _OWN = (
     *("config", "image_size", "orientation", "label_scheme", "other_labels"),
-    *("on_missing", "on_error", "on_geometry"),
+    *("on_missing", "on_error", "on_geometry", "on_voxels"),
     *("cases_per_shard", "num_proc", "scheduler"),
 )
 

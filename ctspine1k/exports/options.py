@@ -16,6 +16,7 @@ from ctspine1k.rows.options import CONFIGS, Policy, RowOptions
 from ctspine1k.running.executors import Executor, executor
 from ctspine1k.running.retries import PAUSES
 from ctspine1k.volumes.relabel import Others
+from ctspine1k.volumes.slices import OnVoxels
 
 __all__ = ["ExportKeywords", "ExportOptions", "row_keywords"]
 
@@ -31,6 +32,7 @@ class ExportKeywords(TypedDict, total=False):
     on_missing: OnMissing
     on_error: Policy
     on_geometry: Literal["raise", "warn"]
+    on_voxels: OnVoxels
     cases_per_shard: int
     scan: str | os.PathLike[str] | None
     rows: RowOptions | None
@@ -61,6 +63,7 @@ class ExportOptions:
     other_labels: Others = "raise"
     geometry: bool = False
     on_geometry: Literal["raise", "warn"] = "warn"
+    on_voxels: OnVoxels = "raise"
     on_missing: OnMissing = "raise"  #: a case without raw files is an error, or left out and listed
     on_error: Policy = "raise"  #: a case that cannot be used makes its shard fail, or is left out and listed
     cases_per_shard: int = 4
@@ -103,6 +106,7 @@ class ExportOptions:
                 other_labels=self.other_labels,
                 geometry=self.geometry,
                 on_geometry=self.on_geometry,
+                on_voxels=self.on_voxels,
             ).of(data_set)
             for config in (CONFIGS if self.config == "all" else (self.config,))
         ]

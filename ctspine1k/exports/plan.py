@@ -81,7 +81,7 @@ class ShardTask:
     def size(self) -> int:
         """Approximate bytes of the shard: those of the raw files, if they were compressed."""
         files = (file for one in self.files for file in one.files.values())
-        return sum(file.size if file.path.endswith(".gz") else file.size // 2 for file in files)
+        return sum(file.size if file.path.lower().endswith(".gz") else file.size // 2 for file in files)
 
     @property
     def inputs(self) -> str:
@@ -111,3 +111,4 @@ class ShardOutcome:
     record: ShardRecord | None
     problems: dict[str, str]  #: by case id
     warnings: tuple[str, ...]  #: about headers that leave in doubt where voxels lie
+    changes: tuple[str, ...] = ()  #: what was changed in voxels

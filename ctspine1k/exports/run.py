@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from ctspine1k import __version__
 from ctspine1k._messages import html_table, shortened, warn
-from ctspine1k.errors import GeometryWarning, NoSpaceError, NothingLeftError, OutputError
+from ctspine1k.errors import GeometryWarning, NoSpaceError, NothingLeftError, OutputError, VoxelWarning
 from ctspine1k.exports.card import SplitSize, make_card, split_sizes
 from ctspine1k.exports.cases_table import MISPLACED
 from ctspine1k.exports.ledger import (
@@ -243,10 +243,7 @@ class Export:
                     bar.update(len(outcome.shard.cases))
                     if outcome.record is not None:
                         del left[outcome.shard.path]
-                    for text in outcome.warnings:
-                        if text not in warned:  # the shards of both configs have it
-                            warn(text, GeometryWarning)
-                            warned.add(text)
+                    _warn_once(outcome, warned)
                     yield outcome
         except NoSpaceError as error:
             if self.target.free() is None or error.folder != str(self.target.scratch()):
@@ -292,7 +289,7 @@ class Export:
         )
         with self.target.atomic_write(CARD) as path:
             path.write_text(card, encoding="utf-8", errors="backslashreplace")  # names need not be UTF-8
-        options = asdict(self.rows[0])
+        options = self.rows[0].key()
         del options["config"], options["storage"]  # paths of shards have the config; storage is always dense
         about = {
             "source": origin,
@@ -345,3 +342,12 @@ def _check_target(target: Target, entries: Mapping[str, Entry], tasks: Sequence[
             shortened(others),
             "Use the same options as before, or another folder; or delete this export first.",
         )
+
+
+def _warn_once(outcome: ShardOutcome, warned: set[str]) -> None:
+    """Issue the warnings of a shard, except those that the shard of the other config had, too."""
+    for category, texts in ((GeometryWarning, outcome.warnings), (VoxelWarning, outcome.changes)):
+        for text in texts:
+            if text not in warned:
+                warn(text, category)
+                warned.add(text)

@@ -53,7 +53,8 @@ def export_shard(task: ShardTask) -> ShardOutcome:
     with _ONE_AT_A_TIME, quiet_hub():
         maker = _Maker(task)
         record = maker.make()
-        return ShardOutcome(task.shard, record, maker.problems, tuple(maker.misplaced.values()))
+        misplaced = tuple(maker.misplaced.values())
+        return ShardOutcome(task.shard, record, maker.problems, misplaced, tuple(maker.changes))
 
 
 class _ProblemsError(Exception):
@@ -69,6 +70,7 @@ class _Maker:
         self.skipped = dict(task.missing)
         self.problems: dict[str, str] = {}
         self.misplaced: dict[str, str] = {}  #: warnings about headers that place voxels in doubt, by case id
+        self.changes: list[str] = []  #: what was changed in voxels
         self.rows = self.arrow_bytes = 0
 
     def make(self) -> ShardRecord | None:
@@ -156,7 +158,7 @@ class _Maker:
             self.misplaced[case_id] = text
 
         try:
-            for table in _tables(self.task, files, paths, note_problem):
+            for table in _tables(self.task, files, paths, note_problem, self.changes.append):
                 self.rows += len(table)
                 self.arrow_bytes += table.nbytes
                 if not self.problems:
@@ -175,6 +177,7 @@ def _tables(
     files: CaseFiles,
     paths: Mapping[Kind, Path],
     on_problem: Callable[[str], None],
+    on_change: Callable[[str], None],
 ) -> Iterator[pa.Table]:
     """Yield the rows of a case, one row group at a time.
 
@@ -192,6 +195,7 @@ def _tables(
         threads=usable_threads(),
         check_first=task.on_error == "skip",
         on_problem=on_problem,
+        on_change=on_change,
     )
     with reading_case(files):
         for batch in batches:

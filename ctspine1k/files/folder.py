@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ctspine1k._messages import warn
 from ctspine1k.errors import CTSpine1KWarning
-from ctspine1k.files.raw import Entry, Listing, RawFile
+from ctspine1k.files.raw import Entry, Listing, RawFile, is_hidden
 
 __all__ = ["FolderPlace", "walk"]
 
@@ -39,7 +39,7 @@ class FolderPlace:
         return self
 
     def listing(self) -> Listing:
-        """List all files below the folder, except those in hidden folders."""
+        """List all files below the folder, except hidden ones and those in hidden folders."""
         return Listing(dict(map(self._entry, walk(self.folder))))
 
     def _entry(self, local: str) -> tuple[str, Entry | None]:
@@ -76,7 +76,7 @@ class FolderPlace:
 
     def hint(self, listing: Listing, suffixes: tuple[str, ...]) -> str:
         """Return what may explain that files are not there."""
-        found = sum(path.endswith(suffixes) for path in listing)
+        found = sum(path.lower().endswith(suffixes) for path in listing)
         return (
             f"The folder contains {found:,} NIfTI files in all; an image is <case_id>.nii.gz, a mask "
             "<case_id>_seg.nii.gz."
@@ -84,7 +84,7 @@ class FolderPlace:
 
 
 def walk(root: Path) -> Iterator[str]:
-    """Yield the path of each file below a folder; hidden folders are left out."""
+    """Yield the path of each file below a folder; hidden files and folders are left out."""
     visited = set()
     # Links to folders are followed, since large folders are often linked. A loop of links ends, since no
     # folder is walked twice.
@@ -93,9 +93,10 @@ def walk(root: Path) -> Iterator[str]:
             subfolders.clear()
             continue
         visited.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        subfolders[:] = sorted(name for name in subfolders if not is_hidden(name))
         for name in names:
-            yield os.path.join(folder, name)  # noqa: PTH118 (thousands of them)
+            if not is_hidden(name):
+                yield os.path.join(folder, name)  # noqa: PTH118 (thousands of them)
 
 
 def _warn_unread(error: OSError) -> None:

@@ -21,7 +21,7 @@ from huggingface_hub.utils.tqdm import tqdm
 from ctspine1k import __version__
 from ctspine1k.errors import ChecksumError, CTSpine1KError, HubError, NoSpaceError
 from ctspine1k.files.folder import walk
-from ctspine1k.files.raw import Entry, Listing, RawFile
+from ctspine1k.files.raw import Entry, Listing, RawFile, is_hidden
 from ctspine1k.files.tokens import keep_token, known_token
 from ctspine1k.running.disk import free_bytes, sha256_of
 from ctspine1k.running.stops import interruptible
@@ -80,7 +80,7 @@ class HubPlace:
             return cast("str", self._api().dataset_info(self.repo_id, revision=self.revision).sha)
 
     def listing(self) -> Listing:
-        """List all files of the repo; offline, those that are cached.
+        """List all files of the repo that are not hidden; offline, those that are cached.
 
         Raises:
             HubError: the Hub cannot be reached, or has no such repo or revision.
@@ -90,6 +90,7 @@ class HubPlace:
             {
                 path: Entry(size, here._state(path, size, sha256), here._url(path), sha256)
                 for path, size, sha256 in here._records()
+                if not any(map(is_hidden, path.split("/")))
             }
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -11,7 +11,7 @@ from ctspine1k.catalog.cases import Case
 from ctspine1k.catalog.dataset import KINDS, DataSet, Kind
 from ctspine1k.errors import AmbiguousFilesError
 
-__all__ = ["CaseFiles", "Entry", "Listing", "RawFile", "find_files", "group_files"]
+__all__ = ["CaseFiles", "Entry", "Listing", "RawFile", "find_files", "group_files", "is_hidden"]
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,14 @@ class Entry:
     local: str | None = None  #: absolute path of a file in a folder; None for one on the Hub
 
 
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder is hidden, such as ``._x.nii.gz``, which macOS writes."""
+    return name.startswith(".")
+
+
 @dataclass(frozen=True)
 class Listing:
-    """All files of a place at one moment, by their path in it; None for a broken link."""
+    """All files of a place at one moment that are not hidden, by their path in it; None for a broken link."""
 
     entries: Mapping[str, Entry | None]
 
@@ -82,7 +87,7 @@ class CaseFiles:
 def find_files(
     listing: Listing, data_set: DataSet, cases: Iterable[Case], *, every: bool = False
 ) -> list[RawFile]:
-    """Find the files of cases by name only, in any folder.
+    """Find the files of cases by name, in any folder; only a folder of masks says more than the name.
 
     Args:
         listing: all files of the place.
@@ -100,9 +105,9 @@ def find_files(
     by_id = {case.case_id: case for case in cases}
     found: dict[tuple[str, Kind], dict[str, Entry]] = {}
     for path, entry in listing.entries.items():
-        name = os.path.basename(path)  # noqa: PTH119 (thousands of them)
-        readings = [reading for reading in data_set.parse_name(name) if reading[0] in by_id]
+        readings = [reading for reading in data_set.parse_name(path) if reading[0] in by_id]
         if len(readings) > 1:
+            name = posixpath.basename(path)
             first, second = (repr(case_id) for case_id, _ in readings[:2])
             raise ValueError(f"{name} could belong to {first} or to {second}: load only one of them")
         if readings and entry is not None:

@@ -61,6 +61,7 @@ def case_batches(
     threads: int = 1,
     check_first: bool = False,
     on_problem: Callable[[str], None] | None = None,
+    on_change: Callable[[str], None] | None = None,
 ) -> Iterator[Batch]:
     """Yield the rows of a case: one for "3d"; for "2d" one per slice, ``depth`` at a time.
 
@@ -76,15 +77,17 @@ def case_batches(
         threads: if above 1, a second thread reads ahead.
         check_first: read the files to their end before the first row.
         on_problem: called with the text of the warning that ``on_geometry="warn"`` would give, instead of it.
+        on_change: called instead of a warning with what was changed in the voxels of a file (`open_case`).
 
     Raises:
         CaseError: the files cannot be used.
     """
     if check_first and options.config == "2d":
-        with _opened(replace(options, on_geometry=None), vocabulary, files, threads) as pair:
+        silent = replace(options, on_geometry=None)  # the second time, there are reports
+        with _opened(silent, vocabulary, files, threads, on_change=lambda _: None) as pair:
             pair.check()
         _rewind(*files.values())
-    with _opened(options, vocabulary, files, threads, on_problem) as pair:
+    with _opened(options, vocabulary, files, threads, on_problem, on_change) as pair:
         yield from _batches(options, case, pair, depth)
 
 
@@ -95,6 +98,7 @@ def _opened(
     files: Mapping[Kind, Readable],
     threads: int,
     on_problem: Callable[[str], None] | None = None,
+    on_change: Callable[[str], None] | None = None,
 ) -> Iterator[CaseReader]:
     reports = on_problem if options.on_geometry == "warn" else None
     with open_case(
@@ -102,10 +106,12 @@ def _opened(
         files["mask"],
         vocabulary=vocabulary,
         on_geometry=None if reports else options.on_geometry,
+        on_voxels=options.on_voxels,
         orientation=options.orientation,
         label_scheme=options.label_scheme,
         other_labels=options.other_labels,
         threads=threads,
+        on_change=on_change,
     ) as pair:
         if reports and (problems := pair.geometry_problems()):
             reports("\n".join(map(str, problems)))

@@ -32,18 +32,18 @@ import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import datasets
 import pyarrow as pa
 
-from ctspine1k._messages import check_choice
+from ctspine1k._messages import check_choice, warn
 from ctspine1k.catalog.cases import Case, Criterion
 from ctspine1k.catalog.dataset import Kind
 from ctspine1k.catalog.registry import DEFAULT
 from ctspine1k.catalog.vocabulary import LabelScheme
-from ctspine1k.errors import CaseError, MissingFilesError, NothingLeftError
+from ctspine1k.errors import CaseError, MissingFilesError, NothingLeftError, VoxelWarning
 from ctspine1k.files.raw import CaseFiles
 from ctspine1k.files.selection import OnMissing, Selection, case_files, open_selection
 from ctspine1k.files.transfer import copied, download, know_token
@@ -56,6 +56,7 @@ from ctspine1k.running.threads import prefetch, usable_threads
 from ctspine1k.scans.selecting import select, select_splits
 from ctspine1k.volumes.cases import Readable
 from ctspine1k.volumes.relabel import Others
+from ctspine1k.volumes.slices import OnVoxels
 
 __all__ = ["CTSpine1K", "CTSpine1KConfig"]
 
@@ -88,6 +89,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
     on_missing: OnMissing = "raise"  #: if a case has no raw files
     on_error: Policy = "raise"  #: if a case's files cannot be used
     on_geometry: Literal["raise", "warn"] = "warn"  #: if headers leave in doubt where voxels lie
+    on_voxels: OnVoxels = "raise"  #: if voxels of an image are NaN or infinite
     repo: str | None = None  #: ``repo_id``, a name that the base class uses for a script's own repo
     hub_token: str | bool | None = field(default=None, repr=False)
     selection: Selection | None = field(default=None, repr=False)  #: instead of the options that select
@@ -118,6 +120,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
             other_labels=self.other_labels,
             geometry=self.geometry,
             on_geometry=self.on_geometry,
+            on_voxels=self.on_voxels,
         )
         return options.of(self.selected.data_set)
 
@@ -288,6 +291,7 @@ class CTSpine1K(TableBuilder):
                 depth=depth,
                 threads=self._threads,
                 check_first=config.on_error == "skip",
+                on_change=partial(_note_change, job.files.case.case_id),
             )
 
     @contextlib.contextmanager
@@ -317,6 +321,12 @@ class CTSpine1K(TableBuilder):
     def begin_conversion(self, num_proc: int) -> None:
         """Divide the cores among the processes that convert."""
         self._threads = usable_threads(num_proc)
+
+
+def _note_change(case_id: str, change: str) -> None:
+    """Log what was changed in the voxels of a case, and warn about it."""
+    _logger.warning("%s: %s", case_id, change)
+    warn(change, VoxelWarning)
 
 
 def _joined(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

@@ -24,6 +24,7 @@ from ctspine1k.rows.builder import CTSpine1K
 from ctspine1k.rows.options import Policy, RowOptions, Storage
 from ctspine1k.scans.selecting import select, select_splits
 from ctspine1k.volumes.relabel import Others
+from ctspine1k.volumes.slices import OnVoxels
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -46,6 +47,7 @@ class RowKeywords(TypedDict, total=False):
     other_labels: Others
     geometry: bool
     on_geometry: Literal["raise", "warn"]
+    on_voxels: OnVoxels
 
 
 class BuilderOptions(RowKeywords, total=False):
@@ -141,6 +143,7 @@ def load_dataset(
     on_missing: OnMissing = "raise",
     on_error: Policy = "raise",
     on_geometry: Literal["raise", "warn"] = "warn",
+    on_voxels: OnVoxels = "raise",
     streaming: bool = False,
     num_proc: int | None = None,
     writer_batch_size: int | None = None,
@@ -191,6 +194,8 @@ def load_dataset(
         on_error: the same for damaged or inconsistent files.
         on_geometry: if the mask's header places it elsewhere than the image, or a header contradicts itself:
             "warn" or "raise".
+        on_voxels: if voxels of an image are NaN or infinite: "raise" an error, or "replace" them by -1024 HU,
+            the value of padding, with a warning.
         streaming: read from the Hub or the folder when rows are requested, without converting anything.
         num_proc: processes that convert; each needs as much memory as a single one.
         writer_batch_size: rows that are written at once; None for 1 (3d) or 16 (2d).
@@ -247,6 +252,7 @@ def load_dataset(
         on_missing=on_missing,
         on_error=on_error,
         on_geometry=on_geometry,
+        on_voxels=on_voxels,
         num_proc=num_proc,
         writer_batch_size=writer_batch_size,
         cache_dir=cache_dir,

@@ -12,6 +12,7 @@ from ctspine1k.catalog.vocabulary import LabelScheme
 from ctspine1k.storage.codec import require_blosc2
 from ctspine1k.volumes.orientation import check_orientation
 from ctspine1k.volumes.relabel import Others
+from ctspine1k.volumes.slices import OnVoxels
 
 __all__ = ["CONFIGS", "GEOMETRY_COLUMNS", "ROWS_VERSION", "Policy", "RowOptions", "Storage"]
 
@@ -43,6 +44,7 @@ class RowOptions:
     other_labels: Others = "raise"  #: labels that the data set lacks: an error, or "background"
     geometry: bool = False  #: whether there are the columns `GEOMETRY_COLUMNS`
     on_geometry: Literal["raise", "warn"] | None = "warn"  #: None: headers are not compared
+    on_voxels: OnVoxels = "raise"  #: "replace": -1024 HU in place of NaN and infinite intensities
 
     def __post_init__(self) -> None:
         """Check the options, and normalise them.
@@ -52,6 +54,7 @@ class RowOptions:
             MissingPackageError: compact storage needs a package that is not installed.
         """
         check_choice("on_geometry", self.on_geometry, ("raise", "warn"))
+        check_choice("on_voxels", self.on_voxels, ("raise", "replace"))
         if not isinstance(self.geometry, bool):
             raise ValueError(f"geometry={self.geometry!r}: expected True or False")
         check_choice("storage", self.storage, ("dense", "compact"))
@@ -67,10 +70,14 @@ class RowOptions:
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "config"}
 
     def key(self) -> dict[str, Any]:
-        """Return all that the options say about rows, for the ids of caches and of an export's shards."""
+        """Return the options that rows depend on, for the ids of caches and of an export's shards.
+
+        An option that came later is in it only where it may change rows, so that earlier ids stay valid.
+        """
         key = {**asdict(self), "geometry": list(GEOMETRY_COLUMNS) if self.geometry else False}
-        if self.other_labels == "raise":  # ids that were made before there was this option stay valid
-            del key["other_labels"]
+        for name, earlier in (("other_labels", "raise"), ("on_voxels", "raise")):
+            if key[name] == earlier:
+                del key[name]
         return key
 
     def of(self, data_set: DataSet) -> RowOptions:

@@ -14,6 +14,7 @@ image_type, mask_type  types of the voxels in the files
 slope, intercept   HU = slope x stored + intercept
 hu_min, hu_max     least and greatest value of the image
 hu_beside          mean of the image's voxels without label, in the boxes around labels
+label_rounding     greatest distance from a whole number of the values in the mask, which are rounded
 labels, vertebrae  labels that occur, and the vertebrae they stand for
 geometry_problem   how the mask's header places voxels differently from the image's; null if it does not
 header_problem     how the header of one of the files leaves in doubt where voxels lie; null if none does
@@ -89,6 +90,7 @@ CASES = pa.schema(
         "hu_min": pa.float64(),
         "hu_max": pa.float64(),
         "hu_beside": pa.float64(),
+        "label_rounding": pa.float64(),
         "labels": pa.list_(pa.int32()),
         "vertebrae": pa.list_(pa.string()),
         "geometry_problem": pa.string(),

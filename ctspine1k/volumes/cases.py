@@ -11,7 +11,7 @@ another orientation, arrays are as if the file had been stored in it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ctspine1k._messages import check_choice, warn
 from ctspine1k.catalog.registry import data_set
 from ctspine1k.catalog.vocabulary import Vocabulary
-from ctspine1k.errors import CaseError, GeometryWarning, PairMismatchError
+from ctspine1k.errors import CaseError, GeometryWarning, PairMismatchError, VoxelWarning
 from ctspine1k.running.stops import check_stopped
 from ctspine1k.running.threads import prefetch, usable_threads
 from ctspine1k.volumes.alignment import Alignment
@@ -32,7 +32,7 @@ from ctspine1k.volumes.orientation import check_orientation
 from ctspine1k.volumes.positions import Doubt
 from ctspine1k.volumes.relabel import ALL_BYTES, Others, label_table
 from ctspine1k.volumes.scaling import Scaling
-from ctspine1k.volumes.slices import VolumeReader
+from ctspine1k.volumes.slices import OnVoxels, VolumeReader
 
 __all__ = ["CaseReader", "Readable", "VolumePair", "check_file", "open_case", "read_pair"]
 
@@ -67,6 +67,7 @@ def read_pair(
     mask: Readable,
     *,
     on_geometry: Literal["raise", "warn"] = "warn",
+    on_voxels: OnVoxels = "raise",
     orientation: str | None = None,
     vocabulary: Vocabulary | None = None,
     other_labels: Others = "raise",
@@ -78,6 +79,8 @@ def read_pair(
         mask: its label map, in the same forms.
         on_geometry: if the two headers place the voxels differently, or one contradicts itself: "warn", or
             "raise" an error.
+        on_voxels: if voxels of the CT are NaN or infinite: "raise" an error, or "replace" them by -1024 HU,
+            the value of padding, with a warning.
         orientation: None for as stored; or the orientation to bring the files' axes (i, j, k) into, such as
             "RAS": arrays, affine and spacing are then as if both files had been stored in it. Each file is
             turned by its own header. Arrays are still slice first: for "RAS" theirs is "SRA".
@@ -92,11 +95,13 @@ def read_pair(
     Raises:
         CaseError: the files cannot be used; its subclasses and its message say why.
         FileNotFoundError: there is no file at a path.
+        TypeError: something else than paths or binary streams.
     """
     with open_case(
         image,
         mask,
         on_geometry=on_geometry,
+        on_voxels=on_voxels,
         orientation=orientation,
         vocabulary=vocabulary,
         other_labels=other_labels,
@@ -111,11 +116,13 @@ def open_case(
     mask: Readable | None,
     *,
     on_geometry: Literal["raise", "warn"] | None = "warn",
+    on_voxels: OnVoxels = "raise",
     orientation: str | None = None,
     vocabulary: Vocabulary | None = None,
     label_scheme: str | None = None,
     other_labels: Others = "raise",
     threads: int = 1,
+    on_change: Callable[[str], None] | None = None,
 ) -> Iterator[CaseReader]:
     """Open the files of one case and read their headers; no voxel is read yet.
 
@@ -123,11 +130,14 @@ def open_case(
         image: the CT, as for `read_pair`.
         mask: its label map; None if there is none, or if labels are not needed.
         on_geometry: as for `read_pair`; None neither warns nor raises.
+        on_voxels: as for `read_pair`.
         orientation: as for `read_pair`.
         vocabulary: as for `read_pair`.
         label_scheme: what labels become, one of the vocabulary's schemes; None for its first, as they are.
         other_labels: as for `read_pair`.
         threads: if above 1, a second thread inflates the next slices.
+        on_change: called instead of a warning with what was changed in the voxels of a file, such as labels
+            that were rounded, when it is read; once a file.
 
     Raises:
         ValueError: an argument that is not allowed.
@@ -135,15 +145,18 @@ def open_case(
         FileNotFoundError: there is no file at a path.
     """
     check_choice("on_geometry", on_geometry, ("raise", "warn"))
+    check_choice("on_voxels", on_voxels, ("raise", "replace"))
     check_orientation(orientation)
     vocabulary = data_set().vocabulary if vocabulary is None else vocabulary
     check_choice("other_labels", other_labels, ("raise", "background"))
     table = label_table(vocabulary, label_scheme, other_labels)
     accepted = vocabulary if other_labels == "raise" else ALL_BYTES
     with contextlib.ExitStack() as stack:
-        image_reader = VolumeReader(stack.enter_context(open_nifti(image)))
+        image_reader = VolumeReader(stack.enter_context(open_nifti(image)), on_voxels)
         mask_reader = None if mask is None else VolumeReader(stack.enter_context(open_nifti(mask)))
-        case = CaseReader(image_reader, mask_reader, accepted, table, orientation, threads)
+        case = CaseReader(
+            image_reader, mask_reader, accepted, table, orientation, threads, on_change or _warn_of_change
+        )
         if on_geometry is not None and (problems := case.geometry_problems()):
             if on_geometry == "raise":
                 raise problems[0]
@@ -174,9 +187,11 @@ class CaseReader:
         table: NDArray[np.uint8] | None,
         orientation: str | None,
         threads: int,
+        on_change: Callable[[str], None],
     ) -> None:
         self.vocabulary = vocabulary  #: of the labels that the mask's file may contain
         self._image, self._mask, self._table, self._threads = image, mask, table, threads
+        self._on_change = on_change
         self._alignment = Alignment.of(image.header, None if mask is None else mask.header, orientation)
         shape, turn = image.header.shape, self._alignment.image
         self.geometry = (
@@ -211,6 +226,11 @@ class CaseReader:
         if self._mask is None:
             return (self._image.header.dtype,)
         return self._image.header.dtype, self._mask.label_type if self._table is None else self._table.dtype
+
+    @property
+    def label_rounding(self) -> float:
+        """Greatest distance from a whole number of the labels read so far, which were rounded."""
+        return 0.0 if self._mask is None else self._mask.label_rounding
 
     def geometry_mismatch(self) -> PairMismatchError | None:
         """Return an error that says how the two headers place voxels differently; None if they agree."""
@@ -320,7 +340,13 @@ class CaseReader:
     def _read_ahead(self, slabs: Iterator[Slab]) -> Iterator[Slab]:
         for slab in prefetch(slabs) if self._threads > 1 else slabs:
             check_stopped()  # a volume takes seconds
+            self._report_changes()
             yield slab
+
+    def _report_changes(self) -> None:
+        for reader in (self._image, self._mask):
+            for change in reader.new_changes() if reader is not None else ():
+                self._on_change(change)
 
     def _gathered(self, volumes: Sequence[Iterator[NDArray[Any]]]) -> Iterator[NDArray[Any]]:
         """Yield complete volumes, one after the other: their numbers of slices may differ."""
@@ -331,3 +357,7 @@ class CaseReader:
                 for slab in self._read_ahead(volume):
                     np.copyto(whole.extend(len(slab)), slab)
                 yield whole.filled
+
+
+def _warn_of_change(change: str) -> None:
+    warn(change, VoxelWarning)

@@ -17,10 +17,24 @@ from ctspine1k.errors import FileFormatError
 from ctspine1k.volumes.positions import Doubt, doubts_about, unit_of
 from ctspine1k.volumes.scaling import Scaling
 
-__all__ = ["GET_AGAIN", "Geometry", "VolumeHeader", "array_affine", "header_size", "parse_header"]
+__all__ = [
+    "GET_AGAIN",
+    "WRITE_AGAIN",
+    "Geometry",
+    "VolumeHeader",
+    "array_affine",
+    "header_size",
+    "parse_header",
+]
 
 #: The hint of errors that another copy of the file would fix.
 GET_AGAIN = "Delete the file and download it again."
+
+#: The hint of errors that another copy of the file may fix, or that a program may have written into it.
+WRITE_AGAIN = (
+    "Download it again; if the new copy is the same, the program that wrote it is at fault: save the scan "
+    "again from its source."
+)
 
 #: The kind of header by its first four bytes, which are its length in one of the two byte orders.
 _HEADERS: dict[bytes, type[nib.Nifti1Header]] = {
@@ -109,17 +123,20 @@ def parse_header(block: bytes, name: str) -> VolumeHeader:
         slope, inter = header.get_slope_inter()  # None where the header's values mean "unscaled"
         in_mm = unit_of(header)[1]
         with np.errstate(all="ignore"):  # numbers that are not finite are an error below
-            affine = np.asarray(header.get_best_affine(), np.float64)
+            affine = _affine(header, name)
             affine[:3] *= in_mm
             numbers = *affine.flat, *voxel_sizes(affine)
         offset = int(header.get_data_offset())
+    except FileFormatError:  # a ValueError, too
+        raise
     except (HeaderDataError, WrapStructError, ValueError, OverflowError) as error:
-        raise FileFormatError(name, "a valid NIfTI header", str(error), GET_AGAIN) from error
+        raise FileFormatError(name, "a valid NIfTI header", str(error), WRITE_AGAIN) from error
     if not np.isfinite(numbers).all():
-        raise FileFormatError(name, "a finite affine", str(affine[:3].tolist()), GET_AGAIN)
+        raise FileFormatError(name, "a finite affine", str(affine[:3].tolist()), WRITE_AGAIN)
     if not is_single_file:
-        expected, found = "header and voxels in one file", "the header of a .hdr/.img pair"
-        raise FileFormatError(name, expected, found, "Convert it to .nii.gz.")
+        expected, found = "header and voxels in one file", 'the header of a .hdr/.img pair, with magic "ni1"'
+        hint = 'Save the pair as one file: nibabel.save(nibabel.load("x.hdr"), "x.nii.gz").'
+        raise FileFormatError(name, expected, found, hint)
     return VolumeHeader(
         name=name,
         shape=_checked_shape(header, name),
@@ -132,11 +149,25 @@ def parse_header(block: bytes, name: str) -> VolumeHeader:
     )
 
 
+def _affine(header: nib.Nifti1Header, name: str) -> NDArray[np.float64]:
+    try:
+        return np.asarray(header.get_best_affine(), np.float64)
+    except ValueError as error:  # raised for the quaternion of qform, which is used if sform is not set
+        quaternion = tuple(float(header[f"quatern_{letter}"]) for letter in "bcd")
+        expected = "a qform whose quaternion (b, c, d) has a length of at most 1"
+        hint = "The directions of its axes are lost: save the scan again from its source."
+        raise FileFormatError(name, expected, str(quaternion), hint) from error
+
+
 def _checked_shape(header: nib.Nifti1Header, name: str) -> tuple[int, int, int]:
     shape = tuple(int(size) for size in header.get_data_shape())
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
-    if len(shape) != 3 or min(shape) < 1:
+    if empty := [f"dim[{axis}] = {size}" for axis, size in enumerate(shape, 1) if size < 1]:
+        found = f"shape {shape}, with {' and '.join(empty)}"
+        hint = "The size of an axis that is not used must be 1: save the scan again from its source."
+        raise FileFormatError(name, "at least 1 voxel along each axis", found, hint)
+    if len(shape) != 3:
         raise FileFormatError(name, "3 dimensions", f"shape {shape}", "This data set has one scan per file.")
     return shape
 

@@ -5,8 +5,9 @@ Two buffers alternate: while the slices in one are used, the next may be inflate
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,17 @@ from ctspine1k.errors import TruncatedFileError, VoxelValueError
 from ctspine1k.volumes.headers import GET_AGAIN
 from ctspine1k.volumes.nifti import NiftiFile
 
-__all__ = ["VolumeReader"]
+__all__ = ["OnVoxels", "VolumeReader"]
+
+#: What to do about NaN and infinite intensities: an error, or the value of padding in their place.
+OnVoxels: TypeAlias = Literal["raise", "replace"]
+
+#: HU that scanners write outside the field of view.
+_PADDING_HU = -1024.0
+
+#: How far a stored label may be from a whole number: masks that were saved again as scaled floats, or as
+#: integers with a slope, differ from whole numbers by rounding, which is less than this.
+_ROUNDING = 1e-3
 
 #: Bytes that are inflated at a time: they are copied once, which is fast while they are in the CPU's cache.
 _PIECE = 1 << 19
@@ -29,12 +40,25 @@ _FIRST_BUFFER = 1 << 20
 
 
 class VolumeReader:
-    """Reads the slices of one open file, from the first to the last, once."""
+    """Reads the slices of one open file, from the first to the last, once.
 
-    def __init__(self, file: NiftiFile) -> None:
+    Args:
+        file: the file, of which no voxel was read yet.
+        on_voxels: what to do about NaN and infinite intensities.
+    """
+
+    def __init__(self, file: NiftiFile, on_voxels: OnVoxels = "raise") -> None:
         self.header = file.header
+        self._replaces = on_voxels == "replace"
         self._file = file
         self._buffer, self._other_buffer = bytearray(), bytearray()
+        self.label_rounding = 0.0  #: greatest distance from a whole number of the labels read so far
+        self._changes: deque[str] = deque()
+
+    def new_changes(self) -> Iterator[str]:
+        """Yield what was changed in voxels and not yielded before, even while another thread reads on."""
+        while self._changes:
+            yield self._changes.popleft()
 
     @property
     def label_type(self) -> np.dtype[Any]:
@@ -49,21 +73,19 @@ class VolumeReader:
         """Yield intensities as stored, ``depth`` slices at a time, (slices, i, j).
 
         Raises:
-            VoxelValueError: an intensity is not finite, after scaling and as float32.
+            VoxelValueError: intensities are not finite, after scaling and as float32, and are not replaced.
             CaseError: the file is damaged.
         """
         may_be_infinite = self.header.dtype.kind == "f" or not self.header.scaling.is_identity
-        for stored in self.stored(depth):
-            if may_be_infinite:
-                for one in stored:
-                    self._check_finite(one)
-            yield stored
+        slabs = self.stored(depth)
+        return self._finite(slabs) if may_be_infinite else slabs
 
     def labels(self, depth: int, vocabulary: Vocabulary) -> Iterator[NDArray[Any]]:
         """Yield labels of `label_type`, ``depth`` slices at a time, (slices, i, j).
 
         Raises:
-            VoxelValueError: a value is neither 0 nor a label of the vocabulary; values are never rounded.
+            VoxelValueError: a value is neither 0 nor a label of the vocabulary, not even after rounding by
+                less than 0.001, which is a change.
             CaseError: the file is damaged.
         """
         for stored in self.stored(depth):
@@ -121,23 +143,77 @@ class VolumeReader:
             filled += count
         return filled
 
-    def _check_finite(self, stored: NDArray[Any]) -> None:
-        values = np.empty(stored.shape, np.float32)
-        self.header.scaling.write(stored, values)
-        if not np.isfinite(values).all():
-            found = f"{values[~np.isfinite(values)][0]} among the voxels"
-            hint = "The scan cannot be used as it is."
-            raise VoxelValueError(self.header.name, "finite intensities", found, hint)
+    def _finite(self, slabs: Iterator[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+        """Yield slabs with finite intensities: others are replaced, or counted to the end and refused."""
+        padding = self._stored_padding() if self._replaces else None
+        first, count, done = "", 0, 0
+        for slab in slabs:
+            for one in slab:
+                values = np.empty(one.shape, np.float32)
+                self.header.scaling.write(one, values)
+                is_finite = np.isfinite(values)
+                if not is_finite.all():
+                    if not count:
+                        j, i = np.argwhere(~is_finite.T)[0]  # the first in the file
+                        first = f"{values[i, j]} at (i, j, k) = ({i}, {j}, {done})"
+                    count += np.count_nonzero(~is_finite)
+                    if padding is not None:
+                        one[~is_finite] = padding
+                done += 1
+            if padding is not None and first:
+                what = f"NaN and infinite voxels are read as {_PADDING_HU:g} HU"
+                self._changes.append(f"{self.header.name}: {what}; the first is {first}")
+                first = ""  # once a file
+            if padding is not None or not count:
+                yield slab
+        if padding is None and count:
+            raise self._not_finite(first, count)
+
+    def _stored_padding(self) -> NDArray[Any] | None:
+        """Return the stored number that means `_PADDING_HU`; None if the file's type has none."""
+        scaling = self.header.scaling
+        if self.header.dtype.kind != "f":  # whole numbers are only infinite after an absurd scaling
+            return None
+        with np.errstate(over="ignore"):
+            stored = np.array([(_PADDING_HU - scaling.intercept) / scaling.slope]).astype(self.header.dtype)
+        return stored if abs(float(scaling.values(stored)[0]) - _PADDING_HU) < 1 else None
+
+    def _not_finite(self, first: str, count: int) -> VoxelValueError:
+        hint = (
+            f"The scaling ({self._number_type}) leaves no number for padding: convert the file."
+            if self._replaces
+            else f'Pass on_voxels="replace" to read {_PADDING_HU:g} HU in their place, or leave the case out.'
+        )
+        found = f"{first}, the first of {count:,} voxels" if count > 1 else f"{first}, and nowhere else"
+        return VoxelValueError(self.header.name, "finite intensities", found, hint)
 
     def _to_label_type(self, stored: NDArray[Any], vocabulary: Vocabulary) -> NDArray[Any]:
         values = self.header.scaling.values(stored)
+        whole: NDArray[Any] = np.rint(values)
         with np.errstate(invalid="ignore"):
-            is_label = (np.trunc(values) == values) & (values >= 0) & (values <= vocabulary.max_label)
+            distance = np.abs(values - whole)
+            is_label = (distance <= _ROUNDING) & (whole >= 0) & (whole <= vocabulary.max_label)
         if not is_label.all():
             raise self._not_a_label(values[~is_label][0], values, vocabulary)
-        return values.astype(self.label_type)
+        self._note_rounding(values, whole, distance)
+        return whole.astype(self.label_type)
+
+    def _note_rounding(self, values: NDArray[Any], whole: NDArray[Any], distance: NDArray[Any]) -> None:
+        farthest = np.unravel_index(distance.argmax(), distance.shape)
+        if distance[farthest] and not self.label_rounding:  # once a file, since it holds for all its slices
+            self._changes.append(
+                f"{self.header.name}: labels are whole numbers but for rounding ({self._number_type}): "
+                f"{values[farthest]} is read as {whole[farthest]:.0f}"
+            )
+        self.label_rounding = max(self.label_rounding, float(distance[farthest]))
+
+    @property
+    def _number_type(self) -> str:
+        scaling = self.header.scaling
+        return f"{self.header.dtype}, slope {scaling.slope:g}, intercept {scaling.intercept:g}"
 
     def _not_a_label(self, found: object, values: NDArray[Any], vocabulary: Vocabulary) -> VoxelValueError:
+        of_type = "" if self._stores_labels else f" ({self._number_type})"
         hint = "Is this file really a mask of this data set?"
         lowest, highest = values.min(), values.max()
         if lowest < _LOWEST_OF_MASKS or highest > _HIGHEST_OF_MASKS:
@@ -146,5 +222,5 @@ class VolumeReader:
                 f"Values such as {value} are those of a CT image, not of a mask: are the two files swapped?"
             )
         return VoxelValueError(
-            self.header.name, f"labels, {vocabulary.numbers}", f"{found} among the voxels", hint
+            self.header.name, f"labels, {vocabulary.numbers}", f"{found} among the voxels{of_type}", hint
         )

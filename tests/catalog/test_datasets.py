@@ -58,7 +58,9 @@ def test_names_and_cases_go_both_ways(data_set):
             assert not posixpath.isabs(path)
             assert ".." not in path.split("/")
             name = posixpath.basename(path)
-            assert data_set.parse_name(name)[0] == (case.case_id, kind)
+            ending = name.removeprefix(case.case_id)
+            for found in (path, name, f"any/{name}", case.case_id + ending.upper()):
+                assert data_set.parse_name(found)[0] == (case.case_id, kind)
             assert list(data_set.misplaced(path, case, kind)) == []
             if kind in ("image", "mask"):
                 assert name.endswith(data_set.suffixes)

@@ -63,7 +63,7 @@ def test_parser_refuses_a_file_without_names(data):
 
 
 names = st.text(st.characters(categories=("L", "N"), include_characters="._-"), min_size=1).filter(
-    lambda name: ".." not in name and ".nii.gz" not in name
+    lambda name: ".." not in name and ".nii.gz" not in name.lower()
 )
 
 
@@ -76,3 +76,7 @@ def test_parser_gives_back_what_was_written(ids, newline):
 
 def test_a_suffix_is_taken_off_once():
     assert parse("trainset:\na.nii\nb.nii.nii.gz\n")["train"] == ["a", "b.nii"]
+
+
+def test_suffixes_may_be_in_upper_case():
+    assert parse("trainset:\nA.NII\nb.Nii.gz\n")["train"] == ["A", "b"]

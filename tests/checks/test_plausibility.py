@@ -1,5 +1,6 @@
 """What is strange about labels, planted one thing at a time into a plausible spine."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -60,6 +61,45 @@ def test_however_it_is_stored(tmp_path, healthy, orientation):
     inverted = turned[0].affine.copy()
     inverted[1] *= -1
     assert set(strange(tmp_path, image, mask, inverted)) == {"front_to_back"}
+
+
+def with_voxel(image, value):
+    """An image with another value in a corner, which is in air."""
+    image[0, 0, 0] = value
+    return image
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda image: image + 1024, r"24 to 1,\d+ HU"),  # what scanners store, without the intercept
+        (lambda image: (image + 1024).astype(np.uint16), r"24 to 1,\d+ HU"),
+        (lambda image: image.view(np.uint16), r"\d+ to 6[45],\d+ HU"),
+        (lambda image: np.maximum(image, -499), r"-499 to \d+ HU"),
+        (lambda image: with_voxel(image.astype(np.float32), 32768), "-1,000 to 32,768 HU"),
+    ],
+)
+@pytest.mark.parametrize("labelled", [True, False])
+def test_numbers_that_are_no_hu(tmp_path, healthy, change, found, labelled):
+    image, mask = healthy
+    told = strange(tmp_path, change(image), mask * labelled)
+    expected, seen = told["hu_range"]
+    assert expected == "air, below -500 HU, and nothing beyond 32,767 HU"
+    assert re.fullmatch(found, seen)
+    assert set(told) <= {"hu_range", "no_labels", "intensity"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda image: np.maximum(image, -501),
+        lambda image: with_voxel(image, 32767),
+        lambda image: with_voxel(image, -3024),  # outside the field of view
+    ],
+)
+def test_numbers_that_may_be_hu(tmp_path, healthy, change):
+    image, mask = healthy
+    assert strange(tmp_path, change(image), mask) == {}
 
 
 def test_no_labels(tmp_path, healthy):

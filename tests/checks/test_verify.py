@@ -129,7 +129,6 @@ def test_no_case_is_no_clean_tree(root):
     ("case_id", "folder", "expected", "told"),
     [
         ("liver_106", "raw_data/volumes/COLONOG", "a folder of source MSD-T10", "folder COLONOG"),
-        ("liver_106", "raw_data/labels/MSD-T10", "a folder of kind image", "folder labels"),
         ("HN_P023", "data/conlon", "a folder of source HNSCC-3DCT-RT", "folder conlon"),
         ("liver_106", "label_new/test_public/data", "a folder of split train", "folder test_public"),
     ],
@@ -142,6 +141,44 @@ def test_at_a_wrong_place(root, case_id, folder, expected, told):
     assert (finding.check, finding.level, finding.case_id) == ("wrong_place", "warning", case_id)
     assert (finding.expected, finding.found) == (expected, told)
     assert finding.file == str(root / folder / path.name)
+
+
+def test_a_mask_among_images_and_an_image_among_masks(root):
+    path = mask_of(root, "liver_106")
+    path.rename(root / "raw_data/volumes/MSD-T10" / path.name)
+    (finding,) = verify(root).findings
+    assert (finding.check, finding.expected, finding.found) == (
+        "wrong_place",
+        "a folder of kind mask",
+        "folder volumes",
+    )
+    image = image_of(root, "liver_100")
+    image.rename(root / "raw_data/labels/MSD-T10" / image.name)  # where nothing is an image
+    assert found(root) == {
+        ("wrong_place", "liver_106"),
+        ("duplicated", "liver_100"),
+        ("missing", "liver_100"),
+    }
+
+
+def test_hidden_files_are_nobodys_and_an_unexpected_name_is_told_in_any_case(root):
+    for name in ("._liver_106.nii.gz", "._odd.nii.gz", ".odd.nii"):
+        (root / name).write_bytes(b"\0\5\x16\7")  # what macOS writes beside each file
+    (root / "odd.NII.GZ").touch()
+    assert found(root) == {("unexpected", "odd.NII.GZ")}
+
+
+def test_nnu_nets_layout_is_right(root, tmp_path):
+    for case_id in CASES:
+        for path, target in (
+            (image_of(root, case_id), f"imagesTr/{case_id}_0000.nii.gz"),
+            (mask_of(root, case_id), f"labelsTr/{case_id}.nii.gz"),
+        ):
+            (tmp_path / "nnunet" / target).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, tmp_path / "nnunet" / target)
+    assert found(tmp_path / "nnunet") == set()
+    (tmp_path / "nnunet/imagesTr/liver_l06_0000.nii.gz").touch()
+    assert found(tmp_path / "nnunet") == {("unexpected", "liver_l06_0000.nii.gz")}
 
 
 @pytest.mark.parametrize(
@@ -563,6 +600,30 @@ def test_a_scan_is_used_and_what_is_measured_is_kept_as_a_scan_keeps_it(root, mo
     third = verify(root, "liver_0")
     assert (third.kept, len(seen)) == (3, 1)
     assert ("gap", "liver_106") in {(f.check, f.case_id) for f in third.findings}
+
+
+def test_hu_that_wrapped_around_are_told_of_the_image(root):
+    image = spine(list(CASES["liver_106"][0]), margin=4)[0]
+    path = save(image_of(root, "liver_106"), image.view(np.uint16), affine=AFFINE)
+    (finding,) = verify(root).findings
+    assert (finding.check, finding.level, finding.case_id) == ("hu_range", "warning", "liver_106")
+    assert finding.file == str(path)
+    assert finding.found.endswith(" to 64,536 HU")
+
+
+def test_labels_that_are_whole_numbers_after_rounding_are_told_also_after_a_scan(root):
+    clean = mask_of(root, "liver_106").read_bytes()
+    mask = spine(list(CASES["liver_106"][0]), margin=4)[1]
+    save(mask_of(root, "liver_106"), mask.astype("<f8") * (1 + 1e-9), affine=AFFINE)
+    for kept in (0, 3):
+        report = verify(root)
+        (finding,) = report.findings
+        assert (finding.check, finding.level, finding.case_id) == ("label_rounding", "warning", "liver_106")
+        assert (finding.expected, finding.found) == ("whole numbers", "numbers that are up to 2.2e-08 off")
+        assert report.kept == kept
+    assert scan_files(data_dir=root, cases=list(CASES)).kept == 3
+    mask_of(root, "liver_106").write_bytes(clean)
+    assert verify(root).findings == ()
 
 
 def test_of_duplicates_nothing_is_kept(root):

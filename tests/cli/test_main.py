@@ -602,6 +602,19 @@ def test_export_of_a_broken_case(run, root):
     assert "left out: liver_83: " in out
 
 
+def test_export_of_voxels_that_are_not_finite(run, root):
+    values = spine([20, 21])[0].astype("<f4")
+    values[1, 2, 3] = np.nan
+    save_spine(root, "liver_83", values, spine([20, 21])[1])
+    where = ("export", "parquet", "out", "--data-dir", root, "--image-size", 56, 80, "--config", "2d")
+    assert run(*where, "--case", "liver_83")[0] == 1
+    status, _, err = run(*where, "--case", "liver_83", "--on-voxels", "replace")
+    assert (status, err.count("\n")) == (0, 1)
+    assert err.endswith(
+        "liver_83.nii.gz: NaN and infinite voxels are read as -1024 HU; the first is nan at (i, j, k) = (1, 2, 3)\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -19,6 +19,7 @@ import ctspine1k
 from ctspine1k.errors import (
     GeometryWarning,
     SkippedCasesWarning,
+    VoxelWarning,
 )
 
 
@@ -244,9 +245,38 @@ def test_headers_that_contradict_themselves_are_told_once(export, tree):
     assert list(report.failed) == ["liver_106 (3d/train/00000-of-00001.parquet)"]
 
 
+def test_labels_that_were_rounded_are_told_once(export, tree, load, name):
+    save(next(tree.rglob("liver_106_seg.nii.gz")), labels(1, (6, 5, 4), "<f4") * 5, slope=0.2, inter=0)
+    with pytest.warns(VoxelWarning, match=r"liver_106_seg\.nii\.gz: .* is read as ") as told:
+        report = export()  # volumes and slices
+    assert len(told) == 1
+    with pytest.warns(VoxelWarning):
+        there = load(name, split="train")
+    assert identical(rows(loaded(report.out, name, split="train")), rows(there))
+
+
+def test_voxels_that_are_not_finite_are_replaced_when_asked(export, tree, load, name):
+    values = intensities(1, (6, 5, 4), "<f4")
+    values[1, 2, 3] = np.inf
+    save(next(tree.rglob("liver_106.nii.gz")), values)
+    made = ["liver_106 (3d/train/00000-of-00001.parquet)", "liver_106 (2d/train/00000-of-00001.parquet)"]
+    assert sorted(export().failed) == sorted(made)
+    with pytest.warns(VoxelWarning, match=r"inf at \(i, j, k\) = \(1, 2, 3\)$") as told:
+        report = export(on_voxels="replace")
+    assert report.ok
+    assert len(told) == 1
+    with pytest.warns(VoxelWarning):
+        there = load(name, split="train", on_voxels="replace")
+    assert identical(rows(loaded(report.out, name, split="train")), rows(there))
+    manifest = json.loads((Path(report.out) / "manifest.json").read_text())
+    assert manifest["options"]["on_voxels"] == "replace"
+    assert sorted(export().failed) == sorted(made)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"on_voxels": "skip"}, "on_voxels='skip': expected one of 'raise', 'replace'"),
         ({"config": "4d"}, "config='4d': expected one of '3d', '2d', 'all'"),
         ({"num_proc": 0}, "num_proc=0: expected 1 or more"),
         ({"cases_per_shard": 0}, "cases_per_shard=0: expected 1 or more"),

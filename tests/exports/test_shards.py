@@ -192,6 +192,7 @@ def test_what_a_shard_is_made_of(task, name):
     others = [
         of(options=replace(task.options, geometry=False)),
         of(options=replace(task.options, label_scheme="binary")),
+        of(options=replace(task.options, on_voxels="replace")),
         of(files=(with_state(task.files[0], "another"), task.files[1])),
         of(missing={"liver_0": "no mask file"}),
         of(shard=replace(task.shard, cases=task.shard.cases[:1])),

@@ -8,6 +8,7 @@ from support.volumes import place
 from ctspine1k import download_files, list_files, load_catalog
 from ctspine1k.errors import (
     AmbiguousFilesError,
+    MissingFilesError,
 )
 
 #: Layouts in circulation: where the image and the mask of a case are.
@@ -20,6 +21,11 @@ LAYOUTS = {
     "flat": ("liver_106.nii.gz", "liver_106_seg.nii.gz"),
     "two folders": ("images/liver_106.nii.gz", "masks/liver_106_seg.nii.gz"),
     "not compressed": ("liver_106.nii", "liver_106_seg.nii"),
+    "upper case": ("liver_106.NII.GZ", "liver_106_SEG.Nii.Gz"),
+    "nnU-Net": ("imagesTr/liver_106_0000.nii.gz", "labelsTr/liver_106.nii.gz"),
+    "nnU-Net, test": ("d/imagesTs/liver_106_0000.nii", "d/labelsTs/liver_106.nii"),
+    "decathlon": ("imagesTr/liver_106.nii.gz", "labelsTr/liver_106.nii.gz"),
+    "masks": ("images/liver_106.nii.gz", "masks/liver_106.nii.gz"),
 }
 
 
@@ -32,6 +38,8 @@ def test_every_layout_is_found(tmp_path, layout):
         "liver_10.nii.gz",
         "xliver_106.nii.gz",
         "._liver_106.nii.gz",
+        ".liver_106.nii.gz",
+        "labelsTr/._liver_106.nii.gz",
         ".cache/liver_106.nii.gz",
         "notes.txt",
     )
@@ -53,6 +61,38 @@ def test_ids_with_dots_are_not_mixed_up(tmp_path):
     assert [Path(f.path).name for f in files] == [
         f"{case_id}{end}" for case_id in ids for end in (".nii.gz", "_seg.nii.gz")
     ]
+
+
+@pytest.mark.parametrize("folder", ["labels", "label_new/trainset/gt", "labelsTr", "data/labels/MSD-T10"])
+def test_what_is_in_a_folder_of_labels_is_no_image(tmp_path, folder):
+    place(tmp_path, f"{folder}/liver_106.nii.gz")
+    assert [file.kind for file in list_files(data_dir=tmp_path)] == ["mask"]
+    place(tmp_path, f"{folder}/liver_106_seg.nii.gz")
+    with pytest.raises(AmbiguousFilesError, match="liver_106: expected one mask, found 2"):
+        list_files(data_dir=tmp_path)
+
+
+def test_hidden_files_of_a_repo_are_left_out_as_those_of_a_folder(tmp_path, publish):
+    names = ["liver_106.nii.gz", "a/._liver_106.nii.gz", "._HN_P001.nii.gz", ".cache/liver_106.nii.gz"]
+    place(tmp_path / "repo", *names)
+    files = [
+        list_files(**where) for where in ({"repo_id": publish(tmp_path / "repo")}, {"data_dir": tmp_path})
+    ]
+    assert [[file.path for file in found] for found in files] == [names[:1], [f"repo/{names[0]}"]]
+
+
+def test_images_of_other_channels_than_the_first_are_none_of_a_case(tmp_path):
+    place(tmp_path, "imagesTr/liver_106_0001.nii.gz", "imagesTr/liver_106_0000.nii.gz")
+    assert [file.path for file in list_files(data_dir=tmp_path)] == ["imagesTr/liver_106_0000.nii.gz"]
+    place(tmp_path, "imagesTr/liver_106.nii.gz")
+    with pytest.raises(AmbiguousFilesError, match="liver_106: expected one image, found 2"):
+        list_files(data_dir=tmp_path)
+
+
+def test_advice_counts_no_hidden_files(tmp_path):
+    place(tmp_path, "._a.nii.gz", "._b.nii.gz", "c.NII.GZ", "d.nii")
+    with pytest.raises(MissingFilesError, match="The folder contains 2 NIfTI files in all"):
+        download_files(cases="liver_106", data_dir=tmp_path)
 
 
 def test_two_files_for_one_image_are_an_error(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from support.compare import CONFIGS, identical, rows, wanted
 from support.volumes import AFFINE, ALL_IDS, break_case, intensities, labels, save, save_case
 
-from ctspine1k import LazyDataset
+from ctspine1k import LazyDataset, RowOptions
 from ctspine1k.errors import (
     CorruptFileError,
     GeometryError,
@@ -15,6 +15,8 @@ from ctspine1k.errors import (
     PairMismatchError,
     SkippedCasesWarning,
     TruncatedFileError,
+    VoxelValueError,
+    VoxelWarning,
 )
 from ctspine1k.rows.builder import CTSpine1K
 from ctspine1k.storage.feature import CompactArray
@@ -319,6 +321,61 @@ def test_a_mask_that_is_stored_otherwise_is_turned_by_its_own_header(load, tree,
     got = [row["segmentation"] for row in rows(loaded)]
     right = np.transpose(mask[::-1], (2, 0, 1))
     assert np.array_equal(got[0] if name == "3d" else np.stack(got), right)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_labels_that_were_rounded_are_told_once_and_logged(load, tree, name, storage, on_error, caplog):
+    right = wanted(tree, name, "validation")
+    save(next(tree.rglob("HN_P023_seg.nii.gz")), labels(2, (6, 5, 5), "<f8") + 6e-9)
+    with pytest.warns(VoxelWarning, match=r"HN_P023_seg\.nii\.gz: labels are whole numbers but for") as told:
+        loaded = load(name, split="validation", storage=storage, on_error=on_error)
+    assert len(told) == 1
+    assert "HN_P023: " in caplog.text
+    assert identical(rows(loaded), right)
+    with pytest.warns(VoxelWarning, match="is read as"):
+        assert identical(rows(load(name, split="validation", streaming=True)), right)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_voxels_that_are_not_finite_are_replaced_when_asked(load, tree, name, storage, on_error, caplog):
+    values = intensities(2, (6, 5, 5), "<f4")
+    values[4, 3, 2] = values[0, 0, 4] = -1024
+    image = save(next(tree.rglob("HN_P023.nii.gz")), values)
+    right = wanted(tree, name, "validation")
+    values[4, 3, 2] = values[0, 0, 4] = np.nan
+    save(image, values)
+    options = {"split": "validation", "storage": storage, "on_error": on_error}
+    if on_error == "raise":
+        with pytest.raises(VoxelValueError, match=r"the first of 2 voxels\. Pass on_voxels="):
+            load(name, **options)
+    with pytest.warns(
+        VoxelWarning, match=r"HN_P023\.nii\.gz: NaN and infinite voxels are read as -1024"
+    ) as told:
+        loaded = load(name, on_voxels="replace", **options)
+    assert len(told) == 1
+    assert "HN_P023: " in caplog.text
+    assert identical(rows(loaded), right)
+    with pytest.warns(VoxelWarning):
+        assert identical(rows(load(name, on_voxels="replace", streaming=True, **options)), right)
+
+
+def test_ids_from_before_an_option_came_stay_valid():
+    """Those of caches and exports are made of these."""
+    before = {
+        "config": "2d",
+        "storage": "dense",
+        "image_size": None,
+        "orientation": None,
+        "label_scheme": None,
+        "geometry": False,
+        "on_geometry": "warn",
+    }
+    assert RowOptions("2d").key() == RowOptions("2d", on_voxels="raise").key() == before
+    assert RowOptions("2d", on_voxels="replace").key() == {**before, "on_voxels": "replace"}
 
 
 def test_a_skip_is_logged_when_it_happens_and_told_whatever_the_path(load, tree, tmp_path, caplog):

@@ -99,6 +99,7 @@ def test_other_kinds_of_split(load):
         ({"streaming": True, "num_proc": 2}, "num_proc is for conversion"),
         ({"on_missing": "ignore"}, "on_missing='ignore': expected one of 'raise', 'skip'"),
         ({"on_geometry": "skip"}, "on_geometry='skip': expected one of 'raise', 'warn'"),
+        ({"on_voxels": "skip"}, "on_voxels='skip': expected one of 'raise', 'replace'"),
         ({"image_size": (512,)}, r"image_size=\(512,\): expected two positive numbers"),
         ({"data_revision": "main"}, "has no revisions"),
     ],
@@ -269,6 +270,7 @@ def test_an_added_file_is_another_data_set(load, tree):
         {"geometry": True},
         {"on_error": "skip"},
         {"on_geometry": "raise"},
+        {"on_voxels": "replace"},
         {"cases": ["HN_P023"]},
     ],
 )

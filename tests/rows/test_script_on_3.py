@@ -40,6 +40,7 @@ def test_script_takes_every_option(options, tree):
         on_missing="skip",
         on_error="skip",
         on_geometry="raise",
+        on_voxels="replace",
         writer_batch_size=2,
         num_proc=1,
         data_dir=str(tree),

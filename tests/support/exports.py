@@ -26,8 +26,8 @@ from support.volumes import SIZE, files_of, save_case
 #: Options of an export; the others say where the files are, and which cases.
 _OWN = (
     *("config", "image_size", "orientation", "label_scheme", "other_labels", "geometry"),
-    *("on_missing", "on_error"),
-    *("on_geometry", "cases_per_shard", "scan", "verify", "num_proc", "scheduler"),
+    *("on_missing", "on_error", "on_geometry", "on_voxels"),
+    *("cases_per_shard", "scan", "verify", "num_proc", "scheduler"),
 )
 
 

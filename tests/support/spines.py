@@ -1,5 +1,7 @@
 """Spines of known geometry, for what measures and checks them: bodies with a spinous process behind, in tissue.
 
+There is air on the patient's right, apart from the tissue around labels.
+
 Files have axes (left, front, up) and unequal spacing, as most of the data set's do, unless an affine says else.
 """
 
@@ -45,6 +47,7 @@ def _spine(labels: tuple[int, ...], margin: int) -> tuple[np.ndarray, np.ndarray
         first = margin + number * (_HEIGHT + _DISC)
         here = np.s_[:, :, first : first + _HEIGHT]
         mask[here][body | process] = label
+    image[0] = -1000
     image[mask > 0] = random.normal(260, 60, (mask > 0).sum()).astype(np.int16)
     return image, mask
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ctspine1k.catalog.cases import Case, Catalog, Facet, Issue, has_issue, lacks_issue
-from ctspine1k.catalog.dataset import DataSet, Kind, Licence
+from ctspine1k.catalog.dataset import DataSet, Kind, Licence, parse_endings
 from ctspine1k.catalog.split_file import parse_split
 from ctspine1k.catalog.vocabulary import Vertebra, Vocabulary
 from support.volumes import intensities, save
@@ -51,8 +51,8 @@ def _read_cases(split_file: Path | None) -> Catalog:
     return Catalog(tuple(cases), tuple(_SECTIONS.values()), _FACETS, ("scanner",))
 
 
-def _parse_name(name: str) -> list[tuple[str, Kind]]:
-    return [(name.removesuffix(ending), kind) for ending, kind in _ENDINGS.items() if name.endswith(ending)]
+def _parse_name(path: str) -> list[tuple[str, Kind]]:
+    return parse_endings(path.rpartition("/")[2], _ENDINGS.items())
 
 
 def _file_name(case: Case, kind: Kind) -> str:

@@ -11,7 +11,7 @@ from support.compare import same_bits
 from support.volumes import SHAPE, expected, intensities, labels, nifti, save
 
 from ctspine1k import read_pair
-from ctspine1k.errors import TruncatedFileError, VoxelValueError
+from ctspine1k.errors import TruncatedFileError, VoxelValueError, VoxelWarning
 from ctspine1k.volumes.cases import open_case
 from ctspine1k.volumes.growing import Growth
 
@@ -84,6 +84,129 @@ def test_one_wrong_label_among_many_is_found(tmp_path, image):
     values[5, 4, 3] = 7.25
     with pytest.raises(VoxelValueError, match=r"found 7\.25 among"):
         read_pair(image, save(tmp_path / "m.nii.gz", values))
+
+
+#: (i, j, k) of three voxels, in the file's order: i is fastest, k slowest.
+SPOILED = [(5, 0, 1), (0, 4, 1), (3, 3, 3)]
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", ">f8"])
+@pytest.mark.parametrize("scaling", [(None, None), (0.37, 12), (-2.5, -1024)])
+def test_intensities_that_are_not_finite_are_counted_or_replaced(tmp_path, mask, dtype, scaling):
+    values = intensities(dtype=dtype)
+    for place, value in zip(SPOILED, (np.nan, np.inf, -np.inf), strict=True):
+        values[place] = value
+    image = save(tmp_path / "a.nii.gz", values, slope=scaling[0], inter=scaling[1])
+    first = r"nan at \(i, j, k\) = \(5, 0, 1\)"
+    with pytest.raises(
+        VoxelValueError,
+        match=rf"expected finite intensities, found {first}, the first of 3 voxels\. Pass on_voxels=",
+    ):
+        read_pair(image, mask)
+    message = rf"a\.nii\.gz: NaN and infinite voxels are read as -1024 HU; the first is {first}$"
+    with pytest.warns(VoxelWarning, match=message) as told:
+        found = read_pair(image, mask, on_voxels="replace").image
+    assert len(told) == 1
+    wanted = expected(image, "f4")
+    kept = np.isfinite(wanted)
+    assert np.count_nonzero(~kept) == 3
+    assert same_bits(found[kept], wanted[kept])
+    np.testing.assert_allclose(found[~kept], -1024, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("<f4", np.nan), ("<f8", 1e300)])
+def test_a_single_voxel_that_is_not_finite(tmp_path, mask, dtype, value):
+    """A number that float32 cannot hold is none that a row can hold."""
+    values = intensities(dtype=dtype)
+    values[2, 3, 3] = value
+    image = save(tmp_path / "a.nii.gz", values)
+    with pytest.raises(
+        VoxelValueError, match=r"found (nan|inf) at \(i, j, k\) = \(2, 3, 3\), and nowhere else\. "
+    ):
+        read_pair(image, mask)
+    with pytest.warns(VoxelWarning):
+        assert read_pair(image, mask, on_voxels="replace").image[3, 2, 3] == -1024
+
+
+@pytest.mark.parametrize(("dtype", "slope"), [("<i2", 1e38), ("<f4", 1e-38)])
+def test_a_scaling_without_a_number_for_padding_is_no_scan(tmp_path, mask, dtype, slope):
+    values = np.full(SHAPE, 100, dtype)
+    if dtype == "<f4":
+        values[1, 1, 1] = np.nan
+    image = save(tmp_path / "a.nii.gz", values, slope=slope, inter=0)
+    with pytest.raises(
+        VoxelValueError, match=r"found (inf|nan) at .*The scaling \(.*\) leaves no number for"
+    ):
+        read_pair(image, mask, on_voxels="replace")
+
+
+def test_sound_intensities_are_as_they_are_whatever_is_done_about_others(image, mask):
+    assert same_bits(read_pair(image, mask, on_voxels="replace").image, expected(image, "f4"))
+
+
+def test_a_mask_has_no_padding(tmp_path, image):
+    values = labels(dtype="<f4")
+    values[1, 2, 3] = np.nan
+    with pytest.raises(VoxelValueError, match=r"expected labels, .* found nan among"):
+        read_pair(image, save(tmp_path / "m.nii.gz", values), on_voxels="replace")
+
+
+def test_on_voxels_names_what_is_allowed(image, mask):
+    with pytest.raises(ValueError, match="on_voxels='skip': expected one of 'raise', 'replace'"):
+        read_pair(image, mask, on_voxels="skip")
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    "dtype",
+    ["<f4", ">f4", "<f8", ">f8", "i1", "u1", "<i2", ">i2", "<u2", "<i4", "<u4", "<i8", "<u8"],
+)
+def test_labels_of_a_scaled_mask_are_rounded_with_a_warning(tmp_path, image, dtype, threads):
+    """In a header, 0.2 is 0.2000000030: 24 comes back as 24.0000003576."""
+    mask = save(
+        tmp_path / "m.nii.gz", labels(dtype="u1").astype(dtype) * np.dtype(dtype).type(5), slope=0.2, inter=0
+    )
+    wanted = np.transpose(labels(), (2, 0, 1)).astype("i4")
+    assert not np.array_equal(expected(mask, "f8"), wanted)
+    told = []
+    with open_case(image, mask, threads=threads, on_change=told.append) as case:
+        assert same_bits(case.read().segmentation, wanted)
+        assert 0 < case.label_rounding < 1e-6
+    assert len(told) == 1
+    message = rf"m\.nii\.gz: labels are whole numbers but for rounding \({np.dtype(dtype).newbyteorder('=')}, slope 0\.2, intercept 0\): "
+    with pytest.warns(VoxelWarning, match=message + r"\d+\.\d+ is read as \d+$") as warned:
+        read_pair(image, mask)
+    assert len(warned) == 1
+
+
+@pytest.mark.parametrize("dtype", ["<f4", "<f8"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_labels_are_rounded_by_a_thousandth_and_no_more(tmp_path, image, dtype, sign):
+    values = labels(dtype=dtype)
+    values[5, 4, 3] = 7 + sign * 0.0009
+    values[0, 0, 0] = -0.0009  # background, too
+    with pytest.warns(VoxelWarning, match=r"\(float\d\d, slope 1, intercept 0\)"):
+        pair = read_pair(image, save(tmp_path / "m.nii.gz", values))
+    wanted = labels()
+    wanted[5, 4, 3], wanted[0, 0, 0] = 7, 0
+    assert same_bits(pair.segmentation, np.transpose(wanted, (2, 0, 1)).astype("i4"))
+    values[5, 4, 3] = 7 + sign * 0.0011
+    with pytest.raises(
+        VoxelValueError,
+        match=r"found (7\.001\d*|6\.998\d*) among the voxels \(float\d\d, slope 1, intercept 0\)",
+    ):
+        read_pair(image, save(tmp_path / "m.nii.gz", values))
+
+
+@pytest.mark.parametrize(("value", "found"), [(25.0005, None), (25.5, "25.5"), (25.9995, "25.9995")])
+def test_rounding_makes_no_label_of_what_is_none(tmp_path, image, value, found):
+    mask = save(tmp_path / "m.nii.gz", np.full(SHAPE, value, "<f8"))
+    if found is None:
+        with pytest.warns(VoxelWarning, match=r"25\.0005 is read as 25"):
+            assert set(read_pair(image, mask).segmentation.ravel()) == {25}
+    else:
+        with pytest.raises(VoxelValueError, match=f"found {found} among"):
+            read_pair(image, mask)
 
 
 @pytest.mark.parametrize(
