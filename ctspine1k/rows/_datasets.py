@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import datasets
 from datasets.info import DatasetInfosDict
+from datasets.iterable_dataset import ExamplesIterable
 from datasets.splits import SplitDict, SplitInfo
 from datasets.utils.info_utils import is_small_dataset
 
@@ -23,6 +25,7 @@ __all__ = [
     "SplitInfo",
     "TableBuilder",
     "is_small_dataset",
+    "joined_stream",
     "missing_api",
 ]
 
@@ -38,6 +41,8 @@ _METHODS: dict[Any, dict[str, tuple[str, ...]]] = {
     },
     datasets.BuilderConfig: {"create_config_id": ("config_kwargs", "custom_features")},
     DatasetInfosDict: {"to_dataset_card_data": ("dataset_card_data",)},
+    ExamplesIterable: {"__init__": ("kwargs",), "shard_data_sources": ("num_shards", "index", "contiguous")},
+    datasets.IterableDataset: {"__init__": ("ex_iterable", "info", "split")},
 }
 
 
@@ -116,3 +121,20 @@ class TableBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         datasets.logging.get_logger(__name__).warning(
             "save_infos is ignored: the information is in the data set's cache"
         )
+
+
+def joined_stream(streams: Sequence[datasets.IterableDataset], split: str) -> datasets.IterableDataset:
+    """Return one stream of the rows of several, one after the other, whose shards are those of all of them.
+
+    The streams are made by builders that differ in their cases only. `datasets.concatenate_datasets` is not
+    used: until 4.0 its stream has as few shards as the part with the fewest, and a DataLoader with more
+    workers than that loses rows (https://github.com/huggingface/datasets/issues/7792).
+    """
+    sources = [stream._ex_iterable for stream in streams]
+    joined = copy.copy(sources[0])
+    joined.kwargs = {
+        name: [one for source in sources for one in source.kwargs[name]] for name in joined.kwargs
+    }
+    info = datasets.DatasetInfo.from_merge([stream.info for stream in streams])
+    info.features = streams[0].features
+    return datasets.IterableDataset(joined, info=info, split=datasets.NamedSplit(split))

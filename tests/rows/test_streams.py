@@ -1,0 +1,81 @@
+"""Streams that are divided among workers and nodes: each row comes once, on every version of datasets."""
+
+import pickle
+
+import datasets
+import pytest
+from datasets.distributed import split_dataset_by_node
+from support.compare import identical, rows
+from support.streams import COUNTS, names, save_unequal_splits, shares
+
+SPECS = ["train+validation", "validation+train", "test+validation+train", "all", "train+train"]
+
+
+@pytest.fixture
+def unequal(load, tmp_path):
+    """Load data whose splits have unequal numbers of cases."""
+    save_unequal_splits(tmp_path / "unequal", tmp_path / "unequal.txt")
+
+    def run(name, split, **options):
+        files = {"data_dir": tmp_path / "unequal", "split_file": tmp_path / "unequal.txt"}
+        return load(name, split=split, **files, **options)
+
+    return run
+
+
+def parts_of(spec):
+    return list(COUNTS) if spec == "all" else spec.split("+")
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_stream_of_several_splits_has_the_shards_of_all(unequal, name, spec):
+    stream = unequal(name, spec, streaming=True)
+    assert stream.n_shards == sum(COUNTS[part] for part in parts_of(spec))
+    assert identical(rows(stream), rows(unequal(name, spec)))
+    assert stream.split == "+".join(parts_of(spec))
+    assert stream.features == unequal(name, "train", streaming=True).features
+
+
+@pytest.mark.parametrize("workers", range(1, 10))
+@pytest.mark.parametrize("spec", SPECS)
+def test_no_worker_loses_rows(unequal, name, spec, workers):
+    stream = unequal(name, spec, streaming=True)
+    read = [one for share in shares(stream, workers) for one in names(share)]
+    assert sorted(read) == sorted(names(stream))
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 3, 4])
+def test_no_node_loses_rows(unequal, name, nodes):
+    stream = unequal(name, "train+validation", streaming=True)
+    read = [one for node in range(nodes) for one in names(split_dataset_by_node(stream, node, nodes))]
+    assert sorted(read) == sorted(names(stream))
+
+
+def test_a_stream_of_several_splits_is_shuffled_resumed_and_pickled(unequal, name):
+    stream = unequal(name, "train+validation", streaming=True)
+    shuffled = stream.shuffle(seed=1, buffer_size=3)
+    assert sorted(names(shuffled)) == sorted(names(stream)) != names(shuffled)
+    assert names(pickle.loads(pickle.dumps(stream))) == names(stream)  # noqa: S301 (our own)
+    read = []
+    for row in stream:
+        read.append(row)
+        if len(read) == 3:
+            break
+    state = stream.state_dict()
+    stream.load_state_dict(state)
+    assert [*names(read), *names(stream)] == names(unequal(name, "train+validation", streaming=True))
+
+
+def test_what_is_left_out_of_a_part_is_named(unequal, tmp_path):
+    next((tmp_path / "unequal").rglob("*_seg.nii.gz")).unlink()
+    with pytest.warns(UserWarning, match=r"1 case is left out of the stream: .* \(no mask file\)"):
+        stream = unequal("3d", "train+validation", streaming=True, on_missing="skip")
+    assert stream.n_shards == COUNTS["train"] + COUNTS["validation"] - 1
+
+
+def test_information_is_that_of_both(unequal):
+    unequal("3d", "train")  # converted: its information has sizes of its own
+    stream = unequal("3d", "train+validation", streaming=True)
+    assert isinstance(stream.split, datasets.NamedSplit)
+    assert stream.info.splits is None
+    assert stream.info.license == unequal("3d", "train", streaming=True).info.license
