@@ -17,9 +17,8 @@ affine         float64 4 x 4, ``geometry``  of the file: voxel index (i, j, k) -
 orientation    string, ``geometry``     anatomical direction of slice, first and second axis, such as "SLA"
 =============  =======================  ==========================================================
 
-`datasets` replaces ``open``, ``os.path``, ``pathlib.Path`` and parts of NumPy inside the module of a builder
-when it streams, and on 3.6 in all modules that it imports relatively: so this module uses none of them, and
-imports by absolute names.
+`datasets` would replace ``open``, ``os.path``, ``pathlib.Path`` and parts of NumPy inside the module of a
+builder; `ctspine1k.rows._datasets` keeps it from doing so.
 """
 
 from __future__ import annotations
@@ -51,6 +50,7 @@ from ctspine1k.rows.batches import Batch, case_batches
 from ctspine1k.rows.features import features_of
 from ctspine1k.rows.options import ROWS_VERSION, Policy, RowOptions, Storage
 from ctspine1k.rows.skipped import read_skipped, record_skipped, warn_skipped
+from ctspine1k.running.disk import require_plain_path
 from ctspine1k.running.threads import prefetch, usable_threads
 from ctspine1k.scans.selecting import select, select_splits
 from ctspine1k.volumes.cases import Readable
@@ -188,6 +188,9 @@ class CTSpine1K(TableBuilder):
             raise ValueError(f"writer_batch_size={writer_batch_size}: expected 1 or more")
         self._threads = 1
         selection = kwargs.get("selection")
+        folder = kwargs.get("data_dir") if selection is None else selection.look.place.folder
+        if folder is not None:
+            require_plain_path("data_dir", folder)
         super().__init__(
             cache_dir=cache_dir,
             config_name=config_name,

@@ -431,3 +431,29 @@ def test_orientation_and_scheme_have_caches_of_their_own(load):
     ]
     assert caches[0] == caches[3]
     assert len(set(caches)) == 3
+
+
+@pytest.mark.parametrize("option", ["cache_dir", "data_dir"])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_path_that_datasets_would_cut_is_refused_before_anything_is_touched(
+    load, tree, tmp_path, monkeypatch, option, streaming
+):
+    """`lab::mine` would be `lab`, in which there is something else."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("lab", "lab::mine"):
+        shutil.copytree(tree, tmp_path / folder)
+    before = sorted(tmp_path.rglob("*"))
+    for path in (tmp_path / "lab::mine", "lab::mine", Path("lab::mine/raw_data")):
+        with pytest.raises(ValueError, match=rf"{option}='.*lab::mine.*without '::', .* Rename that folder"):
+            load(split="train", streaming=streaming, **{option: path})
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_where_the_cache_is_by_default_is_checked_too(load, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "a::b")
+    with pytest.raises(ValueError, match=r"HF_DATASETS_CACHE='.*a::b': expected a path without '::'"):
+        load(split="train", cache_dir=None)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "c")
+    builder = CTSpine1K(config_name="3d", data_dir=str(tmp_path / "tree"))
+    with pytest.raises(ValueError, match=r"output_dir='a::b': expected a path without '::'"):
+        builder.download_and_prepare("a::b")
