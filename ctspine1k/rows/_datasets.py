@@ -11,11 +11,13 @@ import copy
 import errno
 import inspect
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
+import multiprocess
 from datasets.info import DatasetInfosDict
 from datasets.iterable_dataset import ExamplesIterable
 from datasets.splits import SplitDict, SplitInfo
@@ -23,6 +25,7 @@ from datasets.utils.info_utils import is_small_dataset
 
 from ctspine1k.errors import CTSpine1KError, OutputError
 from ctspine1k.running.disk import make_parent, require_plain_path
+from ctspine1k.running.stops import check_stopped, deferred_interrupts, interruptible
 
 __all__ = [
     "DatasetInfosDict",
@@ -96,6 +99,8 @@ class TableBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
     Subclasses define ``_generate_examples`` for streams, and ``_generate_tables`` for conversions: `datasets`
     would copy every voxel of rows three times.
     """
+
+    _converter: int  #: the process that converts, or that waits for its workers
 
     def __init__(self, cache_dir: str | None = None, **options: Any) -> None:
         option = "HF_DATASETS_CACHE" if cache_dir is None else "cache_dir"
@@ -189,13 +194,21 @@ class TableBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
             for path in self.filesystem.ls(self.output_dir, detail=False):
                 self.filesystem.rm(path, recursive=True)
 
-    def _prepare_split(self, *args: Any, num_proc: int | None = None, **kwargs: Any) -> None:
-        self.begin_conversion(num_proc or 1)
-        super()._prepare_split(*args, num_proc=num_proc, **kwargs)
+    def _prepare_split(
+        self, split_generator: Any, *args: Any, num_proc: int | None = None, **kwargs: Any
+    ) -> None:
+        shards = [len(value) for value in split_generator.gen_kwargs.values() if isinstance(value, list)]
+        processes = min(num_proc or 1, max(shards, default=1))
+        self.begin_conversion(processes)
+        self._converter = os.getpid()
+        with deferred_interrupts(), _workers_ended() if processes > 1 else contextlib.nullcontext():
+            super()._prepare_split(split_generator, *args, num_proc=num_proc, **kwargs)
 
     def _prepare_split_single(
         self, gen_kwargs: Any, fpath: str, file_format: str, max_shard_size: int, job_id: int, **unused: Any
     ) -> Iterator[Any]:
+        if os.getpid() != self._converter:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this worker ends it
         try:
             with _oldest_names(self.info.features):  # also in workers, which get the features as they were
                 yield from datasets.ArrowBasedBuilder._prepare_split_single(
@@ -216,6 +229,25 @@ class TableBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         datasets.logging.get_logger(__name__).warning(
             "save_infos is ignored: the information is in the data set's cache"
         )
+
+
+@contextlib.contextmanager
+def _workers_ended() -> Iterator[None]:
+    """Wait for workers that `datasets` starts; after Ctrl-C end them, and raise `KeyboardInterrupt`.
+
+    `datasets` asks each worker for its result then, which is not there, and so raises a `TimeoutError`. If it
+    was just starting its workers, they stay, and would keep this process from ending.
+    """
+    others = set(multiprocess.active_children())
+    try:
+        with interruptible():
+            yield
+    except BaseException:
+        for worker in set(multiprocess.active_children()) - others:
+            worker.kill()
+            worker.join()
+        check_stopped()
+        raise
 
 
 @contextlib.contextmanager

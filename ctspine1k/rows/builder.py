@@ -28,7 +28,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -51,6 +51,7 @@ from ctspine1k.rows.features import features_of
 from ctspine1k.rows.options import ROWS_VERSION, Policy, RowOptions, Storage
 from ctspine1k.rows.skipped import read_skipped, record_skipped, warn_skipped
 from ctspine1k.running.disk import require_plain_path
+from ctspine1k.running.stops import check_stopped, closed_at_exit
 from ctspine1k.running.threads import prefetch, usable_threads
 from ctspine1k.scans.selecting import select, select_splits
 from ctspine1k.volumes.cases import Readable
@@ -251,6 +252,9 @@ class CTSpine1K(TableBuilder):
 
     def _generate_examples(self, jobs: list[_Job]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield rows for a stream: slice by slice, without reading ahead."""
+        return closed_at_exit(self._examples(jobs))
+
+    def _examples(self, jobs: list[_Job]) -> Generator[tuple[str, dict[str, Any]], None, None]:
         for batch in self._batches(jobs, depth=1, is_streaming=True):
             yield from batch.rows()
 
@@ -262,7 +266,9 @@ class CTSpine1K(TableBuilder):
             tables = _joined(tables)
         if self.config.storage == "dense" and self._threads > 1:
             tables = prefetch(tables)  # so that one volume is read while another is written
-        yield from enumerate(tables)
+        for number, table in enumerate(tables):
+            check_stopped()  # here, in the main thread: another one may read
+            yield number, table
 
     def _batches(self, jobs: list[_Job], depth: int, is_streaming: bool) -> Iterator[Batch]:
         for job in jobs:

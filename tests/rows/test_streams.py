@@ -1,5 +1,6 @@
 """Streams that are divided among workers and nodes: each row comes once, on every version of datasets."""
 
+import json
 import pickle
 
 import datasets
@@ -79,3 +80,23 @@ def test_information_is_that_of_both(unequal):
     assert isinstance(stream.split, datasets.NamedSplit)
     assert stream.info.splits is None
     assert stream.info.license == unequal("3d", "train", streaming=True).info.license
+
+
+UNFINISHED = """
+import json, sys
+import ctspine1k
+stream = ctspine1k.load_dataset(sys.argv[1], split="train+validation", streaming=True, **json.loads(sys.argv[2]))
+rows = iter(stream)
+print(next(rows)["index"])
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("where", "on_error"), [("folder", "raise"), ("hub", "raise"), ("hub", "skip")])
+def test_a_stream_that_is_not_read_to_its_end_ends_in_silence(
+    name, tree, split_file, repo_id, tmp_path, python, where, on_error
+):
+    place = {"repo_id": repo_id} if where == "hub" else {"data_dir": str(tree)}
+    options = {**place, "split_file": str(split_file), "image_size": [6, 5], "on_error": on_error}
+    run = python(UNFINISHED, name, json.dumps({**options, "cache_dir": str(tmp_path / "cache")}))
+    assert (run.stdout, run.stderr, run.returncode) == ("0\n", "", 0)
