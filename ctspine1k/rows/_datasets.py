@@ -75,7 +75,7 @@ def missing_api() -> list[str]:
 if _missing := missing_api():
     raise ImportError(
         f"datasets {datasets.__version__} lacks {', '.join(_missing)}: install a release that this version "
-        "of ctspine1k was made for (pip install 'datasets>=3.6,<6'), or a later ctspine1k."
+        "of ctspine1k was made for (pip install 'datasets>=3.6,!=5.0.0,<6'), or a later ctspine1k."
     )
 
 

@@ -2,11 +2,14 @@
 
 import json
 import pickle
+import re
 
 import datasets
 import pytest
 from datasets.distributed import split_dataset_by_node
+from packaging.specifiers import SpecifierSet
 from support.compare import identical, rows
+from support.paths import ROOT
 from support.streams import COUNTS, names, save_unequal_splits, shares
 
 SPECS = ["train+validation", "validation+train", "test+validation+train", "all", "train+train"]
@@ -80,6 +83,29 @@ def test_information_is_that_of_both(unequal):
     assert isinstance(stream.split, datasets.NamedSplit)
     assert stream.info.splits is None
     assert stream.info.license == unequal("3d", "train", streaming=True).info.license
+
+
+def test_a_shuffled_stream_that_is_resumed_twice_repeats_no_row(unequal, name):
+    stream = unequal(name, "train+validation", streaming=True).shuffle(seed=1, buffer_size=1)
+    read = []
+    for _ in range(2):
+        for row in stream:
+            read.append(row)
+            if len(read) % 2 == 0:
+                break
+        stream.load_state_dict(stream.state_dict())
+    found = [*names(read), *names(stream)]
+    assert len(set(found)) == len(found)
+
+
+def test_a_release_that_repeats_them_is_excluded():
+    (pinned,) = re.findall(r'"datasets(>=.*)",', (ROOT / "pyproject.toml").read_text())
+    allowed = [
+        one
+        for one in ("3.5.1", "3.6.0", "4.0.0", "4.8.5", "5.0.0", "5.0.1", "6.0")
+        if one in SpecifierSet(pinned)
+    ]
+    assert allowed == ["3.6.0", "4.0.0", "4.8.5", "5.0.1"]
 
 
 UNFINISHED = """

@@ -5,7 +5,10 @@ from datasets.distributed import split_dataset_by_node
 from support.streams import names, save_unequal_splits
 from torch.utils.data import DataLoader
 
-pytestmark = pytest.mark.processes
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),  # more than there are cores
+]
 
 
 @pytest.fixture
