@@ -3,6 +3,7 @@ PYTHON ?= python3
 
 NEWEST := .venv/newest/bin
 OLDEST := .venv/oldest/bin
+TORCH := $(if $(DATASETS),torch-$(DATASETS),bench)
 
 .PHONY: demo test test-newest test-oldest test-torch check bench chaos clean
 
@@ -36,6 +37,12 @@ test-oldest: .venv/oldest/ready
 	.venv/bench/bin/python -m pip install --quiet --editable '.[bench,dev]' --constraint tests/newest.txt
 	touch $@
 
+.venv/torch-%/ready: pyproject.toml
+	$(PYTHON) -m venv --clear .venv/torch-$*
+	.venv/torch-$*/bin/python -m pip install --quiet torch==2.13.0
+	.venv/torch-$*/bin/python -m pip install --quiet --editable '.[dev]' datasets==$*
+	touch $@
+
 .venv/%/ready: tests/%.txt pyproject.toml
 	$(PYTHON) -m venv --clear .venv/$*
 	.venv/$*/bin/python -m pip install --quiet --editable '.[dev]' --constraint tests/$*.txt
@@ -44,8 +51,9 @@ test-oldest: .venv/oldest/ready
 bench: .venv/bench/ready
 	.venv/bench/bin/python benchmarks/run.py --out benchmarks/results
 
-test-torch: .venv/bench/ready
-	.venv/bench/bin/pytest tests/storage/with_torch.py
+# With another release of datasets: `make test-torch DATASETS=4.0.0`.
+test-torch: .venv/$(TORCH)/ready
+	.venv/$(TORCH)/bin/pytest tests/rows/test_streams.py tests/rows/with_torch.py tests/storage/with_torch.py
 
 # Kills exports, at random moments and before every change of a file: what remains must be intact in the end.
 chaos: .venv/newest/ready

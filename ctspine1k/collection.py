@@ -182,7 +182,7 @@ class Collection:
 
         Returns:
             The files that are there, in the order of cases, image before mask. Offline
-            (``HF_HUB_OFFLINE=1``) these are the files in the Hub's local cache.
+            (``HF_HUB_OFFLINE=1`` or ``HF_DATASETS_OFFLINE=1``) these are the files in the Hub's local cache.
 
         Raises:
             ValueError: a kind that the data set does not have.

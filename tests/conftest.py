@@ -39,7 +39,15 @@ ENVIRONMENT = {
     "HF_HUB_DISABLE_SYMLINKS_WARNING": "1",
 }
 os.environ.update(ENVIRONMENT)
-for _name in ("HF_HUB_OFFLINE", "HF_TOKEN", "HF_DATASETS_CACHE", "HF_HUB_CACHE", "http_proxy", "HTTP_PROXY"):
+for _name in (
+    "HF_HUB_OFFLINE",
+    "HF_DATASETS_OFFLINE",
+    "HF_TOKEN",
+    "HF_DATASETS_CACHE",
+    "HF_HUB_CACHE",
+    "http_proxy",
+    "HTTP_PROXY",
+):
     os.environ.pop(_name, None)
 
 

@@ -46,8 +46,9 @@ class UrlTarget:
 
     def check(self) -> None:
         """Raise an error if there is no such file system; errors as for `open_target`."""
-        if set(self.url) & set("*?["):  # fsspec reads them as patterns, even when it deletes
-            raise ValueError(f"{self.describe()}: expected a URL without *, ? and [")
+        # fsspec reads the first three as patterns, even when it deletes, and cuts a URL at the last one.
+        if set(self.url) & set("*?[") or "::" in self.url:
+            raise ValueError(f"{self.describe()}: expected a URL without *, ?, [ and ::")
         try:
             fsspec.get_filesystem_class(self.url.partition("://")[0])
         except ImportError as error:

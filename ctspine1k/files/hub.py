@@ -6,6 +6,7 @@ import contextlib
 import functools
 import glob
 import importlib
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -53,7 +54,7 @@ class HubPlace:
 
     def describe(self) -> str:
         """Return repo and revision."""
-        cache = "the local cache of " if _is_offline() else ""
+        cache = "the local cache of " if _offline() else ""
         return f"{cache}Hub repo {self.repo_id} at {self.revision}"
 
     def origin(self) -> dict[str, str]:
@@ -74,7 +75,7 @@ class HubPlace:
             return self.commit
         if len(self.revision) == 40 and set(self.revision) <= set("0123456789abcdef"):
             return self.revision
-        if _is_offline():
+        if _offline():
             return self._cached_snapshot().name
         with self._explained():
             return cast("str", self._api().dataset_info(self.repo_id, revision=self.revision).sha)
@@ -96,7 +97,7 @@ class HubPlace:
 
     def _records(self) -> Iterator[tuple[str, int, str | None]]:
         """Yield path, size and sha256 of each file."""
-        if _is_offline():
+        if _offline():
             root = self._cached_snapshot()
             for path in map(Path, walk(root)):
                 if path.is_file():
@@ -134,7 +135,7 @@ class HubPlace:
             NoSpaceError: there is not enough.
             HubError: the Hub cannot be reached, or the revision moved in the meantime.
         """
-        if _is_offline() or not files:
+        if _offline() or not files:
             return
         needed = sum(file.size for file in self.not_cached(files))
         free, cache = hub_space()
@@ -165,7 +166,7 @@ class HubPlace:
         """
         if not files:
             return []
-        if _is_offline():
+        if _offline():
             root = self._cached_snapshot()
             paths = [root / file.path for file in files]
             for path, file in zip(paths, files, strict=True):
@@ -194,7 +195,7 @@ class HubPlace:
         Raises:
             HubError: the Hub cannot be reached; reading from the stream also raises it.
         """
-        if _is_offline():
+        if _offline():
             yield str(self._cached_snapshot() / file.path)
             return
         with self._explained():
@@ -208,7 +209,7 @@ class HubPlace:
 
     def hint(self, listing: Listing, suffixes: tuple[str, ...]) -> str:
         """Return what may explain that files are not there; an empty text if nothing is known."""
-        return "HF_HUB_OFFLINE is set: unset it to download them." if _is_offline() else ""
+        return f"{_offline()} is set: unset it to download them." if _offline() else ""
 
     @property
     def _token(self) -> str | bool | None:
@@ -231,8 +232,8 @@ class HubPlace:
             )
         except FileNotFoundError as error:  # huggingface_hub raises subclasses if the cache lacks the repo
             raise HubError(
-                f"HF_HUB_OFFLINE is set, and nothing of {self.repo_id} at {self.revision} is in the local "
-                "cache. Unset HF_HUB_OFFLINE and download once, or pass data_dir=... for a folder. Splits "
+                f"{_offline()} is set, and nothing of {self.repo_id} at {self.revision} is in the local "
+                f"cache. Unset {_offline()} and download once, or pass data_dir=... for a folder. Splits "
                 "that are converted already still load if you pin the commit they were made from: "
                 "revision=..."
             ) from error
@@ -345,8 +346,13 @@ def hub_space() -> tuple[int, Path]:
     return free_bytes(cache), cache
 
 
-def _is_offline() -> bool:
-    return bool(huggingface_hub.constants.HF_HUB_OFFLINE)
+def _offline() -> str:
+    """Return the name of the environment variable that forbids the network; an empty text if none does."""
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE"
+    # Only `datasets` reads this one, by the same rules as the Hub's client, and it may not be imported.
+    is_set = os.environ.get("HF_DATASETS_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    return "HF_DATASETS_OFFLINE" if is_set else ""
 
 
 def _hint_to_delete(path: Path) -> str:

@@ -6,16 +6,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import errno
 import inspect
-from collections.abc import Iterator
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import datasets
+import multiprocess
 from datasets.info import DatasetInfosDict
+from datasets.iterable_dataset import ExamplesIterable
 from datasets.splits import SplitDict, SplitInfo
 from datasets.utils.info_utils import is_small_dataset
 
-from ctspine1k.errors import CTSpine1KError
+from ctspine1k.errors import CTSpine1KError, OutputError
+from ctspine1k.running.disk import make_parent, require_plain_path
+from ctspine1k.running.stops import check_stopped, deferred_interrupts, interruptible
 
 __all__ = [
     "DatasetInfosDict",
@@ -23,6 +33,7 @@ __all__ = [
     "SplitInfo",
     "TableBuilder",
     "is_small_dataset",
+    "joined_stream",
     "missing_api",
 ]
 
@@ -34,11 +45,20 @@ _METHODS: dict[Any, dict[str, tuple[str, ...]]] = {
     datasets.GeneratorBasedBuilder: {
         "_prepare_split": ("split_generator", "num_proc"),
         "_prepare_split_single": ("gen_kwargs", "fpath", "file_format", "max_shard_size", "job_id"),
-        "download_and_prepare": ("num_proc",),
+        "download_and_prepare": ("output_dir", "download_config", "download_mode", "num_proc"),
+        "_build_cache_dir": ("self",),
+        "_load_info": ("self",),
     },
+    datasets.builder: {"extend_dataset_builder_for_streaming": ("builder",)},
     datasets.BuilderConfig: {"create_config_id": ("config_kwargs", "custom_features")},
     DatasetInfosDict: {"to_dataset_card_data": ("dataset_card_data",)},
+    ExamplesIterable: {"__init__": ("kwargs",), "shard_data_sources": ("num_shards", "index", "contiguous")},
+    datasets.IterableDataset: {"__init__": ("ex_iterable", "info", "split")},
 }
+
+
+#: Errors of a disk that is read-only, and of files that are another user's.
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def missing_api() -> list[str]:
@@ -55,8 +75,22 @@ def missing_api() -> list[str]:
 if _missing := missing_api():
     raise ImportError(
         f"datasets {datasets.__version__} lacks {', '.join(_missing)}: install a release that this version "
-        "of ctspine1k was made for (pip install 'datasets>=3.6,<6'), or a later ctspine1k."
+        "of ctspine1k was made for (pip install 'datasets>=3.6,!=5.0.0,<6'), or a later ctspine1k."
     )
+
+
+def _extend_others(builder: Any) -> None:
+    """Have `datasets` leave the modules of a `TableBuilder` as they are.
+
+    It would replace ``open``, ``os.path`` and more in them, which they do not need, and on 3.x lock a file
+    beside the package meanwhile, where users may not write.
+    """
+    if not isinstance(builder, TableBuilder):
+        _extend(builder)
+
+
+_extend = datasets.builder.extend_dataset_builder_for_streaming
+datasets.builder.extend_dataset_builder_for_streaming = _extend_others
 
 
 class TableBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
@@ -65,6 +99,76 @@ class TableBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
     Subclasses define ``_generate_examples`` for streams, and ``_generate_tables`` for conversions: `datasets`
     would copy every voxel of rows three times.
     """
+
+    _converter: int  #: the process that converts, or that waits for its workers
+
+    def __init__(self, cache_dir: str | None = None, **options: Any) -> None:
+        option = "HF_DATASETS_CACHE" if cache_dir is None else "cache_dir"
+        root = Path(cache_dir or datasets.config.HF_DATASETS_CACHE).expanduser().absolute()
+        require_plain_path(option, root)
+        try:
+            super().__init__(cache_dir=cache_dir, **options)
+            return
+        except OSError as error:
+            if error.errno not in _FORBIDDEN:
+                raise
+        # `datasets` cannot write its lock, since the cache is read-only or another user's. Neither stream nor
+        # converted data need it, and it writes none if it takes the cache to be at a URL.
+        super().__init__(cache_dir=f"file://{root}", **options)
+        self._cache_dir_root = str(root)
+        self._cache_downloaded_dir = str(root / datasets.config.DOWNLOADED_DATASETS_DIR)
+        self._cache_dir = self._output_dir = self._build_cache_dir()
+        if self._is_converted():
+            self.info = self._load_info()
+
+    def download_and_prepare(
+        self,
+        output_dir: str | None = None,
+        download_config: datasets.DownloadConfig | None = None,
+        download_mode: datasets.DownloadMode | str | None = None,
+        *args: Any,
+        **options: Any,
+    ) -> None:
+        """Convert splits that are not in the cache.
+
+        Raises:
+            OutputError: they cannot be converted there, since the cache is read-only or another user's.
+        """
+        mode = datasets.DownloadMode(download_mode or datasets.DownloadMode.REUSE_DATASET_IF_EXISTS)
+        if output_dir is not None:
+            require_plain_path("output_dir", output_dir)
+        elif mode == datasets.DownloadMode.REUSE_DATASET_IF_EXISTS and self._is_converted():
+            self.info = self._load_info()  # without a lock
+            return
+        else:
+            self._require_writable()
+        with _oldest_names(self.info.features):
+            super().download_and_prepare(output_dir, download_config, mode, *args, **options)
+
+    def _is_converted(self) -> bool:
+        return Path(self.output_dir, datasets.config.DATASET_INFO_FILENAME).exists()
+
+    def _require_writable(self) -> None:
+        """Check that the cache can be written to.
+
+        Raises:
+            OutputError: it cannot.
+        """
+        lock = Path(f"{self.output_dir}_builder.lock")  # the one that `datasets` holds while it converts
+        try:
+            make_parent(lock)
+            if lock.exists():
+                os.close(os.open(lock, os.O_RDWR))
+        except OSError as error:
+            if error.errno not in _FORBIDDEN:
+                raise
+            raise OutputError(
+                self._cache_dir_root,
+                "a cache that can be written to, as these rows are not converted yet",
+                f"{error.strerror} ({error.filename or lock})",
+                "Pass cache_dir=... (or set HF_DATASETS_CACHE) to a folder of your own, or have the owner of "
+                "this one convert them: with the same options, versions and files, it is then read as it is.",
+            ) from error
 
     @property
     def output_dir(self) -> str:
@@ -90,17 +194,26 @@ class TableBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
             for path in self.filesystem.ls(self.output_dir, detail=False):
                 self.filesystem.rm(path, recursive=True)
 
-    def _prepare_split(self, *args: Any, num_proc: int | None = None, **kwargs: Any) -> None:
-        self.begin_conversion(num_proc or 1)
-        super()._prepare_split(*args, num_proc=num_proc, **kwargs)
+    def _prepare_split(
+        self, split_generator: Any, *args: Any, num_proc: int | None = None, **kwargs: Any
+    ) -> None:
+        shards = [len(value) for value in split_generator.gen_kwargs.values() if isinstance(value, list)]
+        processes = min(num_proc or 1, max(shards, default=1))
+        self.begin_conversion(processes)
+        self._converter = os.getpid()
+        with deferred_interrupts(), _workers_ended() if processes > 1 else contextlib.nullcontext():
+            super()._prepare_split(split_generator, *args, num_proc=num_proc, **kwargs)
 
     def _prepare_split_single(
         self, gen_kwargs: Any, fpath: str, file_format: str, max_shard_size: int, job_id: int, **unused: Any
     ) -> Iterator[Any]:
+        if os.getpid() != self._converter:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this worker ends it
         try:
-            yield from datasets.ArrowBasedBuilder._prepare_split_single(
-                self, gen_kwargs, fpath, file_format, max_shard_size, job_id
-            )
+            with _oldest_names(self.info.features):  # also in workers, which get the features as they were
+                yield from datasets.ArrowBasedBuilder._prepare_split_single(
+                    self, gen_kwargs, fpath, file_format, max_shard_size, job_id
+                )
             return
         except datasets.exceptions.DatasetGenerationError as error:
             # Our errors say what to do. Worker processes send only the outermost error, without its cause.
@@ -116,3 +229,52 @@ class TableBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         datasets.logging.get_logger(__name__).warning(
             "save_infos is ignored: the information is in the data set's cache"
         )
+
+
+@contextlib.contextmanager
+def _workers_ended() -> Iterator[None]:
+    """Wait for workers that `datasets` starts; after Ctrl-C end them, and raise `KeyboardInterrupt`.
+
+    `datasets` asks each worker for its result then, which is not there, and so raises a `TimeoutError`. If it
+    was just starting its workers, they stay, and would keep this process from ending.
+    """
+    others = set(multiprocess.active_children())
+    try:
+        with interruptible():
+            yield
+    except BaseException:
+        for worker in set(multiprocess.active_children()) - others:
+            worker.kill()
+            worker.join()
+        check_stopped()
+        raise
+
+
+@contextlib.contextmanager
+def _oldest_names(features: datasets.Features) -> Iterator[None]:
+    """Have features written as `datasets` 3 names them, and all read: "Sequence" instead of "List"."""
+    lists = [feature for feature in features.values() if getattr(feature, "_type", None) == "List"]
+    for one in lists:
+        one._type = "Sequence"
+    try:
+        yield
+    finally:
+        for one in lists:
+            one._type = "List"
+
+
+def joined_stream(streams: Sequence[datasets.IterableDataset], split: str) -> datasets.IterableDataset:
+    """Return one stream of the rows of several, one after the other, whose shards are those of all of them.
+
+    The streams are made by builders that differ in their cases only. `datasets.concatenate_datasets` is not
+    used: until 4.0 its stream has as few shards as the part with the fewest, and a DataLoader with more
+    workers than that loses rows (https://github.com/huggingface/datasets/issues/7792).
+    """
+    sources = [stream._ex_iterable for stream in streams]
+    joined = copy.copy(sources[0])
+    joined.kwargs = {
+        name: [one for source in sources for one in source.kwargs[name]] for name in joined.kwargs
+    }
+    info = datasets.DatasetInfo.from_merge([stream.info for stream in streams])
+    info.features = streams[0].features
+    return datasets.IterableDataset(joined, info=info, split=datasets.NamedSplit(split))

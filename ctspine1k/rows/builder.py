@@ -18,9 +18,8 @@ array_affine   float64 4 x 4, ``geometry``  of the volume: array index (k, i, j)
 orientation    string, ``geometry``     anatomical direction of slice, first and second axis, such as "SLA"
 =============  =======================  ==========================================================
 
-`datasets` replaces ``open``, ``os.path``, ``pathlib.Path`` and parts of NumPy inside the module of a builder
-when it streams, and on 3.6 in all modules that it imports relatively: so this module uses none of them, and
-imports by absolute names.
+`datasets` would replace ``open``, ``os.path``, ``pathlib.Path`` and parts of NumPy inside the module of a
+builder; `ctspine1k.rows._datasets` keeps it from doing so.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, Literal
@@ -52,6 +51,8 @@ from ctspine1k.rows.batches import Batch, case_batches
 from ctspine1k.rows.features import features_of
 from ctspine1k.rows.options import ROWS_VERSION, Policy, RowOptions, Storage
 from ctspine1k.rows.skipped import read_skipped, record_skipped, warn_skipped
+from ctspine1k.running.disk import require_plain_path
+from ctspine1k.running.stops import check_stopped, closed_at_exit
 from ctspine1k.running.threads import prefetch, usable_threads
 from ctspine1k.scans.selecting import select, select_splits
 from ctspine1k.volumes.cases import Readable
@@ -195,6 +196,9 @@ class CTSpine1K(TableBuilder):
             raise ValueError(f"writer_batch_size={writer_batch_size}: expected 1 or more")
         self._threads = 1
         selection = kwargs.get("selection")
+        folder = kwargs.get("data_dir") if selection is None else selection.look.place.folder
+        if folder is not None:
+            require_plain_path("data_dir", folder)
         super().__init__(
             cache_dir=cache_dir,
             config_name=config_name,
@@ -255,6 +259,9 @@ class CTSpine1K(TableBuilder):
 
     def _generate_examples(self, jobs: list[_Job]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield rows for a stream: slice by slice, without reading ahead."""
+        return closed_at_exit(self._examples(jobs))
+
+    def _examples(self, jobs: list[_Job]) -> Generator[tuple[str, dict[str, Any]], None, None]:
         for batch in self._batches(jobs, depth=1, is_streaming=True):
             yield from batch.rows()
 
@@ -266,7 +273,9 @@ class CTSpine1K(TableBuilder):
             tables = _joined(tables)
         if self.config.storage == "dense" and self._threads > 1:
             tables = prefetch(tables)  # so that one volume is read while another is written
-        yield from enumerate(tables)
+        for number, table in enumerate(tables):
+            check_stopped()  # here, in the main thread: another one may read
+            yield number, table
 
     def _batches(self, jobs: list[_Job], depth: int, is_streaming: bool) -> Iterator[Batch]:
         for job in jobs:

@@ -19,7 +19,7 @@ from ctspine1k.catalog.registry import DEFAULT
 from ctspine1k.catalog.vocabulary import LabelScheme
 from ctspine1k.errors import MissingFilesError, NothingLeftError, SkippedCasesWarning
 from ctspine1k.files.selection import OnMissing, Selection, open_selection
-from ctspine1k.rows._datasets import is_small_dataset
+from ctspine1k.rows._datasets import is_small_dataset, joined_stream
 from ctspine1k.rows.builder import CTSpine1K
 from ctspine1k.rows.options import Policy, RowOptions, Storage
 from ctspine1k.scans.selecting import select, select_splits
@@ -386,4 +386,6 @@ def _load(
         parts.append(builder.as_dataset(split=part, in_memory=in_memory))
     if len(parts) == 1:
         return parts[0]
+    if streaming:
+        return joined_stream(parts, "+".join(spec))
     return datasets.concatenate_datasets(parts, split=datasets.NamedSplit("+".join(spec)))

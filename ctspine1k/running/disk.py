@@ -24,10 +24,28 @@ __all__ = [
     "explain_full_disk",
     "free_bytes",
     "make_parent",
+    "require_plain_path",
     "sha256_of",
 ]
 
 HINT_IF_FULL = "Make room there, or select fewer cases, and run again: what is done is kept."
+
+
+def require_plain_path(option: str, path: str | os.PathLike[str]) -> None:
+    """Check that a path, once it is made absolute, is one that fsspec leaves whole.
+
+    fsspec reads "::" as a chain of URLs, such as "zip://a::s3://b": it cuts a local path there, and opens, or
+    deletes, the folder that the first part names.
+
+    Raises:
+        ValueError: it contains "::".
+    """
+    whole = os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 (Path would change a URL)
+    if "::" in whole:
+        raise ValueError(
+            f"{option}={os.fspath(path)!r}: expected a path without '::', at which datasets cuts it in two, "
+            f"found {whole}. Rename that folder, or use another one."
+        )
 
 
 def make_parent(path: Path) -> None:

@@ -9,18 +9,24 @@ time to time.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import math
+import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import weakref
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
 from types import FrameType
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from ctspine1k.errors import WorkerError
 
-__all__ = ["Flag", "check_stopped", "deferred_interrupts", "interruptible", "stop_with"]
+__all__ = ["Flag", "check_stopped", "closed_at_exit", "deferred_interrupts", "interruptible", "stop_with"]
+
+T = TypeVar("T")
 
 Handler: TypeAlias = Callable[[int, FrameType | None], object]
 
@@ -32,14 +38,23 @@ class _Deferral:
     handlers: dict[int, Handler]
     patience: float
     waiting: int | None = None  #: a signal that has not been handled yet
-    since: float = 0.0
+    since: float = -math.inf  #: when it arrived
     raised: int | None = None  #: a signal that was handled at once: what its handler raised may be lost
     regions: int = 0  #: number of `interruptible` blocks that are active
+    process: int = field(default_factory=os.getpid)  #: a forked child inherits the handlers
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal, or note it for later."""
-        if self.regions or (self.waiting is not None and time.monotonic() > self.since + self.patience):
-            self.waiting, self.raised = None, number
+        if os.getpid() != self.process:
+            # Ctrl-C reaches all processes of a terminal: the one that forked this worker decides what to do.
+            if number != signal.SIGINT:
+                self.handlers[number](number, frame)
+            return
+        is_repeated = time.monotonic() <= self.since + self.patience
+        if self.regions and self.raised is not None and is_repeated:
+            return  # what the first one raised is on its way
+        if self.regions or (self.waiting is not None and not is_repeated):
+            self.waiting, self.raised, self.since = None, number, time.monotonic()
             self.handlers[number](number, frame)
         elif self.waiting is None:
             self.waiting, self.since = number, time.monotonic()
@@ -134,3 +149,24 @@ def interruptible() -> Iterator[None]:
         yield
     finally:
         deferral.regions = before
+
+
+#: Generators that have begun, and may not have ended.
+_generators: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
+
+
+def closed_at_exit(generator: Generator[T, None, None]) -> Generator[T, None, None]:
+    """Return the generator, which is closed at the end of the program if it has not ended by then.
+
+    Python would close it after it has cleared the modules that the generator's handlers need: it would print
+    errors of them, and leave files open.
+    """
+    _generators.add(generator)
+    return generator
+
+
+@atexit.register
+def _close_generators() -> None:
+    for generator in list(_generators):
+        with contextlib.suppress(ValueError):  # another thread is running it
+            generator.close()

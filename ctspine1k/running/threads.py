@@ -11,15 +11,20 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 from typing import Any, TypeVar
+
+from ctspine1k.running.stops import check_stopped
 
 __all__ = ["prefetch", "spread", "usable_threads"]
 
 T = TypeVar("T")
 
 _END: Any = object()
+
+#: Seconds between checks for a deferred Ctrl-C while a thread is busy.
+_BEAT = 0.1
 
 
 def usable_threads(processes: int = 1) -> int:
@@ -37,10 +42,18 @@ def prefetch(items: Iterator[T]) -> Iterator[T]:
     """Yield the items, while a thread reads the next one from the iterator."""
     with ThreadPoolExecutor(1, thread_name_prefix="ctspine1k-prefetch") as pool:
         upcoming = pool.submit(next, items, _END)
-        while (item := upcoming.result()) is not _END:
+        while (item := _awaited(upcoming)) is not _END:
             upcoming = pool.submit(next, items, _END)
             yield item
             del item  # may be a volume: free it before waiting for the next one
+
+
+def _awaited(upcoming: Future[T]) -> T:
+    """Return the result of a thread; a deferred Ctrl-C ends the wait for it."""
+    while not upcoming.done():
+        check_stopped()
+        wait([upcoming], timeout=_BEAT)
+    return upcoming.result()
 
 
 def spread(work: Callable[[list[T]], None], items: list[T], threads: int) -> None:

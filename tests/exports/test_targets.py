@@ -298,7 +298,7 @@ def test_a_password_is_not_printed():
     assert folder.describe() == "ftp://host/out"
     assert "cret" not in repr(folder)
     assert open_target("https://host/out#secret").describe() == "https://host/out"
-    with pytest.raises(ValueError, match=r"^https://host/x: expected a URL without \*, \? and \[$"):
+    with pytest.raises(ValueError, match=r"^https://host/x: expected a URL without \*, \?, \[ and ::$"):
         open_target("https://host/x?sig=secret")
 
 
@@ -319,6 +319,8 @@ def test_what_is_no_folder_is_told(tmp_path):
         open_target("nonsense://x")
     with pytest.raises(ValueError, match=r"memory://a\[1\]: expected a URL without"):
         open_target("memory://a[1]")
+    with pytest.raises(ValueError, match=r"memory://a::b: expected a URL without \*, \?, \[ and ::"):
+        open_target("memory://a::b")
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match="expected a folder, found a file"):
         open_target(tmp_path / "file")

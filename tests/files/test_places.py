@@ -141,16 +141,17 @@ except ctspine1k.errors.CTSpine1KError as error:
 
 
 @pytest.mark.processes
-def test_offline_serves_what_is_cached_and_names_what_is_not(hub, repo_id, python):
+@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"])
+def test_offline_serves_what_is_cached_and_names_what_is_not(hub, repo_id, python, variable):
     paths = download_files(cases="liver_106", repo_id=repo_id)
     with hub.watched() as requests:
-        run = python(OFFLINE, repo_id, '["liver_106"]', HF_HUB_OFFLINE="1")
+        run = python(OFFLINE, repo_id, '["liver_106"]', **{variable: "1"})
         assert json.loads(run.stdout) == [str(path) for path in paths], run.stderr
-        run = python(OFFLINE, repo_id, '["liver_106", "HN_P023"]', HF_HUB_OFFLINE="1")
+        run = python(OFFLINE, repo_id, '["liver_106", "HN_P023"]', **{variable: "1"})
         assert "MissingFilesError 1 of 2 cases lack raw files in the local cache" in run.stdout, run.stderr
-        assert "HN_P023 (image and mask). HF_HUB_OFFLINE is set" in run.stdout
-        run = python(OFFLINE, "tests/never-seen", '["liver_106"]', HF_HUB_OFFLINE="1")
-        assert run.stdout.startswith("HubError HF_HUB_OFFLINE is set, and nothing of tests/never-seen"), (
+        assert f"HN_P023 (image and mask). {variable} is set" in run.stdout
+        run = python(OFFLINE, "tests/never-seen", '["liver_106"]', **{variable: "1"})
+        assert run.stdout.startswith(f"HubError {variable} is set, and nothing of tests/never-seen"), (
             run.stderr
         )
     assert requests == []

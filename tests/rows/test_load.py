@@ -176,13 +176,14 @@ for streaming, cache_dir in ((False, sys.argv[2]), (True, sys.argv[3])):
 
 
 @pytest.mark.processes
-def test_offline_loads_what_is_there(load, hub, repo_id, split_file, tmp_path, python):
+@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"])
+def test_offline_loads_what_is_there(load, hub, repo_id, split_file, tmp_path, python, variable):
     """From the cache; and as a stream, with no cache of `datasets`."""
     load("2d", split="test", repo_id=repo_id)
     options = {"repo_id": repo_id, "split_file": str(split_file), "image_size": SIZE}
     folders = (str(tmp_path / "cache"), str(tmp_path / "elsewhere"))
     with hub.watched() as requests:
-        run = python(OFFLINE, json.dumps(options), *folders, HF_HUB_OFFLINE="1")
+        run = python(OFFLINE, json.dumps(options), *folders, **{variable: "1"})
     assert run.stdout.splitlines() == [
         f"{streaming} {IDS['test'][0]} {k}" for streaming in (False, True) for k in range(6)
     ], run.stderr
@@ -462,3 +463,29 @@ def test_other_labels_have_a_cache_of_their_own(load, tree, name, storage):
         assert np.array_equal(found, right)
     with pytest.raises(ValueError, match="other_labels='skip': expected one of 'raise', 'background'"):
         load(name, other_labels="skip")
+
+
+@pytest.mark.parametrize("option", ["cache_dir", "data_dir"])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_path_that_datasets_would_cut_is_refused_before_anything_is_touched(
+    load, tree, tmp_path, monkeypatch, option, streaming
+):
+    """`lab::mine` would be `lab`, in which there is something else."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("lab", "lab::mine"):
+        shutil.copytree(tree, tmp_path / folder)
+    before = sorted(tmp_path.rglob("*"))
+    for path in (tmp_path / "lab::mine", "lab::mine", Path("lab::mine/raw_data")):
+        with pytest.raises(ValueError, match=rf"{option}='.*lab::mine.*without '::', .* Rename that folder"):
+            load(split="train", streaming=streaming, **{option: path})
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_where_the_cache_is_by_default_is_checked_too(load, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "a::b")
+    with pytest.raises(ValueError, match=r"HF_DATASETS_CACHE='.*a::b': expected a path without '::'"):
+        load(split="train", cache_dir=None)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "c")
+    builder = CTSpine1K(config_name="3d", data_dir=str(tmp_path / "tree"))
+    with pytest.raises(ValueError, match=r"output_dir='a::b': expected a path without '::'"):
+        builder.download_and_prepare("a::b")

@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 import signal
 import sys
 import threading
@@ -209,3 +210,33 @@ def test_a_worker_that_nobody_waits_for_stops(monkeypatch):
     stop.value = 1
     with pytest.raises(WorkerError, match="this process is not needed any more"):
         check_stopped()
+
+
+def test_of_two_while_a_process_waits_the_second_changes_nothing():
+    """What the first one raised is on its way through what must be closed."""
+
+    def closes():
+        with interruptible():
+            try:
+                interrupt()
+            finally:
+                interrupt()
+                closed.append(True)
+
+    closed = []
+    assert deferred(closes) == []
+    assert closed == [True]
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows forks no processes")
+def test_a_forked_worker_leaves_it_to_the_process_that_forked_it():
+    with deferred_interrupts():
+        worker = os.fork()
+        if worker == 0:
+            try:
+                interrupt()
+                check_stopped()
+            finally:
+                os._exit(0 if sys.exc_info()[0] is None else 1)
+        assert os.waitpid(worker, 0)[1] == 0
