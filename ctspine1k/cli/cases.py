@@ -39,7 +39,7 @@ def list_cases(
     if files:
         _list_files(collection, as_json)
         return
-    if options["data_dir"] is not None:
+    if options["data_dir"] is not None and not has_vertebrae:
         _say_what_is_listed(collection)
     if as_json:
         print_json([case.document() for case in collection])
@@ -62,8 +62,8 @@ def _say_what_is_listed(collection: Collection) -> None:
     """Say that cases are those of the catalogue, and how many of them have files in the folder."""
     there = {file.case.case_id for file in collection.selection().files(every=True)}
     say(
-        f"{len(collection):,} cases of the catalogue are listed; {len(there):,} of them have files in "
-        f"{collection.place.describe()}, which --files lists"
+        f"cases of the catalogue: {len(collection):,}; of these with files in "
+        f"{collection.place.describe()}: {len(there):,} (--files lists them)"
     )
 
 

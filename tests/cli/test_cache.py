@@ -91,11 +91,9 @@ def test_download_to(run, tree, split_file, tmp_path, link):
 def test_list_says_that_it_lists_the_catalogue(run, tree, split_file):
     status, out, err = run("list", "--data-dir", tree, "--split", "train")
     assert (status, len(table(out))) == (0, 610)
-    assert (
-        err == f"610 cases of the catalogue are listed; 2 of them have files in {tree}, which --files lists\n"
-    )
+    assert err == f"cases of the catalogue: 610; of these with files in {tree}: 2 (--files lists them)\n"
     status, out, err = run("list", "--data-dir", tree, "--split-file", split_file, "--json")
     assert len(json.loads(out)) == 4
-    assert err.startswith("4 cases of the catalogue are listed; 4 of them have files")
+    assert err.startswith("cases of the catalogue: 4; of these with files in ")
     assert run("list", "--data-dir", tree, "--case", ALL_IDS[0], "--files")[2] == ""
     assert run("list", "--case", ALL_IDS[0])[2] == ""
