@@ -11,6 +11,8 @@ from torch.utils.data import DataLoader
 import ctspine1k
 from ctspine1k.storage.chunks import StoredArray
 
+pytestmark = pytest.mark.processes
+
 
 def same(rows, right) -> bool:
     return all(
