@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 from ctspine1k._messages import warn
 from ctspine1k.catalog.dataset import DataSet
+from ctspine1k.catalog.registry import names
 from ctspine1k.errors import CTSpine1KWarning
 from ctspine1k.rows.kept import KEPT
 from ctspine1k.rows.options import RowOptions
@@ -92,7 +93,8 @@ def list_conversions(cache_dir: Path) -> list[Conversion]:
     paths = (path for path in cache_dir.glob("*/[23]d-*/*") if path.is_dir())
     folders = sorted({path.with_name(path.name.removesuffix(_INCOMPLETE)) for path in paths})
     found = [conversion for folder in folders if (conversion := _conversion(folder)) is not None]
-    return [*found, *map(_kept, sorted(cache_dir.glob(f"*/{KEPT}")))]
+    kept = sorted({path.parent for path in cache_dir.glob(f"*/{KEPT}/*-{'?' * 16}.arrow")})
+    return [*found, *map(_kept, kept)]
 
 
 def _kept(folder: Path) -> Conversion:
@@ -127,14 +129,15 @@ def _conversion(folder: Path) -> Conversion | None:
         except (OSError, ValueError):
             continue
     is_finished = (folder / "dataset_info.json").is_file()
-    if not record and is_finished:
-        return None  # of another library, or of a version of this one that kept no records
+    collection = folder.parent.parent.name
+    if not record and collection not in names():
+        return None  # of another library
     return Conversion(
         id=folder.parent.name,
         folder=folder,
         is_finished=is_finished,
         bytes=_size(list(_folders(folder))),
-        collection=folder.parent.parent.name,
+        collection=collection,
         config=folder.parent.name.partition("-")[0],
         splits=tuple(record.get("splits", ())),
         cases=record.get("cases"),

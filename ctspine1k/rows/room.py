@@ -134,7 +134,9 @@ class RoomBuilder(TableBuilder):
         """What a conversion takes on disk, besides the cases that a stopped one has kept."""
         config = self.config
         folder = kept_folder(self.cache_dir)
-        files = [one for one in config.files[0] if not is_kept(folder, config.kept_name(one))]
+        files = config.files[0]
+        if config.name == "3d" and folder.is_dir():
+            files = [one for one in files if not is_kept(folder, config.kept_name(one))]
         return _need_of(config.row_options, config.selected.place, files, self.cache_dir)
 
     @contextlib.contextmanager
@@ -157,8 +159,9 @@ class RoomBuilder(TableBuilder):
 
     def _drop_kept(self) -> None:
         config = self.config
-        if config.name == "3d":
-            drop_kept(kept_folder(self.cache_dir), map(config.kept_name, config.files[0]))
+        folder = kept_folder(self.cache_dir)
+        if config.name == "3d" and folder.is_dir():
+            drop_kept(folder, map(config.kept_name, config.files[0]))
 
     def full_disk(self, error: BaseException) -> NoSpaceError:
         """Return the error that says what the rows need."""

@@ -9,7 +9,7 @@ import pytest
 from support.compare import identical, rows, wanted
 from support.volumes import ALL_IDS, SIZE
 
-from ctspine1k.errors import CorruptFileError, CTSpine1KError, SkippedCasesWarning
+from ctspine1k.errors import CorruptFileError, CTSpine1KError, NoSpaceError, SkippedCasesWarning
 from ctspine1k.rows.batches import case_batches
 
 STORAGES = ("dense", "compact")
@@ -76,6 +76,22 @@ def test_cases_that_are_done_are_not_read_again(
     assert identical(rows(loaded), right)
     assert leftovers(tmp_path / "cache") == []
     assert identical(rows(load("3d", **options)), right)
+
+
+def test_what_is_kept_needs_no_room(load, tree, one_split, monkeypatch):
+    options = {"split": "train", "split_file": one_split}
+    path, status = image(tree, ALL_IDS[3]), image(tree, ALL_IDS[3]).stat()
+    good = spoil(path)
+    with pytest.raises(CTSpine1KError):
+        load("3d", **options)
+    restore(path, good, status)
+    last = 6 * 5 * 6 * 8
+    monkeypatch.setattr("ctspine1k.rows.room.free_bytes", lambda folder: last - 1)
+    with pytest.raises(NoSpaceError) as caught:
+        load("3d", **options)
+    assert caught.value.needed == last
+    monkeypatch.setattr("ctspine1k.rows.room.free_bytes", lambda folder: last)
+    assert len(load("3d", **options)) == 4
 
 
 def test_a_forced_conversion_keeps_nothing(load, tree, one_split):
@@ -165,6 +181,15 @@ def test_skipped_cases_are_named_after_a_resumption_too(load, tree, one_split, m
     monkeypatch.undo()
     with pytest.warns(SkippedCasesWarning, match=ALL_IDS[1]):
         assert load("3d", **options)["patient_id"][:] == [ALL_IDS[0], *ALL_IDS[2:]]
+
+
+def test_a_relative_cache(load, tree, one_split, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = {"split": "train", "split_file": one_split, "cache_dir": "here"}
+    spoil(image(tree, ALL_IDS[2]))
+    with pytest.raises(CTSpine1KError):
+        load("3d", **options)
+    assert kept_ids(tmp_path / "here") == set(ALL_IDS[:2])
 
 
 @pytest.mark.parametrize("batch", [2, 3])
