@@ -63,11 +63,7 @@ class Collection:
         return case_id in self.cases
 
     def __getitem__(self, case_id: str) -> Case:
-        """Return a case by its id.
-
-        Raises:
-            UnknownCaseError: there is no case with that id; the message names similar ones.
-        """
+        """Return a case by its id; an unknown id raises `UnknownCaseError`, which names similar ones."""
         return self.cases[case_id]
 
     def __repr__(self) -> str:
@@ -104,11 +100,7 @@ class Collection:
         return replace(self, cases=chosen.cases)
 
     def select(self, cases: str | Case | Iterable[str | Case]) -> Collection:
-        """Keep the cases named, by id or as `Case`, in the same order.
-
-        Raises:
-            UnknownCaseError: a case that is not here.
-        """
+        """Keep the cases named, by id or as `Case`, in order; an unknown one raises `UnknownCaseError`."""
         return replace(self, cases=self.cases.select(cases))
 
     @overload
@@ -165,8 +157,7 @@ class Collection:
     ) -> Any:
         """Load rows; arguments, result and errors as for `load_dataset`.
 
-        With ``split=None`` the result has all splits of the cases. ``rows``, a `RowOptions`, gives the
-        options of rows as one value.
+        ``rows``, a `RowOptions`, gives the options of rows as one value.
         """
         from ctspine1k.files.tokens import known_token
         from ctspine1k.rows.load import load
@@ -191,28 +182,38 @@ class Collection:
         """
         return selected_files(self.selection(), kind)[0]
 
-    def download(self, kind: Kind | None = None, *, on_missing: OnMissing = "raise") -> list[Path]:
+    def download(
+        self,
+        kind: Kind | None = None,
+        *,
+        on_missing: OnMissing = "raise",
+        to: str | os.PathLike[str] | None = None,
+        link: bool = False,
+    ) -> list[Path]:
         """Download raw files to the Hub's local cache and check them; cached files are not fetched again.
 
-        An interrupted transfer resumes where it stopped, at the latest in the next call. Size and sha256 of
-        each file are compared with the Hub's record, even if it was in the cache before.
+        An interrupted transfer resumes where it stopped. Size and sha256 of each file are compared with the
+        Hub's record, even if it was in the cache before.
 
         Args:
             kind: "image" or "mask"; None for all.
             on_missing: "raise" if a file is not there, or "skip" it with a warning.
+            to: a folder to copy them to, in the published layout; what is there is kept.
+            link: make symbolic links in ``to`` instead of copies.
 
         Returns:
-            Local paths, in the order of `files`. Do not write to them: they belong to the cache.
+            Local paths, in the order of `files`. Write to copies only: other files belong to the cache.
 
         Raises:
             MissingFilesError: a file is not there, and ``on_missing`` is "raise".
+            OutputError: another file is where a copy should be.
             NoSpaceError: they do not fit on the disk.
             ChecksumError: a file differs from the Hub's record.
             HubError: the Hub cannot be reached, or has no such repo or revision.
         """
-        from ctspine1k.files.transfer import download_selected
+        from ctspine1k.files.copies import download_to
 
-        return download_selected(self.selection(), kind, on_missing)
+        return download_to(self.selection(), kind, on_missing, to=None if to is None else Path(to), link=link)
 
     def plan_download(self, kind: Kind | None = None) -> DownloadPlan:
         """Return what `download` would do; errors as there, but missing files are part of the plan."""
@@ -271,8 +272,7 @@ class Collection:
         measures are stored as a scan stores them.
 
         Args:
-            scan: the scan's table of cases; None for ``cases.parquet`` in the folder, or, for the Hub, in the
-                working directory. If it cannot be written, a warning says so, and nothing is stored.
+            scan: the scan's table of cases, as for `where`. If it cannot be written, a warning says so.
             reread: read every file again, even if a scan has read it.
             num_proc: processes that read, as for `scan`.
             scheduler: a Dask scheduler, whose workers read instead, as for `scan`.

@@ -200,7 +200,7 @@ def _parse_name(path: str) -> list[tuple[str, Kind]]:
 
 def _file_name(case: Case, kind: Kind) -> str:
     folder, suffix = {"image": ("volumes", ""), "mask": ("labels", "_seg")}[kind]
-    return f"raw_data/{folder}/{case.source}/{case.case_id}{suffix}.nii.gz"
+    return f"raw_data/{folder}/{case.source or 'other'}/{case.case_id}{suffix}.nii.gz"
 
 
 def _misplaced(path: str, case: Case, kind: Kind) -> Iterator[Misplaced]:

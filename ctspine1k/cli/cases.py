@@ -30,14 +30,18 @@ def list_cases(
 ) -> None:
     """List the cases selected, or their raw files, as tab-separated values.
 
-    Cases are listed offline. --files looks for their files, and --has-vertebrae reads the table of a scan.
+    Cases are those of the catalogue (or of --split-file), listed offline, whether or not their files are in
+    --data-dir. --files lists the files that are there, and --has-vertebrae reads the table of a scan.
     """
     collection = chosen(scan=None if has_vertebrae else scan, **options)
     if has_vertebrae:
         collection = _containing(collection, has_vertebrae, scan)
     if files:
         _list_files(collection, as_json)
-    elif as_json:
+        return
+    if options["data_dir"] is not None and not has_vertebrae:
+        _say_what_is_listed(collection)
+    if as_json:
         print_json([case.document() for case in collection])
     else:
         columns = ("case_id", "split", "index", *collection.data_set.listed, "issues")
@@ -52,6 +56,15 @@ def _containing(collection: Collection, vertebrae: Sequence[str], scan: Path | N
     if unknown := len(collection) - len(containing) - len(lacking):
         say(f"warning: cases not in the scan: {unknown:,}, which have no files, or unusable ones")
     return replace(collection, cases=containing)
+
+
+def _say_what_is_listed(collection: Collection) -> None:
+    """Say that cases are those of the catalogue, and how many of them have files in the folder."""
+    there = {file.case.case_id for file in collection.selection().files(every=True)}
+    say(
+        f"cases of the catalogue: {len(collection):,}; of these with files in "
+        f"{collection.place.describe()}: {len(there):,} (--files lists them)"
+    )
 
 
 def _list_files(collection: Collection, as_json: bool) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import click
 
 from ctspine1k import __version__
+from ctspine1k.cli.cache import cache
 from ctspine1k.cli.cases import cite, info, list_cases, vertebrae
 from ctspine1k.cli.checks import scan, verify
 from ctspine1k.cli.demo import demo
@@ -87,5 +88,5 @@ def cli(ctx: click.Context) -> int | None:
 
 
 # In the order of their use.
-for _command in (list_cases, info, download, scan, verify, preview, export, vertebrae, cite, demo):
+for _command in (list_cases, info, download, scan, verify, preview, export, cache, vertebrae, cite, demo):
     cli.add_command(_command)

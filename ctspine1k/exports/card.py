@@ -178,7 +178,9 @@ def _head(data_set: DataSet, options: Sequence[RowOptions], sizes: Sequence[Spli
         )
         files = [{"split": size.split, "path": f"{one.config}/{size.split}/*.parquet"} for size in own]
         configs.append({"config_name": one.config, "data_files": files})
-    configs[0]["default"] = True
+    # The Hub's viewer shows slices, but not row groups of over 300 MB, as those of volumes are.
+    shown = next((config for config in configs if config["config_name"] == "2d"), configs[0])
+    shown["default"] = True
     configs.append({"config_name": "cases", "data_files": [{"split": "cases", "path": CASES_TABLE}]})
     data = DatasetCardData(
         pretty_name=data_set.title,

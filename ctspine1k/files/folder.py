@@ -56,6 +56,17 @@ class FolderPlace:
         """Return path, size and modification time as they are now."""
         return _state(file.path, os.stat(self.folder / file.path))  # noqa: PTH116
 
+    def identity(self, file: RawFile) -> str:
+        """Return path in the folder, size and modification time as listed, so that the folder may be moved.
+
+        Times in whole seconds are those of archives, which several files may have: then the checksum at the
+        end of a gzip file is added, or the folder's path.
+        """
+        if int(file.state.rpartition(" ")[2]) % 10**9:
+            return file.state
+        checksum = _gzip_end(str(self.folder / file.path))
+        return f"{file.state} {checksum}" if checksum else f"{self.folder}/{file.state}"
+
     def version(self) -> None:
         """Return None: the files of a folder may change at any time."""
 
@@ -65,6 +76,10 @@ class FolderPlace:
     def not_cached(self, files: Sequence[RawFile]) -> list[RawFile]:
         """Return an empty list: the files are local."""
         return []
+
+    def local_path(self, file: RawFile) -> str:
+        """Return the path: the file is local."""
+        return str(self.folder / file.path)
 
     def fetch(self, files: Sequence[RawFile]) -> list[Path]:
         """Return the paths: the files are local."""
@@ -97,6 +112,20 @@ def walk(root: Path) -> Iterator[str]:
         for name in names:
             if not is_hidden(name):
                 yield os.path.join(folder, name)  # noqa: PTH118 (thousands of them)
+
+
+def _gzip_end(path: str) -> str | None:
+    """Return the last 8 bytes of a gzip file: CRC-32 and length of what it contains. None for other files."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
+            return None
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+            if file.read(2) != b"\x1f\x8b":
+                return None
+            file.seek(-8, os.SEEK_END)
+            return file.read(8).hex()
+    except OSError:
+        return None
 
 
 def _warn_unread(error: OSError) -> None:

@@ -117,6 +117,10 @@ class HubPlace:
         """Return the path, and the sha256, or size and commit if the Hub has no sha256."""
         return self._state(file.path, file.size, file.sha256)
 
+    def identity(self, file: RawFile) -> str:
+        """Return its state, which says nothing about the repo."""
+        return file.state
+
     def _state(self, path: str, size: int, sha256: str | None) -> str:
         return f"{path} {sha256 or f'{size} {self._commit}'}"
 
@@ -149,13 +153,17 @@ class HubPlace:
     def not_cached(self, files: Sequence[RawFile]) -> list[RawFile]:
         """Return the files that are not in the Hub's cache."""
         commit = self._commit
-        return [file for file in files if not self._is_cached(file, commit)]
+        return [file for file in files if self._cached_path(file, commit) is None]
 
-    def _is_cached(self, file: RawFile, commit: str) -> bool:
+    def local_path(self, file: RawFile) -> str | None:
+        """Return the path of a file in the Hub's cache; None if it is not there."""
+        return self._cached_path(file, self._commit)
+
+    def _cached_path(self, file: RawFile, commit: str) -> str | None:
         found = huggingface_hub.try_to_load_from_cache(
             self.repo_id, file.path, revision=commit, repo_type="dataset"
         )
-        return isinstance(found, str)
+        return found if isinstance(found, str) else None
 
     def fetch(self, files: Sequence[RawFile]) -> list[Path]:
         """Download files that are not in the Hub's cache, eight at a time; check size and sha256 of all.

@@ -44,6 +44,9 @@ class Place(Protocol):
     def state(self, file: RawFile) -> str:
         """Return the current state of a file: a text that changes when its bytes do."""
 
+    def identity(self, file: RawFile) -> str:
+        """Return a text that is the same for the same file in another place, where that is safe to tell."""
+
     def version(self) -> str | None:
         """Return one text that changes when any file does, such as a commit; None if there is none."""
 
@@ -61,6 +64,9 @@ class Place(Protocol):
 
     def not_cached(self, files: Sequence[RawFile]) -> list[RawFile]:
         """Return the files that are not on this machine yet."""
+
+    def local_path(self, file: RawFile) -> str | None:
+        """Return the path of a file that is on this machine; None if it is not. It is not verified."""
 
     def fetch(self, files: Sequence[RawFile]) -> list[Path]:
         """Download files that are not local yet, and verify them; return the paths in the same order."""

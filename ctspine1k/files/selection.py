@@ -101,8 +101,8 @@ class Selection:
         """
         if (version := self.place.version()) is not None:
             return [version]
-        kinds, where = self.data_set.kinds, self.place.describe()
-        return [f"{where}/{file.state}" for file in self.files() if file.kind in kinds]
+        kinds = self.data_set.kinds
+        return [self.place.identity(file) for file in self.files() if file.kind in kinds]
 
     def missing(
         self, files: Sequence[RawFile], kinds: Sequence[Kind], on_missing: OnMissing = "raise"

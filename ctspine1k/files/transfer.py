@@ -30,6 +30,7 @@ __all__ = [
     "download",
     "download_selected",
     "fetch_case",
+    "files_to_download",
     "know_token",
     "plan_download",
     "progress_on_terminal",
@@ -80,13 +81,18 @@ def download_selected(
     selection: Selection, kind: Kind | None = None, on_missing: OnMissing = "raise"
 ) -> list[Path]:
     """Download the files of cases; see `ctspine1k.Collection.download`."""
+    return download(selection.look, files_to_download(selection, kind, on_missing))
+
+
+def files_to_download(selection: Selection, kind: Kind | None, on_missing: OnMissing) -> list[RawFile]:
+    """Find the files of cases; missing ones are an error, or skipped with a warning."""
     check_choice("on_missing", on_missing, ("raise", "skip"))
     files, missing = selected_files(selection, kind)
     if missing:
         if on_missing == "raise":
             raise missing
         warn(missing.summary, SkippedCasesWarning)
-    return download(selection.look, files)
+    return files
 
 
 def download(look: Look, files: Sequence[RawFile]) -> list[Path]:
@@ -98,7 +104,8 @@ def download(look: Look, files: Sequence[RawFile]) -> list[Path]:
         HubError: the Hub cannot be reached.
     """
     look.prepare(files)
-    return look.pinned.fetch(files)
+    with _room_for(look.pinned, files):
+        return look.pinned.fetch(files)
 
 
 def fetch_case(place: Place, files: CaseFiles) -> dict[Kind, Path]:

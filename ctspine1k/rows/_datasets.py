@@ -13,6 +13,7 @@ import inspect
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from datasets.splits import SplitDict, SplitInfo
 from datasets.utils.info_utils import is_small_dataset
 
 from ctspine1k.errors import CTSpine1KError, OutputError
-from ctspine1k.running.disk import make_parent, require_plain_path
+from ctspine1k.rows.kept import prepare_cases
+from ctspine1k.running.disk import is_full_disk, make_parent, require_plain_path
 from ctspine1k.running.stops import check_stopped, deferred_interrupts, interruptible
 
 __all__ = [
@@ -32,9 +34,12 @@ __all__ = [
     "SplitDict",
     "SplitInfo",
     "TableBuilder",
+    "has_checks",
+    "is_forced",
     "is_small_dataset",
     "joined_stream",
     "missing_api",
+    "own_errors",
 ]
 
 #: Methods that are called or overridden, with the parameters that they are called with.
@@ -91,6 +96,31 @@ def _extend_others(builder: Any) -> None:
 
 _extend = datasets.builder.extend_dataset_builder_for_streaming
 datasets.builder.extend_dataset_builder_for_streaming = _extend_others
+
+
+def is_forced(download_mode: datasets.DownloadMode | str | None) -> bool:
+    """Return whether rows are converted even if they are in the cache."""
+    reuse = datasets.DownloadMode.REUSE_DATASET_IF_EXISTS
+    return bool(datasets.DownloadMode(download_mode or reuse) != reuse)
+
+
+def has_checks(verification_mode: datasets.VerificationMode | str | None) -> bool:
+    """Return whether anything is to be checked."""
+    none = datasets.VerificationMode.NO_CHECKS
+    return bool(datasets.VerificationMode(verification_mode or "basic_checks") != none)
+
+
+@contextlib.contextmanager
+def own_errors() -> Iterator[None]:
+    """Raise our errors as they are, even if they are an `OSError`, which `datasets` replaces by another."""
+    try:
+        yield
+        return
+    except OSError as error:
+        own = error.__context__
+        if isinstance(error, CTSpine1KError) or not isinstance(own, CTSpine1KError):
+            raise
+    raise own
 
 
 class TableBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
@@ -185,6 +215,18 @@ class TableBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         """Number of rows that are held in memory until they are written."""
         return int(self._writer_batch_size)
 
+    def will_convert(self, download_mode: datasets.DownloadMode | str | None) -> bool:
+        """Return whether `download_and_prepare` has rows to convert."""
+        return is_forced(download_mode) or not os.path.exists(self.cache_dir)  # noqa: PTH110 (or a URL)
+
+    def names_of(self, job: Any) -> tuple[str, str]:
+        """Return the case id of a job, and a name made from all that its row depends on."""
+        raise NotImplementedError
+
+    def full_disk(self, error: BaseException) -> CTSpine1KError:
+        """Return the error that explains a full disk; subclasses define it."""
+        raise NotImplementedError
+
     def begin_conversion(self, num_proc: int) -> None:
         """Prepare for a conversion by this many processes; subclasses may override it."""
 
@@ -209,16 +251,25 @@ class TableBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
     ) -> Iterator[Any]:
         if os.getpid() != self._converter:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this worker ends it
+        prepare = partial(datasets.ArrowBasedBuilder._prepare_split_single, self)
+        # A file per case, and per row, is possible if rows are written one by one.
+        is_resumable = self.config.name == "3d" and self.rows_at_once == 1 and file_format == "arrow"
+        is_in_cache = os.path.dirname(fpath) == os.path.abspath(self.cache_dir) + ".incomplete"  # noqa: PTH100, PTH120
         try:
             with _oldest_names(self.info.features):  # also in workers, which get the features as they were
-                yield from datasets.ArrowBasedBuilder._prepare_split_single(
-                    self, gen_kwargs, fpath, file_format, max_shard_size, job_id
-                )
+                if is_resumable and is_in_cache:
+                    yield from prepare_cases(prepare, gen_kwargs["jobs"], self.names_of, fpath, job_id)
+                else:
+                    yield from prepare(gen_kwargs, fpath, file_format, max_shard_size, job_id)
             return
         except datasets.exceptions.DatasetGenerationError as error:
             # Our errors say what to do. Worker processes send only the outermost error, without its cause.
             own = error.__cause__
-            if not isinstance(own, CTSpine1KError):
+            if isinstance(own, CTSpine1KError):
+                pass
+            elif is_full_disk(error):
+                own = self.full_disk(error)
+            else:
                 raise
         # Raised outside of the handler: inside, exception chaining would make the two errors refer to each
         # other, and if Dask is imported, errors are pickled with their chain, which would never end.

@@ -46,10 +46,13 @@ from ctspine1k.errors import CaseError, MissingFilesError, NothingLeftError, Vox
 from ctspine1k.files.raw import CaseFiles
 from ctspine1k.files.selection import OnMissing, Selection, case_files, open_selection
 from ctspine1k.files.transfer import copied, download, know_token
-from ctspine1k.rows._datasets import TableBuilder
+from ctspine1k.rows._datasets import own_errors
 from ctspine1k.rows.batches import Batch, case_batches
+from ctspine1k.rows.conversions import find_conversion, record_conversion, record_of
 from ctspine1k.rows.features import features_of
+from ctspine1k.rows.kept import Keeper
 from ctspine1k.rows.options import ROWS_VERSION, Policy, RowOptions, Storage
+from ctspine1k.rows.room import RoomBuilder
 from ctspine1k.rows.skipped import read_skipped, record_skipped, warn_skipped
 from ctspine1k.running.disk import require_plain_path
 from ctspine1k.running.stops import check_stopped, closed_at_exit
@@ -69,7 +72,7 @@ _WRITER_BATCH_SIZE = {"3d": 1, "2d": 16}
 
 @dataclass(eq=False)
 class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
-    """What to load. All but the last three fields are options of ``load_dataset``, on every version."""
+    """What to load. All but the last four fields are options of ``load_dataset``, on every version."""
 
     collection: str = DEFAULT  #: the data set's name
     data_revision: str | None = None  #: branch, tag or commit of the Hub repo; None for "main"
@@ -91,9 +94,11 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
     on_error: Policy = "raise"  #: if a case's files cannot be used
     on_geometry: Literal["raise", "warn"] = "warn"  #: if headers leave in doubt where voxels lie
     on_voxels: OnVoxels = "raise"  #: if voxels of an image are NaN or infinite
+    verify_files: bool = True  #: look at the raw files; False opens rows that were converted before
     repo: str | None = None  #: ``repo_id``, a name that the base class uses for a script's own repo
     hub_token: str | bool | None = field(default=None, repr=False)
     selection: Selection | None = field(default=None, repr=False)  #: instead of the options that select
+    cache_root: str | None = field(default=None, repr=False)  #: the folder with all converted rows
 
     def create_config_id(self, config_kwargs: dict[str, Any], custom_features: object = None) -> str:
         """Return an id for the cache, made from all that its rows depend on: options, cases, file states."""
@@ -102,12 +107,32 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
         for option in ("on_missing", "on_error"):
             check_choice(option, getattr(self, option), ("raise", "skip"))
         chosen = self.selected
-        options = {**self.row_options.key(), "on_missing": self.on_missing, "on_error": self.on_error}
-        cases = [(case.case_id, case.split, case.index, case.facts.get("source")) for case in chosen.cases]
-        state = [options, cases, chosen.fingerprint()]
+        if not self.verify_files:
+            what = f"{self.name} rows of {' and '.join(chosen.cases.by_split())}"
+            return find_conversion(str(self.cache_root), self._asked, chosen.look.place.describe(), what)
+        state = [*self._asked, chosen.fingerprint()]
         if self.on_missing == "skip":  # the rows then depend on which files exist
             state.append([file.name for file in chosen.files()])
         return f"{self.name}-{hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]}"
+
+    @property
+    def _asked(self) -> tuple[dict[str, Any], list[Any]]:
+        """The options and the cases."""
+        options = {**self.row_options.key(), "on_missing": self.on_missing, "on_error": self.on_error}
+        cases = self.selected.cases
+        return options, [(case.case_id, case.split, case.index, case.facts.get("source")) for case in cases]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What rows are made from, to be kept beside them."""
+        return record_of(self._asked, self.selected.data_set, self.selected.look.place.describe())
+
+    def kept_name(self, files: CaseFiles) -> str:
+        """Return a name for the row of a case in "3d", made from all that it depends on."""
+        case, place = files.case, self.selected.place
+        states = {kind: place.identity(file) for kind, file in files.files.items()}
+        state = [ROWS_VERSION, self.row_options.key(), case.index, case.facts.get("source"), states]
+        return f"{case.case_id}-{hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]}"
 
     @cached_property
     def row_options(self) -> RowOptions:
@@ -163,7 +188,7 @@ class _Job:
     paths: Mapping[Kind, str] | None
 
 
-class CTSpine1K(TableBuilder):
+class CTSpine1K(RoomBuilder):
     """CTSpine1K, or another data set, as volumes ("3d") or as axial slices ("2d")."""
 
     BUILDER_CONFIG_CLASS = CTSpine1KConfig
@@ -212,6 +237,7 @@ class CTSpine1K(TableBuilder):
             # `datasets` passes the repo of a script as ``repo_id``, even if a folder is given.
             repo=repo or (None if kwargs.get("data_dir") is not None else repo_id),
             hub_token=token,
+            cache_root=str(cache_dir or datasets.config.HF_DATASETS_CACHE),
             **kwargs,
         )
 
@@ -227,18 +253,28 @@ class CTSpine1K(TableBuilder):
         )
 
     def download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
-        """Convert splits that are not in the cache; warn about the cases that are left out of it."""
-        super().download_and_prepare(*args, **kwargs)
+        """Convert splits that are not in the cache; warn about the cases that are left out of it.
+
+        Raises:
+            NoSpaceError: there is not enough room for them, or the disk became full.
+        """
+        with self.room(kwargs.get("download_mode"), kwargs.get("verification_mode")), own_errors():
+            super().download_and_prepare(*args, **kwargs)
         if reasons := read_skipped(self.filesystem, self.output_dir):
             warn_skipped(reasons, self.output_dir)
         for split in self.info.splits.values():
             if not split.num_examples:
                 raise NothingLeftError(split.name, reasons)
 
+    def names_of(self, job: _Job) -> tuple[str, str]:
+        """Return the case id of a job, and a name made from all that its row depends on."""
+        return job.files.case.case_id, self.config.kept_name(job.files)
+
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         config: CTSpine1KConfig = self.config
         if not dl_manager.is_streaming:
             self.clear_leftovers()
+            record_conversion(self.filesystem, self.output_dir, config.record)
         files, missing = config.files
         if missing:
             for case_id, reason in missing.reasons.items():
@@ -265,7 +301,9 @@ class CTSpine1K(TableBuilder):
         for batch in self._batches(jobs, depth=1, is_streaming=True):
             yield from batch.rows()
 
-    def _generate_tables(self, jobs: list[_Job]) -> Iterator[tuple[int, pa.Table]]:
+    def _generate_tables(
+        self, jobs: list[_Job], keeper: Keeper | None = None
+    ) -> Iterator[tuple[int, pa.Table]]:
         """Yield tables for a conversion."""
         batches = self._batches(jobs, depth=self.rows_at_once, is_streaming=False)
         tables: Iterator[pa.Table] = (batch.table(self.info.features) for batch in batches)
@@ -273,7 +311,7 @@ class CTSpine1K(TableBuilder):
             tables = _joined(tables)
         if self.config.storage == "dense" and self._threads > 1:
             tables = prefetch(tables)  # so that one volume is read while another is written
-        for number, table in enumerate(tables):
+        for number, table in enumerate(tables if keeper is None else keeper.watched(tables)):
             check_stopped()  # here, in the main thread: another one may read
             yield number, table
 

@@ -6,22 +6,25 @@ them later converts only those that are missing.
 
 from __future__ import annotations
 
+import operator
 import os
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, overload
 
 import datasets
 
 from ctspine1k._messages import warn
-from ctspine1k.catalog.cases import WHAT_SELECTS, Case, Criterion
+from ctspine1k.catalog.cases import Case, Criterion
 from ctspine1k.catalog.registry import DEFAULT
 from ctspine1k.catalog.vocabulary import LabelScheme
 from ctspine1k.errors import MissingFilesError, NothingLeftError, SkippedCasesWarning
 from ctspine1k.files.selection import OnMissing, Selection, open_selection
-from ctspine1k.rows._datasets import is_small_dataset, joined_stream
+from ctspine1k.rows._datasets import is_forced, is_small_dataset, joined_stream
 from ctspine1k.rows.builder import CTSpine1K
 from ctspine1k.rows.options import Policy, RowOptions, Storage
+from ctspine1k.rows.parts import Split, builders_of, check_room, specs_of, split_name
+from ctspine1k.rows.shuffling import of_volumes
 from ctspine1k.scans.selecting import select, select_splits
 from ctspine1k.volumes.relabel import Others
 from ctspine1k.volumes.slices import OnVoxels
@@ -32,9 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["LoadOptions", "Split", "load", "load_dataset"]
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
-
-#: One data set: "train", "train[:10%]", "train+validation", or the same as an object of `datasets`.
-Split: TypeAlias = "str | datasets.Split | datasets.ReadInstruction"
 
 
 class RowKeywords(TypedDict, total=False):
@@ -55,6 +55,7 @@ class BuilderOptions(RowKeywords, total=False):
 
     on_missing: OnMissing
     on_error: Policy
+    verify_files: bool
     writer_batch_size: int | None
     cache_dir: PathLike | None
 
@@ -151,6 +152,7 @@ def load_dataset(
     keep_in_memory: bool | None = None,
     download_mode: datasets.DownloadMode | str | None = None,
     verification_mode: datasets.VerificationMode | str | None = None,
+    verify_files: bool = True,
     token: str | bool | None = None,
 ) -> Any:
     """Load a data set as `datasets.load_dataset` would, converting only the requested splits.
@@ -203,6 +205,8 @@ def load_dataset(
         keep_in_memory: read a converted split into memory.
         download_mode: as in `datasets.load_dataset`; "force_redownload" converts again.
         verification_mode: as in `datasets.load_dataset`.
+        verify_files: False opens rows that were converted before, without looking at the raw files, which may
+            be gone; ``data_dir`` need not exist.
         token: for a private repo; None for the token you are logged in with.
 
     Returns:
@@ -216,12 +220,15 @@ def load_dataset(
         AmbiguousFilesError: several files for one image or mask.
         CaseError: a case's files cannot be used, and ``on_error`` is "raise".
         NothingLeftError: all cases were skipped.
+        NoSpaceError: there is not enough room on the disk, or it became full.
         ScanTableError: the scan's table cannot be used, or does not cover all files that are there.
         MissingPackageError: compact storage needs a package that is not installed.
         HubError, ChecksumError: the Hub cannot be reached, has no such repo or revision, or sent other bytes.
     """
     if revision is not None and data_revision not in (None, revision):
         raise ValueError(f"revision={revision!r} and data_revision={data_revision!r} mean the same: give one")
+    if not verify_files and data_dir is not None and not Path(data_dir).expanduser().is_dir():
+        data_dir = None
     opened = open_selection(
         collection,
         data_dir=data_dir,
@@ -259,6 +266,7 @@ def load_dataset(
         keep_in_memory=keep_in_memory,
         download_mode=download_mode,
         verification_mode=verification_mode,
+        verify_files=verify_files,
         token=token,
     )
 
@@ -281,19 +289,26 @@ def load(
 
     ``rows`` has the options of rows as one value; single options override it.
     """
+    if num_proc is not None and (isinstance(num_proc, bool) or operator.index(num_proc) < 1):
+        raise ValueError(f"num_proc={num_proc}: expected 1 or more, or None")
     if streaming and num_proc is not None:
         raise ValueError("num_proc is for conversion: with streaming=True use the DataLoader's num_workers")
+    if not options.get("verify_files", True) and (streaming or is_forced(download_mode)):
+        raise ValueError("verify_files=False opens converted rows: it cannot stream them, or convert again")
     by_split = selection.cases.by_split()
-    specs = _specs(split, list(by_split), selection.data_set.splits, streaming)
+    specs = specs_of(split, list(by_split), selection.data_set.splits, streaming)
     own: dict[str, Any] = {**(rows.keywords() if rows else {}), **options}
     if own.get("cache_dir") is not None:
         own["cache_dir"] = os.fspath(own["cache_dir"])
-    builders = {
-        part: CTSpine1K(config_name=name, selection=selection.keep(by_split[part]), token=token, **own)
-        for part in dict.fromkeys(_split_name(part) for spec in specs for part in spec)
-    }
+    builders, reads = builders_of(
+        [part for spec in specs for part in spec],
+        by_split,
+        lambda cases: CTSpine1K(config_name=name, selection=selection.keep(cases), token=token, **own),
+        download_mode,
+    )
     _check_files(builders, may_drop=split is None)
     if not streaming:
+        check_room(builders.values(), download_mode, verification_mode)
         _prepare(
             builders,
             may_drop=split is None,
@@ -301,40 +316,12 @@ def load(
             verification_mode=verification_mode,
             num_proc=num_proc,
         )
+    finish = of_volumes if streaming and name == "3d" else lambda loaded: loaded
     if split is not None:
-        loaded = [_load(spec, builders, streaming, keep_in_memory) for spec in specs]
+        loaded = [finish(_load(spec, builders, reads, streaming, keep_in_memory)) for spec in specs]
         return loaded if isinstance(split, (list, tuple)) else loaded[0]
-    every = {part: _load([part], builders, streaming, keep_in_memory) for part in builders}
-    return datasets.IterableDatasetDict(every) if streaming else datasets.DatasetDict(every)
-
-
-def _specs(
-    split: Split | Sequence[Split] | None, available: Sequence[str], known: Sequence[str], streaming: bool
-) -> list[list[str]]:
-    """Return ``split`` as a list of data sets, each a list of parts such as "train[:10%]"."""
-    if split is None:
-        return [[name] for name in available]
-    specs = []
-    for spec in split if isinstance(split, (list, tuple)) else [split]:
-        text = spec.to_spec() if isinstance(spec, datasets.ReadInstruction) else str(spec)
-        parts = re.split(r"\s*\+\s*", "+".join(available) if text == "all" else text.strip())
-        for part in parts:
-            if _split_name(part) in known and _split_name(part) not in available:
-                raise ValueError(f"split={text!r}: no cases in {_split_name(part)}: {WHAT_SELECTS}")
-            if _split_name(part) not in available:
-                raise ValueError(
-                    f"split={text!r}: expected {', '.join(map(repr, available))} or slices of these"
-                )
-            if streaming and part != _split_name(part):
-                raise ValueError(
-                    f"split={text!r}: a stream has no slices; use .skip(n) and .take(n), or cases=[...]"
-                )
-        specs.append(parts)
-    return specs
-
-
-def _split_name(part: str) -> str:
-    return part.partition("[")[0].strip()
+    every = {part: _load([part], builders, reads, streaming, keep_in_memory) for part in builders}
+    return finish(datasets.IterableDatasetDict(every)) if streaming else datasets.DatasetDict(every)
 
 
 def _check_files(builders: dict[str, CTSpine1K], *, may_drop: bool) -> None:
@@ -372,19 +359,23 @@ def _prepare(builders: dict[str, CTSpine1K], *, may_drop: bool, **options: Any) 
 
 
 def _load(
-    spec: Sequence[str], builders: dict[str, CTSpine1K], streaming: bool, keep_in_memory: bool | None
+    spec: Sequence[str],
+    builders: dict[str, CTSpine1K],
+    reads: Mapping[str, str],
+    streaming: bool,
+    keep_in_memory: bool | None,
 ) -> Any:
     """Join the parts of a data set, such as "train[:10%]" and "test"."""
     parts = []
     for part in spec:
-        builder = builders[_split_name(part)]
+        builder = builders[split_name(part)]
         if streaming:
             parts.append(builder.as_streaming_dataset(split=part))
             continue
         is_small = is_small_dataset(builder.info.dataset_size)
         in_memory = is_small if keep_in_memory is None else keep_in_memory
-        parts.append(builder.as_dataset(split=part, in_memory=in_memory))
-    if len(parts) == 1:
+        parts.append(builder.as_dataset(split=reads[part], in_memory=in_memory))
+    if len(parts) == 1 and reads[spec[0]] == spec[0]:
         return parts[0]
     if streaming:
         return joined_stream(parts, "+".join(spec))

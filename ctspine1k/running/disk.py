@@ -23,10 +23,14 @@ __all__ = [
     "exclusive_lock",
     "explain_full_disk",
     "free_bytes",
+    "is_full_disk",
     "make_parent",
     "require_plain_path",
     "sha256_of",
 ]
+
+#: A full disk, and an exceeded quota.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 HINT_IF_FULL = "Make room there, or select fewer cases, and run again: what is done is kept."
 
@@ -123,13 +127,14 @@ def sha256_of(file: IO[bytes]) -> str:
 
 
 @contextlib.contextmanager
-def explain_full_disk(folder: Path, purpose: str, needed: int) -> Iterator[None]:
+def explain_full_disk(folder: Path, purpose: str, needed: int, hint: str = HINT_IF_FULL) -> Iterator[None]:
     """Raise `NoSpaceError` for an `OSError` that means a full disk or an exceeded quota.
 
     Args:
         folder: where files are written.
         purpose: what the space is for, such as "an export".
         needed: bytes that it needs.
+        hint: what to do about it.
 
     Raises:
         NoSpaceError: the disk is full.
@@ -137,9 +142,20 @@ def explain_full_disk(folder: Path, purpose: str, needed: int) -> Iterator[None]
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in _FULL:
             raise
-        raise NoSpaceError(str(folder), purpose, needed, free_bytes(folder), HINT_IF_FULL) from error
+        raise NoSpaceError(str(folder), purpose, needed, free_bytes(folder), hint) from error
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Return whether an error, or one that it came from, means a full disk or an exceeded quota."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        seen.append(error)
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def device_of(folder: Path) -> int:

@@ -22,6 +22,9 @@ from ctspine1k.storage.feature import CompactArray, stored_array
 
 __all__ = ["LazyArray", "LazyDataset", "LazyRow"]
 
+#: DLPack's number of the processor's memory, and the number of the device.
+_CPU = (1, 0)
+
 Index: TypeAlias = "int | slice | EllipsisType"
 
 
@@ -29,7 +32,8 @@ class LazyArray:
     """An array that is stored in chunks: indexing it decodes only the chunks that it needs.
 
     Indices are integers, slices with any step, and an ellipsis, as in NumPy; the result is a new array.
-    ``np.asarray(array)`` decodes all of it. Several threads may read it at once.
+    ``np.asarray(array)`` and ``torch.as_tensor(array)`` decode all of it, and a loop over it decodes each
+    chunk once. Several threads may read it at once.
     """
 
     def __init__(self, stored: StoredArray, dtype: DTypeLike | None, threads: int) -> None:
@@ -65,6 +69,23 @@ class LazyArray:
             raise TypeError("len() of an array without axes")
         return self.shape[0]
 
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the elements along the first axis; the slices of one row of chunks are decoded together."""
+        return itertools.chain.from_iterable(
+            map(_own, self[start : start + self._depth]) for start in range(0, len(self), self._depth)
+        )
+
+    def __reversed__(self) -> Iterator[Any]:
+        """Yield the elements along the first axis, from the last to the first."""
+        starts = range(0, len(self), self._depth)
+        return itertools.chain.from_iterable(
+            map(_own, self[start : start + self._depth][::-1]) for start in reversed(starts)
+        )
+
+    @property
+    def _depth(self) -> int:
+        return self._stored.header.chunk_shape[0]
+
     def __getitem__(self, key: Index | tuple[Index, ...]) -> Any:
         given = key if isinstance(key, tuple) else (key,)
         keys = _expanded(given, self.shape)
@@ -89,6 +110,14 @@ class LazyArray:
             raise ValueError("a LazyArray cannot be given without a copy: its voxels are compressed")
         array: NDArray[Any] = self._stored.read(None, self._dtype, self._threads)
         return array if dtype is None else array.astype(dtype, copy=False)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """Return all of it to PyTorch and others that would else read it number by number."""
+        return np.asarray(self).__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """Return the device of what `__dlpack__` returns: the processor."""
+        return _CPU
 
     def __repr__(self) -> str:
         return f"LazyArray({self._stored.header.name!r}, shape={self.shape}, dtype={self.dtype})"
@@ -227,6 +256,11 @@ class LazyDataset(Sequence[LazyRow]):
                         damaged.append(error)
                 bar.update()
         return damaged
+
+
+def _own(element: Any) -> Any:
+    """Return an array that keeps no larger one in memory, or a number as it is."""
+    return element.copy() if isinstance(element, np.ndarray) else element
 
 
 def _opened(row: Any, index: int, column: str) -> StoredArray | None:

@@ -64,6 +64,7 @@ def test_without_a_verb_it_tells_the_verbs_in_the_order_of_use(run):
         "verify",
         "preview",
         "export",
+        "cache",
         "vertebrae",
         "cite",
         "demo",

@@ -97,6 +97,12 @@ def test_other_kinds_of_split(load):
         ),
         ({"revision": "a", "data_revision": "b"}, "revision='a' and data_revision='b' mean the same"),
         ({"streaming": True, "num_proc": 2}, "num_proc is for conversion"),
+        ({"num_proc": 0}, "num_proc=0: expected 1 or more, or None"),
+        ({"num_proc": -1}, "num_proc=-1: expected 1 or more, or None"),
+        ({"num_proc": True}, "num_proc=True: expected 1 or more, or None"),
+        ({"num_proc": 0, "streaming": True}, "num_proc=0: expected 1 or more, or None"),
+        ({"verify_files": False, "streaming": True}, "verify_files=False opens converted rows"),
+        ({"verify_files": False, "download_mode": "force_redownload"}, "verify_files=False opens"),
         ({"on_missing": "ignore"}, "on_missing='ignore': expected one of 'raise', 'skip'"),
         ({"on_geometry": "skip"}, "on_geometry='skip': expected one of 'raise', 'warn'"),
         ({"on_voxels": "skip"}, "on_voxels='skip': expected one of 'raise', 'replace'"),
@@ -360,7 +366,10 @@ def test_leftovers_of_a_killed_conversion_go(load, tmp_path):
     (leftover / "skipped").mkdir()
     (leftover / "skipped" / "old.json").write_text("{}")
     assert len(load(split="train")) == 2
-    assert sorted(path.suffix for path in folder.iterdir() if path.name != "LICENSE") == [".arrow", ".json"]
+    assert sorted(path.suffix for path in folder.iterdir() if path.name != "LICENSE") == [
+        *[".arrow"] * 2,
+        *[".json"] * 2,
+    ]
 
 
 def test_forced_conversion_of_several_parts_converts_once(load, monkeypatch):

@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 from support.volumes import intensities, save
 
 import ctspine1k
+from ctspine1k.storage import codec
 from ctspine1k.storage.chunks import StoredArray, store
 from ctspine1k.storage.feature import CompactArray
 from ctspine1k.storage.lazy import LazyArray
@@ -229,3 +230,55 @@ def test_other_data_sets(load):
     for other in (load(storage="compact"), load(split="test", storage="compact", streaming=True)):
         with pytest.raises(ValueError, match=f"expected one split, .* found {type(other).__name__}"):
             ctspine1k.LazyDataset(other)
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The sizes of the chunks that are decoded."""
+    sizes = []
+    decompress = codec.decompress
+    monkeypatch.setattr(
+        codec, "decompress", lambda chunk, out: sizes.append(out.shape) or decompress(chunk, out)
+    )
+    return sizes
+
+
+@pytest.mark.parametrize("shape", [(7, 6, 5), (7, 6), (7,), (2, 3, 4, 5)])
+def test_a_loop_decodes_each_chunk_once(decoded, shape):
+    array = np.random.default_rng(0).integers(-999, 999, shape, "i2")
+    lazy = array_of(array, tuple(min(3, size) for size in shape))
+    chunks = int(np.prod([-(-size // min(3, size)) for size in shape]))
+    for loop, want in ((iter, array), (reversed, array[::-1])):
+        decoded.clear()
+        found = list(loop(lazy))
+        assert len(decoded) == chunks
+        assert len(found) == len(want)
+        for one, right in zip(found, want, strict=True):
+            assert type(one) is type(right)
+            assert np.array_equal(one, right)
+            assert not isinstance(one, np.ndarray) or one.base is None  # a slice that is kept keeps no others
+
+
+def test_a_loop_that_ends_early_decodes_what_it_needs(decoded):
+    lazy = array_of(np.ones((70, 6, 5), "i2"), (10, 6, 5))
+    assert next(iter(lazy)).sum() == 30
+    assert len(decoded) == 1
+    assert next(reversed(lazy)).sum() == 30
+    assert len(decoded) == 2
+
+
+@pytest.mark.parametrize("dtype", [None, "f4"])
+def test_other_libraries_get_all_of_it_at_once(decoded, dtype):
+    """PyTorch, JAX and others take what has DLPack's protocol, and would else read number by number."""
+    array = np.random.default_rng(0).integers(-999, 999, (7, 6, 5), "i2")
+    lazy = array_of(array, (4, 6, 5), dtype)
+    found = np.from_dlpack(lazy)
+    assert found.dtype == (array.dtype if dtype is None else np.dtype(dtype))
+    assert np.array_equal(found, array)
+    assert len(decoded) == 2
+    assert lazy.__dlpack_device__() == np.zeros(1).__dlpack_device__()
+
+
+def test_no_loop_over_an_array_without_axes():
+    with pytest.raises(TypeError, match="without axes"):
+        iter(array_of(np.array(1)))

@@ -9,6 +9,9 @@ import torch
 from torch.utils.data import DataLoader
 
 import ctspine1k
+from ctspine1k.storage.chunks import StoredArray
+
+pytestmark = pytest.mark.processes
 
 pytestmark = pytest.mark.processes
 
@@ -66,6 +69,29 @@ def test_iterable_data_set_in_workers(compact, right):
     loader = DataLoader(
         compact.to_iterable_dataset(num_shards=2).with_format("torch"), batch_size=None, num_workers=2
     )
+    rows = sorted(loader, key=lambda row: (int(row["index"]), int(row.get("slice_index", 0))))
+    assert same([{k: np.asarray(v) for k, v in row.items() if k != "patient_id"} for row in rows], right)
+
+
+@pytest.mark.parametrize("convert", [torch.as_tensor, torch.tensor, torch.from_dlpack])
+def test_tensors_of_lazy_arrays(compact, right, convert, monkeypatch):
+    """All of it at once, not number by number."""
+    reads = []
+    read = StoredArray.read
+    monkeypatch.setattr(
+        StoredArray, "read", lambda *given, **more: reads.append(given) or read(*given, **more)
+    )
+    for row, want in zip(ctspine1k.LazyDataset(compact), right, strict=True):
+        image, segmentation = convert(row.image), convert(row.segmentation)
+        assert (image.dtype, segmentation.dtype) == (torch.float32, torch.int32)
+        assert same([{"image": image.numpy(), "segmentation": segmentation.numpy()}], [want])
+    assert len(reads) == 2 * len(right)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_shuffled_stream_in_workers(load, name, right, workers):
+    stream = load(name, split="train", streaming=True).shuffle(seed=1).with_format("torch")
+    loader = DataLoader(stream, batch_size=None, num_workers=workers)
     rows = sorted(loader, key=lambda row: (int(row["index"]), int(row.get("slice_index", 0))))
     assert same([{k: np.asarray(v) for k, v in row.items() if k != "patient_id"} for row in rows], right)
 

@@ -1,0 +1,170 @@
+"""Room on disk for a conversion: the bytes that it will take, compared with those that are free."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ctspine1k._messages import size_text
+from ctspine1k.errors import NoSpaceError
+from ctspine1k.files.places import Place
+from ctspine1k.files.raw import CaseFiles
+from ctspine1k.rows._datasets import TableBuilder, has_checks, is_forced
+from ctspine1k.rows.kept import drop_kept, is_kept, kept_folder
+from ctspine1k.rows.options import RowOptions, Storage
+from ctspine1k.rows.shapes import local_shape
+from ctspine1k.running.disk import device_of, explain_full_disk, free_bytes
+
+__all__ = ["Need", "RoomBuilder", "require_room"]
+
+#: Bytes of a voxel in dense rows: float32 for the image and int32 for the segmentation.
+_DENSE_VOXEL = 8
+
+#: Bytes of rows per byte of the raw files, measured over CTSpine1K (benchmarks/README.md): 1,060 GB of dense
+#: rows from 150 GB. Compact rows are compressed again, from gzip or from nothing.
+_DENSE_PER_RAW = 7.0
+_COMPACT_PER_GZIP = {"3d": 0.75, "2d": 0.8}
+_COMPACT_PER_PLAIN = 0.4
+
+#: What to do about a disk that became full during a conversion.
+_IF_FULL = {
+    "3d": "Make room there, and run again: cases that are done are kept.",
+    "2d": 'Make room there, and run again, or choose storage="compact", streaming=True, or fewer cases.',
+}
+
+
+@dataclass(frozen=True)
+class Need:
+    """The bytes that the conversion of some cases takes on disk."""
+
+    what: str  #: the splits, for messages
+    folder: Path | None  #: where rows are written; None if that is not a disk of this machine
+    config: str
+    storage: Storage
+    downloads: int  #: raw files that are not on this machine yet
+    rows: (
+        int  #: exact where the headers of the images can be read, else estimated from the sizes of the files
+    )
+    compact: int  #: the same rows in compact storage, estimated
+
+    @property
+    def purpose(self) -> str:
+        """What the rows are, for messages."""
+        return f"{self.storage} {self.config} rows of {self.what}"
+
+
+def _need_of(options: RowOptions, place: Place, files: Sequence[CaseFiles], folder: str) -> Need:
+    """Return what the conversion of these cases to a folder takes; errors as for `Place.not_cached`."""
+    every = [file for one in files for file in one.files.values()]
+    compact = [_compact_bytes(one, options.config) for one in files]
+    rows = [_dense_bytes(one, place, options) for one in files] if options.storage == "dense" else compact
+    return Need(
+        what=" and ".join(dict.fromkeys(one.case.split for one in files)),
+        folder=None if "://" in folder else Path(folder),
+        config=options.config,
+        storage=options.storage,
+        downloads=sum(file.size for file in place.not_cached(every)),
+        rows=sum(rows),
+        compact=sum(compact),
+    )
+
+
+def _compact_bytes(files: CaseFiles, config: str) -> int:
+    of_file = _COMPACT_PER_GZIP[config]
+    return sum(
+        int(file.size * (of_file if file.path.lower().endswith(".gz") else _COMPACT_PER_PLAIN))
+        for file in files.files.values()
+    )
+
+
+def _dense_bytes(files: CaseFiles, place: Place, options: RowOptions) -> int:
+    shape = local_shape(files["image"], place, options.orientation)
+    if shape is None:
+        return int(_DENSE_PER_RAW * sum(file.size for file in files.files.values()))
+    slices, first, second = shape
+    return slices * first * second * _DENSE_VOXEL
+
+
+def require_room(needs: Sequence[Need]) -> None:
+    """Check that conversions fit on their disks, all of them together, before anything is fetched.
+
+    Raises:
+        NoSpaceError: they do not.
+    """
+    on_disk: dict[int, list[tuple[Path, str, int]]] = {}
+    if downloads := sum(need.downloads for need in needs):
+        from ctspine1k.files.hub import hub_space
+
+        cache = hub_space()[1]
+        on_disk[device_of(cache)] = [(cache, f"downloads ({size_text(downloads)})", downloads)]
+    for need in needs:
+        if need.folder is not None:
+            item = (need.folder, f"{need.purpose} ({size_text(need.rows)})", need.rows)
+            on_disk.setdefault(device_of(need.folder), []).append(item)
+    for items in on_disk.values():
+        folder = items[-1][0]  # of rows, where there are any
+        needed, free = sum(count for *_, count in items), free_bytes(folder)
+        if needed > free:
+            purpose = " and ".join(text for _, text, _ in items)
+            raise NoSpaceError(str(folder), purpose, needed, free, _hint(needs))
+
+
+def _hint(needs: Sequence[Need]) -> str:
+    ways = []
+    if any(need.storage == "dense" for need in needs):
+        compact = sum(need.compact for need in needs)
+        ways.append(f'choose storage="compact" (about {size_text(compact)} of rows)')
+    ways += ["streaming=True", "one split" if len(needs) > 1 else "fewer cases"]
+    text = ", ".join(ways)
+    return (
+        f"{text[0].upper()}{text[1:]}, or folders on a larger disk (cache_dir=... for rows, HF_HUB_CACHE for "
+        'downloads). verification_mode="no_checks" converts without this check.'
+    )
+
+
+class RoomBuilder(TableBuilder):
+    """A builder that converts only what there is room for, and drops what stopped conversions have kept."""
+
+    @cached_property
+    def need(self) -> Need:
+        """What a conversion takes on disk, besides the cases that a stopped one has kept."""
+        config = self.config
+        folder = kept_folder(self.cache_dir)
+        files = config.files[0]
+        if config.name == "3d" and folder.is_dir():
+            files = [one for one in files if not is_kept(folder, config.kept_name(one))]
+        return _need_of(config.row_options, config.selected.place, files, self.cache_dir)
+
+    @contextlib.contextmanager
+    def room(self, download_mode: Any, verification_mode: Any) -> Iterator[None]:
+        """Check that there is room for a conversion, and explain a disk that becomes full meanwhile."""
+        if not self.will_convert(download_mode):
+            yield
+            return
+        if is_forced(download_mode):
+            self._drop_kept()
+        if has_checks(verification_mode):
+            require_room([self.need])
+        need = self.need
+        if need.folder is None:
+            yield
+            return
+        with explain_full_disk(need.folder, need.purpose, need.rows, _IF_FULL[self.config.name]):
+            yield
+        self._drop_kept()
+
+    def _drop_kept(self) -> None:
+        config = self.config
+        folder = kept_folder(self.cache_dir)
+        if config.name == "3d" and folder.is_dir():
+            drop_kept(folder, map(config.kept_name, config.files[0]))
+
+    def full_disk(self, error: BaseException) -> NoSpaceError:
+        """Return the error that says what the rows need."""
+        need, folder = self.need, self.need.folder
+        free = 0 if folder is None else free_bytes(folder)
+        return NoSpaceError(str(folder), need.purpose, need.rows, free, _IF_FULL[self.config.name])

@@ -1,0 +1,38 @@
+"""Shapes of volumes that can be known before a conversion: from the headers of files of this machine."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+from ctspine1k.errors import CaseError
+from ctspine1k.files.places import Place
+from ctspine1k.files.raw import RawFile
+from ctspine1k.volumes.nifti import open_nifti
+from ctspine1k.volumes.orientation import turn_to
+
+__all__ = ["local_shape"]
+
+
+def local_shape(image: RawFile, place: Place, orientation: str | None) -> tuple[int, int, int] | None:
+    """Return the shape of an image's array, (k, i, j); None if its file is not here, or cannot be used.
+
+    Args:
+        image: the file.
+        place: the place that it is in.
+        orientation: target orientation of the file's axes; None for as stored.
+    """
+    path = place.local_path(image)
+    if path is None or not Path(path).is_file():  # a named pipe could not be read once more
+        return None
+    try:
+        # The conversion itself warns about the header, and raises the error of a file that cannot be used.
+        with warnings.catch_warnings(), open_nifti(path) as file:
+            warnings.simplefilter("ignore")
+            header = file.header
+        i, j, k = header.shape
+        if orientation is not None:
+            i, j, k = turn_to(orientation, header.affine, header.shape).shape(header.shape)
+    except (CaseError, OSError, ValueError):
+        return None
+    return k, i, j

@@ -1,0 +1,132 @@
+"""Copies of raw files, or links to them, in the published layout."""
+
+import os
+
+import pytest
+from support.volumes import IDS, files_of, intensities, save
+
+import ctspine1k
+from ctspine1k.errors import MissingFilesError, NoSpaceError, OutputError, SkippedCasesWarning
+
+LIVER = "liver_106"
+
+
+@pytest.fixture
+def published():
+    """Paths of two cases in the published layout."""
+    return {
+        f"raw_data/{folder}/{source}/{case_id}{suffix}.nii.gz"
+        for case_id, source in ((IDS["train"][0], "COLONOG"), (LIVER, "MSD-T10"))
+        for folder, suffix in (("volumes", ""), ("labels", "_seg"))
+    }
+
+
+@pytest.fixture(params=["folder", "hub"])
+def spine(request, tree, split_file):
+    """The cases of train, in a folder of another layout and on the Hub."""
+    place = (
+        {"data_dir": tree} if request.param == "folder" else {"repo_id": request.getfixturevalue("repo_id")}
+    )
+    return ctspine1k.open_collection(split_file=split_file, **place).where(split="train")
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_files_get_the_published_layout(spine, tree, tmp_path, published, link):
+    paths = spine.download(to=tmp_path / "to", link=link)
+    assert {path.relative_to(tmp_path / "to").as_posix() for path in paths} == published
+    assert [path.name for path in paths] == [file.path.rpartition("/")[2] for file in spine.files()]
+    for path in paths:
+        assert path.read_bytes() == next(tree.rglob(path.name)).read_bytes()
+        assert path.is_symlink() == link
+        assert os.access(path, os.W_OK)
+    copied = ctspine1k.open_collection(data_dir=tmp_path / "to", split_file=tmp_path / "split.txt")
+    assert len(copied.where(split="train").files()) == 4
+    assert list((tmp_path / "to").rglob(".*")) == []
+
+
+def test_what_is_there_is_kept(spine, tmp_path):
+    paths = spine.download(to=tmp_path / "to")
+    before = [path.stat() for path in paths]
+    paths[0].unlink()
+    os.utime(paths[1], ns=(0, 0))  # the same bytes, at another time
+    assert spine.download(to=tmp_path / "to") == paths
+    after = [path.stat() for path in paths]
+    assert [one.st_ino for one in after[1:]] == [one.st_ino for one in before[1:]]
+    assert spine.download(to=tmp_path / "to", link=True) == paths
+    assert not any(path.is_symlink() for path in paths)
+
+
+def test_another_file_is_not_replaced(spine, tmp_path):
+    paths = spine.download("mask", to=tmp_path / "to")
+    paths[1].write_bytes(b"corrected by hand")
+    with pytest.raises(
+        OutputError, match=r"liver_106_seg.nii.gz: expected no file, or a copy of .*, found another"
+    ):
+        spine.download(to=tmp_path / "to")
+    assert paths[1].read_bytes() == b"corrected by hand"
+    paths[1].unlink()
+    paths[1].mkdir()
+    with pytest.raises(OutputError):
+        spine.download("mask", to=tmp_path / "to")
+
+
+def test_links_become_copies_and_dead_links_are_replaced(spine, tree, tmp_path):
+    paths = spine.download(to=tmp_path / "to", link=True)
+    paths[0].unlink()
+    paths[0].symlink_to(tmp_path / "gone")
+    assert spine.download(to=tmp_path / "to", link=True) == paths
+    assert all(path.is_symlink() and path.exists() for path in paths)
+    assert spine.download(to=tmp_path / "to") == paths
+    assert not any(path.is_symlink() for path in paths)
+    assert files_of(tree).keys() == {f"raw_data/{one}" for one in _names(tree)}
+
+
+def _names(tree):
+    return {path.relative_to(tree / "raw_data").as_posix() for path in tree.rglob("*.nii.gz")}
+
+
+def test_cases_of_ones_own_and_uncompressed_files(tmp_path):
+    save(tmp_path / "raw/mine-1.nii", intensities())
+    save(tmp_path / "raw/mine-1_seg.nii.gz", intensities(dtype="u1") % 26)
+    (tmp_path / "mine.txt").write_text("trainset:\nmine-1\n")
+    mine = ctspine1k.open_collection(data_dir=tmp_path / "raw", split_file=tmp_path / "mine.txt")
+    image, mask = mine.download(to=tmp_path / "to")
+    assert image == tmp_path / "to/raw_data/volumes/other/mine-1.nii"
+    assert mask == tmp_path / "to/raw_data/labels/other/mine-1_seg.nii.gz"
+
+
+@pytest.mark.parametrize("within", [".", "raw_data/copies"])
+def test_not_into_the_folder_itself(tree, split_file, within):
+    spine = ctspine1k.open_collection(data_dir=tree, split_file=split_file)
+    before = files_of(tree)
+    with pytest.raises(ValueError, match=r"to='.*': expected a folder outside of .*/tree"):
+        spine.download(to=tree / within)
+    assert files_of(tree) == before
+    with pytest.raises(ValueError, match="link=True: expected a folder for the links"):
+        spine.download(link=True)
+
+
+def test_missing_files(tree, split_file, tmp_path):
+    next(tree.rglob("liver_106.nii.gz")).unlink()
+    spine = ctspine1k.open_collection(data_dir=tree, split_file=split_file).where(split="train")
+    with pytest.raises(MissingFilesError):
+        spine.download(to=tmp_path / "to")
+    with pytest.warns(SkippedCasesWarning):
+        assert len(spine.download(to=tmp_path / "to", on_missing="skip")) == 3
+
+
+def test_copies_that_do_not_fit_are_not_begun(spine, tmp_path, monkeypatch, hub):
+    raw = sum(file.size for file in spine.files())
+    is_hub = spine.place.folder is None
+    needed = 2 * raw if is_hub else raw
+    monkeypatch.setattr("ctspine1k.files.copies.free_bytes", lambda folder: needed - 1)
+    with pytest.raises(NoSpaceError, match=r"to: expected room for .*copies of .*--link") as caught:
+        spine.download(to=tmp_path / "to")
+    assert caught.value.needed == needed
+    assert hub.downloads() == {}
+    assert not (tmp_path / "to").exists()
+    assert len(spine.download(to=tmp_path / "links", link=True)) == 4
+    monkeypatch.setattr("ctspine1k.files.copies.free_bytes", lambda folder: raw)
+    assert len(spine.download(to=tmp_path / "to")) == 4  # what was downloaded needs no room any more
+    monkeypatch.setattr("ctspine1k.files.copies.free_bytes", lambda folder: 0)
+    assert len(spine.download(to=tmp_path / "to")) == 4

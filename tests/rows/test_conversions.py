@@ -1,0 +1,155 @@
+"""Conversions are found when the raw files have been moved, or are gone."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from support.compare import CONFIGS, identical, rows, wanted
+from support.volumes import IDS, SIZE, intensities, save
+
+import ctspine1k
+from ctspine1k.errors import BusyError, CTSpine1KError, CTSpine1KWarning
+from ctspine1k.rows.conversions import clear, list_conversions
+from ctspine1k.running.disk import exclusive_lock
+
+
+def made(cache):
+    return {path: path.stat().st_mtime_ns for path in cache.rglob("*.arrow")}
+
+
+@pytest.fixture(params=["times", "seconds"])
+def timed(tree, request):
+    """The tree, with times as files get them, or in whole seconds, as they come out of archives."""
+    if request.param == "seconds":
+        for path in tree.rglob("*.nii.gz"):
+            os.utime(path, ns=(0, 1_700_000_000 * 10**9))
+    else:
+        for path in tree.rglob("*.nii.gz"):
+            os.utime(path, ns=(0, 1_700_000_000 * 10**9 + 123))
+    return tree
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_moved_folder_is_not_converted_again(load, timed, tmp_path, name):
+    right = rows(load(name, split="train"))
+    before = made(tmp_path / "cache")
+    shutil.move(timed, tmp_path / "moved")
+    assert identical(rows(load(name, split="train", data_dir=tmp_path / "moved")), right)
+    shutil.copytree(tmp_path / "moved", tmp_path / "copied")  # which keeps times
+    assert identical(rows(load(name, split="train", data_dir=tmp_path / "copied")), right)
+    assert made(tmp_path / "cache") == before
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii"])
+def test_another_folder_with_files_of_the_same_names_sizes_and_times_is_another(load, tree, tmp_path, suffix):
+    """Times in whole seconds are those of archives, whose files may all have the same."""
+    folders = []
+    for seed in (1, 2):
+        folders.append(folder := tmp_path / f"folder {seed}")
+        save(folder / f"HN_P023{suffix}", intensities(seed, (6, 5, 5)))
+        save(folder / f"HN_P023_seg{suffix}", intensities(0, (6, 5, 5), "u1") % 26)
+    sizes = {path.stat().st_size for folder in folders for path in folder.glob(f"*3{suffix}")}
+    for path in (path for folder in folders for path in folder.iterdir()):
+        if len(sizes) > 1:  # gzip differs in length
+            path.write_bytes(path.read_bytes())
+        os.utime(path, ns=(0, 10**18))
+    first, second = (rows(load("3d", split="validation", data_dir=folder)) for folder in folders)
+    assert not identical(first, second)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("options", [{}, {"storage": "compact"}, {"orientation": "RAS", "geometry": True}])
+def test_rows_can_be_opened_when_the_raw_files_are_gone(load, tree, tmp_path, name, options):
+    right = rows(load(name, split="train", **options))
+    shutil.rmtree(tree)
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        load(name, split="train", **options)
+    for more in ({}, {"data_dir": None}):
+        found = load(name, split="train", verify_files=False, **options, **more)
+        assert str(rows(found)) == str(right)
+    part = load(name, split="train[:1]", verify_files=False, **options)
+    assert str(rows(part)) == str(right[:1])
+    with pytest.raises(FileNotFoundError, match=r"expected converted .* rows of test with .*ctspine1k cache"):
+        load(name, split="test", verify_files=False, **options)
+    with pytest.raises(FileNotFoundError, match="verify_files=False"):
+        load(name, split="train", verify_files=False, label_scheme="binary", **options)
+
+
+def test_without_a_look_at_the_files_no_request_is_made(load, hub, repo_id, tree):
+    load("3d", split="train", repo_id=repo_id)
+    with hub.watched() as requests:
+        found = load("3d", split="train", repo_id=repo_id, verify_files=False)
+    assert identical(rows(found), wanted(tree, "3d", "train"))
+    assert requests == []
+
+
+def test_of_several_the_one_from_the_same_place_or_the_newest(load, tree, tmp_path):
+    shutil.copytree(tree, tmp_path / "other")
+    save(next((tmp_path / "other").rglob("HN_P023.nii.gz")), intensities(9, (6, 5, 5)))
+    first = rows(load("3d", split="validation"))
+    second = rows(load("3d", split="validation", data_dir=tmp_path / "other"))
+    assert not identical(first, second)
+    assert identical(rows(load("3d", split="validation", verify_files=False)), first)
+    options = {"split": "validation", "verify_files": False}
+    assert identical(rows(load("3d", data_dir=tmp_path / "other", **options)), second)
+    with pytest.warns(CTSpine1KWarning, match="the newest are used, from .*other"):
+        assert identical(rows(load("3d", data_dir=None, **options)), second)
+
+
+def test_a_collection_opens_them_too(load, tree, split_file, tmp_path):
+    load("3d", split="train")
+    spine = ctspine1k.open_collection(data_dir=tree, split_file=split_file)
+    shutil.rmtree(tree)
+    found = spine.load("3d", split="train", verify_files=False, image_size=SIZE, cache_dir=tmp_path / "cache")
+    assert found["patient_id"][:] == IDS["train"]
+
+
+@pytest.fixture
+def several(load, tree, tmp_path):
+    """Two conversions, and one that was stopped."""
+    load("3d", split="train", storage="compact")
+    load("2d", split="test")
+    image = next(tree.rglob("liver_106.nii.gz"))
+    data, status = image.read_bytes(), image.stat()
+    image.write_bytes(data[:30] + bytes(len(data) - 30))
+    with pytest.raises(CTSpine1KError):
+        load("3d", split="train", geometry=True)
+    image.write_bytes(data)
+    os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))
+    return tmp_path / "cache"
+
+
+def test_they_are_listed(several, tree):
+    found = {(one.config, one.is_finished): one for one in list_conversions(several)}
+    assert list(found) == [(one.config, one.is_finished) for one in list_conversions(several)]
+    compact, slices, kept = found["3d", True], found["2d", True], found["3d", False]
+    assert (compact.splits, compact.cases, compact.collection) == (("train",), 2, "ctspine1k")
+    assert compact.options == {"storage": "compact", "image_size": list(SIZE)}
+    assert {Path(one.place) for one in (compact, slices)} == {tree}
+    size = sum(path.stat().st_size for path in compact.folder.iterdir())
+    assert compact.bytes == size
+    assert (kept.id, kept.cases) == ("kept", 1)  # of the one that was stopped
+    assert kept.bytes > 0
+
+
+def test_they_are_deleted(several, load):
+    lock = exclusive_lock  # of `datasets`, while it converts
+    first, *others = list_conversions(several)
+    with lock(first.folder, Path(f"{first.folder}_builder.lock")), pytest.raises(BusyError):
+        clear(first)
+    clear(first)
+    assert list_conversions(several) == others
+    for one in others:
+        clear(one)
+    assert list_conversions(several) == []
+    assert not list(several.rglob("*.arrow"))
+    assert len(load("2d", split="test")) == 6
+
+
+def test_other_folders_in_the_cache_are_left_alone(several):
+    other = several / "someone___data" / "3d-0123" / "1.0.0"
+    other.mkdir(parents=True)
+    (other / "dataset_info.json").write_text("{}")
+    (several / "ctspine1k" / "file").write_text("")
+    assert len(list_conversions(several)) == 3
