@@ -1,0 +1,212 @@
+"""What is damaged by `support.fuzzing`: whole inputs, and what their readers must come to when they are not."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import io
+import json
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from ctspine1k import load_catalog, read_pair
+from ctspine1k.exports.folder_target import FolderTarget
+from ctspine1k.exports.ledger import MANIFEST, read_records
+from ctspine1k.scans.tables import SCAN_VERSION, read_tables
+from ctspine1k.storage.chunks import StoredArray, store
+from ctspine1k.storage.form import checksum
+from support.verbs import scan_files, verify_files
+from support.volumes import intensities, labels, nifti, save_case
+
+__all__ = ["Subject", "subjects"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One kind of input."""
+
+    name: str
+    whole: bytes
+    #: Reads it, with a folder to write to. Raises an error of ours, or `AssertionError` if values are wrong.
+    check: Callable[[bytes, Path], None]
+    focus: int | None = None  #: where most damages lie: in so many bytes at the start
+
+
+@functools.cache
+def subjects() -> tuple[Subject, ...]:
+    """Return all of them. Those of headers come twice: most that is read comes with one."""
+    image, mask = nifti(intensities(), slope=1.5, inter=-1000.0), nifti(labels())
+    big = nifti(intensities(dtype=">f4"), header_class=nib.Nifti2Header)
+    heads = (
+        Subject("image", image, functools.partial(_check_image, mask=mask), 352),
+        Subject("NIfTI-2 image", big, functools.partial(_check_image, mask=mask), 544),
+        Subject("mask", mask, functools.partial(_check_mask, image=image), 352),
+    )
+    compressed = gzip.compress(image, 6, mtime=0)
+    return (
+        *heads,
+        Subject("gzip", compressed, functools.partial(_check_gzip, mask=mask, whole=image)),
+        *heads,
+        *_stored(),
+        _split_file(),
+        *_of_an_export(),
+        *_of_a_scan(),
+    )
+
+
+def _voxels(data: bytes) -> np.ndarray:
+    """What nibabel reads, slice first: an independent path."""
+    kind = nib.Nifti1Image if data[:4] in (b"\x5c\x01\x00\x00", b"\x00\x00\x01\x5c") else nib.Nifti2Image
+    read = kind.from_bytes(data)
+    voxels = np.asanyarray(read.dataobj)
+    return np.moveaxis(voxels.reshape(voxels.shape[:3]), 2, 0)
+
+
+def _read(image: bytes, mask: bytes):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return read_pair(io.BytesIO(image), io.BytesIO(mask))
+
+
+def _check_image(data: bytes, folder: Path, mask: bytes) -> None:
+    found = _read(data, mask).image
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert np.array_equal(found, _voxels(data).astype(np.float32))
+    assert np.isfinite(found).all()
+
+
+def _check_mask(data: bytes, folder: Path, image: bytes) -> None:
+    found = _read(image, data).segmentation
+    assert np.abs(found - _voxels(data).astype(np.float64)).max() <= 1e-3
+    assert 0 <= found.min() <= found.max() <= 25
+
+
+def _check_gzip(data: bytes, folder: Path, mask: bytes, whole: bytes) -> None:
+    """Its checksum covers all that is inflated."""
+    _check_image(whole, folder, mask)
+    assert np.array_equal(_read(data, mask).image, _read(whole, mask).image)
+
+
+def _stored() -> list[Subject]:
+    array = np.zeros((40, 33, 70), np.int16)
+    array[3:20, 5:25, 10:50] = intensities(shape=(17, 20, 40))
+    fields = store(array, name="volume")
+    wholes = {
+        "header": fields["header"].encode(),
+        "ends": np.asarray(fields["ends"], np.int64).tobytes(),
+        "checksums": np.asarray(fields["checksums"], np.uint32).tobytes(),
+        "bytes": bytes(fields["bytes"]),
+    }
+    found = [
+        Subject(
+            f"stored {name}", whole, functools.partial(_check_stored, fields=fields, name=name, array=array)
+        )
+        for name, whole in wholes.items()
+    ]
+    check = functools.partial(_check_chunks, fields=fields, shape=array.shape)
+    return [*found, Subject("stored bytes with their checksums", wholes["bytes"], check, 64)]
+
+
+def _numbers(data: bytes, kind: type[np.integer]) -> np.ndarray:
+    size = np.dtype(kind).itemsize
+    return np.frombuffer(data[: len(data) // size * size], kind)
+
+
+def _check_stored(data: bytes, folder: Path, fields: dict, name: str, array: np.ndarray) -> None:
+    damaged = {"ends": _numbers(data, np.int64), "checksums": _numbers(data, np.uint32)}.get(name, data)
+    assert np.array_equal(StoredArray.from_fields({**fields, name: damaged}).read(), array)
+
+
+def _check_chunks(data: bytes, folder: Path, fields: dict, shape: tuple[int, ...]) -> None:
+    """Whoever changes a chunk and its checksum gets other voxels, but no more than that."""
+    seed, ends = StoredArray.from_fields(fields).seed, fields["ends"]
+    checksums = [
+        checksum(data[start:end], seed, number)
+        for number, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True))
+    ]
+    changed = {**fields, "bytes": data, "checksums": checksums}
+    assert StoredArray.from_fields(changed).read().shape == shape
+
+
+def _split_file() -> Subject:
+    ids = [case.case_id for case in load_catalog()]
+    whole = "\n".join(["train:", *ids[:4], "", "validation:", *ids[4:7], "", "test:", *ids[7:9], ""])
+    return Subject("split file", whole.encode(), _check_split_file)
+
+
+def _check_split_file(data: bytes, folder: Path) -> None:
+    path = folder / "data_split.txt"
+    path.write_bytes(data)
+    text = data.decode("utf-8-sig")
+    for case in load_catalog(split_file=path):
+        assert case.case_id in text
+        assert not {"/", "\\", ".."} & {*case.case_id, case.case_id[:2]}
+
+
+def _of_an_export() -> list[Subject]:
+    record = {
+        "path": "3d/train/00000-of-00001.parquet",
+        "rows": 1,
+        "bytes": 4,
+        "arrow_bytes": 9,
+        "sha256": "0" * 64,
+        "inputs": "1" * 64,
+        "cases": ["liver_0"],
+        "skipped": {},
+        "misplaced": [],
+        "policy": "on_error=raise, on_geometry=warn",
+        "files": ["a.nii.gz"],
+        "versions": {"ctspine1k": "1"},
+    }
+    document = {"ctspine1k_export": 1, "files": {"a.nii.gz": {"bytes": 1, "sha256": "2" * 64}}}
+    whole = json.dumps({**document, "shards": [record]}, indent=1)
+    return [Subject("manifest", whole.encode(), _check_manifest)]
+
+
+def _check_manifest(data: bytes, folder: Path) -> None:
+    root = folder / "export"
+    shard = root / "3d/train/00000-of-00001.parquet"
+    shard.parent.mkdir(parents=True, exist_ok=True)
+    shard.write_bytes(b"PAR1")
+    (root / MANIFEST).write_bytes(data)
+    target = FolderTarget(root)
+    assert set(read_records(target, target.files())) <= {"3d/train/00000-of-00001.parquet"}
+
+
+def _of_a_scan() -> list[Subject]:
+    with tempfile.TemporaryDirectory() as folder:
+        save_case(Path(folder), "liver_0")
+        report = scan_files(data_dir=folder, cases="liver_0")
+        tables = read_tables(report.cases)
+        wholes = {path.name: path.read_bytes() for path in (report.cases, report.vertebrae)}
+    record = {"version": SCAN_VERSION, "case": tables.cases[0], "vertebrae": tables.vertebrae}
+    wholes[".cases.parquet.partial"] = json.dumps(record).encode() + b"\n"
+    return [
+        Subject(name, whole, functools.partial(_check_scan, name=name, wholes=wholes))
+        for name, whole in wholes.items()
+    ]
+
+
+def _check_scan(data: bytes, folder: Path, name: str, wholes: dict[str, bytes]) -> None:
+    """Verify and scan where these tables, or notes, are: what cannot be used is measured again."""
+    root = folder / "scanned"
+    if not root.exists():
+        save_case(root, "liver_0")
+    for path in root.glob("*.parquet*"):
+        path.unlink()
+    for other, whole in wholes.items():
+        if other != name and not name.startswith("."):
+            (root / other).write_bytes(whole)
+    (root / name).write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert verify_files(data_dir=root, cases="liver_0").measured == 1
+        (root / name).write_bytes(data)
+        scan_files(data_dir=root, cases="liver_0")
