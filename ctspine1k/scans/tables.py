@@ -176,7 +176,7 @@ def write_tables(path: Path, tables: ScanTables) -> None:
     ):
         table = pa.Table.from_pylist(list(map(dict, rows)), schema=schema.with_metadata({_KEY: mark}))
         with atomic_write(target) as written, written.open("wb") as file:  # names need not be UTF-8
-            pq.write_table(table, file, compression="zstd")
+            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
 
 def read_tables(path: Path) -> ScanTables:
@@ -201,7 +201,8 @@ def _read(path: Path, hint: str = "") -> pa.Table:
         raise ScanTableError(str(path), "a scan's table", "no file", hint)
     try:
         with path.open("rb") as file:
-            table = pq.read_table(file)
+            table = pq.read_table(file, page_checksum_verification=True)
+        table.validate(full=True)  # that text is UTF-8, too
     except (OSError, pa.ArrowException) as error:  # plain OSError if bytes inside are damaged
         raise ScanTableError(str(path), "an intact Parquet file", str(error).strip(), hint) from error
     if _KEY not in (table.schema.metadata or {}):

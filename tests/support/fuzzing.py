@@ -106,7 +106,7 @@ def _subject(number: int) -> Subject:
 
 def _failure(subject: Subject, number: int, seed: int, folder: Path) -> str | None:
     """Read one input; None if that ends as it should."""
-    data = damaged(random.Random(f"{seed} {number}"), subject.whole, subject.focus)
+    data = damaged(random.Random(f"{seed} {number}"), subject.whole, subject.focus)  # noqa: S311
     try:
         with contextlib.suppress(CTSpine1KError):
             subject.check(data, folder)
