@@ -5,7 +5,7 @@ NEWEST := .venv/newest/bin
 OLDEST := .venv/oldest/bin
 TORCH := $(if $(DATASETS),torch-$(DATASETS),bench)
 
-.PHONY: demo test test-newest test-oldest test-torch check bench chaos clean
+.PHONY: demo test test-newest test-oldest test-torch check bench chaos fuzz clean
 
 # The picture that the README shows, docs/preview.png, is the one that it makes.
 demo: .venv/newest/ready
@@ -58,6 +58,11 @@ test-torch: .venv/$(TORCH)/ready
 # Kills exports, at random moments and before every change of a file: what remains must be intact in the end.
 chaos: .venv/newest/ready
 	PYTHONPATH=tests $(NEWEST)/python -m support.killing $(KILLS)
+
+# Reads inputs damaged at random: each must end in an error of ours or in right values. `make fuzz N=1000000`.
+N ?= 100000
+fuzz: .venv/newest/ready
+	PYTHONPATH=tests $(NEWEST)/python -m support.fuzzing $(N)
 
 clean:
 	rm -rf .venv build dist

@@ -190,9 +190,19 @@ def read_tables(path: Path) -> ScanTables:
     cases, vertebrae = _read(path), _read(other)
     if cases.schema.metadata[_KEY] != vertebrae.schema.metadata[_KEY]:
         raise ScanTableError(str(other), f"the vertebrae of {path.name}", "those of another scan")
-    if json.loads(cases.schema.metadata[_KEY])["version"] != SCAN_VERSION:
+    if _version(cases) != SCAN_VERSION:
         raise ScanTableError(str(path), f"a scan of version {SCAN_VERSION}", "another")
+    for table, schema, name in ((cases, CASES, path), (vertebrae, VERTEBRAE, other)):
+        if not table.schema.equals(schema):
+            raise ScanTableError(str(name), "the columns of a scan's table", "others")
     return ScanTables(cases.to_pylist(), vertebrae.to_pylist())
+
+
+def _version(table: pa.Table) -> Any:
+    try:
+        return json.loads(table.schema.metadata[_KEY])["version"]
+    except (ValueError, LookupError, TypeError):
+        return None
 
 
 def _read(path: Path, hint: str = "") -> pa.Table:
@@ -203,7 +213,7 @@ def _read(path: Path, hint: str = "") -> pa.Table:
         with path.open("rb") as file:
             table = pq.read_table(file, page_checksum_verification=True)
         table.validate(full=True)  # that text is UTF-8, too
-    except (OSError, pa.ArrowException) as error:  # plain OSError if bytes inside are damaged
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:  # pyarrow raises all three
         raise ScanTableError(str(path), "an intact Parquet file", str(error).strip(), hint) from error
     if _KEY not in (table.schema.metadata or {}):
         raise ScanTableError(str(path), "a scan's table", "a Parquet file that no scan wrote", hint)

@@ -106,3 +106,31 @@ def test_a_scan_may_replace_its_own_tables_alone(tmp_path):
         check_target(path)
     assert caught.value.path.endswith("x.vertebrae.parquet")
     assert caught.value.hint.startswith("A scan never overwrites other files")
+
+
+def test_other_columns_are_reported(tmp_path):
+    path = tmp_path / "x.parquet"
+    write_tables(path, TABLES)
+    table = pq.read_table(path)
+    renamed = table.rename_columns(["no_id", *table.column_names[1:]])
+    pq.write_table(renamed.replace_schema_metadata(table.schema.metadata), path)
+    with pytest.raises(
+        ScanTableError, match=r"x\.parquet: expected the columns of a scan's table, found others"
+    ):
+        read_tables(path)
+
+
+def test_each_byte_of_a_table_that_changes_is_noticed_or_changes_nothing(tmp_path):
+    path = tmp_path / "x.parquet"
+    write_tables(path, TABLES)
+    whole, tables = path.read_bytes(), read_tables(path)
+    noticed = 0
+    for at in range(0, len(whole), 41):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
+        try:
+            read = read_tables(path)
+        except ScanTableError:
+            noticed += 1
+        else:
+            assert read == tables, at
+    assert noticed > 50

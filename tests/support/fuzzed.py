@@ -6,7 +6,10 @@ import functools
 import gzip
 import io
 import json
+import os
+import signal
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +19,7 @@ import nibabel as nib
 import numpy as np
 
 from ctspine1k import load_catalog, read_pair
+from ctspine1k.errors import SplitFileError
 from ctspine1k.exports.folder_target import FolderTarget
 from ctspine1k.exports.ledger import MANIFEST, read_records
 from ctspine1k.scans.tables import SCAN_VERSION, read_tables
@@ -24,7 +28,7 @@ from ctspine1k.storage.form import checksum
 from support.verbs import scan_files, verify_files
 from support.volumes import intensities, labels, nifti, save_case
 
-__all__ = ["Subject", "subjects"]
+__all__ = ["Subject", "subjects", "wrong_subjects"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ def subjects() -> tuple[Subject, ...]:
     )
     compressed = gzip.compress(image, 6, mtime=0)
     return (
-        *(4 * heads),
+        *(8 * heads),
         Subject("gzip", compressed, functools.partial(_check_gzip, mask=mask, whole=image)),
         *_stored(),
         _split_file(),
@@ -196,7 +200,7 @@ def _of_a_scan() -> list[Subject]:
 
 
 def _check_scan(data: bytes, folder: Path, name: str, wholes: dict[str, bytes]) -> None:
-    """Verify and scan where these tables, or notes, are: what cannot be used is measured again."""
+    """Verify where these tables are, or scan where these notes are: what cannot be used is measured again."""
     root = folder / "scanned"
     if not root.exists():
         save_case(root, "liver_0")
@@ -208,6 +212,27 @@ def _check_scan(data: bytes, folder: Path, name: str, wholes: dict[str, bytes]) 
     (root / name).write_bytes(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert verify_files(data_dir=root, cases="liver_0").measured == 1
-        (root / name).write_bytes(data)
-        scan_files(data_dir=root, cases="liver_0")
+        if name.startswith("."):
+            scan_files(data_dir=root, cases="liver_0")
+        else:
+            assert verify_files(data_dir=root, cases="liver_0").measured == 1
+
+
+def wrong_subjects() -> tuple[Subject, ...]:
+    """Return subjects each of whose inputs fails, but for the second."""
+
+    def end(data: bytes, folder: Path) -> None:
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    def refuse(data: bytes, folder: Path) -> None:
+        raise SplitFileError("damaged", 1, "", "an error of ours", ())
+
+    checks = {
+        "an error of another's": lambda data, folder: {}[len(data)],
+        "an error of ours": refuse,
+        "a crash": end,
+        "a hang": lambda data, folder: time.sleep(60),
+        "memory": lambda data, folder: bytearray(3 << 30),
+        "a wrong value": lambda data, folder: np.testing.assert_array_equal(len(data), -1),
+    }
+    return tuple(Subject(name, b"whole", check) for name, check in checks.items())

@@ -1,0 +1,32 @@
+"""Some thousands of damaged inputs; `make fuzz` reads more of them, and others."""
+
+import re
+
+import pytest
+from support.forks import fork
+
+pytestmark = pytest.mark.processes
+
+
+def test_damaged_inputs_end_in_errors_of_ours_or_in_right_values():
+    process = fork("support.fuzzing:fuzz_there", 2000)
+    assert process.wait() == 0, process.printed[0]
+
+
+def test_whatever_else_is_reported_with_its_number():
+    process = fork("support.fuzzing:fuzz_there", 6, 0, 0.5, "support.fuzzed:wrong_subjects")
+    assert process.wait() == 5
+    found = process.printed[0].splitlines()
+    assert [int(re.match(r"input (\d+) of seed 0, ", line)[1]) for line in found] == [0, 2, 3, 4, 5]
+    for line, failure in zip(
+        found,
+        (
+            "KeyError",
+            "a crash: ended the process (-11)",
+            "a hang: took too long",
+            "MemoryError",
+            "AssertionError",
+        ),
+        strict=True,
+    ):
+        assert failure in line
