@@ -15,8 +15,13 @@ from support import work
 from support.paths import ROOT
 from support.processes import process_of, wait_until
 
-#: What runs on a cluster stands in the package, or in `support.work`.
-HERE = {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests")))}
+#: What runs on a cluster stands in the package, or in `support.work`. Profiles, which Dask takes every 10 ms,
+#: would keep a tenth of a core busy for each process that waits.
+HERE = {
+    "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests"))),
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+    "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__GIL__ENABLED": "False",
+}
 
 
 @dataclass(frozen=True)
