@@ -165,12 +165,10 @@ class TableBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
             OutputError: they cannot be converted there, since the cache is read-only or another user's.
         """
         mode = datasets.DownloadMode(download_mode or datasets.DownloadMode.REUSE_DATASET_IF_EXISTS)
-        if output_dir is not None:
-            require_plain_path("output_dir", output_dir)
-        elif mode == datasets.DownloadMode.REUSE_DATASET_IF_EXISTS and self._is_converted():
-            self.info = self._load_info()  # without a lock
-            return
-        else:
+        if output_dir is None:
+            if mode == datasets.DownloadMode.REUSE_DATASET_IF_EXISTS and self._is_converted():
+                self.info = self._load_info()  # without a lock
+                return
             self._require_writable()
         with _oldest_names(self.info.features):
             super().download_and_prepare(output_dir, download_config, mode, *args, **options)

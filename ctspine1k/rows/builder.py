@@ -252,14 +252,17 @@ class CTSpine1K(RoomBuilder):
             citation=data_set.citations()[0],
         )
 
-    def download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
+    def download_and_prepare(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
         """Convert splits that are not in the cache; warn about the cases that are left out of it.
 
         Raises:
+            ValueError: `datasets` would cut ``output_dir``.
             NoSpaceError: there is not enough room for them, or the disk became full.
         """
+        if output_dir is not None:
+            require_plain_path("output_dir", output_dir)
         with self.room(kwargs.get("download_mode"), kwargs.get("verification_mode")), own_errors():
-            super().download_and_prepare(*args, **kwargs)
+            super().download_and_prepare(output_dir, *args, **kwargs)
         if reasons := read_skipped(self.filesystem, self.output_dir):
             warn_skipped(reasons, self.output_dir)
         for split in self.info.splits.values():
