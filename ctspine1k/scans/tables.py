@@ -176,7 +176,7 @@ def write_tables(path: Path, tables: ScanTables) -> None:
         (path, tables.cases, CASES),
     ):
         table = pa.Table.from_pylist(list(map(dict, rows)), schema=schema)
-        table = table.replace_schema_metadata({_KEY: mark, _DIGEST: _digest(table)})
+        table = table.replace_schema_metadata({_KEY: mark, _DIGEST: _digest(table.to_pylist())})
         with atomic_write(target) as written, written.open("wb") as file:  # names need not be UTF-8
             pq.write_table(table, file, compression="zstd")
 
@@ -194,17 +194,21 @@ def read_tables(path: Path) -> ScanTables:
         raise ScanTableError(str(other), f"the vertebrae of {path.name}", "those of another scan")
     if _version(cases) != SCAN_VERSION:
         raise ScanTableError(str(path), f"a scan of version {SCAN_VERSION}", "another")
-    for table, schema, name in ((cases, CASES, path), (vertebrae, VERTEBRAE, other)):
-        if not table.schema.equals(schema):
-            raise ScanTableError(str(name), "the columns of a scan's table", "others")
-        if table.schema.metadata.get(_DIGEST) != _digest(table):
-            raise ScanTableError(str(name), "the rows that a scan wrote", "others")
-    return ScanTables(cases.to_pylist(), vertebrae.to_pylist())
+    return ScanTables(_rows(cases, CASES, path), _rows(vertebrae, VERTEBRAE, other))
 
 
-def _digest(table: pa.Table) -> bytes:
+def _rows(table: pa.Table, schema: pa.Schema, path: Path) -> list[dict[str, Any]]:
+    if not table.schema.equals(schema):
+        raise ScanTableError(str(path), "the columns of a scan's table", "others")
+    rows: list[dict[str, Any]] = table.to_pylist()
+    if table.schema.metadata.get(_DIGEST) != _digest(rows):
+        raise ScanTableError(str(path), "the rows that a scan wrote", "others")
+    return rows
+
+
+def _digest(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Return a hash of all rows: Parquet notices few of the bits that change in a file."""
-    return hashlib.sha256(json.dumps(table.to_pylist()).encode()).hexdigest().encode()
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest().encode()
 
 
 def _version(table: pa.Table) -> Any:

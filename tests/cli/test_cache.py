@@ -1,30 +1,10 @@
 """`ctspine1k cache`, and what `download --to` and `list --data-dir` print."""
 
-import csv
-import io
 import json
 
 import pytest
+from support.printed import table
 from support.volumes import ALL_IDS, SIZE
-
-from ctspine1k.cli.main import main
-
-
-@pytest.fixture
-def run(capsys):
-    """Run a command, and give its exit status and what it wrote to stdout and stderr."""
-
-    def command(*arguments):
-        capsys.readouterr()
-        status = main([str(argument) for argument in arguments])
-        told = capsys.readouterr()
-        return status, told.out, told.err
-
-    return command
-
-
-def table(text):
-    return list(csv.DictReader(io.StringIO(text), delimiter="\t"))
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Commands, in process; some as a program."""
 
 import csv
-import io
 import json
 import os
 import re
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from support.printed import table
 from support.processes import wait_until
 from support.spines import save_spine, spine
 from support.tiny import TINY
@@ -33,23 +33,6 @@ def root(tmp_path, monkeypatch):
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path / "tree"
-
-
-@pytest.fixture
-def run(capsys):
-    """Run a command, and give its exit status and what it wrote to stdout and stderr."""
-
-    def command(*arguments, **_):
-        capsys.readouterr()
-        status = main([str(argument) for argument in arguments])
-        told = capsys.readouterr()
-        return status, told.out, told.err
-
-    return command
-
-
-def table(text):
-    return list(csv.DictReader(io.StringIO(text), delimiter="\t"))
 
 
 def test_without_a_verb_it_tells_the_verbs_in_the_order_of_use(run):

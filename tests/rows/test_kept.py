@@ -1,8 +1,10 @@
 """A conversion of volumes that was stopped resumes after the cases that are done."""
 
+import contextlib
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,14 @@ def restore(path: Path, data: bytes, status: os.stat_result) -> None:
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
+@contextlib.contextmanager
+def spoilt(path: Path) -> Iterator[None]:
+    """Spoil a file meanwhile."""
+    status, good = path.stat(), spoil(path)
+    yield
+    restore(path, good, status)
+
+
 def image(tree, case_id):
     return next(tree.rglob(f"{case_id}.nii.gz"))
 
@@ -61,15 +71,12 @@ def test_cases_that_are_done_are_not_read_again(
     load, tree, one_split, tmp_path, right, storage, num_proc, bad
 ):
     options = {"split": "train", "split_file": one_split, "storage": storage}
-    path, status = image(tree, ALL_IDS[bad]), image(tree, ALL_IDS[bad]).stat()
-    good = spoil(path)
-    with pytest.raises(CTSpine1KError):
+    with spoilt(image(tree, ALL_IDS[bad])), pytest.raises(CTSpine1KError):
         load("3d", num_proc=num_proc, **options)
     assert leftovers(tmp_path / "cache") == ["kept"]
     kept = kept_ids(tmp_path / "cache")
     if num_proc is None:
         assert kept == set(ALL_IDS[:bad])
-    restore(path, good, status)
     for case_id in kept:
         spoil(image(tree, case_id))
     loaded = load("3d", **options)
@@ -80,11 +87,8 @@ def test_cases_that_are_done_are_not_read_again(
 
 def test_what_is_kept_needs_no_room(load, tree, one_split, monkeypatch):
     options = {"split": "train", "split_file": one_split}
-    path, status = image(tree, ALL_IDS[3]), image(tree, ALL_IDS[3]).stat()
-    good = spoil(path)
-    with pytest.raises(CTSpine1KError):
+    with spoilt(image(tree, ALL_IDS[3])), pytest.raises(CTSpine1KError):
         load("3d", **options)
-    restore(path, good, status)
     last = 6 * 5 * 6 * 8
     monkeypatch.setattr("ctspine1k.rows.room.free_bytes", lambda folder: last - 1)
     with pytest.raises(NoSpaceError) as caught:
@@ -129,11 +133,8 @@ def test_a_repaired_or_omitted_case_lets_the_others_be(load, tree, one_split, tm
 def test_other_options_find_nothing_of_it(load, tree, one_split, tmp_path, change):
     options = {"split": "train", "split_file": one_split, **change}
     want = rows(load("3d", cache_dir=tmp_path / "third", **options))
-    path, status = image(tree, ALL_IDS[2]), image(tree, ALL_IDS[2]).stat()
-    good = spoil(path)
-    with pytest.raises(CTSpine1KError):
+    with spoilt(image(tree, ALL_IDS[2])), pytest.raises(CTSpine1KError):
         load("3d", split="train", split_file=one_split)
-    restore(path, good, status)
     found = rows(load("3d", **options))
     assert identical(found, want)
     assert list(found[0]) == list(want[0])
@@ -141,11 +142,8 @@ def test_other_options_find_nothing_of_it(load, tree, one_split, tmp_path, chang
 
 def test_a_kept_file_that_is_damaged_is_made_again(load, tree, one_split, tmp_path, right):
     options = {"split": "train", "split_file": one_split}
-    path, status = image(tree, ALL_IDS[3]), image(tree, ALL_IDS[3]).stat()
-    good = spoil(path)
-    with pytest.raises(CTSpine1KError):
+    with spoilt(image(tree, ALL_IDS[3])), pytest.raises(CTSpine1KError):
         load("3d", **options)
-    restore(path, good, status)
     kept = sorted((tmp_path / "cache").rglob("kept/*.arrow"))
     for number, file in enumerate(kept):
         file.write_bytes(b"" if number == 0 else file.read_bytes()[:-200])
@@ -158,11 +156,8 @@ def test_without_hard_links_it_begins_anew(load, tree, one_split, tmp_path, righ
 
     monkeypatch.setattr("os.link", refuse)
     options = {"split": "train", "split_file": one_split}
-    path, status = image(tree, ALL_IDS[3]), image(tree, ALL_IDS[3]).stat()
-    good = spoil(path)
-    with pytest.raises(CTSpine1KError):
+    with spoilt(image(tree, ALL_IDS[3])), pytest.raises(CTSpine1KError):
         load("3d", **options)
-    restore(path, good, status)
     assert identical(rows(load("3d", **options)), right)
 
 
@@ -195,12 +190,9 @@ def test_a_relative_cache(load, tree, one_split, tmp_path, monkeypatch):
 @pytest.mark.parametrize("batch", [2, 3])
 def test_rows_that_are_written_together_are_not_kept(load, tree, one_split, tmp_path, batch):
     options = {"split": "train", "split_file": one_split, "writer_batch_size": batch}
-    path, status = image(tree, ALL_IDS[3]), image(tree, ALL_IDS[3]).stat()
-    good = spoil(path)
-    with pytest.raises(CorruptFileError):
+    with spoilt(image(tree, ALL_IDS[3])), pytest.raises(CorruptFileError):
         load("3d", **options)
     assert leftovers(tmp_path / "cache") == []
-    restore(path, good, status)
     assert len(load("3d", **options)) == 4
 
 
