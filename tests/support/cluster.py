@@ -15,12 +15,15 @@ from support import work
 from support.paths import ROOT
 from support.processes import process_of, wait_until
 
-#: What runs on a cluster stands in the package, or in `support.work`. Profiles, which Dask takes every 10 ms,
-#: would keep a tenth of a core busy for each process that waits.
+#: What runs on a cluster stands in the package, or in `support.work`. The rest is what Dask does while nothing
+#: is to be done: profiles every 10 ms, a tick every 20 ms and others keep a tenth of a core busy for each process.
 HERE = {
     "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests"))),
     "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+    "DASK_DISTRIBUTED__WORKER__MEMORY__MONITOR_INTERVAL": "1s",
+    "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "500ms",
     "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__GIL__ENABLED": "False",
+    "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "5s",
 }
 
 
