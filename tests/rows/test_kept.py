@@ -13,6 +13,7 @@ from support.volumes import ALL_IDS, SIZE
 
 from ctspine1k.errors import CorruptFileError, CTSpine1KError, NoSpaceError, SkippedCasesWarning
 from ctspine1k.rows.batches import case_batches
+from ctspine1k.rows.kept import drop_kept
 
 STORAGES = ("dense", "compact")
 
@@ -159,6 +160,21 @@ def test_without_hard_links_it_begins_anew(load, tree, one_split, tmp_path, righ
     with spoilt(image(tree, ALL_IDS[3])), pytest.raises(CTSpine1KError):
         load("3d", **options)
     assert identical(rows(load("3d", **options)), right)
+
+
+def test_another_conversion_may_drop_what_this_one_uses(load, tree, one_split, tmp_path, right, monkeypatch):
+    options = {"split": "train", "split_file": one_split}
+    with spoilt(image(tree, ALL_IDS[3])), pytest.raises(CTSpine1KError):
+        load("3d", **options)
+
+    def dropped(*args, **kwargs):  # as the other one does when it ends
+        (folder,) = (tmp_path / "cache").rglob("kept")
+        drop_kept(folder, [path.stem for path in folder.iterdir()])
+        return case_batches(*args, **kwargs)
+
+    monkeypatch.setattr("ctspine1k.rows.builder.case_batches", dropped)
+    assert identical(rows(load("3d", **options)), right)
+    assert leftovers(tmp_path / "cache") == []
 
 
 def test_skipped_cases_are_named_after_a_resumption_too(load, tree, one_split, monkeypatch):
