@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,9 +47,7 @@ class Need:
     config: str
     storage: Storage
     downloads: int  #: raw files that are not on this machine yet
-    rows: (
-        int  #: exact where the headers of the images can be read, else estimated from the sizes of the files
-    )
+    rows: int  #: exact where headers of images can be read, else estimated from the sizes of files
     compact: int  #: the same rows in compact storage, estimated
 
     @property
@@ -129,27 +128,32 @@ def _hint(needs: Sequence[Need]) -> str:
 class RoomBuilder(TableBuilder):
     """A builder that converts only what there is room for, and drops what stopped conversions have kept."""
 
+    _begun: Need  #: of the conversion that has begun
+
     @cached_property
     def need(self) -> Need:
-        """What a conversion takes on disk, besides the cases that a stopped one has kept."""
+        """What a conversion into the cache takes on disk, besides the cases that a stopped one has kept."""
+        return self._need_in(self.cache_dir)
+
+    def _need_in(self, output_dir: str) -> Need:
         config = self.config
-        folder = kept_folder(self.cache_dir)
+        folder = kept_folder(output_dir)
         files = config.files[0]
-        if config.name == "3d" and folder.is_dir():
+        if output_dir == self.cache_dir and config.name == "3d" and folder.is_dir():
             files = [one for one in files if not is_kept(folder, config.kept_name(one))]
-        return _need_of(config.row_options, config.selected.place, files, self.cache_dir)
+        return _need_of(config.row_options, config.selected.place, files, output_dir)
 
     @contextlib.contextmanager
-    def room(self, download_mode: Any, verification_mode: Any) -> Iterator[None]:
+    def room(self, output_dir: str | None, download_mode: Any, verification_mode: Any) -> Iterator[None]:
         """Check that there is room for a conversion, and explain a disk that becomes full meanwhile."""
-        if not self.will_convert(download_mode):
+        if not self.will_convert(download_mode, output_dir):
             yield
             return
         if is_forced(download_mode):
             self._drop_kept()
+        self._begun = need = self.need if output_dir is None else self._need_in(os.fspath(output_dir))
         if has_checks(verification_mode):
-            require_room([self.need])
-        need = self.need
+            require_room([need])
         if need.folder is None:
             yield
             return
@@ -165,6 +169,6 @@ class RoomBuilder(TableBuilder):
 
     def full_disk(self, error: BaseException) -> NoSpaceError:
         """Return the error that says what the rows need."""
-        need, folder = self.need, self.need.folder
-        free = 0 if folder is None else free_bytes(folder)
+        need = self._begun
+        folder, free = (need.folder, free_bytes(need.folder)) if need.folder else (self.output_dir, 0)
         return NoSpaceError(str(folder), need.purpose, need.rows, free, _IF_FULL[self.config.name])
