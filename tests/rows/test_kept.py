@@ -15,8 +15,6 @@ from ctspine1k.errors import CorruptFileError, CTSpine1KError, NoSpaceError, Ski
 from ctspine1k.rows.batches import case_batches
 from ctspine1k.rows.kept import drop_kept
 
-STORAGES = ("dense", "compact")
-
 
 @pytest.fixture
 def one_split(tmp_path):
@@ -65,8 +63,10 @@ def kept_ids(cache):
     return {path.stem.rpartition("-")[0] for path in cache.rglob("kept/*.arrow")}
 
 
-@pytest.mark.parametrize("storage", STORAGES)
-@pytest.mark.parametrize("num_proc", [None, pytest.param(2, marks=pytest.mark.processes)])
+@pytest.mark.parametrize(
+    ("num_proc", "storage"),
+    [(None, "dense"), (None, "compact"), pytest.param(2, "dense", marks=pytest.mark.processes)],
+)
 @pytest.mark.parametrize("bad", [1, 2, 3])
 def test_cases_that_are_done_are_not_read_again(
     load, tree, one_split, tmp_path, right, storage, num_proc, bad
@@ -226,8 +226,7 @@ ctspine1k.load_dataset("3d", split="train", **json.loads(sys.argv[1]))
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("number", ["SIGKILL", "SIGINT"])
-@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize(("number", "storage"), [("SIGKILL", "dense"), ("SIGINT", "compact")])
 def test_a_kill(load, tree, one_split, tmp_path, right, python, number, storage):
     options = {"split_file": str(one_split), "storage": storage, "image_size": SIZE}
     cache, last = tmp_path / "cache", ALL_IDS[3]
