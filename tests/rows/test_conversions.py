@@ -133,6 +133,21 @@ def test_they_are_listed(several, tree):
     assert kept.bytes > 0
 
 
+def test_a_file_that_a_running_conversion_deletes_meanwhile(load, tmp_path, monkeypatch):
+    load("3d", split="train")
+    first, *_ = sorted((tmp_path / "cache").rglob("*.arrow"))
+    listed = Path.rglob
+
+    def deleted(folder, pattern):
+        found = list(listed(folder, pattern))
+        first.unlink(missing_ok=True)
+        return iter(found)
+
+    monkeypatch.setattr(Path, "rglob", deleted)
+    (found,) = list_conversions(tmp_path / "cache")
+    assert found.bytes == sum(path.stat().st_size for path in found.folder.iterdir())
+
+
 def test_they_are_deleted(several, load):
     first, *others = list_conversions(several)
     lock = Path(f"{first.folder}_builder.lock")  # of `datasets`, while it converts
