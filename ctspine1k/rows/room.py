@@ -26,10 +26,10 @@ __all__ = ["Need", "RoomBuilder", "require_room"]
 _DENSE_VOXEL = 8
 
 #: Bytes of rows per byte of the raw files, measured over CTSpine1K (benchmarks/README.md): 1,060 GB of dense
-#: rows from 150 GB. Compact rows are compressed again, from gzip or from nothing.
-_DENSE_PER_RAW = 7.0
-_COMPACT_PER_GZIP = {"3d": 0.75, "2d": 0.8}
-_COMPACT_PER_PLAIN = 0.4
+#: rows from 150 GB. Compact rows are compressed again, from gzip or from nothing. Files that are not
+#: compressed are taken to be int16 images and uint8 masks.
+_PER_GZIP = {("3d", "dense"): 7.0, ("2d", "dense"): 7.0, ("3d", "compact"): 0.75, ("2d", "compact"): 0.8}
+_PER_PLAIN = {"dense": _DENSE_VOXEL / 3, "compact": 0.4}
 
 #: What to do about a disk that became full during a conversion.
 _IF_FULL = {
@@ -59,7 +59,7 @@ class Need:
 def _need_of(options: RowOptions, place: Place, files: Sequence[CaseFiles], folder: str) -> Need:
     """Return what the conversion of these cases to a folder takes; errors as for `Place.not_cached`."""
     every = [file for one in files for file in one.files.values()]
-    compact = [_compact_bytes(one, options.config) for one in files]
+    compact = [_estimate(one, options.config, "compact") for one in files]
     rows = [_dense_bytes(one, place, options) for one in files] if options.storage == "dense" else compact
     return Need(
         what=" and ".join(dict.fromkeys(one.case.split for one in files)),
@@ -72,10 +72,11 @@ def _need_of(options: RowOptions, place: Place, files: Sequence[CaseFiles], fold
     )
 
 
-def _compact_bytes(files: CaseFiles, config: str) -> int:
-    of_file = _COMPACT_PER_GZIP[config]
+def _estimate(files: CaseFiles, config: str, storage: Storage) -> int:
+    """Return the bytes of rows as they are to be expected from the sizes of the files."""
+    per_gzip, per_plain = _PER_GZIP[config, storage], _PER_PLAIN[storage]
     return sum(
-        int(file.size * (of_file if file.path.lower().endswith(".gz") else _COMPACT_PER_PLAIN))
+        int(file.size * (per_gzip if file.path.lower().endswith(".gz") else per_plain))
         for file in files.files.values()
     )
 
@@ -83,7 +84,7 @@ def _compact_bytes(files: CaseFiles, config: str) -> int:
 def _dense_bytes(files: CaseFiles, place: Place, options: RowOptions) -> int:
     shape = local_shape(files["image"], place, options.orientation)
     if shape is None:
-        return int(_DENSE_PER_RAW * sum(file.size for file in files.files.values()))
+        return _estimate(files, options.config, "dense")
     slices, first, second = shape
     return slices * first * second * _DENSE_VOXEL
 

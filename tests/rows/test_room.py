@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 from support.compare import CONFIGS, identical, rows, wanted
-from support.volumes import IDS, SIZE, intensities, nifti, save_case
+from support.volumes import IDS, SIZE, intensities, labels, nifti, save, save_case
 
 import ctspine1k
 from ctspine1k.errors import NoSpaceError, TruncatedFileError
@@ -112,6 +112,16 @@ def test_downloads_are_counted_too_and_estimated_where_no_header_can_be_read(loa
     assert len(load("3d", split="validation", repo_id=repo_id)) == 1
     free(6 * 5 * 5 * 8)  # they are here now, and so are their headers
     assert len(load("3d", split="validation", repo_id=repo_id, geometry=True)) == 1
+
+
+def test_files_in_a_repo_that_are_not_compressed_are_estimated_as_such(load, free, publish, tmp_path):
+    voxels = 60 * 50 * 40
+    save(tmp_path / "plain" / "HN_P023.nii", intensities(shape=(60, 50, 40)))
+    save(tmp_path / "plain" / "HN_P023_seg.nii", labels(shape=(60, 50, 40)))
+    free(0)
+    with pytest.raises(NoSpaceError) as caught:
+        load("3d", split="validation", repo_id=publish(tmp_path / "plain"))
+    assert caught.value.needed == pytest.approx((8 + 3) * voxels, rel=0.01)
 
 
 def test_the_check_can_be_left_out(load, free):
