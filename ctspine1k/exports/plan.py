@@ -94,7 +94,7 @@ class ShardTask:
 
     @property
     def policy(self) -> str:
-        """What to do about a case that cannot be used, and about headers that place voxels in doubt."""
+        """What to do about a case that cannot be used, and headers that leave in doubt where voxels lie."""
         return f"on_error={self.on_error}, on_geometry={self.options.on_geometry}"
 
     def is_made(self, record: ShardRecord) -> bool:

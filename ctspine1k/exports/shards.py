@@ -69,7 +69,7 @@ class _Maker:
         self.files: dict[str, dict[str, Any]] = {}
         self.skipped = dict(task.missing)
         self.problems: dict[str, str] = {}
-        self.misplaced: dict[str, str] = {}  #: warnings about headers that place voxels in doubt, by case id
+        self.misplaced: dict[str, str] = {}  #: warnings about where voxels lie, by case id
         self.changes: list[str] = []  #: what was changed in voxels
         self.rows = self.arrow_bytes = 0
 

@@ -50,7 +50,9 @@ _METHODS: dict[Any, dict[str, tuple[str, ...]]] = {
     datasets.GeneratorBasedBuilder: {
         "_prepare_split": ("split_generator", "num_proc"),
         "_prepare_split_single": ("gen_kwargs", "fpath", "file_format", "max_shard_size", "job_id"),
-        "download_and_prepare": ("output_dir", "download_config", "download_mode", "num_proc"),
+        "download_and_prepare": (
+            *("output_dir", "download_config", "download_mode", "verification_mode", "num_proc"),
+        ),
         "_build_cache_dir": ("self",),
         "_load_info": ("self",),
     },
@@ -148,7 +150,7 @@ class TableBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         self._cache_dir_root = str(root)
         self._cache_downloaded_dir = str(root / datasets.config.DOWNLOADED_DATASETS_DIR)
         self._cache_dir = self._output_dir = self._build_cache_dir()
-        if self._is_converted():
+        if self._is_converted(self.output_dir):
             self.info = self._load_info()
 
     def download_and_prepare(
@@ -166,15 +168,16 @@ class TableBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         """
         mode = datasets.DownloadMode(download_mode or datasets.DownloadMode.REUSE_DATASET_IF_EXISTS)
         if output_dir is None:
-            if mode == datasets.DownloadMode.REUSE_DATASET_IF_EXISTS and self._is_converted():
+            if mode == datasets.DownloadMode.REUSE_DATASET_IF_EXISTS and self._is_converted(self.output_dir):
                 self.info = self._load_info()  # without a lock
                 return
             self._require_writable()
         with _oldest_names(self.info.features):
             super().download_and_prepare(output_dir, download_config, mode, *args, **options)
 
-    def _is_converted(self) -> bool:
-        return Path(self.output_dir, datasets.config.DATASET_INFO_FILENAME).exists()
+    @staticmethod
+    def _is_converted(folder: str) -> bool:
+        return Path(folder, datasets.config.DATASET_INFO_FILENAME).exists()
 
     def _require_writable(self) -> None:
         """Check that the cache can be written to.
@@ -213,9 +216,11 @@ class TableBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         """Number of rows that are held in memory until they are written."""
         return int(self._writer_batch_size)
 
-    def will_convert(self, download_mode: datasets.DownloadMode | str | None) -> bool:
+    def will_convert(
+        self, download_mode: datasets.DownloadMode | str | None, output_dir: str | None = None
+    ) -> bool:
         """Return whether `download_and_prepare` has rows to convert."""
-        return is_forced(download_mode) or not os.path.exists(self.cache_dir)  # noqa: PTH110 (or a URL)
+        return is_forced(download_mode) or not self._is_converted(output_dir or self.cache_dir)
 
     def names_of(self, job: Any) -> tuple[str, str]:
         """Return the case id of a job, and a name made from all that its row depends on."""

@@ -252,7 +252,15 @@ class CTSpine1K(RoomBuilder):
             citation=data_set.citations()[0],
         )
 
-    def download_and_prepare(self, output_dir: str | None = None, *args: Any, **kwargs: Any) -> None:
+    def download_and_prepare(
+        self,
+        output_dir: str | None = None,
+        download_config: datasets.DownloadConfig | None = None,
+        download_mode: datasets.DownloadMode | str | None = None,
+        verification_mode: datasets.VerificationMode | str | None = None,
+        *args: Any,
+        **options: Any,
+    ) -> None:
         """Convert splits that are not in the cache; warn about the cases that are left out of it.
 
         Raises:
@@ -261,8 +269,10 @@ class CTSpine1K(RoomBuilder):
         """
         if output_dir is not None:
             require_plain_path("output_dir", output_dir)
-        with self.room(kwargs.get("download_mode"), kwargs.get("verification_mode")), own_errors():
-            super().download_and_prepare(output_dir, *args, **kwargs)
+        with self.room(output_dir, download_mode, verification_mode), own_errors():
+            super().download_and_prepare(
+                output_dir, download_config, download_mode, verification_mode, *args, **options
+            )
         if reasons := read_skipped(self.filesystem, self.output_dir):
             warn_skipped(reasons, self.output_dir)
         for split in self.info.splits.values():

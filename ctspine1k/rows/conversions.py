@@ -6,6 +6,7 @@ have been moved or deleted.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -107,7 +108,7 @@ def _kept(folder: Path) -> Conversion:
         collection=folder.parent.name,
         config="3d",
         splits=(),
-        cases=len(list(folder.iterdir())),
+        cases=len(list(folder.glob("*.arrow"))),
         place=None,
         options={},
         request=None,
@@ -152,8 +153,9 @@ def _size(folders: Sequence[Path]) -> int:
     sizes: dict[tuple[int, int], int] = {}
     for folder in folders:
         for path in folder.rglob("*"):
-            status = path.lstat()
-            sizes[status.st_dev, status.st_ino] = status.st_size if path.is_file() else 0
+            with contextlib.suppress(FileNotFoundError):  # a conversion that runs has renamed or deleted it
+                status = path.lstat()
+                sizes[status.st_dev, status.st_ino] = status.st_size if path.is_file() else 0
     return sum(sizes.values())
 
 

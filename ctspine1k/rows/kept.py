@@ -89,6 +89,16 @@ def _bytes_of(path: Path) -> int | None:
     return int(table.nbytes) if len(table) == 1 else None
 
 
+def _linked(kept: Path, path: Path) -> int | None:
+    """Link a kept file to a path, and return the bytes of its row; None if it is not there, or damaged."""
+    with contextlib.suppress(OSError):
+        os.link(kept, path)
+    size = _bytes_of(path)
+    if size is None:
+        path.unlink(missing_ok=True)
+    return size
+
+
 def prepare_cases(
     prepare: Callable[..., Iterator[Any]],
     jobs: Sequence[Any],
@@ -108,9 +118,14 @@ def prepare_cases(
     folder = kept_folder(str(Path(fpath).parent))
     numbered = fpath.replace("JJJJJ", f"{job_id:05d}")
     of_job = [(job, *names_of(job)) for job in jobs]
-    paths = {case_id: _path(folder, name) for _, case_id, name in of_job}
-    sizes = {case_id: size for case_id, path in paths.items() if (size := _bytes_of(path)) is not None}
-    todo = [job for job, case_id, _ in of_job if case_id not in sizes]
+    files: dict[str, Path] = {}
+    sizes: dict[str, int] = {}
+    for number, (_, case_id, name) in enumerate(of_job):
+        # Linked here at once: another conversion that ends meanwhile deletes what was kept.
+        path = Path(numbered.replace("SSSSS", f"{number:05d}-kept"))
+        if (size := _linked(_path(folder, name), path)) is not None:
+            files[case_id], sizes[case_id] = path, size
+    todo = [job for job, case_id, _ in of_job if case_id not in files]
     # The name must differ from those of the files of all cases, into whose order these are put at the end.
     own = numbered.replace("SSSSS", "SSSSS-new")
     keeper = Keeper(folder, own, {case_id: name for _, case_id, name in of_job})
@@ -125,15 +140,11 @@ def prepare_cases(
         keeper.keep_last()
         raise
     keeper.keep(len(keeper.case_ids))
-    written = {case_id: keeper.path(number) for number, case_id in enumerate(keeper.case_ids)}
-    done = [case_id for case_id in paths if case_id in written or case_id in sizes]
+    files |= {case_id: keeper.path(number) for number, case_id in enumerate(keeper.case_ids)}
+    done = [case_id for _, case_id, _ in of_job if case_id in files]
     for number, case_id in enumerate(done):
-        target = Path(numbered.replace("SSSSS", f"{number:05d}"))
-        if case_id in written:
-            written[case_id].replace(target)
-        else:
-            os.link(paths[case_id], target)
-    if not written:  # then `datasets` has written a file without rows
+        files[case_id].replace(numbered.replace("SSSSS", f"{number:05d}"))
+    if not keeper.case_ids:  # then `datasets` has written a file without rows
         empty = keeper.path(0)
         empty.unlink() if done else empty.replace(numbered.replace("SSSSS", "00000"))
     lengths = [1] * len(done) or [0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,10 +26,10 @@ __all__ = ["Need", "RoomBuilder", "require_room"]
 _DENSE_VOXEL = 8
 
 #: Bytes of rows per byte of the raw files, measured over CTSpine1K (benchmarks/README.md): 1,060 GB of dense
-#: rows from 150 GB. Compact rows are compressed again, from gzip or from nothing.
-_DENSE_PER_RAW = 7.0
-_COMPACT_PER_GZIP = {"3d": 0.75, "2d": 0.8}
-_COMPACT_PER_PLAIN = 0.4
+#: rows from 150 GB. Compact rows are compressed again, from gzip or from nothing. Files that are not
+#: compressed are taken to be int16 images and uint8 masks.
+_PER_GZIP = {("3d", "dense"): 7.0, ("2d", "dense"): 7.0, ("3d", "compact"): 0.75, ("2d", "compact"): 0.8}
+_PER_PLAIN = {"dense": _DENSE_VOXEL / 3, "compact": 0.4}
 
 #: What to do about a disk that became full during a conversion.
 _IF_FULL = {
@@ -46,9 +47,7 @@ class Need:
     config: str
     storage: Storage
     downloads: int  #: raw files that are not on this machine yet
-    rows: (
-        int  #: exact where the headers of the images can be read, else estimated from the sizes of the files
-    )
+    rows: int  #: exact where headers of images can be read, else estimated from the sizes of files
     compact: int  #: the same rows in compact storage, estimated
 
     @property
@@ -60,7 +59,7 @@ class Need:
 def _need_of(options: RowOptions, place: Place, files: Sequence[CaseFiles], folder: str) -> Need:
     """Return what the conversion of these cases to a folder takes; errors as for `Place.not_cached`."""
     every = [file for one in files for file in one.files.values()]
-    compact = [_compact_bytes(one, options.config) for one in files]
+    compact = [_estimate(one, options.config, "compact") for one in files]
     rows = [_dense_bytes(one, place, options) for one in files] if options.storage == "dense" else compact
     return Need(
         what=" and ".join(dict.fromkeys(one.case.split for one in files)),
@@ -73,10 +72,11 @@ def _need_of(options: RowOptions, place: Place, files: Sequence[CaseFiles], fold
     )
 
 
-def _compact_bytes(files: CaseFiles, config: str) -> int:
-    of_file = _COMPACT_PER_GZIP[config]
+def _estimate(files: CaseFiles, config: str, storage: Storage) -> int:
+    """Return the bytes of rows as they are to be expected from the sizes of the files."""
+    per_gzip, per_plain = _PER_GZIP[config, storage], _PER_PLAIN[storage]
     return sum(
-        int(file.size * (of_file if file.path.lower().endswith(".gz") else _COMPACT_PER_PLAIN))
+        int(file.size * (per_gzip if file.path.lower().endswith(".gz") else per_plain))
         for file in files.files.values()
     )
 
@@ -84,7 +84,7 @@ def _compact_bytes(files: CaseFiles, config: str) -> int:
 def _dense_bytes(files: CaseFiles, place: Place, options: RowOptions) -> int:
     shape = local_shape(files["image"], place, options.orientation)
     if shape is None:
-        return int(_DENSE_PER_RAW * sum(file.size for file in files.files.values()))
+        return _estimate(files, options.config, "dense")
     slices, first, second = shape
     return slices * first * second * _DENSE_VOXEL
 
@@ -129,27 +129,32 @@ def _hint(needs: Sequence[Need]) -> str:
 class RoomBuilder(TableBuilder):
     """A builder that converts only what there is room for, and drops what stopped conversions have kept."""
 
+    _begun: Need  #: of the conversion that has begun
+
     @cached_property
     def need(self) -> Need:
-        """What a conversion takes on disk, besides the cases that a stopped one has kept."""
+        """What a conversion into the cache takes on disk, besides the cases that a stopped one has kept."""
+        return self._need_in(self.cache_dir)
+
+    def _need_in(self, output_dir: str) -> Need:
         config = self.config
-        folder = kept_folder(self.cache_dir)
+        folder = kept_folder(output_dir)
         files = config.files[0]
-        if config.name == "3d" and folder.is_dir():
+        if output_dir == self.cache_dir and config.name == "3d" and folder.is_dir():
             files = [one for one in files if not is_kept(folder, config.kept_name(one))]
-        return _need_of(config.row_options, config.selected.place, files, self.cache_dir)
+        return _need_of(config.row_options, config.selected.place, files, output_dir)
 
     @contextlib.contextmanager
-    def room(self, download_mode: Any, verification_mode: Any) -> Iterator[None]:
+    def room(self, output_dir: str | None, download_mode: Any, verification_mode: Any) -> Iterator[None]:
         """Check that there is room for a conversion, and explain a disk that becomes full meanwhile."""
-        if not self.will_convert(download_mode):
+        if not self.will_convert(download_mode, output_dir):
             yield
             return
         if is_forced(download_mode):
             self._drop_kept()
+        self._begun = need = self.need if output_dir is None else self._need_in(os.fspath(output_dir))
         if has_checks(verification_mode):
-            require_room([self.need])
-        need = self.need
+            require_room([need])
         if need.folder is None:
             yield
             return
@@ -165,6 +170,6 @@ class RoomBuilder(TableBuilder):
 
     def full_disk(self, error: BaseException) -> NoSpaceError:
         """Return the error that says what the rows need."""
-        need, folder = self.need, self.need.folder
-        free = 0 if folder is None else free_bytes(folder)
+        need = self._begun
+        folder, free = (need.folder, free_bytes(need.folder)) if need.folder else (self.output_dir, 0)
         return NoSpaceError(str(folder), need.purpose, need.rows, free, _IF_FULL[self.config.name])

@@ -13,12 +13,12 @@ import datasets
 
 __all__ = ["VolumeStream", "VolumeStreams", "of_volumes"]
 
-#: Methods whose result has the rows of the stream, or some of them.
+#: Methods whose result has the rows of the stream, or some of them; some came with later releases.
 _SAME_ROWS = (
     *("cast", "cast_column", "filter", "map", "remove_columns", "rename_column", "rename_columns"),
     *("select_columns", "with_format"),
 )
-_SAME_ROWS_OF_ONE = ("repeat", "shard", "skip", "take")
+_SAME_ROWS_OF_ONE = ("add_column", "decode", "repeat", "reshard", "shard", "skip", "take")
 
 
 class VolumeStream(datasets.IterableDataset):  # type: ignore[misc]
@@ -62,8 +62,10 @@ def of_volumes(stream: Any) -> Any:
 
 
 def _keep(owner: Any, name: str) -> None:
-    """Have a method of a class of streams return one of volumes, too."""
-    method = getattr(owner, name)
+    """Have a method of a class of streams, if there is one, return one of volumes, too."""
+    method = getattr(owner, name, None)
+    if method is None:
+        return
     parameters = inspect.signature(method)
 
     @functools.wraps(method)

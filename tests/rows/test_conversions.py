@@ -1,12 +1,13 @@
 """Conversions are found when the raw files have been moved, or are gone."""
 
+import gzip
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 from support.compare import CONFIGS, identical, rows, wanted
-from support.volumes import IDS, SIZE, intensities, save
+from support.volumes import IDS, SIZE, intensities, nifti, save
 
 import ctspine1k
 from ctspine1k.errors import BusyError, CTSpine1KError, CTSpine1KWarning
@@ -18,15 +19,11 @@ def made(cache):
     return {path: path.stat().st_mtime_ns for path in cache.rglob("*.arrow")}
 
 
-@pytest.fixture(params=["times", "seconds"])
+@pytest.fixture(params=[123, 0])
 def timed(tree, request):
     """The tree, with times as files get them, or in whole seconds, as they come out of archives."""
-    if request.param == "seconds":
-        for path in tree.rglob("*.nii.gz"):
-            os.utime(path, ns=(0, 1_700_000_000 * 10**9))
-    else:
-        for path in tree.rglob("*.nii.gz"):
-            os.utime(path, ns=(0, 1_700_000_000 * 10**9 + 123))
+    for path in tree.rglob("*.nii.gz"):
+        os.utime(path, ns=(0, 1_700_000_000 * 10**9 + request.param))
     return tree
 
 
@@ -47,13 +44,16 @@ def test_another_folder_with_files_of_the_same_names_sizes_and_times_is_another(
     folders = []
     for seed in (1, 2):
         folders.append(folder := tmp_path / f"folder {seed}")
-        save(folder / f"HN_P023{suffix}", intensities(seed, (6, 5, 5)))
-        save(folder / f"HN_P023_seg{suffix}", intensities(0, (6, 5, 5), "u1") % 26)
-    sizes = {path.stat().st_size for folder in folders for path in folder.glob(f"*3{suffix}")}
-    for path in (path for folder in folders for path in folder.iterdir()):
-        if len(sizes) > 1:  # gzip differs in length
-            path.write_bytes(path.read_bytes())
-        os.utime(path, ns=(0, 10**18))
+        folder.mkdir()
+        for name, voxels in {
+            "HN_P023": intensities(seed, (6, 5, 5)),
+            "HN_P023_seg": intensities(0, (6, 5, 5), "u1") % 26,
+        }.items():
+            data, path = nifti(voxels), folder / f"{name}{suffix}"
+            # Level 0 does not compress: both files have the same length.
+            path.write_bytes(gzip.compress(data, 0) if suffix == ".nii.gz" else data)
+            os.utime(path, ns=(0, 10**18))
+    assert len({path.stat().st_size for path in tmp_path.rglob(f"*3{suffix}") if path.parent in folders}) == 1
     first, second = (rows(load("3d", split="validation", data_dir=folder)) for folder in folders)
     assert not identical(first, second)
 
@@ -133,10 +133,25 @@ def test_they_are_listed(several, tree):
     assert kept.bytes > 0
 
 
+def test_a_file_that_a_running_conversion_deletes_meanwhile(load, tmp_path, monkeypatch):
+    load("3d", split="train")
+    first, *_ = sorted((tmp_path / "cache").rglob("*.arrow"))
+    listed = Path.rglob
+
+    def deleted(folder, pattern):
+        found = list(listed(folder, pattern))
+        first.unlink(missing_ok=True)
+        return iter(found)
+
+    monkeypatch.setattr(Path, "rglob", deleted)
+    (found,) = list_conversions(tmp_path / "cache")
+    assert found.bytes == sum(path.stat().st_size for path in found.folder.iterdir())
+
+
 def test_they_are_deleted(several, load):
-    lock = exclusive_lock  # of `datasets`, while it converts
     first, *others = list_conversions(several)
-    with lock(first.folder, Path(f"{first.folder}_builder.lock")), pytest.raises(BusyError):
+    lock = Path(f"{first.folder}_builder.lock")  # of `datasets`, while it converts
+    with exclusive_lock(first.folder, lock), pytest.raises(BusyError):
         clear(first)
     clear(first)
     assert list_conversions(several) == others

@@ -131,9 +131,8 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("storage", ["dense", "compact"])
-def test_an_interrupt_while_modules_are_imported_is_not_lost(converting, tmp_path, storage):
-    process = converting(IMPORTS, storage=storage)
+def test_an_interrupt_while_modules_are_imported_is_not_lost(converting, tmp_path):
+    process = converting(IMPORTS)
     printed, told = process.communicate(timeout=60)
     assert (printed, process.returncode) == ("interrupted\n", 0), told
     assert not list((tmp_path / "cache").rglob("*.arrow"))

@@ -13,8 +13,7 @@ from support.volumes import ALL_IDS, SIZE
 
 from ctspine1k.errors import CorruptFileError, CTSpine1KError, NoSpaceError, SkippedCasesWarning
 from ctspine1k.rows.batches import case_batches
-
-STORAGES = ("dense", "compact")
+from ctspine1k.rows.kept import drop_kept
 
 
 @pytest.fixture
@@ -64,8 +63,10 @@ def kept_ids(cache):
     return {path.stem.rpartition("-")[0] for path in cache.rglob("kept/*.arrow")}
 
 
-@pytest.mark.parametrize("storage", STORAGES)
-@pytest.mark.parametrize("num_proc", [None, pytest.param(2, marks=pytest.mark.processes)])
+@pytest.mark.parametrize(
+    ("num_proc", "storage"),
+    [(None, "dense"), (None, "compact"), pytest.param(2, "dense", marks=pytest.mark.processes)],
+)
 @pytest.mark.parametrize("bad", [1, 2, 3])
 def test_cases_that_are_done_are_not_read_again(
     load, tree, one_split, tmp_path, right, storage, num_proc, bad
@@ -161,6 +162,21 @@ def test_without_hard_links_it_begins_anew(load, tree, one_split, tmp_path, righ
     assert identical(rows(load("3d", **options)), right)
 
 
+def test_another_conversion_may_drop_what_this_one_uses(load, tree, one_split, tmp_path, right, monkeypatch):
+    options = {"split": "train", "split_file": one_split}
+    with spoilt(image(tree, ALL_IDS[3])), pytest.raises(CTSpine1KError):
+        load("3d", **options)
+
+    def dropped(*args, **kwargs):  # as the other one does when it ends
+        (folder,) = (tmp_path / "cache").rglob("kept")
+        drop_kept(folder, [path.stem for path in folder.iterdir()])
+        return case_batches(*args, **kwargs)
+
+    monkeypatch.setattr("ctspine1k.rows.builder.case_batches", dropped)
+    assert identical(rows(load("3d", **options)), right)
+    assert leftovers(tmp_path / "cache") == []
+
+
 def test_skipped_cases_are_named_after_a_resumption_too(load, tree, one_split, monkeypatch):
     options = {"split": "train", "split_file": one_split, "on_error": "skip"}
     spoil(image(tree, ALL_IDS[1]))
@@ -210,8 +226,7 @@ ctspine1k.load_dataset("3d", split="train", **json.loads(sys.argv[1]))
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("number", ["SIGKILL", "SIGINT"])
-@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize(("number", "storage"), [("SIGKILL", "dense"), ("SIGINT", "compact")])
 def test_a_kill(load, tree, one_split, tmp_path, right, python, number, storage):
     options = {"split_file": str(one_split), "storage": storage, "image_size": SIZE}
     cache, last = tmp_path / "cache", ALL_IDS[3]

@@ -5,10 +5,11 @@ import os
 import numpy as np
 import pytest
 from support.compare import CONFIGS, identical, rows, wanted
-from support.volumes import IDS, intensities, nifti, save_case
+from support.volumes import IDS, SIZE, intensities, labels, nifti, save, save_case
 
 import ctspine1k
 from ctspine1k.errors import NoSpaceError, TruncatedFileError
+from ctspine1k.rows.builder import CTSpine1K
 
 
 def claim(path, slices):
@@ -113,25 +114,50 @@ def test_downloads_are_counted_too_and_estimated_where_no_header_can_be_read(loa
     assert len(load("3d", split="validation", repo_id=repo_id, geometry=True)) == 1
 
 
+def test_files_in_a_repo_that_are_not_compressed_are_estimated_as_such(load, free, publish, tmp_path):
+    voxels = 60 * 50 * 40
+    save(tmp_path / "plain" / "HN_P023.nii", intensities(shape=(60, 50, 40)))
+    save(tmp_path / "plain" / "HN_P023_seg.nii", labels(shape=(60, 50, 40)))
+    free(0)
+    with pytest.raises(NoSpaceError) as caught:
+        load("3d", split="validation", repo_id=publish(tmp_path / "plain"))
+    assert caught.value.needed == pytest.approx((8 + 3) * voxels, rel=0.01)
+
+
 def test_the_check_can_be_left_out(load, free):
     free(0)
     assert len(load("3d", split="train", verification_mode="no_checks")) == 2
 
 
-def test_the_builder_itself_checks(tree, split_file, free, tmp_path):
-    """As the script does on `datasets` 3."""
-    from ctspine1k.rows.builder import CTSpine1K
+@pytest.fixture
+def builder(tree, split_file, tmp_path):
+    options = {"data_dir": str(tree), "split_file": str(split_file), "image_size": SIZE}
+    return CTSpine1K(config_name="2d", cache_dir=str(tmp_path / "cache"), **options)
 
+
+def test_the_builder_itself_checks(builder, free):
+    """As the script does on `datasets` 3."""
     free(0)
-    builder = CTSpine1K(
-        config_name="2d",
-        data_dir=str(tree),
-        split_file=str(split_file),
-        image_size=(6, 5),
-        cache_dir=str(tmp_path / "cache"),
-    )
     with pytest.raises(NoSpaceError, match="dense 2d rows of train and validation and test"):
         builder.download_and_prepare()
+
+
+def test_the_disk_of_the_folder_that_is_written_counts(builder, tmp_path, monkeypatch):
+    """An output_dir need not be on the disk of the cache."""
+    monkeypatch.setattr(
+        "ctspine1k.rows.room.free_bytes", lambda folder: 0 if folder == tmp_path / "small" else 10**6
+    )
+    (tmp_path / "small").mkdir()  # a folder that is there has no rows yet
+    with pytest.raises(NoSpaceError, match=f"{tmp_path}/small"):
+        builder.download_and_prepare(str(tmp_path / "small"))
+    builder.download_and_prepare()
+    with pytest.raises(NoSpaceError, match=f"{tmp_path}/small"):
+        builder.download_and_prepare(str(tmp_path / "small"))
+    monkeypatch.setattr("ctspine1k.rows.room.free_bytes", lambda folder: 10**6 * ("out" in str(folder)))
+    builder.download_and_prepare(str(tmp_path / "out"))
+    assert list((tmp_path / "out").glob("*.arrow"))
+    with pytest.raises(NoSpaceError, match=f"{tmp_path}/cache"):
+        builder.download_and_prepare(None, None, "force_redownload")
 
 
 def test_a_named_pipe_is_not_opened(load, tree):

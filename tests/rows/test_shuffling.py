@@ -1,6 +1,7 @@
 """Shuffling a stream of volumes holds few of them."""
 
 import gc
+import inspect
 import pickle
 import weakref
 
@@ -66,6 +67,19 @@ def test_every_case_may_come_first(stream):
 def test_a_buffer_that_is_asked_for(stream, held):
     assert sorted(row["index"] for row in stream.shuffle(seed=1, buffer_size=12)) == list(range(12))
     assert max(held) >= 11
+
+
+def test_no_method_returns_another_kind_of_stream(stream):
+    """As a later release of `datasets` may have one more."""
+    makers = {
+        name
+        for name, method in inspect.getmembers(datasets.IterableDataset, inspect.isfunction)
+        if inspect.signature(method).return_annotation in ("IterableDataset", datasets.IterableDataset)
+        and not name.startswith(("_", "from_"))
+    }
+    makers -= {"batch"}  # whose rows are batches
+    assert "take" in makers
+    assert [name for name in makers if not hasattr(getattr(type(stream), name), "__wrapped__")] == ["shuffle"]
 
 
 def test_rows_and_kind_stay(load, stream):

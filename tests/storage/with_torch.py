@@ -13,8 +13,6 @@ from ctspine1k.storage.chunks import StoredArray
 
 pytestmark = pytest.mark.processes
 
-pytestmark = pytest.mark.processes
-
 
 def same(rows, right) -> bool:
     return all(
