@@ -97,16 +97,16 @@ _ENDINGS: tuple[tuple[str, Kind], ...] = (
     (".nii", "image"),
 )
 
-#: Names of the folders that the layouts in circulation have for each source and kind.
+#: Names of the folders that the layouts in circulation have for each source and kind, in lower case.
 _SOURCE_FOLDERS = {
-    "COLONOG": "COLONOG", "colon": "COLONOG", "conlon": "COLONOG",
-    "COVID-19": "COVID-19",
-    "HNSCC-3DCT-RT": "HNSCC-3DCT-RT", "HNSCC-3DCT-RT_neck": "HNSCC-3DCT-RT",
-    "MSD-T10": "MSD-T10", "liver": "MSD-T10", "Liver": "MSD-T10",
+    "colonog": "COLONOG", "colon": "COLONOG", "conlon": "COLONOG",
+    "covid-19": "COVID-19",
+    "hnscc-3dct-rt": "HNSCC-3DCT-RT", "hnscc-3dct-rt_neck": "HNSCC-3DCT-RT",
+    "msd-t10": "MSD-T10", "liver": "MSD-T10",
 }  # fmt: skip
 _KIND_FOLDERS: dict[str, Kind] = {
-    "volumes": "image", "data": "image", "imagesTr": "image", "imagesTs": "image",
-    "labels": "mask", "label": "mask", "label_new": "mask", "labelsTr": "mask", "labelsTs": "mask",
+    "volumes": "image", "data": "image", "imagestr": "image", "imagests": "image",
+    "labels": "mask", "label": "mask", "label_new": "mask", "labelstr": "mask", "labelsts": "mask",
     "masks": "mask",
 }  # fmt: skip
 
@@ -194,7 +194,7 @@ def _parse_name(path: str) -> list[tuple[str, Kind]]:
     In a folder of masks, ``x.nii.gz`` is the mask of x, as in nnU-Net's layout: nothing there is an image.
     """
     *folders, name = path.split("/")
-    is_of_masks = _KIND_FOLDERS.get(_telling(folders, _KIND_FOLDERS) or "") == "mask"
+    is_of_masks = _KIND_FOLDERS.get((_telling(folders, _KIND_FOLDERS) or "").lower()) == "mask"
     return parse_endings(name, _ENDINGS_OF_MASKS if is_of_masks else _ENDINGS)
 
 
@@ -212,13 +212,13 @@ def _misplaced(path: str, case: Case, kind: Kind) -> Iterator[Misplaced]:
         ("kind", _KIND_FOLDERS, kind),
     ):
         telling = _telling(folders, names)
-        if right is not None and telling is not None and names[telling] != right:
+        if right is not None and telling is not None and names[telling.lower()] != right:
             yield f"a folder of {what} {right}", f"folder {telling}"
 
 
 def _telling(folders: Sequence[str], names: Mapping[str, str]) -> str | None:
-    """Return the innermost folder that says something; None if none does."""
-    return next((folder for folder in reversed(folders) if folder in names), None)
+    """Return the innermost folder that says something, in any case of letters; None if none does."""
+    return next((folder for folder in reversed(folders) if folder.lower() in names), None)
 
 
 def _odd_labels(case: Case, labels: Sequence[int]) -> Iterator[tuple[str, str, str]]:

@@ -42,7 +42,7 @@ from ctspine1k.running.stops import check_stopped, deferred_interrupts
 from ctspine1k.scans.containing import scan_path
 from ctspine1k.scans.tables import is_current
 from ctspine1k.volumes.cases import open_case
-from ctspine1k.volumes.positions import Doubt
+from ctspine1k.volumes.positions import CHOICE, Doubt
 
 __all__ = ["CHECKS", "Check", "Finding", "Report", "verify"]
 
@@ -352,12 +352,12 @@ def _of_case(data_set: DataSet, one: ScannedCase) -> Iterator[Finding]:
     finding = partial(_finding, data_set)
     for error in one.problems:
         yield finding(_CHECK_OF[type(error)], case, error.expected, error.found, error.file, error.hint)
+    of_place: list[tuple[str, CaseError]] = [(doubt.kind, doubt.error) for doubt in one.doubts]
     if one.geometry_mismatch:
-        error = one.geometry_mismatch
-        yield finding("geometry", case, error.expected, error.found, error.file, error.hint)
-    for doubt in one.doubts:
-        error = doubt.error
-        yield finding(doubt.kind, case, error.expected, error.found, error.file, error.hint)
+        of_place.append(("geometry", one.geometry_mismatch))
+    for check, error in of_place:
+        hint = error.hint.removesuffix(CHOICE) + CHECKS[check].hint  # there is no such choice here
+        yield finding(check, case, error.expected, error.found, error.file, hint)
     if one.measures:
         labels = [vertebra.label for vertebra in one.measures.vertebrae]
         strange = (

@@ -31,6 +31,7 @@ def download_to(
         if link:
             raise ValueError("link=True: expected a folder for the links, to=...")
         return download_selected(selection, kind, on_missing)
+    to = to.expanduser()
     folder = selection.place.folder
     if folder is not None and to.resolve().is_relative_to(folder):
         raise ValueError(f"to={str(to)!r}: expected a folder outside of {folder}, which has these files")
@@ -52,7 +53,11 @@ def _published_name(data_set: DataSet, file: RawFile) -> str:
 
 
 def _require_room(selection: Selection, files: Sequence[RawFile], targets: Sequence[Path], to: Path) -> None:
-    absent = [file for file, target in zip(files, targets, strict=True) if not target.is_file()]
+    absent = [
+        file
+        for file, target in zip(files, targets, strict=True)
+        if target.is_symlink() or not target.is_file()  # copies replace links
+    ]
     needed, what = sum(file.size for file in absent), "copies"
     if downloads := selection.place.not_cached(files):
         from ctspine1k.files.hub import hub_space
@@ -70,6 +75,7 @@ def _put(source: Path, target: Path, *, link: bool) -> None:
     Raises:
         OutputError: another file is there.
     """
+    source = source.resolve()  # it may be the link that a copy replaces
     if target.is_symlink() and not (link and target.exists()):
         target.unlink()  # it leads nowhere, or a copy is wanted
     if target.exists():
@@ -79,7 +85,7 @@ def _put(source: Path, target: Path, *, link: bool) -> None:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     if link:
-        target.symlink_to(source.resolve())
+        target.symlink_to(source)
         return
     with atomic_write(target) as written:
         shutil.copyfile(source, written)

@@ -100,7 +100,7 @@ def find_files(
 
     Raises:
         AmbiguousFilesError: several files of one kind for a case, and ``every`` is False.
-        ValueError: ids that differ by ``_seg``, so that a file could belong to either case.
+        ValueError: ids that differ by an ending such as ``_seg``, so that a file could belong to either case.
     """
     by_id = {case.case_id: case for case in cases}
     found: dict[tuple[str, Kind], dict[str, Entry]] = {}

@@ -205,7 +205,7 @@ def _cases_of_folder(opened: Selection) -> Catalog | None:
     title = data_set.title
     if own is None:
         warn(f"{problem} The list of {title} is used instead of it.", SplitFileWarning)
-    elif any(case_id in own for name in opened.listing for case_id, _ in _readings(data_set, name)):
+    elif any(case_id in own for listed in opened.listing for case_id, _ in data_set.parse_name(listed)):
         lacking = len(missing.missing)
         warn(
             f"{path} is used, which lists {own.summary}. Of the {len(opened.catalog):,} cases of {title}, "
@@ -215,10 +215,6 @@ def _cases_of_folder(opened: Selection) -> Catalog | None:
         )
         return own
     return None
-
-
-def _readings(data_set: DataSet, path: str) -> Sequence[tuple[str, Kind]]:
-    return data_set.parse_name(posixpath.basename(path))
 
 
 def require_cases(selection: Selection) -> Selection:

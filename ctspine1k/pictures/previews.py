@@ -104,4 +104,6 @@ def _read(selection: Selection, files: CaseFiles) -> VolumePair:
     with progress_on_terminal():
         paths = fetch_case(selection.place, files)
     with reading_case(files):
-        return read_pair(paths["image"], paths["mask"], vocabulary=selection.data_set.vocabulary)
+        return read_pair(
+            paths["image"], paths["mask"], on_voxels="replace", vocabulary=selection.data_set.vocabulary
+        )

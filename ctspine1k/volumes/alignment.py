@@ -69,7 +69,7 @@ class Alignment:
             pairing = "Each was turned by its own header; without orientation, voxels are paired by index."
         else:
             pairing = "Voxels are paired by index."
-            found += _advice(image, mask) if self.image is None else ""
+            found += _advice(image, mask) if self.image is None and "affine" in differing else ""
         return PairMismatchError(
             mask.name,
             f"the {' and '.join(differing)} of {image.name}, {expected}",
@@ -105,7 +105,11 @@ def _advice(image: VolumeHeader, mask: VolumeHeader) -> str:
     if not (image.is_placed and mask.is_placed):
         return ""
     turned = turn_to("".join(nib.orientations.aff2axcodes(image.affine)), mask.affine, mask.shape)
-    is_same = turned.shape(mask.shape) == image.shape and _are_close(turned.affine, image.affine)
+    is_same = (
+        turned.shape(mask.shape) == image.shape
+        and _are_close(turned.affine, image.affine)
+        and _are_close(turned.per_axis(mask.zooms), image.zooms)
+    )
     return ', which orientation="RAS" would bring to the same place' if is_same else ""
 
 

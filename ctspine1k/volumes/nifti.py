@@ -171,15 +171,15 @@ class NiftiFile:
             if self._start is None:
                 found = "incomplete gzip data, or extra bytes after it"
             elif _has_other_bytes(self._file, self._start):
-                raise CorruptFileError(self._name, expected, trailing, GET_AGAIN) from error
+                raise CorruptFileError(self._name, expected, trailing, WRITE_AGAIN) from error
             else:
                 found = "incomplete gzip data"
             hint = "The download was probably cut off: delete the file and download it again."
             raise TruncatedFileError(self._name, "a complete gzip stream", found, hint) from error
         except gzip.BadGzipFile as error:
             is_trailing = "Not a gzipped file" in str(error)  # it began as gzip: this is about what follows
-            found = trailing if is_trailing else str(error)
-            raise CorruptFileError(self._name, expected, found, GET_AGAIN) from error
+            found, hint = (trailing, WRITE_AGAIN) if is_trailing else (str(error), GET_AGAIN)
+            raise CorruptFileError(self._name, expected, found, hint) from error
         except isal_zlib.error as error:  # type: ignore[misc]  # its stub has an instance
             raise CorruptFileError(self._name, expected, str(error), GET_AGAIN) from error
 

@@ -81,6 +81,26 @@ def test_links_become_copies_and_dead_links_are_replaced(spine, tree, tmp_path):
     assert files_of(tree).keys() == {f"raw_data/{one}" for one in _names(tree)}
 
 
+def test_links_become_copies_also_where_they_are_the_raw_files(tree, split_file, tmp_path, monkeypatch):
+    linked = tmp_path / "to"
+    ctspine1k.open_collection(data_dir=tree, split_file=split_file).download(to=linked, link=True)
+    spine = ctspine1k.open_collection(data_dir=linked / "raw_data", split_file=split_file)
+    monkeypatch.setattr("ctspine1k.files.copies.free_bytes", lambda folder: 0)
+    with pytest.raises(NoSpaceError):
+        spine.download(to=linked)
+    monkeypatch.undo()
+    paths = spine.download(to=linked)
+    assert not any(path.is_symlink() for path in paths)
+    for path in paths:
+        assert path.read_bytes() == next(tree.rglob(path.name)).read_bytes()
+
+
+def test_a_folder_may_be_in_the_home(spine, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (path, _) = spine.download("mask", to="~/copies", link=True)
+    assert path.is_relative_to(tmp_path / "copies")
+
+
 def _names(tree):
     return {path.relative_to(tree / "raw_data").as_posix() for path in tree.rglob("*.nii.gz")}
 

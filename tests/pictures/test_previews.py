@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from support.volumes import AFFINE, break_case, labels, save
+from support.volumes import AFFINE, break_case, intensities, labels, save
 
 from ctspine1k import load_catalog
 from ctspine1k.catalog.ctspine1k import CTSPINE1K
@@ -12,6 +12,7 @@ from ctspine1k.errors import (
     MissingFilesError,
     NothingLeftError,
     SkippedCasesWarning,
+    VoxelWarning,
 )
 from ctspine1k.files.folder import FolderPlace
 from ctspine1k.files.selection import Look, Selection
@@ -59,6 +60,15 @@ def test_of_several_those_that_cannot_be_drawn_are_passed_over(draw, tree):
 def test_several_pictures_are_no_file(draw, tmp_path):
     with pytest.raises(ValueError, match=r"a\.png: expected a folder, as there are several pictures"):
         draw("liver_106", "HN_P023", out=tmp_path / "a.png")
+
+
+def test_voxels_that_are_not_numbers_are_drawn_as_padding(draw, tree):
+    image = next(tree.rglob("liver_106.nii.gz"))
+    voxels = intensities(shape=(6, 5, 4)).astype("f4")
+    voxels[1, 2, 3] = np.nan
+    save(image, voxels, affine=AFFINE)
+    with pytest.warns(VoxelWarning, match="NaN and infinite voxels are read as -1024 HU"):
+        assert draw("liver_106") == ["liver_106.png"]
 
 
 def test_a_mask_that_is_stored_otherwise_is_told(draw, tree):
