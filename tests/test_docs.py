@@ -29,7 +29,7 @@ import ctspine1k
 from ctspine1k.catalog.ctspine1k import CTSPINE1K, ISSUE_KINDS
 from ctspine1k.checks.verify import CHECKS
 from ctspine1k.cli.main import main
-from ctspine1k.errors import SkippedCasesWarning
+from ctspine1k.errors import SkippedCasesWarning, SplitFileWarning
 
 pytestmark = pytest.mark.docs
 
@@ -75,7 +75,6 @@ def test_every_block_is_of_a_kind_that_is_run(page):
 
 
 @pytest.mark.usefixtures("published")
-@pytest.mark.filterwarnings("default::ctspine1k.errors.SplitFileWarning")  # the phantom has one of its own
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_page(page, phantom, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -89,7 +88,8 @@ def test_page(page, phantom, tmp_path, monkeypatch, capsys):
             run_commands(code, phantom, capsys)
         elif kind == "pycon":
             test = doctest.DocTestParser().get_doctest(code, names, f"{page.name} {number}", page.name, 0)
-            outcome = runner.run(test, clear_globs=False)
+            with outcome_of(code):
+                outcome = runner.run(test, clear_globs=False)
             names.update(test.globs)
             assert outcome.failed == 0, capsys.readouterr().out
         else:
@@ -104,6 +104,8 @@ def outcome_of(code: str):
     """What must come of a block, beside that it runs."""
     if 'on_missing="skip"' in code:
         return pytest.warns(SkippedCasesWarning)
+    if "# warns that the folder's own split file is used" in code:
+        return pytest.warns(SplitFileWarning)
     if "trust_remote_code" in code and not datasets.__version__.startswith("3."):
         return pytest.raises(RuntimeError, match="Dataset scripts are no longer supported")
     return contextlib.nullcontext()
