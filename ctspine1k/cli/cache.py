@@ -11,6 +11,7 @@ from ctspine1k._messages import size_text
 from ctspine1k.cli.options import FOLDER, JSON
 from ctspine1k.cli.output import print_json, print_table, say
 from ctspine1k.cli.verbs import verb
+from ctspine1k.errors import BusyError
 
 __all__ = ["cache"]
 
@@ -60,9 +61,15 @@ def cache(
             for one in chosen
         ]
         print_table(rows, ("id", "splits", "cases", "bytes", "state", "options", "from"))
-    if clear:
-        for one in chosen:
+    busy: BusyError | None = None
+    for one in list(chosen) if clear else ():
+        try:
             delete(one)
+        except BusyError as error:
+            busy = error
+            chosen.remove(one)
     size = size_text(sum(one.bytes for one in chosen))
     count = "1 conversion" if len(chosen) == 1 else f"{len(chosen):,} conversions"
     say(f"{count}, {size}, {'deleted from' if clear else 'in'} {cache_dir}")
+    if busy is not None:
+        raise busy

@@ -24,12 +24,13 @@ from datasets.iterable_dataset import ExamplesIterable
 from datasets.splits import SplitDict, SplitInfo
 from datasets.utils.info_utils import is_small_dataset
 
-from ctspine1k.errors import CTSpine1KError, OutputError
+from ctspine1k.errors import CTSpine1KError, OutputError, WorkerError
 from ctspine1k.rows.kept import prepare_cases
 from ctspine1k.running.disk import is_full_disk, make_parent, require_plain_path
 from ctspine1k.running.stops import check_stopped, deferred_interrupts, interruptible
 
 __all__ = [
+    "PLACEHOLDERS",
     "DatasetInfosDict",
     "SplitDict",
     "SplitInfo",
@@ -63,6 +64,9 @@ _METHODS: dict[Any, dict[str, tuple[str, ...]]] = {
     datasets.IterableDataset: {"__init__": ("ex_iterable", "info", "split")},
 }
 
+
+#: What `datasets` replaces by numbers wherever it is in the path of a file that it writes.
+PLACEHOLDERS = ("JJJJJ", "SSSSS", "NNNNN")
 
 #: Errors of a disk that is read-only, and of files that are another user's.
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -133,11 +137,12 @@ class TableBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
     """
 
     _converter: int  #: the process that converts, or that waits for its workers
+    _parent: int | None = None  #: in a worker, the process that started it
 
     def __init__(self, cache_dir: str | None = None, **options: Any) -> None:
         option = "HF_DATASETS_CACHE" if cache_dir is None else "cache_dir"
         root = Path(cache_dir or datasets.config.HF_DATASETS_CACHE).expanduser().absolute()
-        require_plain_path(option, root)
+        require_plain_path(option, root, PLACEHOLDERS)
         try:
             super().__init__(cache_dir=cache_dir, **options)
             return
@@ -233,6 +238,15 @@ class TableBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
     def begin_conversion(self, num_proc: int) -> None:
         """Prepare for a conversion by this many processes; subclasses may override it."""
 
+    def check_needed(self) -> None:
+        """Raise an error if this process should stop converting; errors as for `check_stopped`.
+
+        A worker outlives a process that is killed. It would write among the files of the next conversion.
+        """
+        check_stopped()
+        if self._parent not in (None, os.getppid()):
+            raise WorkerError("stopped, as the process that started this one has been killed")
+
     def clear_leftovers(self) -> None:
         """Delete files of a conversion that was killed: we hold the lock, so nobody else writes there."""
         if self.output_dir.endswith(".incomplete"):
@@ -253,6 +267,7 @@ class TableBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         self, gen_kwargs: Any, fpath: str, file_format: str, max_shard_size: int, job_id: int, **unused: Any
     ) -> Iterator[Any]:
         if os.getpid() != self._converter:
+            self._parent = os.getppid()
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this worker ends it
         prepare = partial(datasets.ArrowBasedBuilder._prepare_split_single, self)
         # A file per case, and per row, is possible if rows are written one by one.

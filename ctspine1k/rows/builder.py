@@ -46,16 +46,16 @@ from ctspine1k.errors import CaseError, MissingFilesError, NothingLeftError, Vox
 from ctspine1k.files.raw import CaseFiles
 from ctspine1k.files.selection import OnMissing, Selection, case_files, open_selection
 from ctspine1k.files.transfer import copied, download, know_token
-from ctspine1k.rows._datasets import own_errors
+from ctspine1k.rows._datasets import PLACEHOLDERS, own_errors
 from ctspine1k.rows.batches import Batch, case_batches
 from ctspine1k.rows.conversions import find_conversion, record_conversion, record_of
 from ctspine1k.rows.features import features_of
-from ctspine1k.rows.kept import Keeper
+from ctspine1k.rows.kept import Keeper, kept_name
 from ctspine1k.rows.options import ROWS_VERSION, Policy, RowOptions, Storage
 from ctspine1k.rows.room import RoomBuilder
 from ctspine1k.rows.skipped import read_skipped, record_skipped, warn_skipped
 from ctspine1k.running.disk import require_plain_path
-from ctspine1k.running.stops import check_stopped, closed_at_exit
+from ctspine1k.running.stops import closed_at_exit
 from ctspine1k.running.threads import prefetch, usable_threads
 from ctspine1k.scans.selecting import select, select_splits
 from ctspine1k.volumes.cases import Readable
@@ -109,7 +109,8 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
         chosen = self.selected
         if not self.verify_files:
             what = f"{self.name} rows of {' and '.join(chosen.cases.by_split())}"
-            return find_conversion(str(self.cache_root), self._asked, chosen.look.place.describe(), what)
+            place, collection = chosen.look.place.describe(), chosen.data_set.name
+            return find_conversion(str(self.cache_root), collection, self._asked, place, what)
         state = [*self._asked, chosen.fingerprint()]
         if self.on_missing == "skip":  # the rows then depend on which files exist
             state.append([file.name for file in chosen.files()])
@@ -132,7 +133,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
         case, place = files.case, self.selected.place
         states = {kind: place.identity(file) for kind, file in files.files.items()}
         state = [ROWS_VERSION, self.row_options.key(), case.index, case.facts.get("source"), states]
-        return f"{case.case_id}-{hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]}"
+        return kept_name(case.case_id, state)
 
     @cached_property
     def row_options(self) -> RowOptions:
@@ -268,7 +269,7 @@ class CTSpine1K(RoomBuilder):
             NoSpaceError: there is not enough room for them, or the disk became full.
         """
         if output_dir is not None:
-            require_plain_path("output_dir", output_dir)
+            require_plain_path("output_dir", output_dir, PLACEHOLDERS)
         with self.room(output_dir, download_mode, verification_mode), own_errors():
             super().download_and_prepare(
                 output_dir, download_config, download_mode, verification_mode, *args, **options
@@ -325,8 +326,9 @@ class CTSpine1K(RoomBuilder):
         if self.config.storage == "dense" and self._threads > 1:
             tables = prefetch(tables)  # so that one volume is read while another is written
         for number, table in enumerate(tables if keeper is None else keeper.watched(tables)):
-            check_stopped()  # here, in the main thread: another one may read
+            self.check_needed()  # here, in the main thread: another one may read
             yield number, table
+        self.check_needed()
 
     def _batches(self, jobs: list[_Job], depth: int, is_streaming: bool) -> Iterator[Batch]:
         for job in jobs:

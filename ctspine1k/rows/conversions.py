@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import posixpath
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,8 +22,8 @@ from ctspine1k._messages import warn
 from ctspine1k.catalog.dataset import DataSet
 from ctspine1k.catalog.registry import names
 from ctspine1k.errors import CTSpine1KWarning
-from ctspine1k.rows.kept import KEPT
-from ctspine1k.rows.options import RowOptions
+from ctspine1k.rows.kept import KEPT, kept_files
+from ctspine1k.rows.options import ROWS_VERSION, RowOptions
 from ctspine1k.running.disk import exclusive_lock
 
 __all__ = [
@@ -39,6 +40,10 @@ _RECORD = "conversion.json"
 
 #: What `datasets` appends to the name of a folder while it writes there.
 _INCOMPLETE = ".incomplete"
+
+#: Names of the folders of conversions, and of those in them. Others are not ours, and are never deleted.
+_ID = re.compile(r"[23]d-[0-9a-f]{16}")
+_VERSION = re.compile(rf"\d+\.\d+\.\d+({re.escape(_INCOMPLETE)})?")
 
 
 @dataclass(frozen=True)
@@ -91,24 +96,37 @@ def record_conversion(filesystem: Any, folder: str, record: Mapping[str, Any]) -
 def list_conversions(cache_dir: Path) -> list[Conversion]:
     """List the conversions in a cache of `datasets` that this library made, in the order of their folders."""
     # <cache>/<data set>/<id>/<version of rows>
-    paths = (path for path in cache_dir.glob("*/[23]d-*/*") if path.is_dir())
-    folders = sorted({path.with_name(path.name.removesuffix(_INCOMPLETE)) for path in paths})
-    found = [conversion for folder in folders if (conversion := _conversion(folder)) is not None]
-    kept = sorted({path.parent for path in cache_dir.glob(f"*/{KEPT}/*-{'?' * 16}.arrow")})
-    return [*found, *map(_kept, kept)]
+    found: list[Conversion] = []
+    kept: list[Conversion] = []
+    for collection in _subfolders(cache_dir):
+        for one in filter(lambda folder: _ID.fullmatch(folder.name), _subfolders(collection)):
+            versions = (path for path in _subfolders(one) if _VERSION.fullmatch(path.name))
+            folders = sorted({path.with_name(path.name.removesuffix(_INCOMPLETE)) for path in versions})
+            found += filter(None, map(_conversion, folders))
+        if collection.name in names() and (files := kept_files(collection / KEPT)):
+            kept.append(_kept(collection / KEPT, files))
+    return found + kept
 
 
-def _kept(folder: Path) -> Conversion:
+def _subfolders(folder: Path) -> list[Path]:
+    """Return the folders in a folder, sorted; none if it is gone: other processes may delete it meanwhile."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir())
+    except OSError:
+        return []
+
+
+def _kept(folder: Path, files: Sequence[Path]) -> Conversion:
     """Return the cases that stopped conversions have finished, as one conversion."""
     return Conversion(
         id=KEPT,
         folder=folder,
         is_finished=False,
-        bytes=_size([folder]),
+        bytes=_size(files),
         collection=folder.parent.name,
         config="3d",
         splits=(),
-        cases=len(list(folder.glob("*.arrow"))),
+        cases=len(files),
         place=None,
         options={},
         request=None,
@@ -125,19 +143,17 @@ def _folders(folder: Path) -> Iterator[Path]:
 def _conversion(folder: Path) -> Conversion | None:
     record: dict[str, Any] = {}
     for path in _folders(folder):
-        try:
-            record = record or json.loads((path / _RECORD).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-    is_finished = (folder / "dataset_info.json").is_file()
+        record = record or _read_record(path / _RECORD)
     collection = folder.parent.parent.name
     if not record and collection not in names():
         return None  # of another library
     return Conversion(
         id=folder.parent.name,
         folder=folder,
-        is_finished=is_finished,
-        bytes=_size(list(_folders(folder))),
+        is_finished=(folder / "dataset_info.json").is_file(),
+        bytes=_size(
+            [Path(root, name) for one in _folders(folder) for root, _, own in os.walk(one) for name in own]
+        ),
         collection=collection,
         config=folder.parent.name.partition("-")[0],
         splits=tuple(record.get("splits", ())),
@@ -148,22 +164,33 @@ def _conversion(folder: Path) -> Conversion | None:
     )
 
 
-def _size(folders: Sequence[Path]) -> int:
-    """Return the bytes of all files below folders; a file with two names counts once."""
+def _read_record(path: Path) -> dict[str, Any]:
+    """Return a record; an empty one if there is none, or if another library has written it."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    types = {"request": str, "splits": list, "options": dict, "cases": int, "place": str}
+    is_ours = isinstance(record, dict) and all(isinstance(record.get(name), of) for name, of in types.items())
+    return record if is_ours else {}
+
+
+def _size(paths: Sequence[Path]) -> int:
+    """Return the bytes of files; a file with two names counts once, and one that is gone not at all."""
     sizes: dict[tuple[int, int], int] = {}
-    for folder in folders:
-        for path in folder.rglob("*"):
-            with contextlib.suppress(FileNotFoundError):  # a conversion that runs has renamed or deleted it
-                status = path.lstat()
-                sizes[status.st_dev, status.st_ino] = status.st_size if path.is_file() else 0
+    for path in paths:
+        with contextlib.suppress(OSError):
+            status = path.lstat()
+            sizes[status.st_dev, status.st_ino] = status.st_size
     return sum(sizes.values())
 
 
-def find_conversion(cache_dir: str, asked: Asked, place: str, what: str) -> str:
+def find_conversion(cache_dir: str, collection: str, asked: Asked, place: str, what: str) -> str:
     """Return the id of the finished conversion for a request; of several, that from ``place``, or the newest.
 
     Args:
         cache_dir: the cache of `datasets`.
+        collection: the data set's name.
         asked: options and cases.
         place: where the raw files are supposed to be.
         what: the rows, for messages.
@@ -173,7 +200,8 @@ def find_conversion(cache_dir: str, asked: Asked, place: str, what: str) -> str:
     """
     request = _request(asked)
     every = list_conversions(Path(cache_dir).expanduser())
-    found = [one for one in every if one.is_finished and one.request == request]
+    ours = [one for one in every if (one.collection, one.folder.name) == (collection, ROWS_VERSION)]
+    found = [one for one in ours if one.is_finished and one.request == request]
     if not found:
         raise FileNotFoundError(
             f"verify_files=False: expected converted {what} with these cases and options in {cache_dir}, "
@@ -191,14 +219,28 @@ def find_conversion(cache_dir: str, asked: Asked, place: str, what: str) -> str:
 
 
 def clear(conversion: Conversion) -> None:
-    """Delete a conversion.
+    """Delete a conversion; of a folder that is elsewhere, and only linked into the cache, only the link.
 
     Raises:
         BusyError: it is being written.
     """
-    lock = Path(f"{conversion.folder}_builder.lock")  # of `datasets`
-    with exclusive_lock(conversion.folder, lock):
-        for folder in _folders(conversion.folder):
-            shutil.rmtree(folder)
-    if not os.listdir(conversion.folder.parent):  # noqa: PTH208
-        conversion.folder.parent.rmdir()
+    folder = conversion.folder
+    if conversion.id == KEPT:
+        for path in kept_files(folder):
+            path.unlink(missing_ok=True)
+        _remove_if_empty(folder)
+        return
+    with exclusive_lock(folder, Path(f"{folder}_builder.lock")):  # the lock of `datasets`
+        if not folder.parent.is_symlink():
+            for path in _folders(folder):
+                path.unlink() if path.is_symlink() else shutil.rmtree(path)
+            Path(f"{folder}{_INCOMPLETE}_info.lock").unlink(missing_ok=True)  # which `datasets` leaves
+    if folder.parent.is_symlink():
+        folder.parent.unlink()
+    else:
+        _remove_if_empty(folder.parent)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()

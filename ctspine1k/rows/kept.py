@@ -9,22 +9,51 @@ another case was repaired, say. On file systems without hard links nothing is ke
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-__all__ = ["KEPT", "Keeper", "drop_kept", "is_kept", "kept_folder", "prepare_cases"]
+__all__ = [
+    "KEPT",
+    "Keeper",
+    "drop_kept",
+    "is_kept",
+    "kept_files",
+    "kept_folder",
+    "kept_name",
+    "prepare_cases",
+]
 
 #: Name of the folder, beside those of conversions: <cache>/<data set>/<id>/<version of rows>.
 KEPT = "kept"
+
+#: Ends of the names of files in it. Others are not ours, and are never deleted.
+_FILE = re.compile(r"-[0-9a-f]{16}\.arrow$")
 
 
 def kept_folder(output_dir: str) -> Path:
     """Return the folder of kept cases, given the folder of a conversion in a cache of `datasets`."""
     return Path(output_dir).parent.parent / KEPT
+
+
+def kept_name(case_id: str, state: Any) -> str:
+    """Return the name under which a case is kept, made from all that its row depends on."""
+    beginning = case_id.encode()[:200].decode(errors="ignore")  # a file's name has 255 bytes at most
+    return f"{beginning}-{hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]}"
+
+
+def kept_files(folder: Path) -> list[Path]:
+    """Return the files of kept cases in a folder, sorted; none if there is no such folder."""
+    try:
+        return sorted(path for path in folder.iterdir() if _FILE.search(path.name) and path.is_file())
+    except OSError:
+        return []
 
 
 def is_kept(folder: Path, name: str) -> bool:
@@ -75,25 +104,26 @@ class Keeper:
 
     def keep_last(self) -> None:
         """Keep the last file, too, if its row is complete."""
-        if self.case_ids and _bytes_of(self.path(len(self.case_ids) - 1)) is not None:
+        if self.case_ids and _bytes_of(self.path(len(self.case_ids) - 1), self.case_ids[-1]) is not None:
             self.keep(len(self.case_ids))
 
 
-def _bytes_of(path: Path) -> int | None:
-    """Return the bytes of the row in a file; None if there is no file with one complete row."""
+def _bytes_of(path: Path, case_id: str) -> int | None:
+    """Return the bytes of the row in a file; None if there is no file with one complete row, of this case."""
     try:
         with pa.memory_map(str(path)) as file:
             table = pa.ipc.open_stream(file).read_all()
-    except (OSError, pa.ArrowInvalid):
+        ids = table.column("patient_id").to_pylist()
+    except (OSError, KeyError, pa.ArrowInvalid):
         return None
-    return int(table.nbytes) if len(table) == 1 else None
+    return int(table.nbytes) if ids == [case_id] else None
 
 
-def _linked(kept: Path, path: Path) -> int | None:
-    """Link a kept file to a path, and return the bytes of its row; None if it is not there, or damaged."""
-    with contextlib.suppress(OSError):
+def _linked(kept: Path, path: Path, case_id: str) -> int | None:
+    """Link a kept file to a path, and return the bytes of its row; None if it cannot be used."""
+    with contextlib.suppress(OSError):  # there is none, or it is another user's
         os.link(kept, path)
-    size = _bytes_of(path)
+    size = _bytes_of(path, case_id)
     if size is None:
         path.unlink(missing_ok=True)
     return size
@@ -123,7 +153,7 @@ def prepare_cases(
     for number, (_, case_id, name) in enumerate(of_job):
         # Linked here at once: another conversion that ends meanwhile deletes what was kept.
         path = Path(numbered.replace("SSSSS", f"{number:05d}-kept"))
-        if (size := _linked(_path(folder, name), path)) is not None:
+        if (size := _linked(_path(folder, name), path, case_id)) is not None:
             files[case_id], sizes[case_id] = path, size
     todo = [job for job, case_id, _ in of_job if case_id not in files]
     # The name must differ from those of the files of all cases, into whose order these are put at the end.

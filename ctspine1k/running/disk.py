@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -35,21 +35,30 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 HINT_IF_FULL = "Make room there, or select fewer cases, and run again: what is done is kept."
 
 
-def require_plain_path(option: str, path: str | os.PathLike[str]) -> None:
-    """Check that a path, once it is made absolute, is one that fsspec leaves whole.
+def require_plain_path(option: str, path: str | os.PathLike[str], others: Sequence[str] = ()) -> None:
+    """Check that a path, once it is made absolute, is one that `datasets` and fsspec leave whole.
 
     fsspec reads "::" as a chain of URLs, such as "zip://a::s3://b": it cuts a local path there, and opens, or
     deletes, the folder that the first part names.
 
+    Args:
+        option: name of the option, for the message.
+        path: its value.
+        others: further texts that it may not contain.
+
     Raises:
-        ValueError: it contains "::".
+        ValueError: it contains "::", or one of ``others``.
     """
     whole = os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 (Path would change a URL)
-    if "::" in whole:
-        raise ValueError(
-            f"{option}={os.fspath(path)!r}: expected a path without '::', at which datasets cuts it in two, "
-            f"found {whole}. Rename that folder, or use another one."
-        )
+    for text in ("::", *others):
+        if text in whole:
+            what = (
+                "at which datasets cuts it in two" if text == "::" else "which datasets replaces by a number"
+            )
+            raise ValueError(
+                f"{option}={os.fspath(path)!r}: expected a path without {text!r}, {what}, found {whole}. "
+                "Rename that folder, or use another one."
+            )
 
 
 def make_parent(path: Path) -> None:

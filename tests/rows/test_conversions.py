@@ -1,6 +1,7 @@
 """Conversions are found when the raw files have been moved, or are gone."""
 
 import gzip
+import json
 import os
 import shutil
 from pathlib import Path
@@ -136,14 +137,14 @@ def test_they_are_listed(several, tree):
 def test_a_file_that_a_running_conversion_deletes_meanwhile(load, tmp_path, monkeypatch):
     load("3d", split="train")
     first, *_ = sorted((tmp_path / "cache").rglob("*.arrow"))
-    listed = Path.rglob
+    listed = os.walk
 
-    def deleted(folder, pattern):
-        found = list(listed(folder, pattern))
+    def deleted(folder):
+        found = list(listed(folder))
         first.unlink(missing_ok=True)
         return iter(found)
 
-    monkeypatch.setattr(Path, "rglob", deleted)
+    monkeypatch.setattr(os, "walk", deleted)
     (found,) = list_conversions(tmp_path / "cache")
     assert found.bytes == sum(path.stat().st_size for path in found.folder.iterdir())
 
@@ -162,9 +163,54 @@ def test_they_are_deleted(several, load):
     assert len(load("2d", split="test")) == 6
 
 
-def test_other_folders_in_the_cache_are_left_alone(several):
-    other = several / "someone___data" / "3d-0123" / "1.0.0"
-    other.mkdir(parents=True)
-    (other / "dataset_info.json").write_text("{}")
-    (several / "ctspine1k" / "file").write_text("")
-    assert len(list_conversions(several)) == 3
+@pytest.mark.parametrize(
+    ("folder", "record"),
+    [
+        ("someone___data/3d-0123/1.0.0", None),
+        ("someone___data/3d-0123456789abcdef/1.0.0", {"request": 1}),
+        ("someone___data/3d-0123456789abcdef/1.0.0", ["request"]),
+        ("ctspine1k/3d-slicer/1.0.0", None),
+        ("ctspine1k/3d-0123456789abcdef/notes", None),
+        ("someone___data/kept", None),
+    ],
+)
+def test_what_is_not_ours_is_neither_listed_nor_deleted(tmp_path, folder, record):
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / "a-0123456789abcdef.arrow").write_text("")
+    if record is not None:
+        (tmp_path / folder / "conversion.json").write_text(json.dumps(record))
+    assert list_conversions(tmp_path) == []
+
+
+def test_files_of_others_beside_kept_cases_stay(several):
+    (other := several / "ctspine1k/kept/notes.txt").write_text("")
+    for one in list_conversions(several):
+        clear(one)
+    assert [path for path in several.rglob("*") if path.is_file() and path.suffix != ".lock"] == [other]
+
+
+@pytest.mark.parametrize("levels", [0, 1, 2])
+def test_of_linked_folders_only_the_link_is_deleted(load, tmp_path, levels):
+    """Unless the folder of the data set is the link: what is in it is ours."""
+    load("3d", split="train")
+    (one,) = list_conversions(tmp_path / "cache")
+    linked = [one.folder, *one.folder.parents][levels]
+    elsewhere = shutil.move(linked, tmp_path / "elsewhere")
+    linked.symlink_to(elsewhere)
+    (one,) = list_conversions(tmp_path / "cache")
+    clear(one)
+    assert list_conversions(tmp_path / "cache") == []
+    assert len(list((tmp_path / "elsewhere").rglob("*.arrow"))) == (0 if levels == 2 else 2)
+    assert linked.is_symlink() == (levels == 2)
+
+
+def test_rows_of_another_data_set_or_version_are_not_opened(load, tmp_path):
+    load("3d", split="train")
+    (one,) = list_conversions(tmp_path / "cache")
+    for other in (one.folder.parents[1].with_name("other") / one.id / "1.0.0", one.folder.with_name("0.0.1")):
+        other.parent.mkdir(parents=True, exist_ok=True)
+        one.folder.rename(other)
+        assert list_conversions(tmp_path / "cache")[0].is_finished
+        with pytest.raises(FileNotFoundError, match="verify_files=False: expected converted"):
+            load("3d", split="train", verify_files=False)
+        other.rename(one.folder)

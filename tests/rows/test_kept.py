@@ -1,6 +1,7 @@
 """A conversion of volumes that was stopped resumes after the cases that are done."""
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -11,9 +12,10 @@ import pytest
 from support.compare import identical, rows, wanted
 from support.volumes import ALL_IDS, SIZE
 
-from ctspine1k.errors import CorruptFileError, CTSpine1KError, NoSpaceError, SkippedCasesWarning
+from ctspine1k.errors import CorruptFileError, CTSpine1KError, NoSpaceError, SkippedCasesWarning, WorkerError
+from ctspine1k.rows._datasets import TableBuilder
 from ctspine1k.rows.batches import case_batches
-from ctspine1k.rows.kept import drop_kept
+from ctspine1k.rows.kept import drop_kept, kept_name
 
 
 @pytest.fixture
@@ -251,3 +253,47 @@ def test_rows_of_one_file_per_case(load, tree):
     ]
     assert loaded.info.splits["train"].num_bytes == loaded.data.nbytes
     assert identical(rows(loaded), wanted(tree, "3d", "train"))
+
+
+@pytest.fixture
+def one_kept(load, tree, one_split, tmp_path):
+    """The file of the only case that a stopped conversion has kept."""
+    with spoilt(image(tree, ALL_IDS[1])), pytest.raises(CTSpine1KError):
+        load("3d", split="train", split_file=one_split)
+    (path,) = tmp_path.rglob("kept/*.arrow")
+    return path
+
+
+@pytest.mark.parametrize("what", ["another case", "nothing", "another user's"])
+def test_what_cannot_be_used_is_converted_again(
+    load, tmp_path, one_split, one_kept, right, monkeypatch, what
+):
+    if what == "another case":
+        (other,) = (tmp_path / "other").rglob("*-00001-of-*.arrow")
+        one_kept.write_bytes(other.read_bytes())
+    elif what == "nothing":
+        one_kept.write_bytes(b"")
+    else:  # the kernel's protected_hardlinks
+
+        def refuse(*_):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+        monkeypatch.setattr("ctspine1k.rows.kept.os.link", refuse)
+    assert identical(rows(load("3d", split="train", split_file=one_split)), right)
+
+
+def test_names_of_kept_cases_fit_into_a_folder():
+    ids = ["x" * 244, "\u00e9" * 122]
+    names = [kept_name(case_id, state) for case_id in ids for state in (1, 2)]
+    assert len(set(names)) == 4
+    assert max(len(f"{name}.arrow".encode()) for name in names) <= 255
+
+
+def test_a_worker_stops_when_the_process_that_started_it_was_killed():
+    builder = TableBuilder.__new__(TableBuilder)
+    builder.check_needed()  # no worker
+    builder._parent = os.getppid()
+    builder.check_needed()
+    builder._parent += 1
+    with pytest.raises(WorkerError, match="the process that started this one has been killed"):
+        builder.check_needed()
