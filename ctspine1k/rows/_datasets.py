@@ -12,6 +12,8 @@ import errno
 import inspect
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -306,17 +308,57 @@ def _workers_ended() -> Iterator[None]:
 
     `datasets` asks each worker for its result then, which is not there, and so raises a `TimeoutError`. If it
     was just starting its workers, they stay, and would keep this process from ending.
+
+    Raises:
+        WorkerError: a worker was killed.
     """
+    global _has_workers
     others = set(multiprocess.active_children())
     try:
+        _has_workers = True
         with interruptible():
             yield
-    except BaseException:
+    except BaseException as error:
         for worker in set(multiprocess.active_children()) - others:
             worker.kill()
             worker.join()
         check_stopped()
-        raise
+        if isinstance(error, CTSpine1KError) or not _is_of_killed(error):
+            raise
+        raise WorkerError(
+            "num_proc: expected processes that convert to the end, found that one was killed, perhaps since "
+            "memory was short. Use fewer processes, as each needs as much memory as a single one, and run "
+            "again."
+        ) from error
+    finally:
+        _has_workers = False
+
+
+def _is_of_killed(error: BaseException) -> bool:
+    """Return whether `datasets` raises an error when a worker, or the queue of all workers, is killed."""
+    if isinstance(error, RuntimeError):
+        return "abruptly died" in str(error)
+    return isinstance(error, (multiprocess.TimeoutError, EOFError, ConnectionError))
+
+
+#: Whether processes that are forked now are workers of a conversion, or their queue.
+_has_workers = False
+
+
+def _watch_parent() -> None:
+    if _has_workers:
+        threading.Thread(target=_exit_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _exit_with(parent: int) -> None:
+    """Exit when the parent is gone: it was killed, and `multiprocess` would wait for its next job forever."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_watch_parent)
 
 
 @contextlib.contextmanager

@@ -111,6 +111,23 @@ def test_a_second_interrupt_changes_nothing(converting, tmp_path):
     wait_until(lambda: is_gone(process))
 
 
+def test_workers_end_when_the_process_that_started_them_is_killed(converting, load, tree, tmp_path):
+    process = converting(num_proc=2)
+    wait_until(lambda: len(list(tmp_path.glob("reading-*"))) == 2)
+    process.kill()
+    wait_until(lambda: is_gone(process))
+    assert identical(rows(load("3d", split="train")), wanted(tree, "3d", "train"))
+
+
+def test_a_worker_that_is_killed_is_an_error_that_says_so(converting, tmp_path):
+    process = converting(num_proc=2)
+    wait_until(lambda: len(list(tmp_path.glob("reading-*"))) == 2)
+    os.kill(int(next(tmp_path.glob("reading-*")).name.partition("-")[2]), signal.SIGKILL)
+    _, told = process.communicate(timeout=60)
+    assert "WorkerError: num_proc: expected processes that convert to the end, found that one was" in told
+    wait_until(lambda: is_gone(process))
+
+
 #: Is interrupted when Python first looks for a module after the conversion has begun.
 IMPORTS = """
 import json, sys

@@ -498,3 +498,7 @@ def test_where_the_cache_is_by_default_is_checked_too(load, tmp_path, monkeypatc
     builder = CTSpine1K(config_name="3d", data_dir=str(tmp_path / "tree"))
     with pytest.raises(ValueError, match=r"output_dir='a::b': expected a path without '::'"):
         builder.download_and_prepare("a::b")
+    for text in ("JJJJJ", "SSSSS", "NNNNN"):  # datasets would write to another folder
+        with pytest.raises(ValueError, match=rf"cache_dir='.*': expected a path without '{text}'"):
+            load(split="train", cache_dir=tmp_path / f"US{text}")
+    assert not list(tmp_path.glob("US*"))
