@@ -5,7 +5,7 @@ from __future__ import annotations
 import filecmp
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ctspine1k.catalog.dataset import DataSet, Kind
@@ -13,7 +13,7 @@ from ctspine1k.errors import NoSpaceError, OutputError
 from ctspine1k.files.raw import RawFile
 from ctspine1k.files.selection import OnMissing, Selection
 from ctspine1k.files.transfer import download, download_selected, files_to_download
-from ctspine1k.running.disk import atomic_write, device_of, free_bytes
+from ctspine1k.running.disk import atomic_write, device_of, explain_full_disk, free_bytes
 from ctspine1k.running.progress import progress_bar
 
 __all__ = ["download_to"]
@@ -25,25 +25,38 @@ def download_to(
     """Download files of cases, and copy or link them below ``to``; see `ctspine1k.Collection.download`.
 
     Raises:
-        ValueError: ``link`` without ``to``, or ``to`` within the folder that has the files.
+        ValueError: ``link`` without ``to``, or ``to``, or a link in it, leads into the folder with the files.
+        OutputError: another file is where one belongs.
+        NoSpaceError: the disk has no room for copies.
     """
     if to is None:
         if link:
             raise ValueError("link=True: expected a folder for the links, to=...")
         return download_selected(selection, kind, on_missing)
     to = to.expanduser()
-    folder = selection.place.folder
-    if folder is not None and to.resolve().is_relative_to(folder):
-        raise ValueError(f"to={str(to)!r}: expected a folder outside of {folder}, which has these files")
+    _require_outside(to, [to], selection.place.folder)
     files = files_to_download(selection, kind, on_missing)
     targets = [to / _published_name(selection.data_set, file) for file in files]
-    if not link:
-        _require_room(selection, files, targets, to)
-    with progress_bar("Linking" if link else "Copying", len(files), "file") as bar:
+    _require_outside(to, {target.parent for target in targets}, selection.place.folder)
+    needed = 0 if link else _require_room(selection, files, targets, to)
+    with (
+        progress_bar("Linking" if link else "Copying", len(files), "file") as bar,
+        explain_full_disk(to, "links" if link else "copies", needed),
+    ):
         for source, target in zip(download(selection.look, files), targets, strict=True):
             _put(source, target, link=link)
             bar.update()
     return targets
+
+
+def _require_outside(to: Path, folders: Iterable[Path], root: Path | None) -> None:
+    """Check that no folder leads, by links, into the one that has the files."""
+    for folder in folders if root is not None else ():
+        if (real := folder.resolve()).is_relative_to(root):
+            leads = "" if folder == to else f", found {folder}, which is {real}"
+            raise ValueError(
+                f"to={str(to)!r}: expected a folder outside of {root}, which has these files{leads}"
+            )
 
 
 def _published_name(data_set: DataSet, file: RawFile) -> str:
@@ -52,7 +65,12 @@ def _published_name(data_set: DataSet, file: RawFile) -> str:
     return name if file.path.lower().endswith(".gz") else name.removesuffix(".gz")
 
 
-def _require_room(selection: Selection, files: Sequence[RawFile], targets: Sequence[Path], to: Path) -> None:
+def _require_room(selection: Selection, files: Sequence[RawFile], targets: Sequence[Path], to: Path) -> int:
+    """Return the bytes that copies will take.
+
+    Raises:
+        NoSpaceError: there are fewer.
+    """
     absent = [
         file
         for file, target in zip(files, targets, strict=True)
@@ -67,6 +85,7 @@ def _require_room(selection: Selection, files: Sequence[RawFile], targets: Seque
     if needed > (free := free_bytes(to)):
         hint = "Use links (--link, link=True), which take no room, a folder on a larger disk, or fewer cases."
         raise NoSpaceError(str(to), what, needed, free, hint)
+    return needed
 
 
 def _put(source: Path, target: Path, *, link: bool) -> None:
@@ -76,14 +95,17 @@ def _put(source: Path, target: Path, *, link: bool) -> None:
         OutputError: another file is there.
     """
     source = source.resolve()  # it may be the link that a copy replaces
-    if target.is_symlink() and not (link and target.exists()):
-        target.unlink()  # it leads nowhere, or a copy is wanted
     if target.exists():
         if not (target.is_file() and _is_copy(source, target)):
-            hint = "Move it away, or choose another folder."
-            raise OutputError(str(target), f"no file, or a copy of {source}", "another one", hint)
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
+            raise _other_file(target, f"no file, or a copy of {source}")
+        if link or not target.is_symlink():
+            return
+    if target.is_symlink():
+        target.unlink()  # it leads nowhere, or a copy is wanted
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise _other_file(target, "folders down to it, or none") from error
     if link:
         target.symlink_to(source)
         return
@@ -93,8 +115,16 @@ def _put(source: Path, target: Path, *, link: bool) -> None:
         os.utime(written, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
+def _other_file(target: Path, expected: str) -> OutputError:
+    return OutputError(str(target), expected, "another file", "Move it away, or choose another folder.")
+
+
 def _is_copy(source: Path, target: Path) -> bool:
     one, other = source.stat(), target.stat()
-    if os.path.samestat(one, other) or (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns):
+    if os.path.samestat(one, other):
         return True
+    # Times in whole seconds are those of archives, which several files may have.
+    if one.st_mtime_ns % 10**9 and (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns):
+        return True
+    filecmp.clear_cache()  # which is by size and time, too
     return filecmp.cmp(source, target, shallow=False)

@@ -1,10 +1,14 @@
 """`ctspine1k cache`, and what `download --to` and `list --data-dir` print."""
 
 import json
+from pathlib import Path
 
 import pytest
 from support.printed import table
 from support.volumes import ALL_IDS, SIZE
+
+from ctspine1k.rows.conversions import list_conversions
+from ctspine1k.running.disk import exclusive_lock
 
 
 @pytest.fixture
@@ -44,6 +48,17 @@ def test_it_deletes_what_is_named(run, cache):
     assert [row["id"] for row in table(run("cache", "--cache-dir", cache)[1])] == [second]
     run("cache", "--clear", "--all", "--cache-dir", cache)
     assert table(run("cache", "--cache-dir", cache)[1]) == []
+
+
+def test_what_is_being_written_stays(run, cache):
+    first, second = list_conversions(cache)
+    with exclusive_lock(first.folder, Path(f"{first.folder}_builder.lock")):
+        status, _, err = run("cache", "--clear", "--all", "--cache-dir", cache)
+    assert status == 2
+    assert err.startswith("1 conversion, ")
+    assert "another process is writing this output" in err
+    assert [one.id for one in list_conversions(cache)] == [first.id]
+    assert not second.folder.exists()
 
 
 def test_the_cache_of_datasets_is_the_default(run, cache, monkeypatch):

@@ -70,6 +70,51 @@ def test_another_file_is_not_replaced(spine, tmp_path):
         spine.download("mask", to=tmp_path / "to")
 
 
+def test_a_link_to_another_file_is_not_replaced(spine, tmp_path):
+    paths = spine.download("mask", to=tmp_path / "to")
+    corrected = paths[1].rename(tmp_path / "corrected.nii.gz")
+    paths[1].symlink_to(corrected)
+    spine.download("mask", to=tmp_path / "to")  # the same bytes: a copy instead of the link
+    assert not paths[1].is_symlink()
+    corrected.write_bytes(b"corrected by hand")
+    paths[1].unlink()
+    paths[1].symlink_to(corrected)
+    with pytest.raises(OutputError, match=r"liver_106_seg.nii.gz: expected no file, or a copy of"):
+        spine.download("mask", to=tmp_path / "to")
+    assert paths[1].is_symlink()
+
+
+def test_times_of_archives_do_not_make_a_copy(tree, split_file, tmp_path):
+    for path in tree.rglob("*.nii.gz"):
+        os.utime(path, ns=(0, 10**18))
+    spine = ctspine1k.open_collection(data_dir=tree, split_file=split_file)
+    for _ in range(2):
+        spine.download(to=tmp_path / "to")
+    raw = next(tree.rglob("liver_106_seg.nii.gz"))
+    raw.write_bytes(raw.read_bytes()[::-1])
+    os.utime(raw, ns=(0, 10**18))
+    with pytest.raises(OutputError):
+        spine.download(to=tmp_path / "to")
+
+
+@pytest.mark.parametrize("is_file", [False, True])
+def test_a_file_where_a_folder_belongs(spine, tmp_path, is_file):
+    (tmp_path / "to").mkdir()
+    (in_the_way := tmp_path / "to" / ("raw_data" if is_file else "raw_data/labels")).parent.mkdir(
+        exist_ok=True
+    )
+    in_the_way.write_text("")
+    with pytest.raises(OutputError, match="expected folders down to it, or none, found another file"):
+        spine.download("mask", to=tmp_path / "to")
+
+
+def test_a_disk_that_fills_meanwhile(spine, small_disk, monkeypatch):
+    monkeypatch.setattr("ctspine1k.files.copies._require_room", lambda *_: 7)
+    small_disk.fill_up()
+    with pytest.raises(NoSpaceError, match="expected room for copies"):
+        spine.download(to=small_disk.root / "to")
+
+
 def test_links_become_copies_and_dead_links_are_replaced(spine, tree, tmp_path):
     paths = spine.download(to=tmp_path / "to", link=True)
     paths[0].unlink()
@@ -124,6 +169,16 @@ def test_not_into_the_folder_itself(tree, split_file, within):
     assert files_of(tree) == before
     with pytest.raises(ValueError, match="link=True: expected a folder for the links"):
         spine.download(link=True)
+
+
+def test_not_through_a_link_into_the_folder(tree, split_file, tmp_path):
+    spine = ctspine1k.open_collection(data_dir=tree, split_file=split_file)
+    before = files_of(tree)
+    (tmp_path / "to").mkdir()
+    (tmp_path / "to/raw_data").symlink_to(tree / "raw_data")
+    with pytest.raises(ValueError, match=r"expected a folder outside of .*/tree, .*, found .*/to/raw_data/"):
+        spine.download(to=tmp_path / "to")
+    assert files_of(tree) == before
 
 
 def test_missing_files(tree, split_file, tmp_path):
