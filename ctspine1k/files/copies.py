@@ -51,7 +51,9 @@ def download_to(
 
 def _require_outside(to: Path, folders: Iterable[Path], root: Path | None) -> None:
     """Check that no folder leads, by links, into the one that has the files."""
-    for folder in folders if root is not None else ():
+    if root is None:
+        return
+    for folder in folders:
         if (real := folder.resolve()).is_relative_to(root):
             leads = "" if folder == to else f", found {folder}, which is {real}"
             raise ValueError(
