@@ -34,7 +34,7 @@ def download_to(
             raise ValueError("link=True: expected a folder for the links, to=...")
         return download_selected(selection, kind, on_missing)
     to = to.expanduser()
-    _require_outside(to, [to], selection.place.folder)
+    _require_outside(to, [], selection.place.folder)
     files = files_to_download(selection, kind, on_missing)
     targets = [to / _published_name(selection.data_set, file) for file in files]
     _require_outside(to, {target.parent for target in targets}, selection.place.folder)
@@ -50,12 +50,15 @@ def download_to(
 
 
 def _require_outside(to: Path, folders: Iterable[Path], root: Path | None) -> None:
-    """Check that no folder leads, by links, into the one that has the files."""
+    """Check that ``to`` is not in the folder that has the files, and that nothing in it is linked to there."""
     if root is None:
         return
-    for folder in folders:
-        if (real := folder.resolve()).is_relative_to(root):
-            leads = "" if folder == to else f", found {folder}, which is {real}"
+    base = to.resolve()
+    for folder in (to, *folders):
+        real = folder.resolve()
+        is_linked = real != base / folder.relative_to(to)
+        if real.is_relative_to(root) and (is_linked or folder == to):
+            leads = f", found {folder}, which is {real}" if is_linked else ""
             raise ValueError(
                 f"to={str(to)!r}: expected a folder outside of {root}, which has these files{leads}"
             )

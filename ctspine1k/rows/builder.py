@@ -46,7 +46,7 @@ from ctspine1k.errors import CaseError, MissingFilesError, NothingLeftError, Vox
 from ctspine1k.files.raw import CaseFiles
 from ctspine1k.files.selection import OnMissing, Selection, case_files, open_selection
 from ctspine1k.files.transfer import copied, download, know_token
-from ctspine1k.rows._datasets import PLACEHOLDERS, own_errors
+from ctspine1k.rows._datasets import own_errors
 from ctspine1k.rows.batches import Batch, case_batches
 from ctspine1k.rows.conversions import find_conversion, record_conversion, record_of
 from ctspine1k.rows.features import features_of
@@ -268,8 +268,6 @@ class CTSpine1K(RoomBuilder):
             ValueError: `datasets` would cut ``output_dir``.
             NoSpaceError: there is not enough room for them, or the disk became full.
         """
-        if output_dir is not None:
-            require_plain_path("output_dir", output_dir, PLACEHOLDERS)
         with self.room(output_dir, download_mode, verification_mode), own_errors():
             super().download_and_prepare(
                 output_dir, download_config, download_mode, verification_mode, *args, **options

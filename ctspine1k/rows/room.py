@@ -14,11 +14,11 @@ from ctspine1k._messages import size_text
 from ctspine1k.errors import NoSpaceError
 from ctspine1k.files.places import Place
 from ctspine1k.files.raw import CaseFiles
-from ctspine1k.rows._datasets import TableBuilder, has_checks, is_forced
+from ctspine1k.rows._datasets import PLACEHOLDERS, TableBuilder, has_checks, is_forced
 from ctspine1k.rows.kept import drop_kept, is_kept, kept_folder
 from ctspine1k.rows.options import RowOptions, Storage
 from ctspine1k.rows.shapes import local_shape
-from ctspine1k.running.disk import device_of, explain_full_disk, free_bytes
+from ctspine1k.running.disk import device_of, explain_full_disk, free_bytes, require_plain_path
 
 __all__ = ["Need", "RoomBuilder", "require_room"]
 
@@ -147,6 +147,8 @@ class RoomBuilder(TableBuilder):
     @contextlib.contextmanager
     def room(self, output_dir: str | None, download_mode: Any, verification_mode: Any) -> Iterator[None]:
         """Check that there is room for a conversion, and explain a disk that becomes full meanwhile."""
+        if output_dir is not None:
+            require_plain_path("output_dir", output_dir, PLACEHOLDERS)
         if not self.will_convert(download_mode, output_dir):
             yield
             return
