@@ -50,7 +50,7 @@ def download_to(
 
 
 def _require_outside(to: Path, folders: Iterable[Path], root: Path | None) -> None:
-    """Check that ``to`` is not in the folder that has the files, and that nothing in it is linked to there."""
+    """Check that ``to`` is not in the folder that has the files, and that nothing in it leads to there."""
     if root is None:
         return
     base = to.resolve()
