@@ -23,11 +23,12 @@ check: .venv/newest/ready
 	$(NEWEST)/ruff check .
 	$(NEWEST)/mypy
 
+# Tests that wait for processes leave a core to the others: two at a time of each suite.
 test-newest: .venv/newest/ready
-	$(NEWEST)/pytest
+	$(NEWEST)/pytest --numprocesses 2 --dist worksteal
 
 test-oldest: .venv/oldest/ready
-	$(OLDEST)/pytest
+	$(OLDEST)/pytest --numprocesses 2 --dist worksteal
 
 # tests/newest.txt and tests/oldest.txt say which releases; all else is in pyproject.toml.
 # PyTorch first and by its exact version: 2.13.0 has a build without CUDA, where a registry offers one.

@@ -60,9 +60,8 @@ def verify(root):
     return verify_files(data_dir=root, cases=IDS)
 
 
-@pytest.mark.parametrize("num_proc", [1, pytest.param(2, marks=pytest.mark.processes)])
-def test_tables_hold_what_is_in_the_files(spines, num_proc):
-    report = scan(spines, num_proc=num_proc)
+def test_tables_hold_what_is_in_the_files(spines):
+    report = scan(spines)
     assert report.cases == spines / "cases.parquet"
     assert report.vertebrae == spines / "cases.vertebrae.parquet"
     assert (report.measured, report.kept, report.problems, report.missing) == (3, 0, {}, {})
@@ -94,7 +93,7 @@ def test_tables_hold_what_is_in_the_files(spines, num_proc):
 @pytest.mark.processes
 def test_the_same_files_give_the_same_bytes_however_many_processes(spines, tmp_path):
     first = scan(spines, out=tmp_path / "a.parquet", num_proc=1)
-    second = scan(spines, out=tmp_path / "b.parquet", num_proc=3)
+    second = scan(spines, out=tmp_path / "b.parquet", num_proc=2)
     assert first.cases.read_bytes() == second.cases.read_bytes()
     assert first.vertebrae.read_bytes() == second.vertebrae.read_bytes()
 

@@ -57,9 +57,8 @@ def found(root, *more, **options):
     }
 
 
-@pytest.mark.parametrize("num_proc", [1, pytest.param(2, marks=pytest.mark.processes)])
-def test_a_whole_tree_is_clean(root, num_proc):
-    report = verify(root, num_proc=num_proc)
+def test_a_whole_tree_is_clean(root):
+    report = verify(root)
     assert report.findings == ()
     assert report.ok
     assert (report.cases, report.measured) == (3, 3)
@@ -653,7 +652,7 @@ def test_twins_are_named_in_one_order_however_many_processes(root, tmp_path):
     for case_id in ("liver_100", "HN_P023"):
         shutil.copy(image_of(root, "liver_106"), image_of(root, case_id))
         shutil.copy(mask_of(root, "liver_106"), mask_of(root, case_id))
-    reports = [verify(root, num_proc=n, table=tmp_path / f"{n}.parquet") for n in (1, 3)]
+    reports = [verify(root, num_proc=n, table=tmp_path / f"{n}.parquet") for n in (1, 2)]
     assert reports[0].findings == reports[1].findings
 
 

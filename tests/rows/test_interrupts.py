@@ -82,7 +82,7 @@ def is_gone(process) -> bool:
 
 @pytest.mark.parametrize(
     ("num_proc", "storage", "whom"),
-    [(None, "dense", "all"), (None, "compact", "first"), (2, "dense", "all"), (2, "compact", "first")],
+    [(None, "compact", "first"), (2, "dense", "all")],
 )
 def test_an_interrupt_ends_a_conversion_and_its_workers(
     converting, load, tree, tmp_path, num_proc, storage, whom

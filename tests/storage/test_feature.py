@@ -224,8 +224,8 @@ def test_parquet_of_others_is_readable_without_us(compact, tmp_path):
 
 
 @pytest.mark.processes
-def test_without_our_import_datasets_says_what_is_missing(compact, tmp_path, python):
-    compact.save_to_disk(tmp_path / "saved")
+def test_without_our_import_datasets_says_what_is_missing(load, tmp_path, python):
+    load("3d", split="train", storage="compact").save_to_disk(tmp_path / "saved")
     code = """
 import sys
 import datasets
