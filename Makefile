@@ -56,7 +56,8 @@ bench: .venv/bench/ready
 test-torch: .venv/$(TORCH)/ready
 	.venv/$(TORCH)/bin/pytest tests/rows/test_streams.py tests/rows/with_torch.py tests/storage/with_torch.py
 
-# Kills exports, at random moments and before every change of a file: what remains must be intact in the end.
+# Kills conversions, downloads, scans and exports, at random moments and before changes of files, and fills their
+# disk: the next run must leave what an undisturbed one leaves. One of them: `make chaos KILLS="100 --only scan"`.
 chaos: .venv/newest/ready
 	PYTHONPATH=tests $(NEWEST)/python -m support.killing $(KILLS)
 

@@ -249,6 +249,7 @@ class Collection:
             MissingFilesError: cases have no raw files, and ``on_missing`` is "raise" or none has.
             ScanTableError: there is a file at ``out`` that no scan wrote.
             BusyError: another process is writing there.
+            NoSpaceError: a disk is full; what is done is kept.
             MissingPackageError: SciPy, or for a scheduler Dask, is not installed.
             WorkerError: a worker process died, or the scheduler is lost; what is done is kept.
             HubError: the Hub cannot be reached; what is done is kept.

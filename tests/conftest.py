@@ -25,19 +25,14 @@ import pytest
 from support import loopback  # noqa: F401 (imported for what it does)
 from support.cluster import Cluster, cluster_of
 from support.compare import CONFIGS, wanted
+from support.disks import fill, mounted
 from support.hub import Hub, Repo
 from support.volumes import ALL_IDS, IDS, SIZE, files_of, save_case
 
 # Before anything imports huggingface_hub or datasets: both read these once.
 HUB = Hub()
 _HOME = tempfile.TemporaryDirectory(prefix="ctspine1k-tests-")
-ENVIRONMENT = {
-    "HF_ENDPOINT": HUB.url,
-    "HF_HOME": _HOME.name,
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_XET": "1",  # the server speaks plain HTTP
-    "HF_HUB_DISABLE_SYMLINKS_WARNING": "1",
-}
+ENVIRONMENT = HUB.environment(_HOME.name)
 os.environ.update(ENVIRONMENT)
 for _name in (
     "HF_HUB_OFFLINE",
@@ -283,39 +278,32 @@ class SmallDisk:
     """A file system of 1 MB, and ways to fill it but for a block, to its end, and to make room again."""
 
     root: Path
-    fill: Callable[[], None]
-    fill_up: Callable[[], None]
+    fill: Callable[[], object]
+    fill_up: Callable[[], object]
     empty: Callable[[], None]
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
     """A small file system, where this user may mount one; else a folder that is full when told so."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], check=False, capture_output=True
-    )
-    if mounted.returncode:
-        patch = pytest.MonkeyPatch()
+    with mounted(tmp_path / "small", 1 << 20) as is_small, pytest.MonkeyPatch.context() as patch:
+        place = tmp_path / "small"
+        if is_small:
+            yield SmallDisk(
+                place,
+                partial(fill, place, blocks_left=1),
+                partial(fill, place),
+                (place / "filler").unlink,
+            )
+            return
 
         def refuse(descriptor: int) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        def fill() -> None:
+        def refuse_all() -> None:
             patch.setattr(os, "fsync", refuse)
 
-        yield SmallDisk(place, fill, fill, patch.undo)
-        patch.undo()
-        return
-    filler = place / "filler"
-
-    def fill(blocks_left: int = 1) -> None:
-        disk = os.statvfs(place)
-        filler.write_bytes(bytes((disk.f_bavail - blocks_left) * disk.f_frsize))
-
-    yield SmallDisk(place, fill, partial(fill, 0), filler.unlink)
-    subprocess.run(["umount", "--lazy", place], check=True)
+        yield SmallDisk(place, refuse_all, refuse_all, patch.undo)
 
 
 @pytest.fixture(scope="session")

@@ -18,12 +18,16 @@ from ctspine1k.checks.records import own_records, record_of
 from ctspine1k.errors import SkippedCasesWarning
 from ctspine1k.files.selection import OnMissing, Selection, case_files, require_cases
 from ctspine1k.files.transfer import worker_start
+from ctspine1k.running.disk import explain_full_disk
 from ctspine1k.running.executors import executor
 from ctspine1k.running.stops import deferred_interrupts
 from ctspine1k.scans.containing import scan_path
 from ctspine1k.scans.tables import vertebrae_path
 
 __all__ = ["ScanReport", "scan"]
+
+#: What a case takes in the journal, or in the tables, if it has all vertebrae.
+_BYTES_OF_CASE = 16 << 10
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,8 @@ def scan(
     if missing:
         warn(missing.summary, SkippedCasesWarning)
     path = scan_path(selection.place, out).absolute()
-    with deferred_interrupts(), own_records(path) as records:
+    room = explain_full_disk(path.parent, "a scan", _BYTES_OF_CASE * len(files))
+    with deferred_interrupts(), room, own_records(path) as records:
         for case_id in missing.missing if missing else ():
             records.drop(case_id)
         fresh = [one for one in files if records.current(one) is None]

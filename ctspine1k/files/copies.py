@@ -13,7 +13,13 @@ from ctspine1k.errors import NoSpaceError, OutputError
 from ctspine1k.files.raw import RawFile
 from ctspine1k.files.selection import OnMissing, Selection
 from ctspine1k.files.transfer import download, download_selected, files_to_download
-from ctspine1k.running.disk import atomic_write, device_of, explain_full_disk, free_bytes
+from ctspine1k.running.disk import (
+    atomic_write,
+    delete_abandoned,
+    device_of,
+    explain_full_disk,
+    free_bytes,
+)
 from ctspine1k.running.progress import progress_bar
 
 __all__ = ["download_to"]
@@ -39,6 +45,8 @@ def download_to(
     targets = [to / _published_name(selection.data_set, file) for file in files]
     _require_outside(to, {target.parent for target in targets}, selection.place.folder)
     needed = 0 if link else _require_room(selection, files, targets, to)
+    for folder in {target.parent for target in targets}:
+        delete_abandoned(folder)  # also where all files are there already
     with (
         progress_bar("Linking" if link else "Copying", len(files), "file") as bar,
         explain_full_disk(to, "links" if link else "copies", needed),

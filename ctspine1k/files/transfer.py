@@ -103,8 +103,8 @@ def download(look: Look, files: Sequence[RawFile]) -> list[Path]:
         ChecksumError: a file differs from the Hub's record.
         HubError: the Hub cannot be reached.
     """
-    look.prepare(files)
     with _room_for(look.pinned, files):
+        look.prepare(files)
         return look.pinned.fetch(files)
 
 

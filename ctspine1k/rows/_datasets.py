@@ -179,8 +179,14 @@ class TableBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
                 self.info = self._load_info()  # without a lock
                 return
             self._require_writable()
-        with _oldest_names(self.info.features):
-            super().download_and_prepare(output_dir, download_config, mode, *args, **options)
+        try:
+            with _oldest_names(self.info.features):
+                super().download_and_prepare(output_dir, download_config, mode, *args, **options)
+        except OSError as error:
+            # `datasets` requires more free bytes than it needs, 0 if it does not know that: a full disk.
+            if not str(error).startswith("Not enough disk space"):
+                raise
+            raise self.full_disk(error) from error
 
     @staticmethod
     def _is_converted(folder: str) -> bool:

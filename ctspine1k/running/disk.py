@@ -19,6 +19,7 @@ from ctspine1k.errors import BusyError, NoSpaceError
 __all__ = [
     "HINT_IF_FULL",
     "atomic_write",
+    "delete_abandoned",
     "device_of",
     "exclusive_lock",
     "explain_full_disk",
@@ -31,6 +32,10 @@ __all__ = [
 
 #: A full disk, and an exceeded quota.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+#: How names of temporary folders begin, and the name of the lock in them.
+_TEMPORARY = ".ctspine1k-"
+_LOCK = ".lock"
 
 HINT_IF_FULL = "Make room there, or select fewer cases, and run again: what is done is kept."
 
@@ -77,7 +82,8 @@ def make_parent(path: Path) -> None:
 def atomic_write(path: Path, scratch: Path | None = None) -> Iterator[Path]:
     """Yield a path to write to. At the end that file is flushed to disk and renamed to ``path``.
 
-    After an error the half-written file is deleted, and ``path`` is as it was before.
+    After an error the half-written file is deleted, and ``path`` is as it was before. What a process that
+    was killed has left half-written in the folder of ``path`` is deleted by the next one that writes there.
 
     Args:
         path: the file; what is there is replaced.
@@ -87,13 +93,52 @@ def atomic_write(path: Path, scratch: Path | None = None) -> Iterator[Path]:
         FileNotFoundError: the folder does not exist.
     """
     folder = path.absolute().parent
-    with tempfile.TemporaryDirectory(prefix=".ctspine1k-", dir=scratch or folder) as place:
+    with _locked_folder(folder) if scratch is None else _temporary_folder(scratch) as place:
         written = Path(place) / path.name
         yield written
         _flush(written, os.O_RDWR)
         written.replace(path)
         if os.name != "nt":  # Windows cannot open folders
             _flush(folder, os.O_RDONLY)
+
+
+def _temporary_folder(folder: Path) -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=folder)
+
+
+@contextlib.contextmanager
+def _locked_folder(folder: Path) -> Iterator[str]:
+    """Yield a temporary folder, locked as long as this process lives; delete those without an owner."""
+    delete_abandoned(folder)
+    while True:
+        with _temporary_folder(folder) as place:
+            lock = filelock.FileLock(Path(place, _LOCK))
+            with contextlib.suppress(OSError, NotImplementedError):  # no locks here: then nobody deletes it
+                lock.acquire()
+            try:
+                # Another process may have taken it for abandoned just before the lock was held.
+                if Path(lock.lock_file if lock.is_locked else place).exists():
+                    yield place
+                    return
+            finally:
+                lock.release()
+
+
+def delete_abandoned(folder: Path) -> None:
+    """Delete what processes that were killed in `atomic_write` have left in a folder, if it exists."""
+    for other in folder.glob(f"{_TEMPORARY}*"):
+        with contextlib.suppress(OSError, NotImplementedError):
+            _delete_if_abandoned(other)
+
+
+def _delete_if_abandoned(folder: Path) -> None:
+    """Delete a temporary folder if no process holds its lock, or if nothing is in it, not even a lock."""
+    if (lock := folder / _LOCK).exists():
+        with filelock.FileLock(lock, timeout=0):
+            pass
+        shutil.rmtree(folder)
+    else:
+        folder.rmdir()
 
 
 def _flush(path: Path, flags: int) -> None:

@@ -13,14 +13,12 @@ from support.exports import (
     ended,
     export_parquet,
     finish,
-    options_of,
     options_of_many,
     same,
     shards_in,
     start,
 )
 from support.forks import fork
-from support.killing import kill_again_and_again, stop_at_every_step
 from support.processes import interrupt_at, wait_until
 from support.volumes import files_of
 
@@ -128,19 +126,6 @@ def test_a_worker_that_is_killed_is_told_and_what_is_done_is_kept(many, out, gat
     there = len(shards_in(out))
     assert there >= 3
     assert finish(out, many) == [32 - there, there, {}]
-
-
-def test_kills_at_random_moments_leave_no_trace(many, undisturbed, out):
-    _, halves = kill_again_and_again(undisturbed, out, many, kills=4, seed=5)
-    assert halves >= 2
-
-
-def test_a_kill_before_any_change_of_a_file_leaves_no_trace(tree, split_file, tmp_path):
-    """Some of them: `make chaos` tries each."""
-    options = options_of(tree, split_file, cases_per_shard=1)
-    finish(tmp_path / "whole", options)
-    (tmp_path / "steps").mkdir()
-    assert stop_at_every_step(tmp_path / "whole", tmp_path / "steps", options, first=3, step=17) >= 5
 
 
 def test_a_shard_that_is_taken_away_meanwhile_is_not_said_to_be_there(many, out, gate):

@@ -49,9 +49,14 @@ def test_what_is_there_is_kept(spine, tmp_path):
     before = [path.stat() for path in paths]
     paths[0].unlink()
     os.utime(paths[1], ns=(0, 0))  # the same bytes, at another time
+    half = paths[-1].with_name(".ctspine1k-half")  # of a process that was killed
+    half.mkdir()
+    for name in (".lock", paths[-1].name):
+        (half / name).touch()
     assert spine.download(to=tmp_path / "to") == paths
     after = [path.stat() for path in paths]
     assert [one.st_ino for one in after[1:]] == [one.st_ino for one in before[1:]]
+    assert not half.exists()
     assert spine.download(to=tmp_path / "to", link=True) == paths
     assert not any(path.is_symlink() for path in paths)
 

@@ -3,6 +3,7 @@ import hashlib
 import os
 from pathlib import Path
 
+import filelock
 import pytest
 
 from ctspine1k.errors import BusyError, NoSpaceError
@@ -123,3 +124,35 @@ def test_a_full_disk_is_an_error_that_says_what_is_needed(tmp_path, number):
 def test_another_error_of_the_disk_passes(tmp_path):
     with pytest.raises(PermissionError), explain_full_disk(tmp_path, "a test", 1):
         raise PermissionError(errno.EACCES, "no")
+
+
+def test_what_a_process_that_was_killed_has_left_is_deleted(tmp_path):
+    """Its temporary folders: with a lock that nobody holds, or empty. Those of others stay."""
+    for name in ("empty", "half", "older"):
+        (tmp_path / f".ctspine1k-{name}").mkdir()
+    for name in ("half/.lock", "half/a.nii.gz", "older/b.nii.gz"):
+        (tmp_path / f".ctspine1k-{name}").touch()
+    with atomic_write(tmp_path / "one") as one, atomic_write(tmp_path / "other") as other:
+        one.write_text("1")
+        other.write_text("2")
+    found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+    assert found == {"one", "other", ".ctspine1k-older", ".ctspine1k-older/b.nii.gz"}
+
+
+def test_a_temporary_folder_that_was_taken_for_abandoned_is_made_again(tmp_path, monkeypatch):
+    """By another process, before there was a lock in it."""
+    acquire = filelock.FileLock.acquire
+    taken = []
+
+    def late(lock, *args, **kwargs):
+        if not taken:
+            taken.append(Path(lock.lock_file).parent)
+            taken[0].rmdir()
+            raise FileNotFoundError(lock.lock_file)
+        return acquire(lock, *args, **kwargs)
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", late)
+    with atomic_write(tmp_path / "one") as one:
+        one.write_text("1")
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+    assert taken

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import pickle
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -111,7 +110,6 @@ class Gated:
 
     inner: Target
     gate: Path
-    pause: float  #: seconds that each file takes longer to write
 
     def __getattr__(self, name):
         if name.startswith("__"):  # pickle asks before there is an inner one
@@ -120,7 +118,6 @@ class Gated:
 
     @contextlib.contextmanager
     def atomic_write(self, name: str) -> Iterator[Path]:
-        time.sleep(self.pause)
         with self.inner.atomic_write(name) as path:
             while _is_shard(name) and self._is_closed():
                 check_stopped()  # as long work does
@@ -159,9 +156,9 @@ class Gate:
         """Wait until so many processes are held."""
         wait_until(lambda: len(self.held()) >= processes)
 
-    def before(self, out, pause: float = 0.0) -> Gated:
+    def before(self, out) -> Gated:
         """A target behind it."""
-        return Gated(open_target(out), self.folder, pause)
+        return Gated(open_target(out), self.folder)
 
 
 def options_of(tree: Path, split_file: Path, **options) -> dict:
@@ -181,27 +178,23 @@ def options_of_many(root: Path, count: int = 16) -> dict:
     return {"data_dir": str(root), "cases": ids, "image_size": SIZE, "cases_per_shard": 1}
 
 
-def start(out, options: dict, gate: Gate | None = None, *, pause: float = 0.0, last_change: int = 0) -> Child:
+def start(out, options: dict, gate: Gate | None = None) -> Child:
     """Begin an export in a process of its own.
 
     Args:
         out: where to.
         options: of `export_parquet`.
         gate: that its target is behind.
-        pause: seconds that each file takes longer to write.
-        last_change: the process kills itself before its change of a file of this number.
     """
     folder = None if gate is None else str(gate.folder)
-    return fork("support.exports:export_there", str(out), options, folder, pause, last_change)
+    return fork("support.exports:export_there", str(out), options, folder)
 
 
-def export_there(out: str, options: dict, gate: str | None, pause: float, last_change: int) -> None:
+def export_there(out: str, options: dict, gate: str | None) -> None:
     """What `start` begins: at its end, it prints which shards it has made and kept, and what failed."""
-    if last_change:
-        die_at_change(last_change, out)
     target = open_target(out)
     if gate is not None:
-        target = Gated(target, Path(gate), pause)
+        target = Gated(target, Path(gate))
     report = export_parquet(target, **options)
     sys.stdout.write(json.dumps([report.made, report.kept, report.failed]))
 
@@ -226,7 +219,7 @@ def command_there(words: list[str], gate: str) -> int:
     from ctspine1k.cli.main import main
     from ctspine1k.exports import parquet
 
-    parquet.open_target = lambda out, pauses: Gated(open_target(out, pauses), Path(gate), 0.0)
+    parquet.open_target = lambda out, pauses: Gated(open_target(out, pauses), Path(gate))
     return main(words)
 
 
@@ -242,35 +235,6 @@ def finish(out, options: dict) -> list:
     """Bring an export to its end, here: shards made and kept, and what failed."""
     report = export_parquet(out, **options)
     return [report.made, report.kept, report.failed]
-
-
-#: Audit events that change what is on disk.
-_CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate"}
-
-
-def die_at_change(last: int, out: str) -> None:
-    """Kill this process just before it changes a file below a folder for the nth time."""
-    seen = 0
-
-    def count(event: str, arguments: tuple) -> None:
-        nonlocal seen
-        if (event == "open" or event.startswith("os.")) and _changes(event, arguments, out):
-            seen += 1
-            if seen == last:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(count)
-
-
-def _changes(event: str, arguments: tuple, out: str) -> bool:
-    if event == "open":
-        path, _, flags = arguments
-        is_change = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-    else:
-        path, is_change = arguments[0], event in _CHANGES
-        if event in ("os.remove", "os.rmdir") and arguments[1] != -1:  # a name in an open folder
-            path = Path(f"/proc/self/fd/{arguments[1]}").readlink() / path
-    return bool(is_change) and str(path).startswith(out)
 
 
 def shards_in(out: Path) -> list[Path]:

@@ -109,6 +109,8 @@ def _nursery() -> subprocess.Popen[str]:
 
 def _serve() -> None:
     """Fork for each line of stdin, to its end."""
+    import scipy.ndimage  # noqa: F401 (each scan needs it)
+
     import ctspine1k.cli.main
     import ctspine1k.collection
     import ctspine1k.exports.parquet

@@ -77,6 +77,16 @@ class Hub:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_port}"
 
+    def environment(self, home: str) -> dict[str, str]:
+        """Variables that have the Hub's client use this server, and this folder for its files."""
+        return {
+            "HF_ENDPOINT": self.url,
+            "HF_HOME": home,
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_XET": "1",  # the server speaks plain HTTP
+            "HF_HUB_DISABLE_SYMLINKS_WARNING": "1",
+        }
+
     def downloads(self) -> dict[str, int]:
         """Bytes sent of each raw file, by its name."""
         sent: dict[str, int] = {}
