@@ -5,7 +5,7 @@ NEWEST := .venv/newest/bin
 OLDEST := .venv/oldest/bin
 TORCH := $(if $(DATASETS),torch-$(DATASETS),bench)
 
-.PHONY: demo test test-newest test-oldest test-torch check bench chaos fuzz clean
+.PHONY: demo test test-newest test-oldest test-torch check bench chaos fuzz mutants clean
 
 # The picture that the README shows, docs/preview.png, is the one that it makes.
 demo: .venv/newest/ready
@@ -65,6 +65,12 @@ chaos: .venv/newest/ready
 N ?= 100000
 fuzz: .venv/newest/ready
 	PYTHONPATH=tests $(NEWEST)/python -m support.fuzzing $(N)
+
+# Runs a sample of faults, each made in a copy of the package, against the tests: those that no test notices are
+# printed. `make mutants N=1000`.
+mutants: N = 300
+mutants: .venv/newest/ready
+	PYTHONPATH=tests $(NEWEST)/python -m support.mutating $(N)
 
 clean:
 	rm -rf .venv build dist

@@ -1,0 +1,325 @@
+"""Mutants of the package, each run against the tests that call what it changes. ``make mutants``.
+
+PYTHONPATH=tests python -m support.mutating [MUTANTS] [--seed 0] [--only TEXT] [--rooms NAME ...]
+
+Mutants are made in a copy of the checkout. Each is run in a process that is forked from one whose imports are done,
+the package's own apart. The tests are first run once without a fault, to see which of them call which function.
+tests/equivalent.txt names the mutants that no test can notice, with the reason.
+
+Neither mutmut nor cosmic-ray is used: the one cannot draw a sample, and runs the whole suite first; the other changes
+the files in place, and starts a process for each mutant, whose imports alone take six seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import importlib
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import pytest
+from tqdm import tqdm
+
+from support.mutants import Mutant, mutants
+from support.paths import ROOT
+
+__all__ = ["EQUIVALENT", "Reach", "equivalent"]
+
+ROOMS = ("catalog", "files", "volumes", "storage", "scans", "checks")
+#: Of the tests that start no process.
+_TESTS = (*(f"tests/{room}" for room in ROOMS), "tests/test_collection.py", "tests/test_second_data_set.py")
+#: Seconds that the tests of a mutant may take, as they took without it, and how much longer they may take with it.
+_SECONDS, _PATIENCE = 12.0, 8.0
+#: Of memory that a mutant may ask for.
+_BYTES = 8 << 30
+
+#: What takes long to import, and reads nothing of the tests' environment then.
+_WARM = (
+    *("blosc2", "click", "duckdb", "fsspec", "hypothesis.strategies", "isal.igzip", "matplotlib.pyplot"),
+    *("nibabel", "pandas", "polars", "pyarrow.parquet", "scipy.ndimage"),
+)
+
+EQUIVALENT = ROOT / "tests" / "equivalent.txt"
+
+
+@dataclass
+class Reach:
+    """What the tests call, and how long each takes."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    #: By file and the line at which a function starts, the tests that call it.
+    callers: dict[str, list[str]] = field(default_factory=dict)
+
+    def tests(self, mutant: Mutant) -> list[str]:
+        """Return the tests to run for a mutant, those nearest to its module first."""
+        module = Path(mutant.path)
+        room, own = f"tests/{module.parent.name}/", f"tests/{module.parent.name}/test_{module.stem}.py::"
+        callers = self.callers.get(f"{mutant.path}:{mutant.starts}", []) if mutant.starts else self.seconds
+        nearest = sorted(
+            # What is cached is called by the first test alone that needs it: all of the module's tests may notice.
+            {*callers, *(test for test in self.seconds if test.startswith(own))},
+            key=lambda test: (
+                not (test.startswith(own) and test in callers),
+                not (test.startswith(room) and test in callers),
+                test not in callers,
+                self.seconds[test],
+            ),
+        )
+        chosen, total = [], 0.0
+        for test in nearest:
+            total += self.seconds[test]
+            if total > _SECONDS:
+                break
+            chosen.append(test)
+        return chosen
+
+
+class Noting:
+    """A plug-in of pytest that notes which functions of the package a test calls."""
+
+    def __init__(self, package: Path) -> None:
+        self.reach = Reach()
+        self._package = f"{package}{os.sep}"
+        self._called: set[tuple[str, int]] = set()
+
+    def _note(self, frame: FrameType, event: str, argument: object) -> None:
+        code = frame.f_code
+        if code.co_filename.startswith(self._package):
+            self._called.add((code.co_filename, code.co_firstlineno))
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item):
+        self._called.clear()
+        start = time.process_time()
+        threading.settrace(self._note)
+        sys.settrace(self._note)
+        yield
+        sys.settrace(None)
+        threading.settrace(None)
+        self.reach.seconds[item.nodeid] = time.process_time() - start
+        for path, line in self._called:
+            name = Path(path).relative_to(Path(self._package).parent).as_posix()
+            self.reach.callers.setdefault(f"{name}:{line}", []).append(item.nodeid)
+
+
+class Choosing:
+    """A plug-in of pytest that runs some tests, in their order."""
+
+    def __init__(self, tests: Sequence[str]) -> None:
+        self._order = {test: number for number, test in enumerate(tests)}
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = sorted(
+            (item for item in items if item.nodeid in self._order), key=lambda item: self._order[item.nodeid]
+        )
+
+
+class Checkout:
+    """A copy of the checkout, in which the package may be changed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "copy"
+        self._folder = folder
+        shutil.copytree(
+            ROOT,
+            self.root,
+            ignore=shutil.ignore_patterns(".*", "build", "dist", "__pycache__", "results"),
+        )
+
+    def reach(self) -> Reach:
+        """Run all tests, without a fault."""
+        noting = Noting(self.root / "ctspine1k")
+        told = self._folder / "reach.json"
+
+        def run() -> int:
+            status = self._pytest(_TESTS, noting)
+            told.write_text(json.dumps(vars(noting.reach)))
+            return status
+
+        ended, printed = self._fork(run, seconds=3600, cpu_seconds=3600)
+        if ended != "exit 0":
+            raise SystemExit(f"{printed}\nThe tests fail without a fault: {ended}.")
+        return Reach(**json.loads(told.read_text()))
+
+    def killed_by(self, mutant: Mutant, tests: Sequence[str], seconds: float) -> str | None:
+        """Return what notices a mutant, None if nothing does."""
+        path = self.root / mutant.path
+        path.write_text(mutant.after)
+        try:
+            files = list(dict.fromkeys(test.partition("::")[0] for test in tests))
+            ended, printed = self._fork(
+                lambda: self._pytest(files, Choosing(tests), "-x"),
+                seconds=60 + 10 * _PATIENCE * seconds,
+                cpu_seconds=20 + _PATIENCE * seconds,
+            )
+        finally:
+            path.write_text(mutant.before)
+        if ended == "exit 0":
+            return None
+        told = [line for line in printed.splitlines() if line.startswith(("FAILED", "ERROR"))]
+        return told[0][:110] if told else f"{ended} {printed[-200:]}"
+
+    def _pytest(self, files: Iterable[str], plugin: object, *options: str) -> int:
+        arguments = [
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-W",
+            "ignore::pytest.PytestAssertRewriteWarning",
+            "-m",
+            "not processes and not cluster and not docs",
+        ]
+        arguments += [
+            "--hypothesis-seed=0",
+            "--basetemp",
+            str(self._folder / "tests"),
+            "--rootdir",
+            str(self.root),
+        ]
+        return int(pytest.main([*arguments, *options, *files], plugins=[plugin]))
+
+    def _fork(self, work: Callable[[], int], *, seconds: float, cpu_seconds: float) -> tuple[str, str]:
+        """Have a child do the work, and return how it ended and what it has printed."""
+        scratch, output = self._folder / "scratch", self._folder / "output"
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                self._settle(scratch, output, cpu_seconds)
+                status = work()
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
+        end = time.monotonic() + seconds
+        while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0):
+            if time.monotonic() > end:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
+            time.sleep(0.02)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)  # what it has started
+        status = os.waitstatus_to_exitcode(ended[1])
+        how = f"exit {status}" if status >= 0 else f"ended by {signal.Signals(-status).name}"
+        return how, output.read_text(errors="replace")
+
+    def _settle(self, scratch: Path, output: Path, cpu_seconds: float) -> None:
+        """Let this process see the copy and not the checkout, and take no more than it may."""
+        os.setpgid(0, 0)
+        opened = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        for descriptor in (1, 2):
+            os.dup2(opened, descriptor)
+        resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_seconds), int(cpu_seconds) + 1))
+        resource.setrlimit(resource.RLIMIT_DATA, (_BYTES, _BYTES))
+        for name in [name for name in sys.modules if name.partition(".")[0] == "support"]:
+            del sys.modules[name]
+        sys.path[:] = [
+            str(self.root),
+            str(self.root / "tests"),
+            *(p for p in sys.path if p not in (str(ROOT / "tests"), "")),
+        ]
+        sys.dont_write_bytecode = True
+        os.environ["TMPDIR"] = str(scratch)
+        tempfile.tempdir = str(scratch)
+        os.chdir(self.root)
+
+
+def mutants_of(root: Path, rooms: Iterable[str]) -> list[Mutant]:
+    """Return all mutants of the modules of some rooms of a checkout, always in the same order."""
+    return [
+        mutant
+        for room in rooms
+        for path in sorted((root / "ctspine1k" / room).glob("*.py"))
+        for mutant in mutants(path.relative_to(root).as_posix(), path.read_text(encoding="utf-8"))
+    ]
+
+
+def equivalent(text: str) -> dict[tuple[str, tuple[str, ...]], str]:
+    """Return the reasons why mutants are equivalent, by name and changes.
+
+    The text has blocks between empty lines: a reason in lines that start with #, the name, the changes.
+    """
+    reasons = {}
+    for block in text.strip().split("\n\n"):
+        lines = [line.strip() for line in block.splitlines()]
+        reason = " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
+        rest = [line for line in lines if not line.startswith("#")]
+        if rest:
+            reasons[rest[0], tuple(rest[1:])] = reason
+    return reasons
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a sample of mutants, and print those that survive."""
+    parser = argparse.ArgumentParser(prog="support.mutating")
+    parser.add_argument("count", nargs="?", type=int, default=300, help="of mutants in the sample")
+    parser.add_argument("--seed", type=int, default=0, help="what the sample is drawn from")
+    parser.add_argument(
+        "--only", metavar="TEXT", help="all mutants whose name and changes contain this, no sample"
+    )
+    parser.add_argument("--rooms", nargs="+", default=ROOMS, help="whose modules are changed")
+    parser.add_argument("--verbose", action="store_true", help="also print what kills each mutant")
+    options = parser.parse_args(arguments)
+    reasons = equivalent(EQUIVALENT.read_text(encoding="utf-8"))
+    counts: collections.Counter[str] = collections.Counter()
+    start = time.monotonic()
+    for name in _WARM:
+        importlib.import_module(name)
+    with tempfile.TemporaryDirectory(prefix="ctspine1k-mutants-") as folder:
+        checkout = Checkout(Path(folder))
+        sample = mutants_of(checkout.root, options.rooms)
+        if options.only is None:
+            sample = random.Random(options.seed).sample(sample, min(options.count, len(sample)))
+        else:
+            sample = [one for one in sample if options.only in "\n".join([one.name, *one.changes])]
+        reach = checkout.reach()
+        for mutant in tqdm(sample, disable=None):
+            outcome = _outcome(checkout, reach, mutant, reasons)
+            counts[outcome.partition(" ")[0]] += 1
+            if outcome.startswith("survived"):
+                tqdm.write("\n".join([f"{mutant.name}, line {mutant.line}: {outcome}", *mutant.changes, ""]))
+            elif options.verbose:
+                tqdm.write(f"{mutant.name}, line {mutant.line}: {outcome}")
+    judged = len(sample) - counts["equivalent"]
+    print(
+        f"{len(sample)} mutants of seed {options.seed}, {len(reach.seconds)} tests, "
+        f"{time.monotonic() - start:.0f} s: {counts['killed']} killed, {counts['equivalent']} equivalent, "
+        f"{counts['survived']} survived. Killed of those that are not equivalent: "
+        f"{counts['killed'] / max(judged, 1):.1%}"
+    )
+    return 1 if counts["survived"] else 0
+
+
+def _outcome(
+    checkout: Checkout, reach: Reach, mutant: Mutant, reasons: Mapping[tuple[str, tuple[str, ...]], str]
+) -> str:
+    if (mutant.name, mutant.changes) in reasons:
+        return "equivalent"
+    tests = reach.tests(mutant)
+    if not tests:
+        return "survived: no test calls it"
+    killer = checkout.killed_by(mutant, tests, sum(reach.seconds[test] for test in tests))
+    return f"survived {len(tests)} tests" if killer is None else f"killed by {killer}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
