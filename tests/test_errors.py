@@ -1,3 +1,4 @@
+import errno
 import inspect
 import pickle
 
@@ -60,6 +61,19 @@ def test_every_class_is_in_the_family_in_the_docstring_and_in_the_examples():
 
 def test_a_message_says_what_expected_found_and_next_step():
     assert str(EXAMPLES[-1]) == "/a.nii.gz: expected this, found that. Do so."
+
+
+def test_the_reason_of_the_system_is_told_also_where_it_has_no_number():
+    for error, reason in (
+        (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+        (OSError("seek of closed file"), "seek of closed file"),
+    ):
+        told = errors.UnreadableFileError.of("/a.nii.gz", error)
+        assert str(told).startswith(f"/a.nii.gz: expected a file that can be read, found {reason}. ")
+    gone = errors.UnreadableFileError.of("/a.nii.gz", FileNotFoundError(errno.ENOENT, "No such file"))
+    assert str(gone).startswith(
+        "/a.nii.gz: expected the raw file that was there when the work began, found none. "
+    )
 
 
 def test_the_builtin_kin():

@@ -58,18 +58,20 @@ def test_a_mutant_has_one_fault_and_text_has_none():
     ]
 
 
-def test_tests_of_the_module_come_first_then_those_of_its_room():
-    own, room, far, uncalled = (
-        f"tests/{name}::test" for name in ("a/test_m.py", "a/test_n.py", "b/test_o.py", "b/test_p.py")
+def test_tests_of_the_module_come_first_then_those_that_call_it():
+    own, other, cached, far = (
+        f"tests/a/test_{name}" for name in ("m.py::1", "n.py::2", "m.py::3", "o.py::4")
     )
-    also = "tests/a/test_m.py::test_of_what_is_cached"
     reach = Reach(
-        dict.fromkeys((far, uncalled, also, room, own), 1.0), {"ctspine1k/a/m.py:10": [far, room, own]}
+        dict.fromkeys((far, cached, other, own), 1.0),
+        {"ctspine1k/a/m.py:2": [other, own], "ctspine1k/a/n.py:2": [far]},
     )
-    (mutant, *_) = mutants("ctspine1k/a/m.py", SOURCE)
-    assert reach.tests(mutant) == [own, room, far, also]
-    reach.seconds[far] = 60
-    assert reach.tests(mutant) == [own, room]
+    called = mutants("ctspine1k/a/m.py", "\ndef f(): return 1")[0]
+    imported = mutants("ctspine1k/a/m.py", "X = 2")[0]
+    assert reach.tests(called) == [own, other, cached]
+    assert set(reach.tests(imported)) == {own, other, cached, far}
+    reach.seconds[other] = 60
+    assert reach.tests(called) == [own, cached]
 
 
 def test_each_equivalent_mutant_is_one_that_is_made():

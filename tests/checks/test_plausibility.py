@@ -257,6 +257,10 @@ def test_voxels_without_size(tmp_path, healthy, axis):
     assert strange(tmp_path, image, mask, flat) == {}
     mask[mask == label("T12")] = 0
     assert set(strange(tmp_path, image[..., ::-1], mask[..., ::-1], flat)) == {"gap"}
+    image, mask = spine([16, *LABELS])
+    mask[mask == label("T12")] = 0
+    mask[(mask > 0) & (mask < label("T12"))] += 1  # numbers without a gap, though there is one between bodies
+    assert strange(tmp_path, image, mask, flat) == {}
 
 
 def test_names_are_those_of_the_vocabulary(tmp_path, healthy):

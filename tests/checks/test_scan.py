@@ -31,6 +31,7 @@ from ctspine1k.errors import (
     WorkerError,
 )
 from ctspine1k.running.disk import exclusive_lock
+from ctspine1k.scans.containing import cases_containing
 from ctspine1k.scans.tables import CASES, VERTEBRAE, read_tables
 
 
@@ -515,8 +516,11 @@ def test_has_vertebrae(spines, tmp_path):
     scan(spines)
     assert names(spines, tmp_path) == set(IDS)
     assert names(spines, tmp_path, has_vertebrae="L6") == {"liver_83"}
-    assert names(spines, tmp_path, has_vertebrae=["t12", "L1"]) == {"liver_106"}
+    # All that it has.
+    assert names(spines, tmp_path, has_vertebrae=["t12", "L1", "T11", "L2"]) == {"liver_106"}
     assert names(spines, tmp_path, has_vertebrae=["C1"], streaming=True) == {"HN_P023"}
+    both = cases_containing(ctspine1k.open_collection(data_dir=spines).selection(), "L6")
+    assert [{case.case_id for case in cases} for cases in both] == [{"liver_83"}, {"liver_106", "HN_P023"}]
     elsewhere = scan(spines, out=tmp_path / "elsewhere.parquet").cases
     (spines / "cases.parquet").unlink()
     assert names(spines, tmp_path, has_vertebrae=["C1"], scan=elsewhere) == {"HN_P023"}

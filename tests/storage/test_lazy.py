@@ -177,7 +177,7 @@ def test_rows_can_be_pickled(compact, right):
 
 
 def test_it_can_be_pickled(compact):
-    lazy = pickle.loads(pickle.dumps(ctspine1k.LazyDataset(compact)))  # noqa: S301 (our own)
+    lazy = pickle.loads(pickle.dumps(ctspine1k.LazyDataset(compact, threads=1)))  # noqa: S301 (our own)
     assert voxels_of(lazy, 0) == voxels_of(ctspine1k.LazyDataset(compact), 0)
 
 

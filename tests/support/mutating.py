@@ -27,7 +27,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -41,10 +41,17 @@ from support.paths import ROOT
 __all__ = ["EQUIVALENT", "Reach", "equivalent"]
 
 ROOMS = ("catalog", "files", "volumes", "storage", "scans", "checks")
-#: Of the tests that start no process.
-_TESTS = (*(f"tests/{room}" for room in ROOMS), "tests/test_collection.py", "tests/test_second_data_set.py")
-#: Seconds that the tests of a mutant may take, as they took without it, and how much longer they may take with it.
-_SECONDS, _PATIENCE = 12.0, 8.0
+#: Those of them that start no processes are run.
+_TESTS = (
+    *(f"tests/{room}" for room in ROOMS),
+    *(f"tests/test_{name}.py" for name in ("collection", "errors", "second_data_set")),
+    "tests/test_docs.py::test_checks_are_the_modules",
+    "tests/test_docs.py::test_issues_are_the_catalogs",
+)
+#: Seconds that the tests of a mutant may take, as they took without it: those that call it, and the rest.
+_SECONDS, _SECONDS_OF_THE_REST = 12.0, 4.0
+#: How many times as long they may take with it.
+_PATIENCE = 8.0
 #: Of memory that a mutant may ask for.
 _BYTES = 8 << 30
 
@@ -66,27 +73,33 @@ class Reach:
     callers: dict[str, list[str]] = field(default_factory=dict)
 
     def tests(self, mutant: Mutant) -> list[str]:
-        """Return the tests to run for a mutant, those nearest to its module first."""
+        """Return the tests to run for a mutant: those of its module, the others that call it, the rest.
+
+        The rest are for what is called by the first test alone that needs it, since it is cached, and for what the
+        import of a module runs: all tests of the module then, or all tests. Short ones come first.
+        """
         module = Path(mutant.path)
-        room, own = f"tests/{module.parent.name}/", f"tests/{module.parent.name}/test_{module.stem}.py::"
-        callers = self.callers.get(f"{mutant.path}:{mutant.starts}", []) if mutant.starts else self.seconds
-        nearest = sorted(
-            # What is cached is called by the first test alone that needs it: all of the module's tests may notice.
-            {*callers, *(test for test in self.seconds if test.startswith(own))},
-            key=lambda test: (
-                not (test.startswith(own) and test in callers),
-                not (test.startswith(room) and test in callers),
-                test not in callers,
-                self.seconds[test],
-            ),
-        )
-        chosen, total = [], 0.0
-        for test in nearest:
-            total += self.seconds[test]
-            if total > _SECONDS:
-                break
-            chosen.append(test)
-        return chosen
+        own = f"tests/{module.parent.name}/test_{module.stem}.py::"
+        start = "" if mutant.starts is None else mutant.starts
+        callers = set()
+        for function, tests in self.callers.items():
+            path, _, line = function.partition(":")
+            if path == mutant.path and start in ("", int(line)):
+                callers.update(tests)
+        rest = {test for test in self.seconds if mutant.starts is None or test.startswith(own)} - callers
+        near = sorted(callers, key=lambda test: (not test.startswith(own), self.seconds[test]))
+        return [
+            *self._affordable(near, _SECONDS),
+            *self._affordable(sorted(rest, key=self.seconds.__getitem__), _SECONDS_OF_THE_REST),
+        ]
+
+    def _affordable(self, tests: Iterable[str], seconds: float) -> Iterator[str]:
+        """Yield tests until they take longer."""
+        for test in tests:
+            seconds -= self.seconds[test]
+            if seconds < 0:
+                return
+            yield test
 
 
 class Noting:
