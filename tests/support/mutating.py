@@ -80,11 +80,10 @@ class Reach:
         """
         module = Path(mutant.path)
         own = f"tests/{module.parent.name}/test_{module.stem}.py::"
-        start = "" if mutant.starts is None else mutant.starts
         callers = set()
         for function, tests in self.callers.items():
             path, _, line = function.partition(":")
-            if path == mutant.path and start in ("", int(line)):
+            if path == mutant.path and mutant.starts in (None, int(line)):
                 callers.update(tests)
         rest = {test for test in self.seconds if mutant.starts is None or test.startswith(own)} - callers
         near = sorted(callers, key=lambda test: (not test.startswith(own), self.seconds[test]))

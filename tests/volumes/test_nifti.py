@@ -29,6 +29,14 @@ def test_header_extensions_are_passed_over(tmp_path, mask):
     assert same_bits(read_pair(tmp_path / "a.nii.gz", mask).image, expected(tmp_path / "a.nii.gz", "f4"))
 
 
+@pytest.mark.parametrize("offset", [353, 348 + (1 << 16), 349 + (1 << 16)])
+def test_voxels_begin_where_the_header_says(tmp_path, mask, offset):
+    data = nifti(intensities(), vox_offset=offset)
+    path = tmp_path / "a.nii"
+    path.write_bytes(data[:352] + bytes(offset - 352) + data[352:])
+    assert same_bits(read_pair(path, mask).image, np.transpose(intensities(), (2, 0, 1)).astype("f4"))
+
+
 def test_trailing_dimensions_of_one_are_fine(tmp_path, mask):
     image = save(tmp_path / "a.nii.gz", intensities(shape=(*SHAPE, 1, 1)))
     wanted = np.transpose(nib.load(image).get_fdata()[..., 0, 0], (2, 0, 1)).astype("f4")
