@@ -76,7 +76,7 @@ class Reach:
         """Return the tests to run for a mutant: those of its module, the others that call it, the rest.
 
         The rest are for what is called by the first test alone that needs it, since it is cached, and for what the
-        import of a module runs: all tests of the module then, or all tests. Short ones come first.
+        import of a module runs: all tests of the module then, or all tests.
         """
         module = Path(mutant.path)
         own = f"tests/{module.parent.name}/test_{module.stem}.py::"
@@ -86,15 +86,20 @@ class Reach:
             if path == mutant.path and mutant.starts in (None, int(line)):
                 callers.update(tests)
         rest = {test for test in self.seconds if mutant.starts is None or test.startswith(own)} - callers
-        near = sorted(callers, key=lambda test: (not test.startswith(own), self.seconds[test]))
         return [
-            *self._affordable(near, _SECONDS),
-            *self._affordable(sorted(rest, key=self.seconds.__getitem__), _SECONDS_OF_THE_REST),
+            *self._affordable(callers, own, _SECONDS),
+            *self._affordable(rest, own, _SECONDS_OF_THE_REST),
         ]
 
-    def _affordable(self, tests: Iterable[str], seconds: float) -> Iterator[str]:
-        """Yield tests until they take longer."""
-        for test in tests:
+    def _affordable(self, tests: Iterable[str], own: str, seconds: float) -> Iterator[str]:
+        """Yield tests until they take longer: one set of parameters of each function, then another of each."""
+        sets: collections.Counter[str] = collections.Counter()
+        ranks = {}
+        for test in sorted(tests, key=self.seconds.__getitem__):
+            function = test.partition("[")[0]
+            ranks[test] = (not test.startswith(own), sets[function])
+            sets[function] += 1
+        for test in sorted(ranks, key=lambda test: ranks[test]):
             seconds -= self.seconds[test]
             if seconds < 0:
                 return
@@ -130,15 +135,20 @@ class Noting:
 
 
 class Choosing:
-    """A plug-in of pytest that runs some tests, in their order."""
+    """A plug-in of pytest that runs some tests, in their order. One that takes far too long ends the process."""
 
-    def __init__(self, tests: Sequence[str]) -> None:
+    def __init__(self, tests: Sequence[str], seconds: Mapping[str, float]) -> None:
         self._order = {test: number for number, test in enumerate(tests)}
+        self._seconds = seconds
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         items[:] = sorted(
             (item for item in items if item.nodeid in self._order), key=lambda item: self._order[item.nodeid]
         )
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        signal.setitimer(signal.ITIMER_PROF, 5 + _PATIENCE * self._seconds[item.nodeid])  # of the processor
 
 
 class Checkout:
@@ -163,21 +173,20 @@ class Checkout:
             told.write_text(json.dumps(vars(noting.reach)))
             return status
 
-        ended, printed = self._fork(run, seconds=3600, cpu_seconds=3600)
+        ended, printed = self._fork(run, seconds=3600)
         if ended != "exit 0":
             raise SystemExit(f"{printed}\nThe tests fail without a fault: {ended}.")
         return Reach(**json.loads(told.read_text()))
 
-    def killed_by(self, mutant: Mutant, tests: Sequence[str], seconds: float) -> str | None:
-        """Return what notices a mutant, None if nothing does."""
+    def killed_by(self, mutant: Mutant, tests: Sequence[str], seconds: Mapping[str, float]) -> str | None:
+        """Return what notices a mutant, None if nothing does; ``seconds`` that each test takes without it."""
         path = self.root / mutant.path
         path.write_text(mutant.after)
         try:
             files = list(dict.fromkeys(test.partition("::")[0] for test in tests))
             ended, printed = self._fork(
-                lambda: self._pytest(files, Choosing(tests), "-x"),
-                seconds=60 + 10 * _PATIENCE * seconds,
-                cpu_seconds=20 + _PATIENCE * seconds,
+                lambda: self._pytest(files, Choosing(tests, seconds), "-x"),
+                seconds=60 + 10 * _PATIENCE * sum(seconds[test] for test in tests),
             )
         finally:
             path.write_text(mutant.before)
@@ -205,7 +214,7 @@ class Checkout:
         ]
         return int(pytest.main([*arguments, *options, *files], plugins=[plugin]))
 
-    def _fork(self, work: Callable[[], int], *, seconds: float, cpu_seconds: float) -> tuple[str, str]:
+    def _fork(self, work: Callable[[], int], *, seconds: float) -> tuple[str, str]:
         """Have a child do the work, and return how it ended and what it has printed."""
         scratch, output = self._folder / "scratch", self._folder / "output"
         shutil.rmtree(scratch, ignore_errors=True)
@@ -214,7 +223,7 @@ class Checkout:
         if pid == 0:
             status = 1
             try:
-                self._settle(scratch, output, cpu_seconds)
+                self._settle(scratch, output)
                 status = work()
             except BaseException:
                 traceback.print_exc()
@@ -234,13 +243,12 @@ class Checkout:
         how = f"exit {status}" if status >= 0 else f"ended by {signal.Signals(-status).name}"
         return how, output.read_text(errors="replace")
 
-    def _settle(self, scratch: Path, output: Path, cpu_seconds: float) -> None:
-        """Let this process see the copy and not the checkout, and take no more than it may."""
+    def _settle(self, scratch: Path, output: Path) -> None:
+        """Let this process see the copy and not the checkout, and take no more memory than it may."""
         os.setpgid(0, 0)
         opened = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for descriptor in (1, 2):
             os.dup2(opened, descriptor)
-        resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_seconds), int(cpu_seconds) + 1))
         resource.setrlimit(resource.RLIMIT_DATA, (_BYTES, _BYTES))
         for name in [name for name in sys.modules if name.partition(".")[0] == "support"]:
             del sys.modules[name]
@@ -329,7 +337,7 @@ def _outcome(
     tests = reach.tests(mutant)
     if not tests:
         return "survived: no test calls it"
-    killer = checkout.killed_by(mutant, tests, sum(reach.seconds[test] for test in tests))
+    killer = checkout.killed_by(mutant, tests, reach.seconds)
     return f"survived {len(tests)} tests" if killer is None else f"killed by {killer}"
 
 

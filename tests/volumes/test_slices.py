@@ -51,18 +51,21 @@ def test_volumes_that_outgrow_the_first_allocation(tmp_path, growth):
 
 
 @pytest.mark.parametrize(
-    ("values", "found"),
+    ("dtype", "value", "found"),
     [
-        (np.full(SHAPE, 2.5, "<f8"), "2.5"),
-        (np.full(SHAPE, 26, "u1"), "26"),
-        (np.full(SHAPE, -1, "<i2"), "-1"),
-        (np.full(SHAPE, 2**32, "<i8"), "4294967296"),
-        (np.full(SHAPE, np.nan, "<f4"), "nan"),
-        (np.full(SHAPE, np.inf, "<f4"), "inf"),
-        (np.full(SHAPE, 1e20, "<f8"), "1e"),
+        ("<f8", 2.5, "2.5"),
+        ("u1", 26, "26"),
+        ("<i2", -1, "-1"),
+        ("<i8", 2**32, "4294967296"),
+        ("<f4", np.nan, "nan"),
+        ("<f4", np.inf, "inf"),
+        ("<f8", 1e20, "1e"),
     ],
 )
-def test_what_is_no_label_is_an_error(tmp_path, image, values, found):
+def test_what_is_no_label_is_an_error(tmp_path, image, dtype, value, found):
+    """Also one voxel among labels, the least and the greatest."""
+    values = np.zeros(SHAPE, dtype)
+    values[0, 1], values[2, 3, 1] = 25, value
     mask = save(tmp_path / "m.nii.gz", values)
     message = f"expected labels, whole numbers from 0 to 25, found {found}"
     with pytest.raises(VoxelValueError, match=message) as caught:
