@@ -13,6 +13,7 @@ from ctspine1k.running.disk import (
     exclusive_lock,
     explain_full_disk,
     free_bytes,
+    is_full_disk,
     make_parent,
     sha256_of,
 )
@@ -156,3 +157,13 @@ def test_a_temporary_folder_that_was_taken_for_abandoned_is_made_again(tmp_path,
         one.write_text("1")
     assert [path.name for path in tmp_path.iterdir()] == ["one"]
     assert taken
+
+
+def test_a_full_disk_is_seen_behind_the_errors_that_it_caused():
+    full, other = OSError(errno.ENOSPC, "full"), OSError(errno.EACCES, "no")
+    behind = RuntimeError()
+    behind.__cause__, other.__context__ = other, full
+    assert is_full_disk(behind)
+    other.__context__ = behind  # a circle
+    assert not is_full_disk(behind)
+    assert not is_full_disk(None)
