@@ -335,9 +335,7 @@ def _outcome(
     if (mutant.name, mutant.changes) in reasons:
         return "equivalent"
     tests = reach.tests(mutant)
-    if not tests:
-        return "survived: no test calls it"
-    killer = checkout.killed_by(mutant, tests, reach.seconds)
+    killer = checkout.killed_by(mutant, tests, reach.seconds) if tests else None
     return f"survived {len(tests)} tests" if killer is None else f"killed by {killer}"
 
 
