@@ -69,8 +69,8 @@ def scan(
     for case_id, problem in report.problems.items():
         say(f"warning: {case_id}: {problem}")
     say(
-        f"{report.measured:,} cases measured, {report.kept:,} kept from before, "
-        f"{len(report.problems):,} unusable"
+        f"{report.measured:,} case{'' if report.measured == 1 else 's'} measured, "
+        f"{report.kept:,} kept from before, {len(report.problems):,} unusable"
     )
 
 

@@ -209,8 +209,8 @@ def _cases_of_folder(opened: Selection) -> Catalog | None:
         lacking = len(missing.missing)
         warn(
             f"{path} is used, which lists {own.summary}. Of the {len(opened.catalog):,} cases of {title}, "
-            f"{lacking:,} {'lacks' if lacking == 1 else 'lack'} files in this folder. Pass split_file=... to "
-            "choose a list.",
+            f"{lacking:,} {'lacks' if lacking == 1 else 'lack'} files in this folder. Pass split_file=... "
+            "(--split-file) to choose a list.",
             SplitFileWarning,
         )
         return own

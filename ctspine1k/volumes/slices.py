@@ -85,7 +85,7 @@ class VolumeReader:
 
         Raises:
             VoxelValueError: a value is neither 0 nor a label of the vocabulary, not even after rounding by
-                less than 0.001, which is a change.
+                0.001 or less, which is a change.
             CaseError: the file is damaged.
         """
         for stored in self.stored(depth):

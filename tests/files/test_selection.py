@@ -106,7 +106,7 @@ def test_a_folder_with_its_own_split_file_needs_no_option(tree, load, monkeypatc
     monkeypatch.setattr(FolderPlace, "listing", counted)
     message = (
         rf"{path} is used, which lists 3 cases: train 2, validation 1\. Of the 1,005 cases of CTSpine1K, 1,001 "
-        r"lack files in this folder\. Pass split_file=\.\.\. to choose a list\.$"
+        r"lack files in this folder\. Pass split_file=\.\.\. \(--split-file\) to choose a list\.$"
     )
     with pytest.warns(SplitFileWarning, match=message):
         files = list_files(data_dir=tree, kind="mask")
