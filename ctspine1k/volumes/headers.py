@@ -137,6 +137,9 @@ def parse_header(block: bytes, name: str) -> VolumeHeader:
         expected, found = "header and voxels in one file", 'the header of a .hdr/.img pair, with magic "ni1"'
         hint = 'Save the pair as one file: nibabel.save(nibabel.load("x.hdr"), "x.nii.gz").'
         raise FileFormatError(name, expected, found, hint)
+    if offset < header.single_vox_offset:  # nibabel lets 0 pass, and other libraries read elsewhere
+        expected = f"voxels from byte {header.single_vox_offset} or later"
+        raise FileFormatError(name, expected, f"vox_offset {offset}", WRITE_AGAIN)
     return VolumeHeader(
         name=name,
         shape=_checked_shape(header, name),

@@ -65,8 +65,10 @@ def subjects() -> tuple[Subject, ...]:
 
 def _voxels(data: bytes) -> np.ndarray:
     """What nibabel reads, slice first: an independent path."""
-    kind = nib.Nifti1Image if data[:4] in (b"\x5c\x01\x00\x00", b"\x00\x00\x01\x5c") else nib.Nifti2Image
-    read = kind.from_bytes(data)
+    is_first = data[:4] in (b"\x5c\x01\x00\x00", b"\x00\x00\x01\x5c")
+    kind, size = (nib.Nifti1Image, 348) if is_first else (nib.Nifti2Image, 540)
+    # It refuses damaged extensions, which have nothing to do with voxels: it is told that there are none.
+    read = kind.from_bytes(data[:size] + bytes(4) + data[size + 4 :])
     voxels = np.asanyarray(read.dataobj)
     return np.moveaxis(voxels.reshape(voxels.shape[:3]), 2, 0)
 

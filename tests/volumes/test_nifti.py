@@ -171,6 +171,8 @@ def damaged(at: int) -> bytes:
         (gzip.compress(nifti(intensities(), magic=b"ni1", vox_offset=0)), FileFormatError, "found the header of a .hdr/.img pair"),
         (nifti(intensities(), datatype=7777), FileFormatError, "expected a valid NIfTI header"),
         (nifti(intensities(), vox_offset=100), FileFormatError, "expected a valid NIfTI header"),
+        (nifti(intensities(), vox_offset=0), FileFormatError, "expected voxels from byte 352 or later, found vox_offset 0"),
+        (nifti(intensities(), vox_offset=0, header_class=nib.Nifti2Header), FileFormatError, "from byte 544 or later, found vox_offset 0"),
         (nifti(intensities(), slope=1, inter=np.inf), FileFormatError, "expected a valid NIfTI header"),
         (nifti(intensities(), vox_offset=np.nan), FileFormatError, "expected a valid NIfTI header"),
         (nifti(intensities(), vox_offset=np.inf), FileFormatError, "expected a valid NIfTI header"),
