@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ctspine1k._messages import size_text
 from ctspine1k.catalog.cases import Case
@@ -73,7 +73,7 @@ class CaseFiles:
     """The files of one case, by kind."""
 
     case: Case
-    files: Mapping[Kind, RawFile] = field(hash=False)
+    files: Mapping[Kind, RawFile]
 
     def __getitem__(self, kind: Kind) -> RawFile:
         return self.files[kind]

@@ -203,7 +203,7 @@ class Checkout:
             "-W",
             "ignore::pytest.PytestAssertRewriteWarning",
             "-m",
-            "not processes and not cluster and not docs",
+            "not processes and not cluster",
         ]
         arguments += [
             "--hypothesis-seed=0",
