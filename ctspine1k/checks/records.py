@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -27,7 +28,7 @@ from ctspine1k.scans.tables import (
     write_tables,
 )
 
-__all__ = ["Record", "Records", "measures_of", "own_records", "record_of", "records_if_possible"]
+__all__ = ["Record", "Records", "measures_of", "note_of", "own_records", "record_of", "records_if_possible"]
 
 #: One case: its row in the table of cases, its rows in that of vertebrae, and the version of both tables.
 Record: TypeAlias = "dict[str, Any]"
@@ -114,7 +115,7 @@ class Records:
         with self._journal.open("a", encoding="utf-8") as notes:
             for record in records:
                 # The line break comes first: a stopped run may have left an incomplete last line.
-                notes.write("\n" + json.dumps(record))
+                notes.write(f"\n{note_of(record)}")
 
 
 #: The warning if results cannot be written.
@@ -213,8 +214,19 @@ def _noted(journal: Path) -> dict[str, Record]:
     records = {}
     text = journal.read_bytes().decode(errors="replace") if journal.exists() else ""
     for line in text.splitlines():
-        with contextlib.suppress(ValueError, LookupError, TypeError):  # an incomplete line
-            record = json.loads(line)
+        digest, _, note = line.partition(" ")
+        if digest == _digest(note):  # else the line is incomplete, or was damaged on the disk
+            record = json.loads(note)
             if record["version"] == SCAN_VERSION:
                 records[record["case"]["case_id"]] = record
     return records
+
+
+def note_of(record: Record) -> str:
+    """Return the line of the journal for a record."""
+    note = json.dumps(record)
+    return f"{_digest(note)} {note}"
+
+
+def _digest(note: str) -> str:
+    return hashlib.sha256(note.encode(errors="replace")).hexdigest()

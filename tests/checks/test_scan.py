@@ -22,6 +22,7 @@ from support.verbs import scan_files, verify_files
 from support.volumes import ALL_IDS, break_case
 
 import ctspine1k
+from ctspine1k.checks.records import own_records
 from ctspine1k.errors import (
     BusyError,
     HubError,
@@ -32,7 +33,7 @@ from ctspine1k.errors import (
 )
 from ctspine1k.running.disk import exclusive_lock
 from ctspine1k.scans.containing import cases_containing
-from ctspine1k.scans.tables import CASES, VERTEBRAE, read_tables
+from ctspine1k.scans.tables import CASES, SCAN_VERSION, VERTEBRAE, read_tables
 
 
 @pytest.fixture
@@ -474,6 +475,23 @@ def test_what_is_in_the_journals_place_harms_nothing(spines):
         assert scan(spines).measured == 3
     with pytest.raises(ValueError, match=r"and not in \.vertebrae\.parquet"):
         scan(spines, out=spines / "cases.vertebrae.parquet")
+
+
+def test_notes_that_were_damaged_are_not_used(spines):
+    report = scan(spines)
+    whole, tables = report.cases.read_bytes(), read_tables(report.cases)
+    journal = spines / ".cases.parquet.partial"
+    report.cases.unlink()
+    with own_records(report.cases) as records:
+        (case,) = (row for row in tables.cases if row["case_id"] == "liver_106")
+        vertebrae = [row for row in tables.vertebrae if row["case_id"] == "liver_106"]
+        records.note({"version": SCAN_VERSION, "case": case, "vertebrae": vertebrae})
+    note = journal.read_bytes()
+    for damaged, kept in ((note, 1), (note.replace(b'"hu_max": ', b'"hu_max": 1'), 0)):
+        journal.write_bytes(damaged)
+        report.cases.unlink(missing_ok=True)
+        assert scan(spines).kept == kept
+        assert report.cases.read_bytes() == whole
 
 
 def test_a_case_that_vanished_is_in_no_table(spines, tmp_path):

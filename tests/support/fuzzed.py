@@ -19,6 +19,7 @@ import nibabel as nib
 import numpy as np
 
 from ctspine1k import load_catalog, read_pair
+from ctspine1k.checks.records import note_of
 from ctspine1k.errors import SplitFileError
 from ctspine1k.exports.folder_target import FolderTarget
 from ctspine1k.exports.ledger import MANIFEST, read_records
@@ -194,7 +195,7 @@ def _of_a_scan() -> list[Subject]:
         tables = read_tables(report.cases)
         wholes = {path.name: path.read_bytes() for path in (report.cases, report.vertebrae)}
     record = {"version": SCAN_VERSION, "case": tables.cases[0], "vertebrae": tables.vertebrae}
-    wholes[".cases.parquet.partial"] = json.dumps(record).encode() + b"\n"
+    wholes[".cases.parquet.partial"] = note_of(record).encode() + b"\n"
     return [
         Subject(name, whole, functools.partial(_check_scan, name=name, wholes=wholes))
         for name, whole in wholes.items()
