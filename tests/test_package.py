@@ -84,6 +84,7 @@ def test_options_are_the_configs_with_the_same_defaults():
         "has_vertebrae",
         "scan",
         "storage",
+        "compression",
         "image_size",
         "orientation",
         "label_scheme",

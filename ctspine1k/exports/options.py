@@ -49,6 +49,7 @@ def row_keywords(options: ExportKeywords) -> dict[str, Any]:
         return own
     keywords = rows.keywords()
     check_choice("storage", keywords.pop("storage"), ("dense",))
+    del keywords["compression"]  # which dense storage does not have
     return {**keywords, **own}
 
 

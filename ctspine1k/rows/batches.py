@@ -10,6 +10,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import datasets
@@ -163,7 +164,7 @@ def _batches(options: RowOptions, case: Case, pair: CaseReader, depth: int) -> I
             "orientation": pair.geometry.orientation,
         }
     done = 0
-    for image, segmentation in makers[config, options.storage](case.case_id, pair, depth):
+    for image, segmentation in makers[config, options.storage](options, case.case_id, pair, depth):
         count = len(image)
         columns: dict[str, Any] = {"image": image, "segmentation": segmentation}
         columns |= {name: [value] * count for name, value in case_columns.items()}
@@ -184,22 +185,23 @@ def _slice_key(case_id: str, number: int) -> str:
     return f"{case_id}/{number:04d}"
 
 
-def _dense_volume(case_id: str, pair: CaseReader, depth: int) -> _Voxels:
+def _dense_volume(options: RowOptions, case_id: str, pair: CaseReader, depth: int) -> _Voxels:
     volume = pair.read()
     yield volume.image[np.newaxis], volume.segmentation[np.newaxis]
 
 
-def _compact_volume(case_id: str, pair: CaseReader, depth: int) -> _Voxels:
+def _compact_volume(options: RowOptions, case_id: str, pair: CaseReader, depth: int) -> _Voxels:
     shape, types = pair.geometry.shape, pair.stored_types
-    image = ArrayWriter(shape, types[0], scaling=pair.scaling, name=f"{case_id} image")
-    segmentation = ArrayWriter(shape, types[1], name=f"{case_id} segmentation")
+    writer = partial(ArrayWriter, shape, compression=options.compression or "small")
+    image = writer(types[0], scaling=pair.scaling, name=f"{case_id} image")
+    segmentation = writer(types[1], name=f"{case_id} segmentation")
     for stored, labels in pair.slabs(image.depth):
         image.append(stored)
         segmentation.append(labels)
     yield [image.fields()], [segmentation.fields()]
 
 
-def _dense_slices(case_id: str, pair: CaseReader, depth: int) -> _Voxels:
+def _dense_slices(options: RowOptions, case_id: str, pair: CaseReader, depth: int) -> _Voxels:
     rows, columns = pair.geometry.shape[1:]
     for stored, labels in pair.slabs(min(depth, _MAX_ELEMENTS // (rows * columns))):
         image = np.empty(stored.shape, np.float32)
@@ -208,16 +210,17 @@ def _dense_slices(case_id: str, pair: CaseReader, depth: int) -> _Voxels:
         yield image, labels.astype(np.int32, order="C")
 
 
-def _compact_slices(case_id: str, pair: CaseReader, depth: int) -> _Voxels:
+def _compact_slices(options: RowOptions, case_id: str, pair: CaseReader, depth: int) -> _Voxels:
+    stored = partial(store, compression=options.compression or "small")
     done = 0
     for images, labels in pair.slabs(depth):
         names = [_slice_key(case_id, number) for number in range(done, done + len(images))]
         yield (
             [
-                store(image, scaling=pair.scaling, name=f"{name} image")
+                stored(image, scaling=pair.scaling, name=f"{name} image")
                 for name, image in zip(names, images, strict=True)
             ],
-            [store(mask, name=f"{name} segmentation") for name, mask in zip(names, labels, strict=True)],
+            [stored(mask, name=f"{name} segmentation") for name, mask in zip(names, labels, strict=True)],
         )
         done += len(images)
 

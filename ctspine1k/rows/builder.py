@@ -51,7 +51,7 @@ from ctspine1k.rows.batches import Batch, case_batches
 from ctspine1k.rows.conversions import find_conversion, record_conversion, record_of
 from ctspine1k.rows.features import features_of
 from ctspine1k.rows.kept import Keeper, kept_name
-from ctspine1k.rows.options import ROWS_VERSION, Policy, RowOptions, Storage
+from ctspine1k.rows.options import ROWS_VERSION, Compression, Policy, RowOptions, Storage
 from ctspine1k.rows.room import RoomBuilder
 from ctspine1k.rows.skipped import read_skipped, record_skipped, warn_skipped
 from ctspine1k.running.disk import require_plain_path
@@ -85,6 +85,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
     has_vertebrae: str | Sequence[str] | None = None  #: only cases that contain all of these
     scan: str | None = None  #: the scan's table of cases, for ``has_vertebrae``
     storage: Storage = "dense"  #: how voxels are kept on disk
+    compression: Compression | None = None  #: of compact storage; None for "small"
     image_size: tuple[int, int] | None = None  #: size that every slice must have; see `RowOptions`
     orientation: str | None = None  #: target orientation of the files' axes; None for as stored
     label_scheme: LabelScheme | None = None  #: what segmentations contain; None for labels as they are
@@ -138,18 +139,8 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
     @cached_property
     def row_options(self) -> RowOptions:
         """The options that decide what a row contains; errors as for `RowOptions`."""
-        options = RowOptions(
-            config=self.name,
-            storage=self.storage,
-            image_size=self.image_size,
-            orientation=self.orientation,
-            label_scheme=self.label_scheme,
-            other_labels=self.other_labels,
-            geometry=self.geometry,
-            on_geometry=self.on_geometry,
-            on_voxels=self.on_voxels,
-        )
-        return options.of(self.selected.data_set)
+        keywords = {name: getattr(self, name) for name in RowOptions().keywords()}
+        return RowOptions(self.name, **keywords).of(self.selected.data_set)
 
     @cached_property
     def selected(self) -> Selection:

@@ -9,12 +9,20 @@ from typing import Any, Literal, TypeAlias, cast
 from ctspine1k._messages import check_choice
 from ctspine1k.catalog.dataset import DataSet
 from ctspine1k.catalog.vocabulary import LabelScheme
-from ctspine1k.storage.codec import require_blosc2
+from ctspine1k.storage.codec import COMPRESSIONS, Compression, require_blosc2
 from ctspine1k.volumes.orientation import check_orientation
 from ctspine1k.volumes.relabel import Others
 from ctspine1k.volumes.slices import OnVoxels
 
-__all__ = ["CONFIGS", "GEOMETRY_COLUMNS", "ROWS_VERSION", "Policy", "RowOptions", "Storage"]
+__all__ = [
+    "CONFIGS",
+    "GEOMETRY_COLUMNS",
+    "ROWS_VERSION",
+    "Compression",
+    "Policy",
+    "RowOptions",
+    "Storage",
+]
 
 #: "3d" has one row per case, "2d" one row per axial slice.
 CONFIGS = ("3d", "2d")
@@ -38,6 +46,7 @@ class RowOptions:
 
     config: str = "3d"  #: "3d", one row per case, or "2d", one row per axial slice
     storage: Storage = "dense"
+    compression: Compression | None = None  #: of compact storage; None for "small"
     image_size: tuple[int, int] | None = None  #: voxels of a slice; None: the data set's, or any
     orientation: str | None = None  #: target orientation of the files' axes; None for as stored
     label_scheme: LabelScheme | None = None  #: what segmentations contain; None for labels as they are
@@ -60,8 +69,14 @@ class RowOptions:
         check_choice("storage", self.storage, ("dense", "compact"))
         check_choice("other_labels", self.other_labels, ("raise", "background"))
         check_orientation(self.orientation)
+        check_choice("compression", self.compression, COMPRESSIONS)
         if self.storage == "compact":
             require_blosc2()
+        elif self.compression is not None:
+            raise ValueError(
+                f"compression={self.compression!r}: dense storage is not compressed; pass "
+                'storage="compact" with it'
+            )
         if self.image_size is not None:
             object.__setattr__(self, "image_size", _checked_size(self.image_size))
 
@@ -75,8 +90,8 @@ class RowOptions:
         An option that came later is in it only where it may change rows, so that earlier ids stay valid.
         """
         key = {**asdict(self), "geometry": list(GEOMETRY_COLUMNS) if self.geometry else False}
-        for name, earlier in (("other_labels", "raise"), ("on_voxels", "raise")):
-            if key[name] == earlier:
+        for name, earlier in _EARLIER.items():
+            if key[name] in earlier:
                 del key[name]
         return key
 
@@ -99,6 +114,14 @@ class RowOptions:
                 )
         own = cast("LabelScheme", vocabulary.schemes[0])
         return replace(self, image_size=image_size, label_scheme=self.label_scheme or own)
+
+
+#: What rows were before an option came: values with which they are the same.
+_EARLIER: dict[str, tuple[Any, ...]] = {
+    "other_labels": ("raise",),
+    "on_voxels": ("raise",),
+    "compression": (None, "small"),
+}
 
 
 def _checked_size(image_size: tuple[int, int]) -> tuple[int, int]:

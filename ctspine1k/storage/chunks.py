@@ -28,6 +28,14 @@ _BYTES_PER_THREAD = 1 << 18
 class ArrayWriter:
     """Stores one array that arrives in layers: slabs along the first axis, each as deep as a chunk.
 
+    Args:
+        shape: of the array.
+        dtype: of its numbers.
+        scaling: from them to values.
+        name: for messages.
+        chunk_shape: None for `default_chunk_shape`.
+        compression: how each chunk is compressed.
+
     Raises:
         ValueError: numbers of this type, or chunks of this size, cannot be stored.
     """
@@ -40,6 +48,7 @@ class ArrayWriter:
         scaling: Scaling | None = None,
         name: str = "",
         chunk_shape: Sequence[int] | None = None,
+        compression: codec.Compression = "small",
     ) -> None:
         self._header = ArrayHeader(
             name,
@@ -61,7 +70,7 @@ class ArrayWriter:
         most = math.prod(shape) * self._header.dtype.itemsize + codec.OVERHEAD * self._count
         self._data = GrowingArray((most,), np.uint8)
         self._last_voxels, self._last_chunk = b"", b""
-        self._compress = codec.compressor(self._header.dtype.itemsize)
+        self._compress = codec.compressor(self._header.dtype.itemsize, compression)
 
     @property
     def depth(self) -> int:

@@ -65,6 +65,16 @@ def test_compact_features(load, name):
     assert features["segmentation"] == CompactArray("int32")
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_fast_compression_gives_the_same_rows_from_a_cache_of_its_own(load, tree, name):
+    small, fast = (load(name, split="train", storage="compact", compression=how) for how in ("small", "fast"))
+    assert small.cache_files == load(name, split="train", storage="compact").cache_files
+    assert small.cache_files != fast.cache_files
+    assert identical(rows(fast), wanted(tree, name, "train"))
+    streamed = load(name, split="train", storage="compact", compression="fast", streaming=True)
+    assert identical(rows(streamed), wanted(tree, name, "train"))
+
+
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("slices", [1, 16, 17, 33])
 def test_batches_of_one_slice_stay_in_order(load, tree, slices, storage):
@@ -379,6 +389,9 @@ def test_ids_from_before_an_option_came_stay_valid():
     }
     assert RowOptions("2d").key() == RowOptions("2d", on_voxels="raise").key() == before
     assert RowOptions("2d", on_voxels="replace").key() == {**before, "on_voxels": "replace"}
+    compact = {**before, "storage": "compact"}
+    assert RowOptions("2d", "compact").key() == RowOptions("2d", "compact", "small").key() == compact
+    assert RowOptions("2d", "compact", "fast").key() == {**compact, "compression": "fast"}
 
 
 def test_a_skip_is_logged_when_it_happens_and_told_whatever_the_path(load, tree, tmp_path, caplog):

@@ -106,6 +106,11 @@ def test_other_kinds_of_split(load):
         ({"on_missing": "ignore"}, "on_missing='ignore': expected one of 'raise', 'skip'"),
         ({"on_geometry": "skip"}, "on_geometry='skip': expected one of 'raise', 'warn'"),
         ({"on_voxels": "skip"}, "on_voxels='skip': expected one of 'raise', 'replace'"),
+        ({"compression": "lz4", "storage": "compact"}, "compression='lz4': expected one of 'small', 'fast'"),
+        (
+            {"compression": "small"},
+            "compression='small': dense storage is not compressed; pass storage=\"compact\" with it",
+        ),
         ({"image_size": (512,)}, r"image_size=\(512,\): expected two positive numbers"),
         ({"data_revision": "main"}, "has no revisions"),
     ],

@@ -316,3 +316,25 @@ for module in (None, old):
     message = "Compact storage needs blosc2 3 or later: pip install 'ctspine1k[compact]'\n"
     assert python(code).stdout == message * 2
     assert issubclass(MissingPackageError, ImportError)
+
+
+#: Where a Blosc2 chunk says how it was compressed: its filters in order, and the format of its codec.
+_FILTERS, _CODEC, _FORMATS = slice(16, 22), 2, {1: "lz4", 4: "zstd"}
+
+
+@pytest.mark.parametrize(("dtype", "shuffles"), [("i2", True), ("u1", False)])
+def test_fast_is_another_codec_in_the_same_form(dtype, shuffles):
+    """A reader finds codec and filters in each chunk, and the rest where it always was."""
+    array = np.random.default_rng(0).integers(0, 99, (40, 70, 65)).astype(dtype)
+    small, fast = (store(array, name="one", compression=how) for how in ("small", "fast"))
+    assert small["header"] == fast["header"]
+    assert small["bytes"] == store(array, name="one")["bytes"] != fast["bytes"]
+    for fields, codec, filters in (
+        (small, "zstd", [1, 35] * shuffles),
+        (fast, "lz4", [1] * shuffles),
+    ):
+        stored = StoredArray.from_fields(fields)
+        for part in stored.parts(everything(stored)):
+            assert _FORMATS[part.chunk[_CODEC] >> 5] == codec
+            assert [one for one in part.chunk[_FILTERS] if one] == filters
+        assert np.array_equal(stored.read(), array)
