@@ -87,6 +87,7 @@ def test_options_are_the_configs_with_the_same_defaults():
         "compression",
         "image_size",
         "orientation",
+        "plane",
         "label_scheme",
         "other_labels",
         "geometry",

@@ -50,6 +50,8 @@ def row_keywords(options: ExportKeywords) -> dict[str, Any]:
     keywords = rows.keywords()
     check_choice("storage", keywords.pop("storage"), ("dense",))
     del keywords["compression"]  # which dense storage does not have
+    if keywords.pop("plane") is not None:
+        raise ValueError(f"plane={rows.plane!r}: expected None, since an export has the files' own slices")
     return {**keywords, **own}
 
 

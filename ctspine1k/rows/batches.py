@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -108,7 +108,7 @@ def _opened(
         vocabulary=vocabulary,
         on_geometry=None if reports else options.on_geometry,
         on_voxels=options.on_voxels,
-        orientation=options.orientation,
+        orientation=options.turned_to,
         label_scheme=options.label_scheme,
         other_labels=options.other_labels,
         threads=threads,
@@ -133,7 +133,9 @@ def _size_hint(options: RowOptions, size: tuple[int, int]) -> str:
     )
     if options.storage == "compact":
         return f"image_size checks slices and resizes none: {other}"
-    turned = "" if options.orientation is None else f", and orientation={options.orientation!r} may change it"
+    turning = [f"{name}={getattr(options, name)!r}" for name in ("orientation", "plane")]
+    given = " and ".join(text for text in turning if not text.endswith("None"))
+    turned = f", and {given} may change it" if given else ""
     return (
         f"In dense storage all slices must have image_size, which resizes none{turned}. Pass "
         f'storage="compact", where slices may have any size; {other}'
@@ -164,10 +166,12 @@ def _batches(options: RowOptions, case: Case, pair: CaseReader, depth: int) -> I
             "orientation": pair.geometry.orientation,
         }
     done = 0
-    for image, segmentation in makers[config, options.storage](options, case.case_id, pair, depth):
+    for image, segmentation, counts in makers[config, options.storage](options, case.case_id, pair, depth):
         count = len(image)
         columns: dict[str, Any] = {"image": image, "segmentation": segmentation}
         columns |= {name: [value] * count for name, value in case_columns.items()}
+        if options.geometry:
+            columns["n_labelled"] = counts
         keys = [case.case_id]
         if config == "2d":
             numbers = range(done, done + count)
@@ -177,17 +181,23 @@ def _batches(options: RowOptions, case: Case, pair: CaseReader, depth: int) -> I
         done += count
 
 
-#: Image and segmentation of some rows: stacked arrays, or a list of stored ones.
-_Voxels: TypeAlias = "Iterator[tuple[Any, Any]]"
+#: Image and segmentation of some rows, as stacked arrays or a list of stored ones, and their `_counts`.
+_Voxels: TypeAlias = "Iterator[tuple[Any, Any, list[int]]]"
 
 
 def _slice_key(case_id: str, number: int) -> str:
     return f"{case_id}/{number:04d}"
 
 
+def _counts(options: RowOptions, labels: Iterable[NDArray[Any]]) -> list[int]:
+    """Return the number of labelled voxels in each array, if rows have a column for it."""
+    return [int(np.count_nonzero(one)) for one in labels] if options.geometry else []
+
+
 def _dense_volume(options: RowOptions, case_id: str, pair: CaseReader, depth: int) -> _Voxels:
     volume = pair.read()
-    yield volume.image[np.newaxis], volume.segmentation[np.newaxis]
+    labels = volume.segmentation[np.newaxis]
+    yield volume.image[np.newaxis], labels, _counts(options, labels)
 
 
 def _compact_volume(options: RowOptions, case_id: str, pair: CaseReader, depth: int) -> _Voxels:
@@ -195,10 +205,12 @@ def _compact_volume(options: RowOptions, case_id: str, pair: CaseReader, depth: 
     writer = partial(ArrayWriter, shape, compression=options.compression or "small")
     image = writer(types[0], scaling=pair.scaling, name=f"{case_id} image")
     segmentation = writer(types[1], name=f"{case_id} segmentation")
+    count = 0
     for stored, labels in pair.slabs(image.depth):
         image.append(stored)
         segmentation.append(labels)
-    yield [image.fields()], [segmentation.fields()]
+        count += sum(_counts(options, labels))
+    yield [image.fields()], [segmentation.fields()], [count]
 
 
 def _dense_slices(options: RowOptions, case_id: str, pair: CaseReader, depth: int) -> _Voxels:
@@ -207,7 +219,7 @@ def _dense_slices(options: RowOptions, case_id: str, pair: CaseReader, depth: in
         image = np.empty(stored.shape, np.float32)
         pair.scaling.write(stored, image)
         # In C order, for Arrow: the labels have the file's order, and would be copied once more.
-        yield image, labels.astype(np.int32, order="C")
+        yield image, labels.astype(np.int32, order="C"), _counts(options, labels)
 
 
 def _compact_slices(options: RowOptions, case_id: str, pair: CaseReader, depth: int) -> _Voxels:
@@ -221,6 +233,7 @@ def _compact_slices(options: RowOptions, case_id: str, pair: CaseReader, depth: 
                 for name, image in zip(names, images, strict=True)
             ],
             [stored(mask, name=f"{name} segmentation") for name, mask in zip(names, labels, strict=True)],
+            _counts(options, labels),
         )
         done += len(images)
 

@@ -11,7 +11,7 @@ import datasets
 from ctspine1k.catalog.cases import Case, Criterion
 from ctspine1k.catalog.vocabulary import LabelScheme
 from ctspine1k.files.selection import OnMissing
-from ctspine1k.rows.options import Compression, Policy, RowOptions, Storage
+from ctspine1k.rows.options import Compression, Plane, Policy, RowOptions, Storage
 from ctspine1k.volumes.relabel import Others
 from ctspine1k.volumes.slices import OnVoxels
 
@@ -27,6 +27,7 @@ class RowKeywords(TypedDict, total=False):
     compression: Compression | None
     image_size: tuple[int, int] | None
     orientation: str | None
+    plane: Plane | None
     label_scheme: LabelScheme | None
     other_labels: Others
     geometry: bool

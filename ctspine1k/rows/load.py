@@ -22,7 +22,7 @@ from ctspine1k.errors import MissingFilesError, NothingLeftError, SkippedCasesWa
 from ctspine1k.files.selection import OnMissing, Selection, open_selection
 from ctspine1k.rows._datasets import is_forced, is_small_dataset, joined_stream
 from ctspine1k.rows.builder import CTSpine1K
-from ctspine1k.rows.options import Compression, Policy, RowOptions, Storage
+from ctspine1k.rows.options import Compression, Plane, Policy, RowOptions, Storage
 from ctspine1k.rows.parts import Split, builders_of, check_room, specs_of, split_name
 from ctspine1k.rows.shuffling import of_volumes
 from ctspine1k.scans.selecting import select, select_splits
@@ -82,6 +82,7 @@ def load_dataset(
     compression: Compression | None = None,
     image_size: tuple[int, int] | None = None,
     orientation: str | None = None,
+    plane: Plane | None = None,
     label_scheme: LabelScheme | None = None,
     other_labels: Others = "raise",
     geometry: bool = False,
@@ -102,7 +103,7 @@ def load_dataset(
     """Load a data set as `datasets.load_dataset` would, converting only the requested splits.
 
     Args:
-        name: "3d", one row per case, or "2d", one row per axial slice.
+        name: "3d", one row per case, or "2d", one row per slice.
         split: as in `datasets.load_dataset`: "train", "validation", "test", "train[:10%]",
             "train+validation", a `datasets.ReadInstruction`, or a list of these; None for all splits.
         collection: the data set's name; the default is CTSpine1K.
@@ -133,11 +134,15 @@ def load_dataset(
         orientation: None for as stored; or the target orientation of the files' axes (i, j, k), such as
             "RAS": rows are as if the files had been stored in it, with their affine and spacing, not
             resampled. Rows are still slice-first: their ``orientation`` is then "SRA".
+        plane: of the slices of "2d": "axial", "coronal" or "sagittal". The two axes of a slice keep their
+            order, and all axes their directions, as stored or as in ``orientation``. None for the slices that
+            are stored, most often axial, or those of ``orientation``. Coronal and sagittal slices differ in
+            size: they need compact storage, or an ``image_size`` that all have.
         label_scheme: what segmentations contain: None or "ctspine1k", labels as they are; "region", 1 for
             cervical, 2 thoracic, 3 lumbar; "binary", 1 for every vertebra; "verse", VerSe's numbers.
         other_labels: if a mask has labels that the data set does not have, up to 255, such as a sacrum:
             "raise" an error, or make them "background".
-        geometry: add columns source, spacing, affine, array_affine and orientation.
+        geometry: add columns source, spacing, affine, array_affine, orientation and n_labelled.
         on_missing: what to do if a case has no raw files: "raise" an error, or "skip" it with a warning.
         on_error: the same for damaged or inconsistent files.
         on_geometry: if the mask's header places it elsewhere than the image, or a header contradicts itself:
@@ -200,6 +205,7 @@ def load_dataset(
         compression=compression,
         image_size=image_size,
         orientation=orientation,
+        plane=plane,
         label_scheme=label_scheme,
         other_labels=other_labels,
         geometry=geometry,

@@ -96,7 +96,7 @@ def _estimate(files: CaseFiles, config: str, how: str) -> int:
 
 
 def _dense_bytes(files: CaseFiles, place: Place, options: RowOptions) -> int:
-    shape = local_shape(files["image"], place, options.orientation)
+    shape = local_shape(files["image"], place, options)
     if shape is None:
         return _estimate(files, options.config, "dense")
     slices, first, second = shape

@@ -19,6 +19,7 @@ from ctspine1k.errors import (
     VoxelWarning,
 )
 from ctspine1k.rows.builder import CTSpine1K
+from ctspine1k.rows.options import GEOMETRY_COLUMNS
 from ctspine1k.storage.feature import CompactArray
 
 STORAGES = ("dense", "compact")
@@ -157,7 +158,9 @@ def test_processes_change_nothing(load, tmp_path, name, num_proc, storage):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_geometry(load, tree, name):
     row = rows(load(name, split="train", geometry=True))[-1]
-    assert list(row)[-5:] == ["source", "spacing", "affine", "array_affine", "orientation"]
+    assert tuple(row)[-6:] == GEOMETRY_COLUMNS
+    labelled = np.count_nonzero(row["segmentation"])
+    assert row["n_labelled"] == labelled != row["segmentation"].size
     assert row["source"] == "MSD-T10"
     np.testing.assert_array_equal(
         np.array(row["array_affine"])[:3, 0], [0, 0, 2.5]
@@ -169,6 +172,39 @@ def test_geometry(load, tree, name):
     assert np.array_equal(streamed["affine"], row["affine"])
     assert np.array_equal(streamed["array_affine"], row["array_affine"])
     assert (list(streamed["spacing"]), streamed["orientation"]) == (row["spacing"], "SLA")
+    assert streamed["n_labelled"] == labelled
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_labelled_voxels_are_counted(load, name, storage):
+    found = load(name, split="train", storage=storage, geometry=True, label_scheme="region")
+    assert found["n_labelled"] == [np.count_nonzero(row["segmentation"]) for row in rows(found)]
+    assert found.features["n_labelled"].dtype == "int64"
+
+
+@pytest.mark.parametrize(
+    ("options", "axes", "orientation"),
+    [
+        ({"plane": "axial"}, (2, 0, 1), "SLA"),
+        ({"plane": "coronal"}, (1, 0, 2), "ALS"),
+        ({"plane": "sagittal"}, (0, 1, 2), "LAS"),
+        ({"plane": "sagittal", "orientation": "SAL"}, (0, 2, 1), "LSA"),
+    ],
+)
+def test_slices_of_a_plane(load, tree, options, axes, orientation):
+    """Those of files that are stored as LAS: the axis across the plane first, then the others as they were."""
+    paths = [next(tree.rglob(f"HN_P023{suffix}.nii.gz")) for suffix in ("", "_seg")]
+    image, mask = (np.asarray(nib.load(path).dataobj).transpose(axes) for path in paths)
+    options = {**options, "split": "validation", "geometry": True, "image_size": None}
+    streaming = load("2d", storage="compact", streaming=True, **options)
+    for found in (rows(load("2d", storage="compact", **options)), rows(streaming)):
+        assert [row["slice_index"] for row in found] == list(range(len(image)))
+        assert np.array_equal([row["image"] for row in found], image)
+        assert np.array_equal([row["segmentation"] for row in found], mask)
+        assert {row["orientation"] for row in found} == {orientation}
+    dense = load("2d", **{**options, "image_size": image.shape[1:]})
+    assert np.array_equal([row["image"] for row in rows(dense)], image)
 
 
 def test_writer_batch_size(load, tree, tmp_path):
@@ -392,6 +428,7 @@ def test_ids_from_before_an_option_came_stay_valid():
     compact = {**before, "storage": "compact"}
     assert RowOptions("2d", "compact").key() == RowOptions("2d", "compact", "small").key() == compact
     assert RowOptions("2d", "compact", "fast").key() == {**compact, "compression": "fast"}
+    assert RowOptions("2d", plane="sagittal").key() == {**before, "plane": "sagittal"}
 
 
 def test_a_skip_is_logged_when_it_happens_and_told_whatever_the_path(load, tree, tmp_path, caplog):

@@ -111,6 +111,12 @@ def test_other_kinds_of_split(load):
             {"compression": "small"},
             "compression='small': dense storage is not compressed; pass storage=\"compact\" with it",
         ),
+        ({"plane": "oblique"}, "plane='oblique': expected one of 'axial', 'coronal', 'sagittal'"),
+        ({"plane": "axial"}, "plane='axial': expected None for \"3d\", since volumes have no plane"),
+        (
+            {"name": "2d", "plane": "coronal", "image_size": None},
+            'image_size=None: coronal slices of CTSpine1K differ in size, .* pass storage="compact"',
+        ),
         ({"image_size": (512,)}, r"image_size=\(512,\): expected two positive numbers"),
         ({"data_revision": "main"}, "has no revisions"),
     ],

@@ -8,6 +8,7 @@ from support.compare import CONFIGS, identical, rows, wanted
 from support.volumes import IDS, SIZE, intensities, labels, nifti, save, save_case
 
 import ctspine1k
+from ctspine1k import RowOptions
 from ctspine1k.errors import NoSpaceError, TruncatedFileError
 from ctspine1k.rows.builder import CTSpine1K
 
@@ -169,7 +170,7 @@ def test_a_named_pipe_is_not_opened(load, tree):
     from ctspine1k.rows.shapes import local_shape
 
     (file,) = ctspine1k.list_files(data_dir=tree, cases="HN_P023", kind="image")
-    assert local_shape(file, place, None) is None
+    assert local_shape(file, place, RowOptions()) is None
 
 
 @pytest.mark.parametrize("name", CONFIGS)
