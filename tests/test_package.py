@@ -88,6 +88,7 @@ def test_options_are_the_configs_with_the_same_defaults():
         "image_size",
         "orientation",
         "plane",
+        "spacing",
         "label_scheme",
         "other_labels",
         "geometry",

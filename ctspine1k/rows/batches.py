@@ -27,11 +27,16 @@ from ctspine1k.storage.chunks import ArrayWriter, store
 from ctspine1k.storage.feature import CompactArray, stored_column
 from ctspine1k.volumes.cases import CaseReader, Readable, open_case
 from ctspine1k.volumes.headers import array_affine
+from ctspine1k.volumes.resampling import ResampledCase
 
 __all__ = ["Batch", "case_batches"]
 
 #: Arrow counts the elements of a column of lists in 31 bits.
 _MAX_ELEMENTS = 2**31 - 1
+
+
+#: A case as it is stored, or at another spacing.
+AnyCase: TypeAlias = "CaseReader | ResampledCase"
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ def _opened(
     threads: int,
     on_problem: Callable[[str], None] | None = None,
     on_change: Callable[[str], None] | None = None,
-) -> Iterator[CaseReader]:
+) -> Iterator[AnyCase]:
     reports = on_problem if options.on_geometry == "warn" else None
     with open_case(
         files["image"],
@@ -116,13 +121,14 @@ def _opened(
     ) as pair:
         if reports and (problems := pair.geometry_problems()):
             reports("\n".join(map(str, problems)))
-        size, expected = pair.geometry.shape[1:], options.image_size
+        rows = pair if options.spacing is None else ResampledCase(pair, options.spacing)
+        size, expected = rows.geometry.shape[1:], options.image_size
         if expected is not None and size != expected:
             found = f"{size[0]} x {size[1]}"
             raise ImageSizeError(
                 pair.name, f"slices of {expected[0]} x {expected[1]}", found, _size_hint(options, size)
             )
-        yield pair
+        yield rows
 
 
 def _size_hint(options: RowOptions, size: tuple[int, int]) -> str:
@@ -133,7 +139,7 @@ def _size_hint(options: RowOptions, size: tuple[int, int]) -> str:
     )
     if options.storage == "compact":
         return f"image_size checks slices and resizes none: {other}"
-    turning = [f"{name}={getattr(options, name)!r}" for name in ("orientation", "plane")]
+    turning = [f"{name}={getattr(options, name)!r}" for name in ("orientation", "plane", "spacing")]
     given = " and ".join(text for text in turning if not text.endswith("None"))
     turned = f", and {given} may change it" if given else ""
     return (
@@ -148,7 +154,7 @@ def _rewind(*files: Readable) -> None:
             file.seek(0)
 
 
-def _batches(options: RowOptions, case: Case, pair: CaseReader, depth: int) -> Iterator[Batch]:
+def _batches(options: RowOptions, case: Case, pair: AnyCase, depth: int) -> Iterator[Batch]:
     config = options.config
     makers = {
         ("3d", "dense"): _dense_volume,
@@ -194,13 +200,13 @@ def _counts(options: RowOptions, labels: Iterable[NDArray[Any]]) -> list[int]:
     return [int(np.count_nonzero(one)) for one in labels] if options.geometry else []
 
 
-def _dense_volume(options: RowOptions, case_id: str, pair: CaseReader, depth: int) -> _Voxels:
+def _dense_volume(options: RowOptions, case_id: str, pair: AnyCase, depth: int) -> _Voxels:
     volume = pair.read()
     labels = volume.segmentation[np.newaxis]
     yield volume.image[np.newaxis], labels, _counts(options, labels)
 
 
-def _compact_volume(options: RowOptions, case_id: str, pair: CaseReader, depth: int) -> _Voxels:
+def _compact_volume(options: RowOptions, case_id: str, pair: AnyCase, depth: int) -> _Voxels:
     shape, types = pair.geometry.shape, pair.stored_types
     writer = partial(ArrayWriter, shape, compression=options.compression or "small")
     image = writer(types[0], scaling=pair.scaling, name=f"{case_id} image")
@@ -213,7 +219,7 @@ def _compact_volume(options: RowOptions, case_id: str, pair: CaseReader, depth: 
     yield [image.fields()], [segmentation.fields()], [count]
 
 
-def _dense_slices(options: RowOptions, case_id: str, pair: CaseReader, depth: int) -> _Voxels:
+def _dense_slices(options: RowOptions, case_id: str, pair: AnyCase, depth: int) -> _Voxels:
     rows, columns = pair.geometry.shape[1:]
     for stored, labels in pair.slabs(min(depth, _MAX_ELEMENTS // (rows * columns))):
         image = np.empty(stored.shape, np.float32)
@@ -222,7 +228,7 @@ def _dense_slices(options: RowOptions, case_id: str, pair: CaseReader, depth: in
         yield image, labels.astype(np.int32, order="C"), _counts(options, labels)
 
 
-def _compact_slices(options: RowOptions, case_id: str, pair: CaseReader, depth: int) -> _Voxels:
+def _compact_slices(options: RowOptions, case_id: str, pair: AnyCase, depth: int) -> _Voxels:
     stored = partial(store, compression=options.compression or "small")
     done = 0
     for images, labels in pair.slabs(depth):

@@ -52,7 +52,7 @@ from ctspine1k.rows.batches import Batch, case_batches
 from ctspine1k.rows.conversions import find_conversion, record_conversion, record_of
 from ctspine1k.rows.features import features_of
 from ctspine1k.rows.kept import Keeper, kept_name
-from ctspine1k.rows.options import ROWS_VERSION, Compression, Plane, Policy, RowOptions, Storage
+from ctspine1k.rows.options import ROWS_VERSION, Compression, Plane, Policy, RowOptions, Spacing, Storage
 from ctspine1k.rows.room import RoomBuilder
 from ctspine1k.rows.skipped import read_skipped, record_skipped, warn_skipped
 from ctspine1k.running.disk import require_plain_path
@@ -89,6 +89,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
     compression: Compression | None = None  #: of compact storage; None for "small"
     image_size: tuple[int, int] | None = None  #: size that every slice must have; see `RowOptions`
     orientation: str | None = None  #: target orientation of the files' axes; None for as stored
+    spacing: Spacing | None = None  #: mm along the patient's x, y and z; None for as stored
     plane: Plane | None = None  #: of the slices of "2d"; None for those that are stored
     label_scheme: LabelScheme | None = None  #: what segmentations contain; None for labels as they are
     other_labels: Others = "raise"  #: if a mask has labels that the data set does not have

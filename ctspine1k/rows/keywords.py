@@ -11,11 +11,12 @@ import datasets
 from ctspine1k.catalog.cases import Case, Criterion
 from ctspine1k.catalog.vocabulary import LabelScheme
 from ctspine1k.files.selection import OnMissing
-from ctspine1k.rows.options import Compression, Plane, Policy, RowOptions, Storage
+from ctspine1k.rows.options import Compression, Plane, Policy, RowOptions, Spacing, Storage
+from ctspine1k.rows.parts import Split
 from ctspine1k.volumes.relabel import Others
 from ctspine1k.volumes.slices import OnVoxels
 
-__all__ = ["AllOptions", "BuilderOptions", "LoadOptions"]
+__all__ = ["AllOptions", "BuilderOptions", "LoadOptions", "Split"]
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 
@@ -27,6 +28,7 @@ class RowKeywords(TypedDict, total=False):
     compression: Compression | None
     image_size: tuple[int, int] | None
     orientation: str | None
+    spacing: Spacing | None
     plane: Plane | None
     label_scheme: LabelScheme | None
     other_labels: Others

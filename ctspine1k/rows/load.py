@@ -22,7 +22,7 @@ from ctspine1k.errors import MissingFilesError, NothingLeftError, SkippedCasesWa
 from ctspine1k.files.selection import OnMissing, Selection, open_selection
 from ctspine1k.rows._datasets import is_forced, is_small_dataset, joined_stream
 from ctspine1k.rows.builder import CTSpine1K
-from ctspine1k.rows.options import Compression, Plane, Policy, RowOptions, Storage
+from ctspine1k.rows.options import Compression, Plane, Policy, RowOptions, Spacing, Storage
 from ctspine1k.rows.parts import Split, builders_of, check_room, specs_of, split_name
 from ctspine1k.rows.shuffling import of_volumes
 from ctspine1k.scans.selecting import select, select_splits
@@ -82,6 +82,7 @@ def load_dataset(
     compression: Compression | None = None,
     image_size: tuple[int, int] | None = None,
     orientation: str | None = None,
+    spacing: Spacing | None = None,
     plane: Plane | None = None,
     label_scheme: LabelScheme | None = None,
     other_labels: Others = "raise",
@@ -134,6 +135,10 @@ def load_dataset(
         orientation: None for as stored; or the target orientation of the files' axes (i, j, k), such as
             "RAS": rows are as if the files had been stored in it, with their affine and spacing, not
             resampled. Rows are still slice-first: their ``orientation`` is then "SRA".
+        spacing: (x, y, z), mm between voxels from left to right, front to back and head to feet, to which
+            volumes are resampled when they are converted: image linearly, segmentation to the nearest voxel
+            (`ctspine1k.volumes.resampling`). None for as stored. Needs compact storage, or an ``image_size``
+            that all slices then have.
         plane: of the slices of "2d": "axial", "coronal" or "sagittal". The two axes of a slice keep their
             order, and all axes their directions, as stored or as in ``orientation``. None for the slices that
             are stored, most often axial, or those of ``orientation``. Coronal and sagittal slices differ in
@@ -205,6 +210,7 @@ def load_dataset(
         compression=compression,
         image_size=image_size,
         orientation=orientation,
+        spacing=spacing,
         plane=plane,
         label_scheme=label_scheme,
         other_labels=other_labels,

@@ -12,6 +12,7 @@ from ctspine1k.catalog.vocabulary import LabelScheme
 from ctspine1k.storage.codec import COMPRESSIONS, Compression, require_blosc2
 from ctspine1k.volumes.orientation import PLANES, Plane, check_orientation, sliced
 from ctspine1k.volumes.relabel import Others
+from ctspine1k.volumes.resampling import Spacing, check_spacing
 from ctspine1k.volumes.slices import OnVoxels
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Plane",
     "Policy",
     "RowOptions",
+    "Spacing",
     "Storage",
 ]
 
@@ -50,6 +52,7 @@ class RowOptions:
     compression: Compression | None = None  #: of compact storage; None for "small"
     image_size: tuple[int, int] | None = None  #: voxels of a slice; None: the data set's, or any
     orientation: str | None = None  #: target orientation of the files' axes; None for as stored
+    spacing: Spacing | None = None  #: mm along the patient's x, y and z; None for as stored
     plane: Plane | None = None  #: of the slices of "2d"; None for the files' own, or the orientation's
     label_scheme: LabelScheme | None = None  #: what segmentations contain; None for labels as they are
     other_labels: Others = "raise"  #: labels that the data set lacks: an error, or "background"
@@ -71,6 +74,7 @@ class RowOptions:
         check_choice("storage", self.storage, ("dense", "compact"))
         check_choice("other_labels", self.other_labels, ("raise", "background"))
         check_orientation(self.orientation)
+        object.__setattr__(self, "spacing", check_spacing(self.spacing))
         check_choice("plane", self.plane, tuple(PLANES))
         if self.plane is not None and self.config != "2d":
             raise ValueError(
@@ -124,6 +128,8 @@ class RowOptions:
             image_size, what = data_set.image_size, "slices"
             if self.plane in ("coronal", "sagittal"):  # which are as high as a volume has axial ones
                 image_size, what = None, f"{self.plane} slices"
+            if self.spacing is not None:  # volumes of one size cover fields of view of several
+                image_size, what = None, "resampled slices"
             if image_size is None:
                 raise ValueError(
                     f"image_size=None: {what} of {data_set.title} differ in size, and dense rows need one "
@@ -139,6 +145,7 @@ _EARLIER: dict[str, tuple[Any, ...]] = {
     "on_voxels": ("raise",),
     "compression": (None, "small"),
     "plane": (None,),
+    "spacing": (None,),
 }
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def _need_of(options: RowOptions, place: Place, files: Sequence[CaseFiles], fold
     """Return what the conversion of these cases to a folder takes; errors as for `Place.not_cached`."""
     every = [file for one in files for file in one.files.values()]
     how = options.compression or "small"
-    compact = [_estimate(one, options.config, how) for one in files]
+    compact = [int(_estimate(one, options.config, how) * _growth(one, place, options)) for one in files]
     rows = [_dense_bytes(one, place, options) for one in files] if options.storage == "dense" else compact
     return Need(
         what=" and ".join(dict.fromkeys(one.case.split for one in files)),
@@ -93,6 +94,16 @@ def _estimate(files: CaseFiles, config: str, how: str) -> int:
         int(file.size * (per_gzip if file.path.lower().endswith(".gz") else per_plain))
         for file in files.files.values()
     )
+
+
+def _growth(files: CaseFiles, place: Place, options: RowOptions) -> float:
+    """Return how many voxels resampling makes of one; 1 if that cannot be known."""
+    if options.spacing is None:
+        return 1.0
+    now, before = (
+        local_shape(files["image"], place, one) for one in (options, replace(options, spacing=None))
+    )
+    return 1.0 if now is None or before is None else math.prod(now) / math.prod(before)
 
 
 def _dense_bytes(files: CaseFiles, place: Place, options: RowOptions) -> int:

@@ -9,8 +9,10 @@ from ctspine1k.errors import CaseError
 from ctspine1k.files.places import Place
 from ctspine1k.files.raw import RawFile
 from ctspine1k.rows.options import RowOptions
+from ctspine1k.volumes.headers import Geometry
 from ctspine1k.volumes.nifti import open_nifti
 from ctspine1k.volumes.orientation import turn_to
+from ctspine1k.volumes.resampling import resampled_geometry
 
 __all__ = ["local_shape"]
 
@@ -25,9 +27,13 @@ def local_shape(image: RawFile, place: Place, options: RowOptions) -> tuple[int,
         with warnings.catch_warnings(), open_nifti(path) as file:
             warnings.simplefilter("ignore")
             header = file.header
-        i, j, k = header.shape
+        affine, shape = header.affine, header.shape
         if (target := options.turned_to) is not None:
-            i, j, k = turn_to(target, header.affine, header.shape).shape(header.shape)
+            turn = turn_to(target, affine, shape)
+            affine, shape = turn.affine, turn.shape(shape)
+        geometry = Geometry.of(affine, shape)
+        if options.spacing is not None:
+            geometry = resampled_geometry(geometry, options.spacing, header.name)
     except (CaseError, OSError, ValueError):
         return None
-    return k, i, j
+    return geometry.shape

@@ -34,7 +34,7 @@ from ctspine1k.volumes.relabel import ALL_BYTES, Others, label_table
 from ctspine1k.volumes.scaling import Scaling
 from ctspine1k.volumes.slices import OnVoxels, VolumeReader
 
-__all__ = ["CaseReader", "Readable", "VolumePair", "check_file", "open_case", "read_pair"]
+__all__ = ["CaseReader", "Readable", "VolumePair", "check_file", "open_case", "read_all", "read_pair"]
 
 #: Number of slices that are read at a time by default.
 _DEPTH = 8
@@ -179,6 +179,23 @@ def check_file(file: Readable) -> None:
             pass
 
 
+def read_all(
+    geometry: Geometry,
+    scaling: Scaling,
+    slabs: Iterator[tuple[NDArray[Any], NDArray[Any]]],
+    growth: Growth = GROWTH,
+) -> VolumePair:
+    """Read slabs, as `CaseReader.slabs` yields them, into two arrays whose memory grows by ``growth``."""
+    image = GrowingArray(geometry.shape, "f4", growth)
+    segmentation = GrowingArray(geometry.shape, "i4", growth)
+    for stored, labels in slabs:
+        scaling.write(stored, image.extend(len(stored)))
+        np.copyto(segmentation.extend(len(labels)), labels, casting="unsafe")
+    return VolumePair(
+        image.filled, segmentation.filled, geometry.affine, geometry.spacing, geometry.orientation
+    )
+
+
 class CaseReader:
     """The open files of one case, read once, from the first slice to the last."""
 
@@ -283,16 +300,7 @@ class CaseReader:
             ValueError: there is no mask: see `read_image`.
             CaseError: a file is damaged, or contains invalid values.
         """
-        self._require_mask()
-        geometry = self.geometry
-        image = GrowingArray(geometry.shape, "f4", growth)
-        segmentation = GrowingArray(geometry.shape, "i4", growth)
-        for stored, labels in self.slabs():
-            self.scaling.write(stored, image.extend(len(stored)))
-            np.copyto(segmentation.extend(len(labels)), labels, casting="unsafe")
-        return VolumePair(
-            image.filled, segmentation.filled, geometry.affine, geometry.spacing, geometry.orientation
-        )
+        return read_all(self.geometry, self.scaling, self.slabs(), growth)
 
     def read_image(self, growth: Growth = GROWTH) -> NDArray[np.float32]:
         """Read only the image, (k, i, j), in Hounsfield units."""

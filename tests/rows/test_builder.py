@@ -21,6 +21,8 @@ from ctspine1k.errors import (
 from ctspine1k.rows.builder import CTSpine1K
 from ctspine1k.rows.options import GEOMETRY_COLUMNS
 from ctspine1k.storage.feature import CompactArray
+from ctspine1k.volumes.cases import open_case
+from ctspine1k.volumes.resampling import ResampledCase
 
 STORAGES = ("dense", "compact")
 
@@ -205,6 +207,36 @@ def test_slices_of_a_plane(load, tree, options, axes, orientation):
         assert {row["orientation"] for row in found} == {orientation}
     dense = load("2d", **{**options, "image_size": image.shape[1:]})
     assert np.array_equal([row["image"] for row in rows(dense)], image)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_another_spacing(load, tree, name):
+    """The axes of slices lie from left to right and from back to front. Rows are those of the resampled case."""
+    options = {"split": "train", "storage": "compact", "spacing": (0.5, 1.1, 3)}
+    found = rows(load(name, image_size=None, **options))
+    paths = [next(tree.rglob(f"liver_106{suffix}.nii.gz")) for suffix in ("", "_seg")]
+    with open_case(*paths) as case:
+        right = ResampledCase(case, options["spacing"]).read()
+    last = [row for row in found if row["patient_id"] == "liver_106"]
+    for column, array in (("image", right.image), ("segmentation", right.segmentation)):
+        assert np.array_equal([row[column] for row in last], [array] if name == "3d" else array)
+    assert identical(rows(load(name, image_size=None, streaming=True, **options)), found)
+    size = (8, 4)  # 6 x 0.7 / 0.5 and 5 x 0.8 / 1.1 voxels
+    assert identical(rows(load(name, **{**options, "storage": "dense", "image_size": size})), found)
+    with pytest.raises(ImageSizeError, match=r"found 8 x 4.*and spacing=\(0\.5, 1\.1, 3\.0\) may change it"):
+        load(name, **{**options, "storage": "dense"})
+    row = load(name, image_size=None, geometry=True, **options)[-1]
+    assert row["spacing"] == pytest.approx([3, 0.5, 1.1])
+    assert np.array_equal(row["affine"], right.affine)
+
+
+@pytest.mark.parametrize("options", [{"plane": "sagittal"}, {"spacing": (0.7, 0.8, 2)}])
+def test_a_part_of_other_slices_than_stored(load, options):
+    """How many a case has of them is known from headers."""
+    options = {**options, "storage": "compact", "image_size": None}
+    part = rows(load("2d", split="train[:8]", **options))
+    assert identical(part, rows(load("2d", split="train", **options))[:8])
+    assert {row["patient_id"] for row in part} == set(IDS["train"])
 
 
 def test_writer_batch_size(load, tree, tmp_path):
@@ -429,6 +461,7 @@ def test_ids_from_before_an_option_came_stay_valid():
     assert RowOptions("2d", "compact").key() == RowOptions("2d", "compact", "small").key() == compact
     assert RowOptions("2d", "compact", "fast").key() == {**compact, "compression": "fast"}
     assert RowOptions("2d", plane="sagittal").key() == {**before, "plane": "sagittal"}
+    assert RowOptions("2d", spacing=[1, 1, 3]).key() == {**before, "spacing": (1.0, 1.0, 3.0)}
 
 
 def test_a_skip_is_logged_when_it_happens_and_told_whatever_the_path(load, tree, tmp_path, caplog):

@@ -111,6 +111,11 @@ def test_other_kinds_of_split(load):
             {"compression": "small"},
             "compression='small': dense storage is not compressed; pass storage=\"compact\" with it",
         ),
+        ({"spacing": (1, 1)}, r"spacing=\(1, 1\): expected three positive numbers, mm from left to right"),
+        (
+            {"spacing": (1, 1, 1), "image_size": None},
+            'image_size=None: resampled slices of CTSpine1K differ in size, .* pass storage="compact"',
+        ),
         ({"plane": "oblique"}, "plane='oblique': expected one of 'axial', 'coronal', 'sagittal'"),
         ({"plane": "axial"}, "plane='axial': expected None for \"3d\", since volumes have no plane"),
         (

@@ -65,6 +65,20 @@ def test_a_turn_does_not_change_the_bytes(load, free, options):
         load("3d", split="validation", **options)
 
 
+def test_resampling_changes_the_bytes(load, free):
+    def needed(**options):
+        free(0)
+        with pytest.raises(NoSpaceError) as caught:
+            load("3d", split="validation", **options)
+        return caught.value.needed
+
+    finer = {"spacing": (0.35, 0.4, 2.5)}
+    assert needed(image_size=(12, 10), **finer) == 4 * needed() == 12 * 10 * 5 * 8
+    compact = {"storage": "compact", "image_size": None}
+    assert needed(**compact, **finer) == pytest.approx(4 * needed(**compact), rel=0.02)
+    assert needed(**compact, compression="fast") > 1.2 * needed(**compact)
+
+
 def test_all_splits_are_counted_together(load, free, tmp_path):
     every = 6 * 5 * (3 + 4 + 5 + 6) * 8
     free(every - 1)
