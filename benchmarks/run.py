@@ -317,7 +317,7 @@ def cost_rows(scratch: Path, slices: int) -> list[Row]:
 # Reads: in one process, in turn.
 
 
-def load(root: Path, name: str, storage: str, count: int) -> Any:
+def load(root: Path, name: str, storage: str, count: int, **options: Any) -> Any:
     """Load, converting at the first call."""
     return ctspine1k.load_dataset(
         name,
@@ -326,6 +326,7 @@ def load(root: Path, name: str, storage: str, count: int) -> Any:
         cases=CASES[:count],
         cache_dir=root / "cache",
         storage=storage,
+        **options,
     )
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ctspine1k.exports.options import ExportKeywords
     from ctspine1k.exports.run import ExportReport
     from ctspine1k.files.transfer import DownloadPlan
-    from ctspine1k.rows.load import LoadOptions, Split
+    from ctspine1k.rows.keywords import LoadOptions, Split
 
 __all__ = ["Collection", "open_collection"]
 

@@ -63,7 +63,9 @@ def export(ctx: click.Context) -> int | None:
         help="If a mask has labels that the data set does not have: an error, or background [raise].",
     ),
     click.option(
-        "--geometry", is_flag=True, help="Add columns source, spacing, affine, array_affine, orientation."
+        "--geometry",
+        is_flag=True,
+        help="Add columns source, spacing, affine, array_affine, orientation, n_labelled.",
     ),
     ON_MISSING,
     click.option(

@@ -34,6 +34,7 @@ _COLUMNS = {
     "affine": "4 x 4, of the raw file: voxel index (i, j, k) to RAS+ mm",
     "array_affine": "4 x 4, of the volume: array index (slice, first, second axis) to RAS+ mm",
     "orientation": "anatomical direction of the slice, first and second axis, such as SLA",
+    "n_labelled": "number of voxels with a label",
 }
 
 _TEXT = """\

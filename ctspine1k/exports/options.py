@@ -49,6 +49,10 @@ def row_keywords(options: ExportKeywords) -> dict[str, Any]:
         return own
     keywords = rows.keywords()
     check_choice("storage", keywords.pop("storage"), ("dense",))
+    del keywords["compression"]  # which dense storage does not have
+    for name in ("plane", "spacing"):
+        if (value := keywords.pop(name)) is not None:
+            raise ValueError(f"{name}={value!r}: expected None, since an export has the files' own slices")
     return {**keywords, **own}
 
 

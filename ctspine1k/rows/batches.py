@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import datasets
@@ -26,11 +27,16 @@ from ctspine1k.storage.chunks import ArrayWriter, store
 from ctspine1k.storage.feature import CompactArray, stored_column
 from ctspine1k.volumes.cases import CaseReader, Readable, open_case
 from ctspine1k.volumes.headers import array_affine
+from ctspine1k.volumes.resampling import ResampledCase
 
 __all__ = ["Batch", "case_batches"]
 
 #: Arrow counts the elements of a column of lists in 31 bits.
 _MAX_ELEMENTS = 2**31 - 1
+
+
+#: A case as it is stored, or at another spacing.
+AnyCase: TypeAlias = "CaseReader | ResampledCase"
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ def _opened(
     threads: int,
     on_problem: Callable[[str], None] | None = None,
     on_change: Callable[[str], None] | None = None,
-) -> Iterator[CaseReader]:
+) -> Iterator[AnyCase]:
     reports = on_problem if options.on_geometry == "warn" else None
     with open_case(
         files["image"],
@@ -107,7 +113,7 @@ def _opened(
         vocabulary=vocabulary,
         on_geometry=None if reports else options.on_geometry,
         on_voxels=options.on_voxels,
-        orientation=options.orientation,
+        orientation=options.turned_to,
         label_scheme=options.label_scheme,
         other_labels=options.other_labels,
         threads=threads,
@@ -115,13 +121,14 @@ def _opened(
     ) as pair:
         if reports and (problems := pair.geometry_problems()):
             reports("\n".join(map(str, problems)))
-        size, expected = pair.geometry.shape[1:], options.image_size
+        rows = pair if options.spacing is None else ResampledCase(pair, options.spacing)
+        size, expected = rows.geometry.shape[1:], options.image_size
         if expected is not None and size != expected:
             found = f"{size[0]} x {size[1]}"
             raise ImageSizeError(
                 pair.name, f"slices of {expected[0]} x {expected[1]}", found, _size_hint(options, size)
             )
-        yield pair
+        yield rows
 
 
 def _size_hint(options: RowOptions, size: tuple[int, int]) -> str:
@@ -132,7 +139,9 @@ def _size_hint(options: RowOptions, size: tuple[int, int]) -> str:
     )
     if options.storage == "compact":
         return f"image_size checks slices and resizes none: {other}"
-    turned = "" if options.orientation is None else f", and orientation={options.orientation!r} may change it"
+    turning = [f"{name}={getattr(options, name)!r}" for name in ("orientation", "plane", "spacing")]
+    given = " and ".join(text for text in turning if not text.endswith("None"))
+    turned = f", and {given} may change it" if given else ""
     return (
         f"In dense storage all slices must have image_size, which resizes none{turned}. Pass "
         f'storage="compact", where slices may have any size; {other}'
@@ -145,7 +154,7 @@ def _rewind(*files: Readable) -> None:
             file.seek(0)
 
 
-def _batches(options: RowOptions, case: Case, pair: CaseReader, depth: int) -> Iterator[Batch]:
+def _batches(options: RowOptions, case: Case, pair: AnyCase, depth: int) -> Iterator[Batch]:
     config = options.config
     makers = {
         ("3d", "dense"): _dense_volume,
@@ -163,10 +172,12 @@ def _batches(options: RowOptions, case: Case, pair: CaseReader, depth: int) -> I
             "orientation": pair.geometry.orientation,
         }
     done = 0
-    for image, segmentation in makers[config, options.storage](case.case_id, pair, depth):
+    for image, segmentation, counts in makers[config, options.storage](options, case.case_id, pair, depth):
         count = len(image)
         columns: dict[str, Any] = {"image": image, "segmentation": segmentation}
         columns |= {name: [value] * count for name, value in case_columns.items()}
+        if options.geometry:
+            columns["n_labelled"] = counts
         keys = [case.case_id]
         if config == "2d":
             numbers = range(done, done + count)
@@ -176,48 +187,59 @@ def _batches(options: RowOptions, case: Case, pair: CaseReader, depth: int) -> I
         done += count
 
 
-#: Image and segmentation of some rows: stacked arrays, or a list of stored ones.
-_Voxels: TypeAlias = "Iterator[tuple[Any, Any]]"
+#: Image and segmentation of some rows, as stacked arrays or a list of stored ones, and their `_counts`.
+_Voxels: TypeAlias = "Iterator[tuple[Any, Any, list[int]]]"
 
 
 def _slice_key(case_id: str, number: int) -> str:
     return f"{case_id}/{number:04d}"
 
 
-def _dense_volume(case_id: str, pair: CaseReader, depth: int) -> _Voxels:
+def _counts(options: RowOptions, labels: Iterable[NDArray[Any]]) -> list[int]:
+    """Return the number of labelled voxels in each array, if rows have a column for it."""
+    return [int(np.count_nonzero(one)) for one in labels] if options.geometry else []
+
+
+def _dense_volume(options: RowOptions, case_id: str, pair: AnyCase, depth: int) -> _Voxels:
     volume = pair.read()
-    yield volume.image[np.newaxis], volume.segmentation[np.newaxis]
+    labels = volume.segmentation[np.newaxis]
+    yield volume.image[np.newaxis], labels, _counts(options, labels)
 
 
-def _compact_volume(case_id: str, pair: CaseReader, depth: int) -> _Voxels:
+def _compact_volume(options: RowOptions, case_id: str, pair: AnyCase, depth: int) -> _Voxels:
     shape, types = pair.geometry.shape, pair.stored_types
-    image = ArrayWriter(shape, types[0], scaling=pair.scaling, name=f"{case_id} image")
-    segmentation = ArrayWriter(shape, types[1], name=f"{case_id} segmentation")
+    writer = partial(ArrayWriter, shape, compression=options.compression or "small")
+    image = writer(types[0], scaling=pair.scaling, name=f"{case_id} image")
+    segmentation = writer(types[1], name=f"{case_id} segmentation")
+    count = 0
     for stored, labels in pair.slabs(image.depth):
         image.append(stored)
         segmentation.append(labels)
-    yield [image.fields()], [segmentation.fields()]
+        count += sum(_counts(options, labels))
+    yield [image.fields()], [segmentation.fields()], [count]
 
 
-def _dense_slices(case_id: str, pair: CaseReader, depth: int) -> _Voxels:
+def _dense_slices(options: RowOptions, case_id: str, pair: AnyCase, depth: int) -> _Voxels:
     rows, columns = pair.geometry.shape[1:]
     for stored, labels in pair.slabs(min(depth, _MAX_ELEMENTS // (rows * columns))):
         image = np.empty(stored.shape, np.float32)
         pair.scaling.write(stored, image)
         # In C order, for Arrow: the labels have the file's order, and would be copied once more.
-        yield image, labels.astype(np.int32, order="C")
+        yield image, labels.astype(np.int32, order="C"), _counts(options, labels)
 
 
-def _compact_slices(case_id: str, pair: CaseReader, depth: int) -> _Voxels:
+def _compact_slices(options: RowOptions, case_id: str, pair: AnyCase, depth: int) -> _Voxels:
+    stored = partial(store, compression=options.compression or "small")
     done = 0
     for images, labels in pair.slabs(depth):
         names = [_slice_key(case_id, number) for number in range(done, done + len(images))]
         yield (
             [
-                store(image, scaling=pair.scaling, name=f"{name} image")
+                stored(image, scaling=pair.scaling, name=f"{name} image")
                 for name, image in zip(names, images, strict=True)
             ],
-            [store(mask, name=f"{name} segmentation") for name, mask in zip(names, labels, strict=True)],
+            [stored(mask, name=f"{name} segmentation") for name, mask in zip(names, labels, strict=True)],
+            _counts(options, labels),
         )
         done += len(images)
 

@@ -1,7 +1,7 @@
 """The builder: from the files of each case to the rows of a `datasets.Dataset`.
 
-Config "3d" has one row per case, "2d" one row per axial slice, like the published loader; storage is "dense",
-like the published loader's, or "compact" (`ctspine1k.storage.feature`):
+Config "3d" has one row per case, "2d" one row per slice, like the published loader; storage is "dense", like
+the published loader's, or "compact" (`ctspine1k.storage.feature`):
 
 =============  =======================  ==========================================================
 column         type                     what
@@ -16,6 +16,7 @@ spacing        float64 x 3, ``geometry``  mm, in the order slice, first, second 
 affine         float64 4 x 4, ``geometry``  of the file: voxel index (i, j, k) -> RAS+ mm
 array_affine   float64 4 x 4, ``geometry``  of the volume: array index (k, i, j) -> RAS+ mm
 orientation    string, ``geometry``     anatomical direction of slice, first and second axis, such as "SLA"
+n_labelled     int64, ``geometry``      number of voxels of the segmentation that are not background
 =============  =======================  ==========================================================
 
 `datasets` would replace ``open``, ``os.path``, ``pathlib.Path`` and parts of NumPy inside the module of a
@@ -51,7 +52,7 @@ from ctspine1k.rows.batches import Batch, case_batches
 from ctspine1k.rows.conversions import find_conversion, record_conversion, record_of
 from ctspine1k.rows.features import features_of
 from ctspine1k.rows.kept import Keeper, kept_name
-from ctspine1k.rows.options import ROWS_VERSION, Policy, RowOptions, Storage
+from ctspine1k.rows.options import ROWS_VERSION, Compression, Plane, Policy, RowOptions, Spacing, Storage
 from ctspine1k.rows.room import RoomBuilder
 from ctspine1k.rows.skipped import read_skipped, record_skipped, warn_skipped
 from ctspine1k.running.disk import require_plain_path
@@ -85,11 +86,14 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
     has_vertebrae: str | Sequence[str] | None = None  #: only cases that contain all of these
     scan: str | None = None  #: the scan's table of cases, for ``has_vertebrae``
     storage: Storage = "dense"  #: how voxels are kept on disk
+    compression: Compression | None = None  #: of compact storage; None for "small"
     image_size: tuple[int, int] | None = None  #: size that every slice must have; see `RowOptions`
     orientation: str | None = None  #: target orientation of the files' axes; None for as stored
+    spacing: Spacing | None = None  #: mm along the patient's x, y and z; None for as stored
+    plane: Plane | None = None  #: of the slices of "2d"; None for those that are stored
     label_scheme: LabelScheme | None = None  #: what segmentations contain; None for labels as they are
     other_labels: Others = "raise"  #: if a mask has labels that the data set does not have
-    geometry: bool = False  #: add columns source, spacing, affine, array_affine, orientation
+    geometry: bool = False  #: add the columns `GEOMETRY_COLUMNS`
     on_missing: OnMissing = "raise"  #: if a case has no raw files
     on_error: Policy = "raise"  #: if a case's files cannot be used
     on_geometry: Literal["raise", "warn"] = "warn"  #: if headers leave in doubt where voxels lie
@@ -138,18 +142,8 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
     @cached_property
     def row_options(self) -> RowOptions:
         """The options that decide what a row contains; errors as for `RowOptions`."""
-        options = RowOptions(
-            config=self.name,
-            storage=self.storage,
-            image_size=self.image_size,
-            orientation=self.orientation,
-            label_scheme=self.label_scheme,
-            other_labels=self.other_labels,
-            geometry=self.geometry,
-            on_geometry=self.on_geometry,
-            on_voxels=self.on_voxels,
-        )
-        return options.of(self.selected.data_set)
+        keywords = {name: getattr(self, name) for name in RowOptions().keywords()}
+        return RowOptions(self.name, **keywords).of(self.selected.data_set)
 
     @cached_property
     def selected(self) -> Selection:

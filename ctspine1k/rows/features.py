@@ -38,5 +38,6 @@ def features_of(options: RowOptions) -> datasets.Features:
             "affine": datasets.Array2D((4, 4), "float64"),
             "array_affine": datasets.Array2D((4, 4), "float64"),
             "orientation": datasets.Value("string"),
+            "n_labelled": datasets.Value("int64"),
         }
     return datasets.Features(columns)

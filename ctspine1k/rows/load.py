@@ -10,7 +10,7 @@ import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import datasets
 
@@ -22,7 +22,7 @@ from ctspine1k.errors import MissingFilesError, NothingLeftError, SkippedCasesWa
 from ctspine1k.files.selection import OnMissing, Selection, open_selection
 from ctspine1k.rows._datasets import is_forced, is_small_dataset, joined_stream
 from ctspine1k.rows.builder import CTSpine1K
-from ctspine1k.rows.options import Policy, RowOptions, Storage
+from ctspine1k.rows.options import Compression, Plane, Policy, RowOptions, Spacing, Storage
 from ctspine1k.rows.parts import Split, builders_of, check_room, specs_of, split_name
 from ctspine1k.rows.shuffling import of_volumes
 from ctspine1k.scans.selecting import select, select_splits
@@ -32,66 +32,9 @@ from ctspine1k.volumes.slices import OnVoxels
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["LoadOptions", "Split", "load", "load_dataset"]
+    from ctspine1k.rows.keywords import AllOptions, BuilderOptions
 
-PathLike: TypeAlias = "str | os.PathLike[str]"
-
-
-class RowKeywords(TypedDict, total=False):
-    """Options that decide what rows contain."""
-
-    storage: Storage
-    image_size: tuple[int, int] | None
-    orientation: str | None
-    label_scheme: LabelScheme | None
-    other_labels: Others
-    geometry: bool
-    on_geometry: Literal["raise", "warn"]
-    on_voxels: OnVoxels
-
-
-class BuilderOptions(RowKeywords, total=False):
-    """Options of a split's builder."""
-
-    on_missing: OnMissing
-    on_error: Policy
-    verify_files: bool
-    writer_batch_size: int | None
-    cache_dir: PathLike | None
-
-
-class ConversionOptions(BuilderOptions, total=False):
-    """Options of `load_dataset`, except those that select cases, splits and files."""
-
-    num_proc: int | None
-    keep_in_memory: bool | None
-    download_mode: datasets.DownloadMode | str | None
-    verification_mode: datasets.VerificationMode | str | None
-
-
-class LoadOptions(ConversionOptions, total=False):
-    """Options of `Collection.load`."""
-
-    rows: RowOptions | None
-
-
-class AllOptions(ConversionOptions, total=False):
-    """Options of `load_dataset`, except ``name``, ``split`` and ``streaming``."""
-
-    collection: str
-    data_dir: PathLike | None
-    repo_id: str | None
-    data_revision: str | None
-    revision: str | None
-    split_file: PathLike | None
-    cases: str | Case | Iterable[str | Case] | None
-    splits: str | Sequence[str] | None
-    source: Criterion
-    special_case: Criterion
-    exclude_issues: Criterion
-    has_vertebrae: str | Sequence[str] | None
-    scan: PathLike | None
-    token: str | bool | None
+__all__ = ["Split", "load", "load_dataset"]
 
 
 @overload
@@ -136,8 +79,11 @@ def load_dataset(
     has_vertebrae: str | Sequence[str] | None = None,
     scan: str | os.PathLike[str] | None = None,
     storage: Storage = "dense",
+    compression: Compression | None = None,
     image_size: tuple[int, int] | None = None,
     orientation: str | None = None,
+    spacing: Spacing | None = None,
+    plane: Plane | None = None,
     label_scheme: LabelScheme | None = None,
     other_labels: Others = "raise",
     geometry: bool = False,
@@ -158,7 +104,7 @@ def load_dataset(
     """Load a data set as `datasets.load_dataset` would, converting only the requested splits.
 
     Args:
-        name: "3d", one row per case, or "2d", one row per axial slice.
+        name: "3d", one row per case, or "2d", one row per slice.
         split: as in `datasets.load_dataset`: "train", "validation", "test", "train[:10%]",
             "train+validation", a `datasets.ReadInstruction`, or a list of these; None for all splits.
         collection: the data set's name; the default is CTSpine1K.
@@ -181,17 +127,27 @@ def load_dataset(
         storage: "dense", arrays that Arrow stores as float32 and int32; or "compact", the same arrays
             compressed to less than the raw files and readable in parts (`LazyDataset`), which needs
             ``ctspine1k[compact]``.
+        compression: of compact storage: None or "small", less than the raw files; or "fast", about as many
+            bytes as they, from which parts are read two to four times as fast. Both are lossless.
         image_size: voxels that each slice must have along its first and second axis: this checks sizes, and
             resizes nothing. None means (512, 512) in dense storage, whose features declare a size, and any
             size in compact storage.
         orientation: None for as stored; or the target orientation of the files' axes (i, j, k), such as
             "RAS": rows are as if the files had been stored in it, with their affine and spacing, not
             resampled. Rows are still slice-first: their ``orientation`` is then "SRA".
+        spacing: (x, y, z), mm between voxels from left to right, front to back and head to feet, to which
+            volumes are resampled when they are converted: image linearly, segmentation to the nearest voxel
+            (`ctspine1k.volumes.resampling`). None for as stored. Needs compact storage, or an ``image_size``
+            that all slices then have.
+        plane: of the slices of "2d": "axial", "coronal" or "sagittal". The two axes of a slice keep their
+            order, and all axes their directions, as stored or as in ``orientation``. None for the slices that
+            are stored, most often axial, or those of ``orientation``. Coronal and sagittal slices differ in
+            size: they need compact storage, or an ``image_size`` that all have.
         label_scheme: what segmentations contain: None or "ctspine1k", labels as they are; "region", 1 for
             cervical, 2 thoracic, 3 lumbar; "binary", 1 for every vertebra; "verse", VerSe's numbers.
         other_labels: if a mask has labels that the data set does not have, up to 255, such as a sacrum:
             "raise" an error, or make them "background".
-        geometry: add columns source, spacing, affine, array_affine and orientation.
+        geometry: add columns source, spacing, affine, array_affine, orientation and n_labelled.
         on_missing: what to do if a case has no raw files: "raise" an error, or "skip" it with a warning.
         on_error: the same for damaged or inconsistent files.
         on_geometry: if the mask's header places it elsewhere than the image, or a header contradicts itself:
@@ -251,8 +207,11 @@ def load_dataset(
         split=split,
         streaming=streaming,
         storage=storage,
+        compression=compression,
         image_size=image_size,
         orientation=orientation,
+        spacing=spacing,
+        plane=plane,
         label_scheme=label_scheme,
         other_labels=other_labels,
         geometry=geometry,

@@ -9,18 +9,29 @@ from typing import Any, Literal, TypeAlias, cast
 from ctspine1k._messages import check_choice
 from ctspine1k.catalog.dataset import DataSet
 from ctspine1k.catalog.vocabulary import LabelScheme
-from ctspine1k.storage.codec import require_blosc2
-from ctspine1k.volumes.orientation import check_orientation
+from ctspine1k.storage.codec import COMPRESSIONS, Compression, require_blosc2
+from ctspine1k.volumes.orientation import PLANES, Plane, check_orientation, sliced
 from ctspine1k.volumes.relabel import Others
+from ctspine1k.volumes.resampling import Spacing, check_spacing
 from ctspine1k.volumes.slices import OnVoxels
 
-__all__ = ["CONFIGS", "GEOMETRY_COLUMNS", "ROWS_VERSION", "Policy", "RowOptions", "Storage"]
+__all__ = [
+    "CONFIGS",
+    "GEOMETRY_COLUMNS",
+    "ROWS_VERSION",
+    "Compression",
+    "Plane",
+    "Policy",
+    "RowOptions",
+    "Spacing",
+    "Storage",
+]
 
-#: "3d" has one row per case, "2d" one row per axial slice.
+#: "3d" has one row per case, "2d" one row per slice.
 CONFIGS = ("3d", "2d")
 
 #: Columns that rows have with ``geometry=True``.
-GEOMETRY_COLUMNS = ("source", "spacing", "affine", "array_affine", "orientation")
+GEOMETRY_COLUMNS = ("source", "spacing", "affine", "array_affine", "orientation", "n_labelled")
 
 Storage: TypeAlias = Literal["dense", "compact"]
 
@@ -36,10 +47,13 @@ ROWS_VERSION = "1.0.0"
 class RowOptions:
     """Options that decide what the rows of a case contain, together with its files; as for `load_dataset`."""
 
-    config: str = "3d"  #: "3d", one row per case, or "2d", one row per axial slice
+    config: str = "3d"  #: "3d", one row per case, or "2d", one row per slice
     storage: Storage = "dense"
+    compression: Compression | None = None  #: of compact storage; None for "small"
     image_size: tuple[int, int] | None = None  #: voxels of a slice; None: the data set's, or any
     orientation: str | None = None  #: target orientation of the files' axes; None for as stored
+    spacing: Spacing | None = None  #: mm along the patient's x, y and z; None for as stored
+    plane: Plane | None = None  #: of the slices of "2d"; None for the files' own, or the orientation's
     label_scheme: LabelScheme | None = None  #: what segmentations contain; None for labels as they are
     other_labels: Others = "raise"  #: labels that the data set lacks: an error, or "background"
     geometry: bool = False  #: whether there are the columns `GEOMETRY_COLUMNS`
@@ -60,10 +74,30 @@ class RowOptions:
         check_choice("storage", self.storage, ("dense", "compact"))
         check_choice("other_labels", self.other_labels, ("raise", "background"))
         check_orientation(self.orientation)
+        object.__setattr__(self, "spacing", check_spacing(self.spacing))
+        check_choice("plane", self.plane, tuple(PLANES))
+        if self.plane is not None and self.config != "2d":
+            raise ValueError(
+                f'plane={self.plane!r}: expected None for "{self.config}", since volumes have no plane; load '
+                '"2d", or pass orientation for the order of axes'
+            )
+        check_choice("compression", self.compression, COMPRESSIONS)
         if self.storage == "compact":
             require_blosc2()
+        elif self.compression is not None:
+            raise ValueError(
+                f"compression={self.compression!r}: dense storage is not compressed; pass "
+                'storage="compact" with it'
+            )
         if self.image_size is not None:
             object.__setattr__(self, "image_size", _checked_size(self.image_size))
+
+    @property
+    def turned_to(self) -> str | None:
+        """The target orientation with the slices of `plane`; the plane itself for directions as stored."""
+        if self.plane is None:
+            return self.orientation
+        return self.plane if self.orientation is None else sliced(self.orientation, self.plane)
 
     def keywords(self) -> dict[str, Any]:
         """Return the options by name, except ``config``, as verbs take them."""
@@ -75,8 +109,8 @@ class RowOptions:
         An option that came later is in it only where it may change rows, so that earlier ids stay valid.
         """
         key = {**asdict(self), "geometry": list(GEOMETRY_COLUMNS) if self.geometry else False}
-        for name, earlier in (("other_labels", "raise"), ("on_voxels", "raise")):
-            if key[name] == earlier:
+        for name, earlier in _EARLIER.items():
+            if key[name] in earlier:
                 del key[name]
         return key
 
@@ -91,14 +125,28 @@ class RowOptions:
         check_choice("label_scheme", self.label_scheme, vocabulary.schemes)
         image_size = self.image_size
         if self.storage == "dense" and image_size is None:
-            image_size = data_set.image_size
+            image_size, what = data_set.image_size, "slices"
+            if self.plane in ("coronal", "sagittal"):  # which are as high as a volume has axial ones
+                image_size, what = None, f"{self.plane} slices"
+            if self.spacing is not None:  # volumes of one size cover fields of view of several
+                image_size, what = None, "resampled slices"
             if image_size is None:
                 raise ValueError(
-                    f"image_size=None: slices of {data_set.title} differ in size, and dense rows need one "
-                    'size: pass image_size=(i, j), or storage="compact"'
+                    f"image_size=None: {what} of {data_set.title} differ in size, and dense rows need one "
+                    'size: pass storage="compact", or image_size=(i, j)'
                 )
         own = cast("LabelScheme", vocabulary.schemes[0])
         return replace(self, image_size=image_size, label_scheme=self.label_scheme or own)
+
+
+#: What rows were before an option came: values with which they are the same.
+_EARLIER: dict[str, tuple[Any, ...]] = {
+    "other_labels": ("raise",),
+    "on_voxels": ("raise",),
+    "compression": (None, "small"),
+    "plane": (None,),
+    "spacing": (None,),
+}
 
 
 def _checked_size(image_size: tuple[int, int]) -> tuple[int, int]:

@@ -96,7 +96,7 @@ def _row_counts(builder: CTSpine1K) -> list[tuple[Case, int]] | None:
         return [(one.case, 1) for one in files]
     counted = []
     for one in files:
-        shape = local_shape(one["image"], config.selected.place, config.row_options.orientation)
+        shape = local_shape(one["image"], config.selected.place, config.row_options)
         if shape is None:
             return None
         counted.append((one.case, shape[0]))

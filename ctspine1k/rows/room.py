@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,15 @@ _DENSE_VOXEL = 8
 #: Bytes of rows per byte of the raw files, measured over CTSpine1K (benchmarks/README.md): 1,060 GB of dense
 #: rows from 150 GB. Compact rows are compressed again, from gzip or from nothing. Files that are not
 #: compressed are taken to be int16 images and uint8 masks.
-_PER_GZIP = {("3d", "dense"): 7.0, ("2d", "dense"): 7.0, ("3d", "compact"): 0.75, ("2d", "compact"): 0.8}
-_PER_PLAIN = {"dense": _DENSE_VOXEL / 3, "compact": 0.4}
+_PER_GZIP = {
+    ("3d", "dense"): 7.0,
+    ("2d", "dense"): 7.0,
+    ("3d", "small"): 0.75,
+    ("2d", "small"): 0.8,
+    ("3d", "fast"): 1.03,
+    ("2d", "fast"): 1.04,
+}
+_PER_PLAIN = {"dense": _DENSE_VOXEL / 3, "small": 0.4, "fast": 0.5}
 
 #: What to do about a disk that became full during a conversion.
 _IF_FULL = {
@@ -59,7 +67,8 @@ class Need:
 def _need_of(options: RowOptions, place: Place, files: Sequence[CaseFiles], folder: str) -> Need:
     """Return what the conversion of these cases to a folder takes; errors as for `Place.not_cached`."""
     every = [file for one in files for file in one.files.values()]
-    compact = [_estimate(one, options.config, "compact") for one in files]
+    how = options.compression or "small"
+    compact = [int(_estimate(one, options.config, how) * _growth(one, place, options)) for one in files]
     rows = [_dense_bytes(one, place, options) for one in files] if options.storage == "dense" else compact
     return Need(
         what=" and ".join(dict.fromkeys(one.case.split for one in files)),
@@ -72,17 +81,33 @@ def _need_of(options: RowOptions, place: Place, files: Sequence[CaseFiles], fold
     )
 
 
-def _estimate(files: CaseFiles, config: str, storage: Storage) -> int:
-    """Return the bytes of rows as they are to be expected from the sizes of the files."""
-    per_gzip, per_plain = _PER_GZIP[config, storage], _PER_PLAIN[storage]
+def _estimate(files: CaseFiles, config: str, how: str) -> int:
+    """Return the bytes of rows as they are to be expected from the sizes of the files.
+
+    Args:
+        files: of a case.
+        config: "3d" or "2d".
+        how: "dense", or the compression of compact storage.
+    """
+    per_gzip, per_plain = _PER_GZIP[config, how], _PER_PLAIN[how]
     return sum(
         int(file.size * (per_gzip if file.path.lower().endswith(".gz") else per_plain))
         for file in files.files.values()
     )
 
 
+def _growth(files: CaseFiles, place: Place, options: RowOptions) -> float:
+    """Return how many voxels resampling makes of one; 1 if that cannot be known."""
+    if options.spacing is None:
+        return 1.0
+    now, before = (
+        local_shape(files["image"], place, one) for one in (options, replace(options, spacing=None))
+    )
+    return 1.0 if now is None or before is None else math.prod(now) / math.prod(before)
+
+
 def _dense_bytes(files: CaseFiles, place: Place, options: RowOptions) -> int:
-    shape = local_shape(files["image"], place, options.orientation)
+    shape = local_shape(files["image"], place, options)
     if shape is None:
         return _estimate(files, options.config, "dense")
     slices, first, second = shape

@@ -28,6 +28,14 @@ _BYTES_PER_THREAD = 1 << 18
 class ArrayWriter:
     """Stores one array that arrives in layers: slabs along the first axis, each as deep as a chunk.
 
+    Args:
+        shape: of the array.
+        dtype: of its numbers.
+        scaling: from them to values.
+        name: for messages.
+        chunk_shape: None for `default_chunk_shape`.
+        compression: how each chunk is compressed.
+
     Raises:
         ValueError: numbers of this type, or chunks of this size, cannot be stored.
     """
@@ -40,6 +48,7 @@ class ArrayWriter:
         scaling: Scaling | None = None,
         name: str = "",
         chunk_shape: Sequence[int] | None = None,
+        compression: codec.Compression = "small",
     ) -> None:
         self._header = ArrayHeader(
             name,
@@ -60,8 +69,8 @@ class ArrayWriter:
         self._count = math.prod(self._header.grid)
         most = math.prod(shape) * self._header.dtype.itemsize + codec.OVERHEAD * self._count
         self._data = GrowingArray((most,), np.uint8)
-        self._last_voxels, self._last_chunk = b"", b""
-        self._compress = codec.compressor(self._header.dtype.itemsize)
+        self._last_voxels, self._last_chunk, self._zeros = b"", b"", b""
+        self._compress = codec.compressor(self._header.dtype.itemsize, compression)
 
     @property
     def depth(self) -> int:
@@ -73,9 +82,16 @@ class ArrayWriter:
         layer = np.asarray(layer, self._header.dtype)
         sizes = self._header.chunk_shape
         steps = (range(0, size, step) for size, step in zip(layer.shape, sizes, strict=True))
+        used = _used(layer)
         for corner in itertools.product(*steps):
             place = tuple(slice(at, at + size) for at, size in zip(corner, sizes, strict=True))
-            voxels = layer[place].tobytes()
+            part = layer[place]
+            if used is None or used[place[1:]].any():
+                voxels = part.tobytes()
+            else:
+                if len(self._zeros) != part.nbytes:
+                    self._zeros = bytes(part.nbytes)
+                voxels = self._zeros  # the same object, so that comparing it takes no time
             if voxels != self._last_voxels:  # chunks of background repeat
                 self._last_voxels = voxels
                 self._last_chunk = self._compress(voxels)
@@ -98,6 +114,17 @@ class ArrayWriter:
             "checksums": self._checksums,
             "bytes": self._data.filled.data,
         }
+
+
+def _used(layer: NDArray[Any]) -> NDArray[Any] | None:
+    """Return where a layer of labels, as slices lie on each other, has others than 0; None for other arrays.
+
+    Most of a mask is background, of which no box needs to be brought into the order of storage then.
+    """
+    if layer.ndim < 2 or layer.dtype.kind not in "iu" or layer.dtype.itemsize > 1:
+        return None
+    used: NDArray[Any] = np.bitwise_or.reduce(layer, axis=0)
+    return used
 
 
 def store(array: NDArray[Any], **options: Any) -> dict[str, Any]:

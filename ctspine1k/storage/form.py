@@ -12,10 +12,11 @@ checksums    list of uint32    of each chunk: CRC-32 of its bytes, begun with th
 bytes        large binary      the chunks, in C order of their positions; voxels in C order in each
 ===========  ================  ====================================================================
 
-The header, version 1, has ``version`` (1); ``codec`` ("blosc2": each chunk is a Blosc2 chunk); ``writer``,
-the release that wrote it; ``name``, for messages, such as "liver_106 image"; ``dtype`` of the stored numbers,
-as NumPy writes it, such as "<i2"; ``shape`` of the array; ``box``, the shape of a chunk, which at the far
-ends is cut to the array's; ``slope`` and ``intercept``: value = slope x stored + intercept.
+The header, version 1, has ``version`` (1); ``codec`` ("blosc2": each chunk is a Blosc2 chunk, which names its
+own compression); ``writer``, the release that wrote it; ``name``, for messages, such as "liver_106 image";
+``dtype`` of the stored numbers, as NumPy writes it, such as "<i2"; ``shape`` of the array; ``box``, the shape
+of a chunk, which at the far ends is cut to the array's; ``slope`` and ``intercept``: value = slope x stored +
+intercept.
 
 Before a chunk is decoded, its checksum and its length are compared: damaged bytes raise `StoredArrayError`,
 and are never returned as voxels.

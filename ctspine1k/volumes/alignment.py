@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ctspine1k.errors import FileFormatError, PairMismatchError
 from ctspine1k.volumes.headers import VolumeHeader
-from ctspine1k.volumes.orientation import Turn, turn_to
+from ctspine1k.volumes.orientation import Turn, resolved, turn_to
 from ctspine1k.volumes.positions import CHOICE, GEOMETRY_TOLERANCE
 
 __all__ = ["Alignment"]
@@ -27,7 +27,7 @@ class Alignment:
 
     @classmethod
     def of(cls, image: VolumeHeader, mask: VolumeHeader | None, orientation: str | None) -> Alignment:
-        """Return how the volumes of a case are brought into an orientation.
+        """Return how the volumes of a case are brought into an orientation, or into slices of a plane.
 
         Each is turned by its own affine. A mask is turned as its image if one of the two headers does not say
         where its voxels lie, or if theirs are not of the same voxels: sizes that differ after the turn.
@@ -40,7 +40,7 @@ class Alignment:
         if mask is None:
             return cls(turn, None, by_own_headers=False)
         if turn is not None and orientation is not None and image.is_placed and mask.is_placed:
-            own = turn_to(orientation, mask.affine, mask.shape)
+            own = turn_to(resolved(orientation, image.affine), mask.affine, mask.shape)
             if own.shape(mask.shape) == turn.shape(image.shape) and _are_close(
                 voxel_sizes(own.affine), voxel_sizes(turn.affine)
             ):

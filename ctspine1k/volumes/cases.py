@@ -28,13 +28,13 @@ from ctspine1k.volumes.alignment import Alignment
 from ctspine1k.volumes.growing import GROWTH, GrowingArray, Growth
 from ctspine1k.volumes.headers import Geometry, array_affine
 from ctspine1k.volumes.nifti import Readable, open_nifti
-from ctspine1k.volumes.orientation import check_orientation
+from ctspine1k.volumes.orientation import PLANES, check_orientation
 from ctspine1k.volumes.positions import Doubt
 from ctspine1k.volumes.relabel import ALL_BYTES, Others, label_table
 from ctspine1k.volumes.scaling import Scaling
 from ctspine1k.volumes.slices import OnVoxels, VolumeReader
 
-__all__ = ["CaseReader", "Readable", "VolumePair", "check_file", "open_case", "read_pair"]
+__all__ = ["CaseReader", "Readable", "VolumePair", "check_file", "open_case", "read_all", "read_pair"]
 
 #: Number of slices that are read at a time by default.
 _DEPTH = 8
@@ -97,6 +97,7 @@ def read_pair(
         FileNotFoundError: there is no file at a path.
         TypeError: something else than paths or binary streams.
     """
+    check_orientation(orientation)
     with open_case(
         image,
         mask,
@@ -131,7 +132,8 @@ def open_case(
         mask: its label map; None if there is none, or if labels are not needed.
         on_geometry: as for `read_pair`; None neither warns nor raises.
         on_voxels: as for `read_pair`.
-        orientation: as for `read_pair`.
+        orientation: as for `read_pair`; or one of `PLANES`, for an order of axes with slices in that plane,
+            in the directions that the image is stored in.
         vocabulary: as for `read_pair`.
         label_scheme: what labels become, one of the vocabulary's schemes; None for its first, as they are.
         other_labels: as for `read_pair`.
@@ -146,7 +148,8 @@ def open_case(
     """
     check_choice("on_geometry", on_geometry, ("raise", "warn"))
     check_choice("on_voxels", on_voxels, ("raise", "replace"))
-    check_orientation(orientation)
+    if orientation not in PLANES:
+        check_orientation(orientation)
     vocabulary = data_set().vocabulary if vocabulary is None else vocabulary
     check_choice("other_labels", other_labels, ("raise", "background"))
     table = label_table(vocabulary, label_scheme, other_labels)
@@ -174,6 +177,23 @@ def check_file(file: Readable) -> None:
     with open_nifti(file) as opened:
         for _ in VolumeReader(opened).stored(_DEPTH):
             pass
+
+
+def read_all(
+    geometry: Geometry,
+    scaling: Scaling,
+    slabs: Iterator[tuple[NDArray[Any], NDArray[Any]]],
+    growth: Growth = GROWTH,
+) -> VolumePair:
+    """Read slabs, as `CaseReader.slabs` yields them, into two arrays whose memory grows by ``growth``."""
+    image = GrowingArray(geometry.shape, "f4", growth)
+    segmentation = GrowingArray(geometry.shape, "i4", growth)
+    for stored, labels in slabs:
+        scaling.write(stored, image.extend(len(stored)))
+        np.copyto(segmentation.extend(len(labels)), labels, casting="unsafe")
+    return VolumePair(
+        image.filled, segmentation.filled, geometry.affine, geometry.spacing, geometry.orientation
+    )
 
 
 class CaseReader:
@@ -280,16 +300,7 @@ class CaseReader:
             ValueError: there is no mask: see `read_image`.
             CaseError: a file is damaged, or contains invalid values.
         """
-        self._require_mask()
-        geometry = self.geometry
-        image = GrowingArray(geometry.shape, "f4", growth)
-        segmentation = GrowingArray(geometry.shape, "i4", growth)
-        for stored, labels in self.slabs():
-            self.scaling.write(stored, image.extend(len(stored)))
-            np.copyto(segmentation.extend(len(labels)), labels, casting="unsafe")
-        return VolumePair(
-            image.filled, segmentation.filled, geometry.affine, geometry.spacing, geometry.orientation
-        )
+        return read_all(self.geometry, self.scaling, self.slabs(), growth)
 
     def read_image(self, growth: Growth = GROWTH) -> NDArray[np.float32]:
         """Read only the image, (k, i, j), in Hounsfield units."""

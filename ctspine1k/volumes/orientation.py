@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import nibabel as nib
 import numpy as np
@@ -20,10 +20,14 @@ from numpy.typing import NDArray
 __all__ = [
     "OPPOSITE",
     "ORIENTATIONS",
+    "PLANES",
+    "Plane",
     "Turn",
     "axis_along",
     "check_orientation",
     "degenerate_axes",
+    "resolved",
+    "sliced",
     "turn_to",
 ]
 
@@ -49,6 +53,33 @@ def axis_along(orientation: str, side: str) -> tuple[int, bool] | None:
         if code in (side, OPPOSITE[side]):
             return axis, code != side
     return None
+
+
+#: Planes of slices, and the direction that leads through each.
+Plane: TypeAlias = Literal["axial", "coronal", "sagittal"]
+PLANES = {"axial": "S", "coronal": "A", "sagittal": "R"}
+
+
+def sliced(orientation: str, plane: str) -> str:
+    """Return an orientation whose slices lie in a plane: its axis across that plane becomes the third.
+
+    The others keep their order, and all their directions: "RAS" becomes "ASR" for "sagittal".
+    """
+    across = PLANES[plane]
+    (letter,) = (code for code in orientation if code in (across, OPPOSITE[across]))
+    return orientation.replace(letter, "") + letter
+
+
+def resolved(orientation: str, affine: NDArray[np.float64]) -> str:
+    """Return one of `ORIENTATIONS`: the argument, or for one of `PLANES` that of the file with such slices.
+
+    Args:
+        orientation: one of either.
+        affine: (4, 4), of the file, which must not have `degenerate_axes`.
+    """
+    if orientation not in PLANES:
+        return orientation
+    return sliced("".join(nib.orientations.aff2axcodes(affine)), orientation)
 
 
 def check_orientation(orientation: str | None) -> str | None:
@@ -109,7 +140,7 @@ def turn_to(orientation: str, affine: NDArray[np.float64], shape: tuple[int, int
     """Return the turn from a file's own orientation to another.
 
     Args:
-        orientation: one of `ORIENTATIONS`.
+        orientation: one of `ORIENTATIONS`, or of `PLANES` (`resolved`).
         affine: (4, 4), of the file.
         shape: of the file, (i, j, k).
 
@@ -119,5 +150,6 @@ def turn_to(orientation: str, affine: NDArray[np.float64], shape: tuple[int, int
     if what := degenerate_axes(affine):
         raise ValueError(what)
     stored = nib.orientations.io_orientation(affine)
-    steps = nib.orientations.ornt_transform(stored, nib.orientations.axcodes2ornt(orientation))
+    target = nib.orientations.axcodes2ornt(resolved(orientation, affine))
+    steps = nib.orientations.ornt_transform(stored, target)
     return Turn(steps, affine @ nib.orientations.inv_ornt_aff(steps, shape))

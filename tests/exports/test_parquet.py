@@ -16,6 +16,7 @@ from support.exports import export_parquet, same
 from support.volumes import AFFINE, ALL_IDS, IDS, break_case, files_of, intensities, labels, save, save_case
 
 import ctspine1k
+from ctspine1k import RowOptions
 from ctspine1k.errors import (
     GeometryWarning,
     SkippedCasesWarning,
@@ -295,6 +296,13 @@ def test_bad_arguments(export, out, options, message, tree):
     with pytest.raises(ValueError, match=message):
         export(**options)
     assert not out.exists()
+
+
+def test_an_export_has_the_slices_of_the_files(out, tree):
+    cases = ctspine1k.open_collection(data_dir=tree).select(ALL_IDS)
+    for options in (RowOptions("2d", plane="axial"), RowOptions(spacing=(1, 1, 2))):
+        with pytest.raises(ValueError, match="expected None, since an export has the files' own slices"):
+            cases.export_parquet(out, rows=options)
 
 
 def test_a_folder_whose_name_is_not_utf8(export, tmp_path, out):

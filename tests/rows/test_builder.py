@@ -19,7 +19,10 @@ from ctspine1k.errors import (
     VoxelWarning,
 )
 from ctspine1k.rows.builder import CTSpine1K
+from ctspine1k.rows.options import GEOMETRY_COLUMNS
 from ctspine1k.storage.feature import CompactArray
+from ctspine1k.volumes.cases import open_case
+from ctspine1k.volumes.resampling import ResampledCase
 
 STORAGES = ("dense", "compact")
 
@@ -63,6 +66,16 @@ def test_compact_features(load, name):
     features = load(name, split="test", storage="compact").features
     assert features["image"] == CompactArray("float32")
     assert features["segmentation"] == CompactArray("int32")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_fast_compression_gives_the_same_rows_from_a_cache_of_its_own(load, tree, name):
+    small, fast = (load(name, split="train", storage="compact", compression=how) for how in ("small", "fast"))
+    assert small.cache_files == load(name, split="train", storage="compact").cache_files
+    assert small.cache_files != fast.cache_files
+    assert identical(rows(fast), wanted(tree, name, "train"))
+    streamed = load(name, split="train", storage="compact", compression="fast", streaming=True)
+    assert identical(rows(streamed), wanted(tree, name, "train"))
 
 
 @pytest.mark.parametrize("storage", STORAGES)
@@ -147,7 +160,9 @@ def test_processes_change_nothing(load, tmp_path, name, num_proc, storage):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_geometry(load, tree, name):
     row = rows(load(name, split="train", geometry=True))[-1]
-    assert list(row)[-5:] == ["source", "spacing", "affine", "array_affine", "orientation"]
+    assert tuple(row)[-6:] == GEOMETRY_COLUMNS
+    labelled = np.count_nonzero(row["segmentation"])
+    assert row["n_labelled"] == labelled != row["segmentation"].size
     assert row["source"] == "MSD-T10"
     np.testing.assert_array_equal(
         np.array(row["array_affine"])[:3, 0], [0, 0, 2.5]
@@ -159,6 +174,69 @@ def test_geometry(load, tree, name):
     assert np.array_equal(streamed["affine"], row["affine"])
     assert np.array_equal(streamed["array_affine"], row["array_affine"])
     assert (list(streamed["spacing"]), streamed["orientation"]) == (row["spacing"], "SLA")
+    assert streamed["n_labelled"] == labelled
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_labelled_voxels_are_counted(load, name, storage):
+    found = load(name, split="train", storage=storage, geometry=True, label_scheme="region")
+    assert found["n_labelled"] == [np.count_nonzero(row["segmentation"]) for row in rows(found)]
+    assert found.features["n_labelled"].dtype == "int64"
+
+
+@pytest.mark.parametrize(
+    ("options", "axes", "orientation"),
+    [
+        ({"plane": "axial"}, (2, 0, 1), "SLA"),
+        ({"plane": "coronal"}, (1, 0, 2), "ALS"),
+        ({"plane": "sagittal"}, (0, 1, 2), "LAS"),
+        ({"plane": "sagittal", "orientation": "SAL"}, (0, 2, 1), "LSA"),
+    ],
+)
+def test_slices_of_a_plane(load, tree, options, axes, orientation):
+    """Those of files that are stored as LAS: the axis across the plane first, then the others as they were."""
+    paths = [next(tree.rglob(f"HN_P023{suffix}.nii.gz")) for suffix in ("", "_seg")]
+    image, mask = (np.asarray(nib.load(path).dataobj).transpose(axes) for path in paths)
+    options = {**options, "split": "validation", "geometry": True, "image_size": None}
+    streaming = load("2d", storage="compact", streaming=True, **options)
+    for found in (rows(load("2d", storage="compact", **options)), rows(streaming)):
+        assert [row["slice_index"] for row in found] == list(range(len(image)))
+        assert np.array_equal([row["image"] for row in found], image)
+        assert np.array_equal([row["segmentation"] for row in found], mask)
+        assert {row["orientation"] for row in found} == {orientation}
+    dense = load("2d", **{**options, "image_size": image.shape[1:]})
+    assert np.array_equal([row["image"] for row in rows(dense)], image)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_another_spacing(load, tree, name):
+    """The axes of slices lie from left to right and from back to front. Rows are those of the resampled case."""
+    options = {"split": "train", "storage": "compact", "spacing": (0.5, 1.1, 3)}
+    found = rows(load(name, image_size=None, **options))
+    paths = [next(tree.rglob(f"liver_106{suffix}.nii.gz")) for suffix in ("", "_seg")]
+    with open_case(*paths) as case:
+        right = ResampledCase(case, options["spacing"]).read()
+    last = [row for row in found if row["patient_id"] == "liver_106"]
+    for column, array in (("image", right.image), ("segmentation", right.segmentation)):
+        assert np.array_equal([row[column] for row in last], [array] if name == "3d" else array)
+    assert identical(rows(load(name, image_size=None, streaming=True, **options)), found)
+    size = (8, 4)  # 6 x 0.7 / 0.5 and 5 x 0.8 / 1.1 voxels
+    assert identical(rows(load(name, **{**options, "storage": "dense", "image_size": size})), found)
+    with pytest.raises(ImageSizeError, match=r"found 8 x 4.*and spacing=\(0\.5, 1\.1, 3\.0\) may change it"):
+        load(name, **{**options, "storage": "dense"})
+    row = load(name, image_size=None, geometry=True, **options)[-1]
+    assert row["spacing"] == pytest.approx([3, 0.5, 1.1])
+    assert np.array_equal(row["affine"], right.affine)
+
+
+@pytest.mark.parametrize("options", [{"plane": "sagittal"}, {"spacing": (0.7, 0.8, 2)}])
+def test_a_part_of_other_slices_than_stored(load, options):
+    """How many a case has of them is known from headers."""
+    options = {**options, "storage": "compact", "image_size": None}
+    part = rows(load("2d", split="train[:8]", **options))
+    assert identical(part, rows(load("2d", split="train", **options))[:8])
+    assert {row["patient_id"] for row in part} == set(IDS["train"])
 
 
 def test_writer_batch_size(load, tree, tmp_path):
@@ -379,6 +457,11 @@ def test_ids_from_before_an_option_came_stay_valid():
     }
     assert RowOptions("2d").key() == RowOptions("2d", on_voxels="raise").key() == before
     assert RowOptions("2d", on_voxels="replace").key() == {**before, "on_voxels": "replace"}
+    compact = {**before, "storage": "compact"}
+    assert RowOptions("2d", "compact").key() == RowOptions("2d", "compact", "small").key() == compact
+    assert RowOptions("2d", "compact", "fast").key() == {**compact, "compression": "fast"}
+    assert RowOptions("2d", plane="sagittal").key() == {**before, "plane": "sagittal"}
+    assert RowOptions("2d", spacing=[1, 1, 3]).key() == {**before, "spacing": (1.0, 1.0, 3.0)}
 
 
 def test_a_skip_is_logged_when_it_happens_and_told_whatever_the_path(load, tree, tmp_path, caplog):

@@ -106,6 +106,22 @@ def test_other_kinds_of_split(load):
         ({"on_missing": "ignore"}, "on_missing='ignore': expected one of 'raise', 'skip'"),
         ({"on_geometry": "skip"}, "on_geometry='skip': expected one of 'raise', 'warn'"),
         ({"on_voxels": "skip"}, "on_voxels='skip': expected one of 'raise', 'replace'"),
+        ({"compression": "lz4", "storage": "compact"}, "compression='lz4': expected one of 'small', 'fast'"),
+        (
+            {"compression": "small"},
+            "compression='small': dense storage is not compressed; pass storage=\"compact\" with it",
+        ),
+        ({"spacing": (1, 1)}, r"spacing=\(1, 1\): expected three positive numbers, mm from left to right"),
+        (
+            {"spacing": (1, 1, 1), "image_size": None},
+            'image_size=None: resampled slices of CTSpine1K differ in size, .* pass storage="compact"',
+        ),
+        ({"plane": "oblique"}, "plane='oblique': expected one of 'axial', 'coronal', 'sagittal'"),
+        ({"plane": "axial"}, "plane='axial': expected None for \"3d\", since volumes have no plane"),
+        (
+            {"name": "2d", "plane": "coronal", "image_size": None},
+            'image_size=None: coronal slices of CTSpine1K differ in size, .* pass storage="compact"',
+        ),
         ({"image_size": (512,)}, r"image_size=\(512,\): expected two positive numbers"),
         ({"data_revision": "main"}, "has no revisions"),
     ],

@@ -8,6 +8,7 @@ from support.compare import CONFIGS, identical, rows, wanted
 from support.volumes import IDS, SIZE, intensities, labels, nifti, save, save_case
 
 import ctspine1k
+from ctspine1k import RowOptions
 from ctspine1k.errors import NoSpaceError, TruncatedFileError
 from ctspine1k.rows.builder import CTSpine1K
 
@@ -62,6 +63,20 @@ def test_a_turn_does_not_change_the_bytes(load, free, options):
     free(6 * 5 * 5 * 8 - 1)
     with pytest.raises(NoSpaceError, match=r"of 0\.00 MB, found"):
         load("3d", split="validation", **options)
+
+
+def test_resampling_changes_the_bytes(load, free):
+    def needed(**options):
+        free(0)
+        with pytest.raises(NoSpaceError) as caught:
+            load("3d", split="validation", **options)
+        return caught.value.needed
+
+    finer = {"spacing": (0.35, 0.4, 2.5)}
+    assert needed(image_size=(12, 10), **finer) == 4 * needed() == 12 * 10 * 5 * 8
+    compact = {"storage": "compact", "image_size": None}
+    assert needed(**compact, **finer) == pytest.approx(4 * needed(**compact), rel=0.02)
+    assert needed(**compact, compression="fast") > 1.2 * needed(**compact)
 
 
 def test_all_splits_are_counted_together(load, free, tmp_path):
@@ -169,7 +184,7 @@ def test_a_named_pipe_is_not_opened(load, tree):
     from ctspine1k.rows.shapes import local_shape
 
     (file,) = ctspine1k.list_files(data_dir=tree, cases="HN_P023", kind="image")
-    assert local_shape(file, place, None) is None
+    assert local_shape(file, place, RowOptions()) is None
 
 
 @pytest.mark.parametrize("name", CONFIGS)

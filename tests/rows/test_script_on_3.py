@@ -41,6 +41,8 @@ def test_script_takes_every_option(options, tree):
         on_error="skip",
         on_geometry="raise",
         on_voxels="replace",
+        storage="compact",
+        compression="fast",
         writer_batch_size=2,
         num_proc=1,
         data_dir=str(tree),

@@ -9,7 +9,7 @@ from isal.isal_zlib import crc32
 
 from ctspine1k import __version__
 from ctspine1k.errors import MissingPackageError, StoredArrayError
-from ctspine1k.storage import form
+from ctspine1k.storage import codec, form
 from ctspine1k.storage.chunks import ArrayWriter, StoredArray, store
 from ctspine1k.storage.form import checksum, default_chunk_shape
 from ctspine1k.volumes.scaling import Scaling
@@ -316,3 +316,37 @@ for module in (None, old):
     message = "Compact storage needs blosc2 3 or later: pip install 'ctspine1k[compact]'\n"
     assert python(code).stdout == message * 2
     assert issubclass(MissingPackageError, ImportError)
+
+
+#: Where a Blosc2 chunk says how it was compressed: its filters in order, and the format of its codec.
+_FILTERS, _CODEC, _FORMATS = slice(16, 22), 2, {1: "lz4", 4: "zstd"}
+
+
+@pytest.mark.parametrize(("dtype", "shuffles"), [("i2", True), ("u1", False)])
+def test_fast_is_another_codec_in_the_same_form(dtype, shuffles):
+    """A reader finds codec and filters in each chunk, and the rest where it always was."""
+    array = np.random.default_rng(0).integers(0, 99, (40, 70, 65)).astype(dtype)
+    small, fast = (store(array, name="one", compression=how) for how in ("small", "fast"))
+    assert small["header"] == fast["header"]
+    assert small["bytes"] == store(array, name="one")["bytes"] != fast["bytes"]
+    for fields, name, filters in (
+        (small, "zstd", [1, 35] * shuffles),
+        (fast, "lz4", [1] * shuffles),
+    ):
+        stored = StoredArray.from_fields(fields)
+        for part in stored.parts(everything(stored)):
+            assert _FORMATS[part.chunk[_CODEC] >> 5] == name
+            assert [one for one in part.chunk[_FILTERS] if one] == filters
+        assert np.array_equal(stored.read(), array)
+
+
+def test_boxes_of_background_are_stored_like_any_other():
+    """Though they are not looked at one by one. The memory is that of a file, whose first axis runs fastest."""
+    mask = np.zeros((40, 65, 70), "u1").transpose(0, 2, 1)
+    mask[3, 66, 1] = mask[33:, 10, 64] = 7
+    boxes = [
+        mask[k : k + 32, i : i + 64, j : j + 64].tobytes() for k in (0, 32) for i in (0, 64) for j in (0, 64)
+    ]
+    compress = codec.compressor(1)
+    assert bytes(store(mask)["bytes"]) == b"".join(map(compress, boxes))
+    assert sum(box.count(7) > 0 for box in boxes) == 2

@@ -56,6 +56,18 @@ def test_each_is_turned_by_its_own_header(tmp_path, stored, affine):
             assert np.array_equal(case.read().segmentation, pair.segmentation > 0)
 
 
+def test_slices_of_a_plane_are_those_of_the_image_for_its_mask_too(tmp_path):
+    image, mask = files(tmp_path, "PSR", OBLIQUE)
+    with open_case(image, mask, orientation="sagittal", on_geometry="raise") as case:
+        found = case.read()
+    right = read_pair(image, mask, orientation="ASL")
+    assert same_bits(found.image, right.image)
+    assert same_bits(found.segmentation, right.segmentation)
+    assert found.orientation == "LAS"
+    with pytest.raises(ValueError, match="orientation='sagittal': expected three letters"):
+        read_pair(image, mask, orientation="sagittal")
+
+
 def test_as_stored_they_are_paired_by_index_and_the_warning_says_what_aligns_them(tmp_path):
     image, mask = files(tmp_path, "RAS")
     with pytest.warns(GeometryWarning) as told:

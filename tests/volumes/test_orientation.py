@@ -11,7 +11,7 @@ from support.volumes import AFFINE, SIZE, expected, intensities, labels, save
 from ctspine1k import read_pair
 from ctspine1k.errors import FileFormatError
 from ctspine1k.volumes.cases import open_case
-from ctspine1k.volumes.orientation import ORIENTATIONS
+from ctspine1k.volumes.orientation import OPPOSITE, ORIENTATIONS, PLANES, sliced
 
 SHAPE = (6, 5, 4)
 OBLIQUE = AFFINE @ np.array([[0.96, 0.28, 0, 0], [-0.28, 0.96, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], np.float64)
@@ -160,3 +160,13 @@ def test_damage_is_seen_in_any_orientation(tmp_path):
     for orientation in ("RAS", "LAI"):
         with warnings.catch_warnings(), pytest.raises(Exception, match="the end of the file in slice 3"):
             read_pair(image, mask, orientation=orientation)
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_a_plane_changes_the_order_of_axes_alone(plane):
+    for code in ORIENTATIONS:
+        found = sliced(code, plane)
+        assert found in ORIENTATIONS
+        assert set(found) == set(code)
+        assert found[2] in (PLANES[plane], OPPOSITE[PLANES[plane]])
+        assert [code.index(letter) for letter in found[:2]] == sorted(map(code.index, found[:2]))
