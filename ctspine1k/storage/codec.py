@@ -7,11 +7,21 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ctspine1k.errors import MissingPackageError
 
-__all__ = ["OVERHEAD", "compressor", "decompress", "holds_no_voxels", "is_zeros", "require_blosc2", "sizes"]
+__all__ = [
+    "OVERHEAD",
+    "compressor",
+    "decompress",
+    "holds_no_voxels",
+    "is_zeros",
+    "require_blosc2",
+    "say_zeros",
+    "sizes",
+]
 
 #: Bytes that Blosc2 adds at most: its header. A chunk of zeros is only a header, whose last byte says so.
 OVERHEAD = 32
@@ -78,6 +88,12 @@ def sizes(chunk: memoryview) -> tuple[int, int]:
 def is_zeros(chunk: memoryview) -> bool:
     """Return whether a chunk says that it contains only zeros, without decoding it."""
     return len(chunk) == OVERHEAD and _special_kind(chunk) == _ZEROS
+
+
+def say_zeros(lengths: NDArray[np.int64], last: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return `is_zeros` of many chunks at once, from the length and the last byte of each."""
+    say: NDArray[np.bool_] = (lengths == OVERHEAD) & (last >> 4 & 7 == _ZEROS)
+    return say
 
 
 def holds_no_voxels(chunk: memoryview) -> bool:
