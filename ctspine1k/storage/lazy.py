@@ -55,6 +55,11 @@ class LazyArray:
         return self._stored.shape
 
     @property
+    def stored(self) -> StoredArray:
+        """The array in stored form."""
+        return self._stored
+
+    @property
     def ndim(self) -> int:
         """Number of axes."""
         return len(self.shape)

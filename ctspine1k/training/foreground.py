@@ -1,0 +1,58 @@
+"""Labelled voxels of a case, drawn without decoding its mask: chunks of zeros show in their headers."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctspine1k.storage.chunks import StoredArray
+
+__all__ = ["Foreground"]
+
+#: The chunks of a mask have so many values at most.
+_LABELS = 256
+
+
+class Foreground:
+    """How many voxels of each label each chunk of a mask has. Chunks of zeros are not decoded.
+
+    Raises:
+        StoredArrayError: damaged bytes, or labels above 255.
+    """
+
+    def __init__(self, mask: StoredArray) -> None:
+        self._mask = mask
+        self._chunks = mask.chunks_with_voxels()
+        counts = np.zeros((len(self._chunks), _LABELS), np.int64)
+        for number in range(len(self._chunks)):
+            voxels = self._voxels(number)
+            counts[number] = np.bincount(voxels[voxels != 0], minlength=_LABELS)
+        #: The labels that occur.
+        self.labels: tuple[int, ...] = tuple(map(int, np.flatnonzero(counts.any(axis=0))))
+        self._totals = counts.sum(axis=1).cumsum()  # up to and with each chunk
+        self._totals_of = {label: counts[:, label].cumsum() for label in self.labels}
+
+    def draw(self, random: np.random.Generator, *, by_class: bool = False) -> tuple[int, ...] | None:
+        """Return the index of a labelled voxel; None if there is none.
+
+        Args:
+            random: what to draw from.
+            by_class: draw a label first, then one of its voxels, instead of any labelled voxel. Each is as
+                likely as any other.
+        """
+        if not self.labels:
+            return None
+        label = self.labels[random.integers(len(self.labels))] if by_class else None
+        totals = self._totals if label is None else self._totals_of[label]
+        position = int(random.integers(totals[-1]))
+        number = int(np.searchsorted(totals, position, side="right"))
+        if number:
+            position -= int(totals[number - 1])
+        voxels = self._voxels(number)
+        # As booleans: of numbers, NumPy finds those that are not zero several times as slowly.
+        wanted = np.flatnonzero(voxels != 0 if label is None else voxels == label)
+        inside = np.unravel_index(wanted[position], voxels.shape)
+        return tuple(axis[int(at)] for axis, at in zip(self._chunks[number], inside, strict=True))
+
+    def _voxels(self, number: int) -> NDArray[np.uint8]:
+        return self._mask.read(self._chunks[number], np.uint8)
