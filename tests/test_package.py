@@ -56,6 +56,7 @@ def test_public_names_are_these():
         "LazyDataset",
         "training.PatchDataset",
         "training.PatchStream",
+        "training.SliceDataset",
         *(
             f"Collection.{verb}"
             for verb in ("where", "files", "download", "scan", "verify", "preview", "export_parquet")
