@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,23 +16,35 @@ _LABELS = 256
 
 
 class Foreground:
-    """How many voxels of each label each chunk of a mask has. Chunks of zeros are not decoded.
+    """How many labelled voxels each chunk of a mask has. Chunks of zeros are not decoded, others once.
 
     Raises:
-        StoredArrayError: damaged bytes, or labels above 255.
+        StoredArrayError: damaged bytes, or labels above 255, at the first call that counts voxels.
     """
 
     def __init__(self, mask: StoredArray) -> None:
         self._mask = mask
         self._chunks = mask.chunks_with_voxels()
+
+    @cached_property
+    def _totals(self) -> NDArray[np.int64]:
+        """Number of labelled voxels up to and with each chunk."""
+        counts = [np.count_nonzero(self._voxels(number)) for number in range(len(self._chunks))]
+        return np.cumsum(counts, dtype=np.int64)
+
+    @cached_property
+    def _totals_of(self) -> dict[int, NDArray[np.int64]]:
+        """The same for each label that occurs. It takes longer to count."""
         counts = np.zeros((len(self._chunks), _LABELS), np.int64)
         for number in range(len(self._chunks)):
             voxels = self._voxels(number)
             counts[number] = np.bincount(voxels[voxels != 0], minlength=_LABELS)
-        #: The labels that occur.
-        self.labels: tuple[int, ...] = tuple(map(int, np.flatnonzero(counts.any(axis=0))))
-        self._totals = counts.sum(axis=1).cumsum()  # up to and with each chunk
-        self._totals_of = {label: counts[:, label].cumsum() for label in self.labels}
+        return {int(label): counts[:, label].cumsum() for label in np.flatnonzero(counts.any(axis=0))}
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """The labels that occur."""
+        return tuple(self._totals_of)
 
     def draw(self, random: np.random.Generator, *, by_class: bool = False) -> tuple[int, ...] | None:
         """Return the index of a labelled voxel; None if there is none.
@@ -40,10 +54,14 @@ class Foreground:
             by_class: draw a label first, then one of its voxels, instead of any labelled voxel. Each is as
                 likely as any other.
         """
-        if not self.labels:
-            return None
-        label = self.labels[random.integers(len(self.labels))] if by_class else None
+        label = None
+        if by_class:
+            if not self.labels:
+                return None
+            label = self.labels[random.integers(len(self.labels))]
         totals = self._totals if label is None else self._totals_of[label]
+        if not len(totals) or not totals[-1]:
+            return None
         position = int(random.integers(totals[-1]))
         number = int(np.searchsorted(totals, position, side="right"))
         if number:

@@ -34,9 +34,7 @@ class Intensities:
     window: Window | None = None  #: HU that become 0 and 1
 
     def __post_init__(self) -> None:
-        check_choice("dtype", self.dtype, ("float32", "stored"))
-        if self.dtype is None:
-            raise ValueError("dtype=None: expected one of 'float32', 'stored'")
+        check_choice("dtype", str(self.dtype), ("float32", "stored"))
         if self.window is not None and self.dtype == "stored":
             raise ValueError(
                 f"window={self.window}: stored numbers have no window. Apply scaling and window later "

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ctspine1k.running.threads import usable_threads
 from ctspine1k.storage.collate import empty_batch, register_collate
 from ctspine1k.training.intensities import Intensities
-from ctspine1k.training.sampling import Epoch, PatchPlan, shuffled
+from ctspine1k.training.sampling import Epoch, PatchPlan, check_size, shuffled
 from ctspine1k.training.streams import Position, Share, Stream
 from ctspine1k.training.volumes import Volume, Volumes
 from ctspine1k.volumes.windows import Window, check_window
@@ -80,7 +80,7 @@ class PatchDataset:
         overhang: int | None = None,
         seed: int = 0,
     ) -> None:
-        self._plan = PatchPlan(tuple(size), foreground, balance, overhang, seed)
+        self._plan = PatchPlan(check_size(size, 3), foreground, balance, overhang, seed)
         self._intensities = Intensities(dtype, check_window(window))
         if patches_per_case < 1:
             raise ValueError(f"patches_per_case={patches_per_case}: expected 1 or more")
@@ -142,14 +142,13 @@ class PatchDataset:
         arrays["image"], handed["image"] = empty_batch(shape, self._intensities.type)
         if self._volumes.has_masks:
             arrays["segmentation"], handed["segmentation"] = empty_batch(shape, np.uint8)
-        patches = Patches()
-        patches.voxels = handed
+        patches = Patches(handed)
         for number, index in enumerate(indices):
             draw = self.draw(index)
             volume = self._volumes[draw.row]
             voxels = {name: array[number] for name, array in arrays.items()}
             self._read(volume, draw.corner, voxels)
-            patches.append(Patch(voxels, **self._facts(volume, draw.corner)))
+            patches.add(Patch(voxels, **self._facts(volume, draw.corner)))
         return patches
 
     def _read(self, volume: Volume, corner: tuple[int, ...], voxels: dict[str, NDArray[Any]]) -> None:
@@ -189,15 +188,35 @@ class Patch(dict[str, Any]):
 
 
 class Patches(list[Patch]):
-    """The items of a batch, whose voxels are parts of one array each."""
+    """The items of a batch, whose voxels are parts of one array each.
 
-    voxels: dict[str, Any]  #: the arrays, as tensors if PyTorch is in use
+    Args:
+        voxels: the arrays, as tensors if PyTorch is in use.
+    """
+
+    def __init__(self, voxels: dict[str, Any]) -> None:
+        self.voxels = voxels
+        self._parts: list[Patch] = []
+
+    def add(self, patch: Patch) -> None:
+        """Append a patch, whose voxels are the next part of the arrays."""
+        self.append(patch)
+        self._parts.append(Patch({name: patch[name] for name in self.voxels}))
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether the patches still have their parts of the arrays: none was replaced, or left out."""
+        return len(self) == len(self._parts) and all(
+            patch.get(name) is part
+            for patch, parts in zip(self, self._parts, strict=True)
+            for name, part in parts.items()
+        )
 
 
 def _collate(batch: Sequence[Patch], **_: Any) -> dict[str, Any]:
     """Return a batch as one dict: tensors, and lists of texts."""
     default_collate = sys.modules["torch"].utils.data.default_collate
-    voxels = batch.voxels if isinstance(batch, Patches) else {}
+    voxels = batch.voxels if isinstance(batch, Patches) and batch.is_unchanged else {}
     facts = [{name: value for name, value in patch.items() if name not in voxels} for patch in batch]
     return {**voxels, **default_collate(facts)}
 

@@ -98,11 +98,9 @@ class PatchPlan:
     seed: int
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "size", check_size(self.size, 3))
         if not 0 <= self.foreground <= 1:
             raise ValueError(f"foreground={self.foreground}: expected a share, from 0 to 1")
-        if self.balance is None or check_choice("balance", self.balance, ("voxel", "class")) is None:
-            raise ValueError("balance=None: expected one of 'voxel', 'class'")
+        check_choice("balance", str(self.balance), ("voxel", "class"))
         if self.overhang is not None and self.overhang < 0:
             raise ValueError(f"overhang={self.overhang}: expected a number of voxels, or None")
         if self.seed < 0:

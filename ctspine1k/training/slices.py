@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -76,8 +75,7 @@ class SliceDataset(Stream):
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
-        if axis is None or check_choice("axis", axis, tuple(_SIDES)) is None:
-            raise ValueError(f"axis={axis!r}: expected one of {', '.join(map(repr, _SIDES))}")
+        check_choice("axis", str(axis), tuple(_SIDES))
         for name, number, least in (("buffer", buffer, 1), ("seed", seed, 0)):
             if number < least:
                 raise ValueError(f"{name}={number}: expected {least} or more")
@@ -96,10 +94,10 @@ class SliceDataset(Stream):
                 "foreground_only=True: expected a column segmentation to find it in, found none. Without "
                 "masks, pass foreground_only=False."
             )
+        self._slabs = self._all_slabs()  # here, since workers may be started for each epoch
 
-    @cached_property
-    def _slabs(self) -> list[_Slab]:
-        """All slabs of all cases; with ``foreground_only`` those whose chunks may have labels."""
+    def _all_slabs(self) -> list[_Slab]:
+        """Return the slabs of all cases; with ``foreground_only`` those whose chunks may have labels."""
         slabs = []
         for row in range(len(self._volumes)):
             volume = self._volumes[row]
@@ -132,14 +130,19 @@ class SliceDataset(Stream):
         order = order[share.worker :: share.workers]
         number, done = start
         for first in range(number * self._buffer, len(order), self._buffer):
-            numbers = order[first : first + self._buffer].tolist()
-            slabs = [_Opened(self, self._slabs[one]) for one in numbers]
-            slices = [(slab, index) for slab in slabs for index in slab.chosen]
-            mixed = shuffled(self._seed, len(slices), epoch, *numbers, of_buffer=True)
-            for at in range(done, len(mixed)):
-                slab, index = slices[mixed[at]]
-                yield (first // self._buffer, at + 1), slab.item(index)
+            buffered = self._buffered(epoch, order[first : first + self._buffer].tolist(), done)
+            for done, item in buffered:
+                yield (first // self._buffer, done), item
             done = 0
+
+    def _buffered(self, epoch: int, numbers: list[int], done: int) -> Iterator[tuple[int, Slice]]:
+        """Yield the slices of some slabs after the first ``done``, each with the number of those yielded."""
+        slabs = [_Opened(self, self._slabs[number]) for number in numbers]
+        slices = [(slab, index) for slab in slabs for index in slab.chosen]
+        mixed = shuffled(self._seed, len(slices), epoch, *numbers, of_buffer=True)
+        for at in range(done, len(mixed)):
+            slab, index = slices[mixed[at]]
+            yield at + 1, slab.item(index)
 
 
 class Slice(dict[str, Any]):

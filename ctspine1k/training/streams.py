@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator
+from multiprocessing.context import get_spawning_popen
 from typing import Any, NamedTuple, TypeAlias
 
 from ctspine1k.training.sampling import Epoch
@@ -49,8 +50,9 @@ class Stream:
         _register(type(self))
 
     def __getstate__(self) -> dict[str, Any]:
-        # A worker that is spawned is not in the process group.
-        return {**self.__dict__, "_node": self._share()[:2]}
+        if get_spawning_popen() is None:
+            return self.__dict__
+        return {**self.__dict__, "_node": self._share()[:2]}  # a spawned worker is not in the process group
 
     def set_epoch(self, epoch: int) -> None:
         """Draw and order anew, from the next iteration on; workers that stay see it, too.

@@ -83,11 +83,10 @@ class Volumes:
         row = self._rows[number]
         case_id = row["patient_id"]
         image, mask = (
-            None if name not in row or row[name] is None else row[name].stored
-            for name in ("image", "segmentation")
+            getattr(row[name], "stored", None) if name in row else None for name in ("image", "segmentation")
         )
         if image is None or len(image.shape) != 3:
-            found = "no image" if image is None else f"an array of shape {image.shape}"
+            found = "none in compact storage" if image is None else f"an array of shape {image.shape}"
             raise ValueError(f'{case_id}: expected a volume, found {found}. Load the config "3d".')
         if self.has_masks and mask is None:
             raise ValueError(

@@ -56,5 +56,6 @@ def test_a_mask_without_labels():
 
 def test_labels_that_a_byte_cannot_hold():
     stored = StoredArray.from_fields(store(np.full((4, 3, 2), 300, "i2")))
-    with pytest.raises(StoredArrayError, match="numbers that uint8 holds"):
-        Foreground(stored)
+    for by_class in (False, True):
+        with pytest.raises(StoredArrayError, match="numbers that uint8 holds"):
+            Foreground(stored).draw(Sequence(0, 0), by_class=by_class)

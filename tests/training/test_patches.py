@@ -190,9 +190,10 @@ def test_data_sets_without_geometry_or_masks(volumes):
     [
         ({"size": (3, 3)}, r"size=\(3, 3\): expected 3 positive integers"),
         ({"size": (3, 3, 0)}, "expected 3 positive integers"),
+        ({"size": 128}, "size=128: expected 3 positive integers"),
         ({"foreground": 1.5}, r"foreground=1.5: expected a share, from 0 to 1"),
         ({"balance": "label"}, "balance='label': expected one of 'voxel', 'class'"),
-        ({"balance": None}, "balance=None: expected one of 'voxel', 'class'"),
+        ({"balance": None}, "balance='None': expected one of 'voxel', 'class'"),
         ({"patches_per_case": 0}, "patches_per_case=0: expected 1 or more"),
         ({"window": "lung"}, r"window='lung': expected two HU, .* 'bone'"),
         ({"window": (5, 5)}, r"window=\(5, 5\): expected two HU"),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler, default_collate
 
 from ctspine1k import training
 
@@ -80,6 +80,16 @@ def test_workers_that_stay_see_the_epoch(patches, method):
         assert same(found, DataLoader(patches, batch_size=5))
 
 
+def test_streams_in_workers_that_stay_see_the_epoch(patches, volumes):
+    stream = training.PatchStream(patches, batch_size=4)
+    slices = training.SliceDataset(volumes, "axial", size=(8, 8))
+    for dataset, size in ((stream, None), (slices, 4)):
+        loader = DataLoader(dataset, batch_size=size, num_workers=1, persistent_workers=True)
+        for epoch in (0, 7, 0):
+            dataset.set_epoch(epoch)
+            assert same(list(loader), DataLoader(dataset, batch_size=size))
+
+
 def test_items_and_lists_of_them(patches):
     """Other ways to collate get the items as they are."""
     (items,) = DataLoader(patches, batch_size=15, num_workers=1, collate_fn=list)
@@ -87,6 +97,31 @@ def test_items_and_lists_of_them(patches):
     assert all(np.array_equal(item["image"], patches[at]["image"]) for at, item in enumerate(items))
     for at, item in enumerate(DataLoader(patches, batch_size=None)):
         assert torch.equal(item["image"], torch.from_numpy(patches[at]["image"]))
+
+
+def test_items_that_are_changed_are_not_lost(patches):
+    """A collate_fn, or a data set around ours, may replace images, leave out items, or add to them."""
+
+    def collate(items):
+        for item in items[1:]:
+            item["image"] = item["image"][:4] * 2
+        return default_collate(items[1:] if len(items) == 3 else items)
+
+    wanted = torch.stack([torch.from_numpy(patches[index]["image"][:4] * 2) for index in (1, 2)])
+    (batch, *_) = DataLoader(patches, batch_size=3, collate_fn=collate)
+    assert torch.equal(batch["image"], wanted)
+
+    def replace(items):
+        for item in items:
+            item["image"] = item["image"] * 2
+            item["weight"] = 0.5
+        return default_collate(items)
+
+    (batch, *_) = DataLoader(patches, batch_size=2, collate_fn=replace)
+    wanted = stacked(patches, range(2))
+    assert torch.equal(batch["image"], wanted["image"] * 2)
+    assert torch.equal(batch["segmentation"], wanted["segmentation"])
+    assert batch["weight"].tolist() == [0.5, 0.5]
 
 
 def test_ranks_of_a_distributed_sampler_see_each_patch_once(patches):
