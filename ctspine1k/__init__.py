@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ctspine1k import errors as errors
 
 if TYPE_CHECKING:
+    from ctspine1k import training as training
     from ctspine1k.catalog.cases import Case as Case
     from ctspine1k.catalog.cases import Catalog as Catalog
     from ctspine1k.catalog.cases import Issue as Issue
@@ -58,12 +59,12 @@ _MODULES = {
     "read_pair": "volumes.cases",
 }
 
-__all__ = ["__version__", "errors", "vertebrae", *_MODULES]
+__all__ = ["__version__", "errors", "training", "vertebrae", *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "vertebrae":
-        return importlib.import_module(f"{__name__}.volumes.vertebrae")
+    if name in ("training", "vertebrae"):
+        return importlib.import_module(f"{__name__}.{'volumes.' if name == 'vertebrae' else ''}{name}")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -35,6 +35,8 @@ pytestmark = pytest.mark.docs
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+
 #: What is read, but not run.
 OTHERS = [ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")]
 
@@ -83,7 +85,12 @@ def test_page(page, phantom, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("ctspine1k.catalog.registry._registered", {})
     names: dict[str, object] = {}
     runner = doctest.DocTestRunner(optionflags=_FLAGS)
+    is_runnable = True
     for number, (kind, code) in enumerate(blocks(page)):
+        if re.search(r"^(import|from) torch\b", code, re.MULTILINE) and not HAS_TORCH:
+            is_runnable = False  # nor what follows and uses it: `make test-torch` runs all
+        if kind != "console" and not is_runnable:
+            continue
         if kind == "console":
             run_commands(code, phantom, capsys)
         elif kind == "pycon":

@@ -24,6 +24,7 @@ ROOMS = {
     "checks": {"volumes", "files", "scans"},
     "pictures": {"volumes", "files"},
     "exports": {"rows", "files", "scans"},
+    "training": {"storage", "catalog"},
     "collection": {"rows", "checks", "pictures", "exports"},
     "demo": {"collection"},
     "cli": {"collection", "demo"},

@@ -33,6 +33,7 @@ def test_public_names_are_these():
         "open_collection",
         "preview",
         "read_pair",
+        "training",
         "vertebrae",
     ]
     assert dir(ctspine1k) == sorted(ctspine1k.__all__)
@@ -53,6 +54,9 @@ def test_public_names_are_these():
         "read_pair",
         "preview",
         "LazyDataset",
+        "training.PatchDataset",
+        "training.PatchStream",
+        "training.SliceDataset",
         *(
             f"Collection.{verb}"
             for verb in ("where", "files", "download", "scan", "verify", "preview", "export_parquet")

@@ -200,7 +200,12 @@ class StoredArray:
         return self.header.dtype
 
     def read(
-        self, ranges: Sequence[range] | None = None, dtype: DTypeLike | None = None, threads: int = 1
+        self,
+        ranges: Sequence[range] | None = None,
+        dtype: DTypeLike | None = None,
+        threads: int = 1,
+        *,
+        out: NDArray[Any] | None = None,
     ) -> NDArray[Any]:
         """Read the elements at these indices along each axis, decoding only the chunks that contain them.
 
@@ -208,6 +213,7 @@ class StoredArray:
             ranges: for each axis, with a positive step and within its size; None for all.
             dtype: type of the values, after scaling; None for the stored numbers.
             threads: maximum number of threads.
+            out: array to write to, of the shape and type of the result, which is then this array.
 
         Raises:
             StoredArrayError: bytes are damaged, or ``dtype`` cannot represent the values.
@@ -216,15 +222,18 @@ class StoredArray:
         ranges = [range(size) for size in header.shape] if ranges is None else ranges
         size = [len(axis) for axis in ranges]
         if 0 in size:
-            return np.empty(size, header.dtype if dtype is None else dtype)
+            return np.empty(size, header.dtype if dtype is None else dtype) if out is None else out
         parts = list(self.parts(ranges))  # all of them are checked before one is decoded
         scaling = None if dtype is None else header.scaling
         decoded = parts
         if scaling is None or scaling.is_identity:
             decoded = [part for part in parts if not part.is_zeros]
         # Chunks with only zeros, as most in a segmentation, need no decoding in an array of zeros.
-        make = np.empty if len(decoded) == len(parts) else np.zeros
-        out = make(size, header.dtype if dtype is None else dtype)
+        if out is None:
+            make = np.empty if len(decoded) == len(parts) else np.zeros
+            out = make(size, header.dtype if dtype is None else dtype)
+        elif len(decoded) < len(parts):
+            out[...] = 0
         threads = min(threads, len(decoded), sum(part.nbytes for part in decoded) // _BYTES_PER_THREAD)
         spread(lambda share: self._decode(share, out, scaling), decoded, threads)
         return out
@@ -238,6 +247,22 @@ class StoredArray:
         header = self.header
         axes = [list(_steps(*axis)) for axis in zip(ranges, header.shape, header.chunk_shape, strict=True)]
         return (self._part(steps) for steps in itertools.product(*axes))
+
+    def chunks_with_voxels(self) -> list[tuple[range, ...]]:
+        """Return the ranges, as for `read`, of all chunks that do not say that they contain only zeros.
+
+        Nothing is decoded or compared with a checksum: `read` does both.
+        """
+        header = self.header
+        data, last = np.frombuffer(self.data, np.uint8), np.zeros(len(self.ends), np.uint8)
+        is_inside = (self.ends > 0) & (self.ends <= len(data))
+        last[is_inside] = data[self.ends[is_inside] - 1]
+        is_zeros = codec.say_zeros(np.diff(self.ends, prepend=0), last)
+        axes = [
+            [range(start, min(start + step, size)) for start in range(0, size, step)]
+            for size, step in zip(header.shape, header.chunk_shape, strict=True)
+        ]
+        return list(itertools.compress(itertools.product(*axes), ~is_zeros))
 
     def check(self) -> None:
         """Compare every chunk with its checksum, without decoding.

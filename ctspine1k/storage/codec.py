@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ctspine1k.errors import MissingPackageError
@@ -20,10 +21,11 @@ __all__ = [
     "holds_no_voxels",
     "is_zeros",
     "require_blosc2",
+    "say_zeros",
     "sizes",
 ]
 
-#: "small" takes the fewest bytes; "fast" a third more, which are decoded two to three times as fast.
+#: "small" takes the fewest bytes; "fast" a third more, from which patches are read 1.7 to 1.9 times as fast.
 Compression: TypeAlias = Literal["small", "fast"]
 COMPRESSIONS = ("small", "fast")
 
@@ -100,6 +102,12 @@ def sizes(chunk: memoryview) -> tuple[int, int]:
 def is_zeros(chunk: memoryview) -> bool:
     """Return whether a chunk says that it contains only zeros, without decoding it."""
     return len(chunk) == OVERHEAD and _special_kind(chunk) == _ZEROS
+
+
+def say_zeros(lengths: NDArray[np.int64], last: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return `is_zeros` of many chunks at once, from the length and the last byte of each."""
+    say: NDArray[np.bool_] = (lengths == OVERHEAD) & (last >> 4 & 7 == _ZEROS)
+    return say
 
 
 def holds_no_voxels(chunk: memoryview) -> bool:

@@ -6,7 +6,7 @@ import itertools
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from types import EllipsisType
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import datasets
 import numpy as np
@@ -18,6 +18,7 @@ from ctspine1k.errors import StoredArrayError
 from ctspine1k.running.progress import progress_bar
 from ctspine1k.running.threads import usable_threads
 from ctspine1k.storage.chunks import StoredArray
+from ctspine1k.storage.collate import empty_batch, register_collate
 from ctspine1k.storage.feature import CompactArray, stored_array
 
 __all__ = ["LazyArray", "LazyDataset", "LazyRow"]
@@ -33,16 +34,30 @@ class LazyArray:
 
     Indices are integers, slices with any step, and an ellipsis, as in NumPy; the result is a new array.
     ``np.asarray(array)`` and ``torch.as_tensor(array)`` decode all of it, and a loop over it decodes each
-    chunk once. Several threads may read it at once.
+    chunk once. Several threads may read it at once. One that is pickled, such as for another process, takes
+    few bytes where its data set is in a file: it is opened there again.
     """
 
-    def __init__(self, stored: StoredArray, dtype: DTypeLike | None, threads: int) -> None:
+    def __init__(
+        self, stored: StoredArray, dtype: DTypeLike | None, threads: int, cell: _Cell | None = None
+    ) -> None:
         self._stored, self._dtype, self._threads = stored, dtype, threads
+        self._cell = cell
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._cell is not None and self._cell.dataset._is_in_files:
+            return _reopened, tuple(self._cell)
+        return LazyArray, (self._stored, self._dtype, self._threads)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Sizes along the axes, slice first."""
         return self._stored.shape
+
+    @property
+    def stored(self) -> StoredArray:
+        """The array in stored form."""
+        return self._stored
 
     @property
     def ndim(self) -> int:
@@ -170,8 +185,9 @@ class LazyDataset(Sequence[LazyRow]):
         lazy = ctspine1k.LazyDataset(dataset)
         lazy[0].image[20:116, 100:228, 100:228]  # decodes only these chunks
 
-    It has the rows of the data set, after ``select``, ``shuffle`` and the like, and can be pickled for the
-    workers of a ``DataLoader``. Rows are read directly from the memory-mapped file.
+    It has the rows of the data set, after ``select``, ``shuffle`` and the like. Rows are read directly from
+    the memory-mapped file. A ``DataLoader`` decodes in its workers, and stacks rows whose arrays have one
+    shape; with ``batch_size=None`` or ``collate_fn=list`` it yields rows whose arrays are still lazy.
 
     Args:
         dataset: a data set with columns in compact storage (``load_dataset(..., storage="compact")``).
@@ -224,6 +240,11 @@ class LazyDataset(Sequence[LazyRow]):
             return LazyDataset(chosen, dtype=self._dtype, threads=self._threads)
         return LazyRow(self, range(len(self))[index])
 
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Return the rows of a batch, for PyTorch's DataLoader, which stacks arrays of the same shape."""
+        register_collate(LazyArray, _stacked)
+        return [dict(self[index]) for index in indices]
+
     def _cells(self, number: int) -> pa.Table:
         return self._dataset[number]
 
@@ -233,7 +254,13 @@ class LazyDataset(Sequence[LazyRow]):
         stored = _opened(cells, number, column)
         if stored is None:
             return None
-        return LazyArray(stored, self._compact[column], self._threads or usable_threads())
+        threads = self._threads or usable_threads()
+        return LazyArray(stored, self._compact[column], threads, _Cell(self, number, column))
+
+    @property
+    def _is_in_files(self) -> bool:
+        """Whether the rows are in files, memory-mapped, rather than in the memory of this process."""
+        return bool(self._dataset.cache_files)
 
     def __repr__(self) -> str:
         return f"LazyDataset({len(self):,} rows, {', '.join(self._dataset.column_names)})"
@@ -256,6 +283,37 @@ class LazyDataset(Sequence[LazyRow]):
                         damaged.append(error)
                 bar.update()
         return damaged
+
+
+class _Cell(NamedTuple):
+    """Where an array is: what opens it again."""
+
+    dataset: LazyDataset
+    number: int
+    column: str
+
+
+def _reopened(dataset: LazyDataset, number: int, column: str) -> Any:
+    return dataset[number][column]
+
+
+def _stacked(batch: Sequence[LazyArray], **_: Any) -> Any:
+    """Return a tensor of all of these arrays, for PyTorch.
+
+    Raises:
+        ValueError: their shapes differ.
+    """
+    first, shapes = batch[0], sorted({one.shape for one in batch})
+    if len(shapes) > 1:
+        raise ValueError(
+            f"expected arrays of one shape in a batch, found {' and '.join(map(str, shapes))}. "
+            "ctspine1k.training.PatchDataset cuts patches of one size out of volumes, SliceDataset slices; "
+            "batch_size=None yields single rows, and collate_fn=list lists of them, for you to index."
+        )
+    array, tensor = empty_batch((len(batch), *first.shape), first.dtype)
+    for one, target in zip(batch, array, strict=True):
+        one._stored.read(None, one._dtype, one._threads, out=target)
+    return tensor
 
 
 def _own(element: Any) -> Any:

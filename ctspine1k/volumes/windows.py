@@ -65,5 +65,5 @@ def apply_window(
         raise ValueError(f"out: expected float32 {values.shape}, found {out.dtype} {out.shape}")
     # In float32, whatever the type of the values: HU are whole numbers that it holds exactly.
     np.subtract(values, np.float32(low), out=out, dtype=np.float32, casting="unsafe")
-    np.multiply(out, np.float32(1 / (high - low)), out=out)
+    np.divide(out, np.float32(high - low), out=out)
     return np.clip(out, 0, 1, out=out)

@@ -49,6 +49,30 @@ def test_any_part_is_numpys(data):
     stored = StoredArray.from_fields(store(array, chunk_shape=chunk_shape))
     wanted = array[np.ix_(*forward)] if array.ndim else array
     assert stored.read(forward).tobytes() == wanted.astype(stored.dtype).tobytes()
+    out = np.full((2, *wanted.shape), 7, stored.dtype)  # into a part of an array that has been in use
+    stored.read(forward, out=out[1, ...])
+    assert out[1].tobytes() == wanted.astype(stored.dtype).tobytes()
+    assert (out[0] == 7).all()
+
+
+@given(arrays_in_chunks())
+def test_chunks_with_voxels_hold_all_that_are_not_zero(case):
+    array, chunk_shape = case
+    stored = StoredArray.from_fields(store(array, chunk_shape=chunk_shape))
+    found = np.zeros(array.shape, bool)
+    for ranges in stored.chunks_with_voxels():
+        found[np.ix_(*ranges) if array.ndim else ()] = True
+    assert not array[~found].any()
+
+
+def test_chunks_of_zeros_are_known_without_decoding_them():
+    array = np.zeros((40, 70, 65), "u1")
+    array[39, 0, 64] = array[0, 69, 0] = 3
+    stored = StoredArray.from_fields(store(array))
+    assert stored.chunks_with_voxels() == [
+        (range(32), range(64, 70), range(64)),
+        (range(32, 40), range(64), range(64, 65)),
+    ]
 
 
 @pytest.mark.parametrize("dtype", TYPES)

@@ -176,6 +176,33 @@ def test_rows_can_be_pickled(compact, right):
     assert np.asarray(row.image).tobytes() == right[1]["image"].tobytes()
 
 
+def test_pickled_arrays_of_a_file_take_few_bytes(tmp_path, load, tree):
+    voxels = intensities(shape=(130, 140, 70))  # noise, which does not compress
+    save(next(tree.rglob("HN_P023.nii.gz")), voxels)
+    save(next(tree.rglob("HN_P023_seg.nii.gz")), np.zeros((130, 140, 70), "u1"))
+    compact = load("3d", split="validation", storage="compact", image_size=None)
+    array = ctspine1k.LazyDataset(compact, dtype="stored")[0].image
+    data = pickle.dumps(array)
+    assert len(data) < 20_000 < voxels.nbytes
+    again = pickle.loads(data)  # noqa: S301 (our own)
+    assert again.dtype == np.int16
+    assert np.array_equal(again[1:3, 5], voxels.transpose(2, 0, 1)[1:3, 5])
+    in_memory = datasets.Dataset.from_list(
+        [{"x": store(voxels)}] * 3, datasets.Features({"x": CompactArray("int16")})
+    )
+    data = pickle.dumps(ctspine1k.LazyDataset(in_memory)[1].x)
+    assert voxels.nbytes < len(data) < 2 * voxels.nbytes  # its own bytes, not those of three rows
+    assert np.array_equal(pickle.loads(data), voxels)  # noqa: S301 (our own)
+
+
+def test_rows_of_a_batch_are_lazy(compact):
+    lazy = ctspine1k.LazyDataset(compact)
+    batch = lazy.__getitems__([1, 0])
+    assert [row["patient_id"] for row in batch] == [lazy[1].patient_id, lazy[0].patient_id]
+    assert [type(row) for row in batch] == [dict, dict]
+    assert isinstance(batch[0]["image"], LazyArray)
+
+
 def test_it_can_be_pickled(compact):
     lazy = pickle.loads(pickle.dumps(ctspine1k.LazyDataset(compact, threads=1)))  # noqa: S301 (our own)
     assert voxels_of(lazy, 0) == voxels_of(ctspine1k.LazyDataset(compact), 0)

@@ -6,6 +6,7 @@ PyTorch takes gigabytes where no build for the CPU is to be had, so `make test` 
 import numpy as np
 import pytest
 import torch
+from support.compare import wanted
 from torch.utils.data import DataLoader
 
 import ctspine1k
@@ -40,6 +41,43 @@ def test_loader_of_rows(compact, right, workers, method):
     assert same([{k: np.asarray(v) for k, v in row.items()} for row in loader], right)
 
 
+@pytest.fixture
+def reads(monkeypatch):
+    """The reads of stored arrays in this process."""
+    found = []
+    read = StoredArray.read
+    monkeypatch.setattr(
+        StoredArray, "read", lambda *given, **more: found.append(given) or read(*given, **more)
+    )
+    return found
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loader_of_lazy_rows(load, tree, workers, reads):
+    """Slices of one size are stacked, by the workers."""
+    lazy = ctspine1k.LazyDataset(load("2d", split="train", storage="compact"))
+    batches = list(DataLoader(lazy, batch_size=2, num_workers=workers))
+    right = wanted(tree, "2d", "train")
+    assert [len(batch["image"]) for batch in batches] == [2] * (len(right) // 2) + [1] * (len(right) % 2)
+    for column in ("image", "segmentation"):
+        found = torch.cat([batch[column] for batch in batches]).numpy()
+        assert found.tobytes() == np.stack([row[column] for row in right]).tobytes()
+    assert [one for batch in batches for one in batch["patient_id"]] == [row["patient_id"] for row in right]
+    assert len(reads) == (0 if workers else 2 * len(right))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loader_of_lazy_volumes(load, tree, workers):
+    lazy = ctspine1k.LazyDataset(load("3d", split="train", storage="compact"))
+    message = r"one shape in a batch, found \(3, 6, 5\) and \(4, 6, 5\)\. ctspine1k\.training\.PatchDataset"
+    with pytest.raises(ValueError, match=message):
+        next(iter(DataLoader(lazy, batch_size=2, num_workers=workers)))
+    right = wanted(tree, "3d", "train")
+    assert same(DataLoader(lazy, batch_size=None, num_workers=workers), right)
+    (rows,) = DataLoader(lazy, batch_size=2, num_workers=workers, collate_fn=list)
+    assert same(rows, right)
+
+
 class Patches:
     def __init__(self, lazy):
         self.lazy = lazy
@@ -72,13 +110,8 @@ def test_iterable_data_set_in_workers(compact, right):
 
 
 @pytest.mark.parametrize("convert", [torch.as_tensor, torch.tensor, torch.from_dlpack])
-def test_tensors_of_lazy_arrays(compact, right, convert, monkeypatch):
+def test_tensors_of_lazy_arrays(compact, right, convert, reads):
     """All of it at once, not number by number."""
-    reads = []
-    read = StoredArray.read
-    monkeypatch.setattr(
-        StoredArray, "read", lambda *given, **more: reads.append(given) or read(*given, **more)
-    )
     for row, want in zip(ctspine1k.LazyDataset(compact), right, strict=True):
         image, segmentation = convert(row.image), convert(row.segmentation)
         assert (image.dtype, segmentation.dtype) == (torch.float32, torch.int32)

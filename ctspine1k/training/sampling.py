@@ -1,0 +1,132 @@
+"""What is drawn: it depends on seed, epoch and index alone, not on workers, their number or their start."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.context import get_spawning_popen
+from multiprocessing.sharedctypes import RawValue
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctspine1k._messages import check_choice
+from ctspine1k.training.volumes import Volume
+
+__all__ = ["Epoch", "PatchPlan", "check_size", "generator", "shuffled"]
+
+#: What is drawn for, so that no two things are drawn alike.
+_PATCH, _ORDER, _BUFFER = range(3)
+
+
+class Epoch:
+    """The number of the epoch, in memory that the processes share which are started with it.
+
+    So workers that stay (``persistent_workers=True``) see a new one.
+    """
+
+    def __init__(self, number: int = 0) -> None:
+        self._shared = RawValue("q", number)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if get_spawning_popen() is None:  # a copy, or a file: `RawValue` goes only to a process that starts
+            return Epoch, (self.number,)
+        return _attached, (self._shared,)
+
+    @property
+    def number(self) -> int:
+        """The number, as set last."""
+        return int(self._shared.value)
+
+    @number.setter
+    def number(self, number: int) -> None:
+        if number < 0:
+            raise ValueError(f"epoch={number}: expected 0 or more")
+        self._shared.value = number
+
+
+def _attached(shared: Any) -> Epoch:
+    epoch = Epoch.__new__(Epoch)
+    epoch._shared = shared
+    return epoch
+
+
+def generator(seed: int, *key: int) -> np.random.Generator:
+    """Return what draws for one patch: always the same for the same numbers."""
+    return _generator(seed, _PATCH, *key)
+
+
+def shuffled(seed: int, count: int, *key: int, of_buffer: bool = False) -> NDArray[np.int64]:
+    """Return the numbers below ``count`` in an order that depends on seed and key."""
+    return _generator(seed, _BUFFER if of_buffer else _ORDER, *key).permutation(count)
+
+
+def _generator(seed: int, *key: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=key)))
+
+
+def check_size(size: Sequence[int], axes: int) -> tuple[int, ...]:
+    """Return a size as integers.
+
+    Raises:
+        ValueError: it is not one positive integer for each axis.
+    """
+    try:
+        checked = tuple(map(int, size))
+        is_size = len(checked) == axes and checked == tuple(size) and min(checked) > 0
+    except (TypeError, ValueError):
+        is_size = False
+    if not is_size:
+        raise ValueError(f"size={size!r}: expected {axes} positive integers, one for each axis of the array")
+    return checked
+
+
+@dataclass(frozen=True)
+class PatchPlan:
+    """Where patches are taken from.
+
+    Raises:
+        ValueError: arguments that are not allowed.
+    """
+
+    size: tuple[int, ...]
+    foreground: float
+    balance: Literal["voxel", "class"]
+    overhang: int | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.foreground <= 1:
+            raise ValueError(f"foreground={self.foreground}: expected a share, from 0 to 1")
+        check_choice("balance", str(self.balance), ("voxel", "class"))
+        if self.overhang is not None and self.overhang < 0:
+            raise ValueError(f"overhang={self.overhang}: expected a number of voxels, or None")
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed}: expected 0 or more")
+
+    def corner(self, volume: Volume, epoch: int, index: int) -> tuple[tuple[int, ...], bool]:
+        """Return the first voxel of a patch, negative where it overhangs, and whether it is on a label."""
+        random = generator(self.seed, epoch, index)
+        is_foreground = random.random() < self.foreground
+        centre = volume.foreground.draw(random, by_class=self.balance == "class") if is_foreground else None
+        if centre is None:
+            corner = [int(random.integers(low, high + 1)) for low, high in self._limits(volume.shape)]
+            return tuple(corner), False
+        corner = [at - size // 2 for at, size in zip(centre, self.size, strict=True)]
+        if self.overhang is not None:
+            limits = self._limits(volume.shape)
+            corner = [min(max(at, low), high) for at, (low, high) in zip(corner, limits, strict=True)]
+        return tuple(corner), True
+
+    def _limits(self, shape: Sequence[int]) -> list[tuple[int, int]]:
+        """Return the least and the greatest corner along each axis; a smaller volume lies in the middle."""
+        spare = [length - size for length, size in zip(shape, self.size, strict=True)]
+        beyond = self.overhang or 0
+        return [
+            (-beyond, one + beyond)
+            if one >= 0
+            else (math.floor(one / 2) - beyond, math.floor(one / 2) + beyond)
+            for one in spare
+        ]

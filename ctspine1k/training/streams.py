@@ -1,0 +1,108 @@
+"""Data sets to iterate over: shared between nodes and workers, and resumed where they stopped."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from multiprocessing.context import get_spawning_popen
+from typing import Any, NamedTuple, TypeAlias
+
+from ctspine1k.training.sampling import Epoch
+
+__all__ = ["Position", "Share", "Stream"]
+
+#: Where a worker is: the number of its batch, patch or buffer, and how much of a buffer has been yielded.
+Position: TypeAlias = "tuple[int, int]"
+
+_START: Position = (0, 0)
+
+
+class Share(NamedTuple):
+    """What is this process's: of ``world_size`` nodes this one, and of its workers this one."""
+
+    rank: int = 0
+    world_size: int = 1
+    worker: int = 0
+    workers: int = 1
+
+
+class Stream:
+    """What the data sets have in common: PyTorch takes them for its ``IterableDataset``.
+
+    Args:
+        epoch: its number, shared with the workers.
+        rank: number of this node; None for that of ``torch.distributed``, if it is in use, else 0.
+        world_size: number of nodes; None likewise.
+
+    Raises:
+        ValueError: ``rank`` without ``world_size``, or not below it.
+    """
+
+    def __init__(self, epoch: Epoch, rank: int | None, world_size: int | None) -> None:
+        if (rank is None) != (world_size is None):
+            raise ValueError("expected both rank and world_size, or neither")
+        if rank is not None and world_size is not None and not 0 <= rank < world_size:
+            raise ValueError(f"rank={rank}: expected 0 to {world_size - 1}, as world_size={world_size}")
+        self._epoch = epoch
+        self._node = None if rank is None or world_size is None else (rank, world_size)
+        self._at = self._start = _START
+        _register(type(self))
+
+    def __getstate__(self) -> dict[str, Any]:
+        if get_spawning_popen() is None:
+            return self.__dict__
+        return {**self.__dict__, "_node": self._share()[:2]}  # a spawned worker is not in the process group
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw and order anew, from the next iteration on; workers that stay see it, too.
+
+        Raises:
+            ValueError: a negative number.
+        """
+        if epoch != self._epoch.number:  # else a position that was loaded stays
+            self._epoch.number = epoch
+            self._at = self._start = _START
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return epoch and position of this process, for `load_state_dict`."""
+        return {"epoch": self._epoch.number, "position": list(self._at)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue, at the next iteration, where another process was when it returned this state."""
+        self.set_epoch(state["epoch"])
+        first, second = state["position"]
+        self._at = self._start = (int(first), int(second))
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield what is this node's and this worker's."""
+        start, self._start = self._start, _START
+        self._at = start
+        for position, item in self._items(self._epoch.number, start, self._share()):
+            self._at = position
+            yield item
+        self._at = _START
+
+    def _items(self, epoch: int, start: Position, share: Share) -> Iterator[tuple[Position, Any]]:
+        """Yield what follows a position, each with the position after it."""
+        raise NotImplementedError
+
+    def _share(self) -> Share:
+        torch = sys.modules.get("torch")
+        node = self._node or (0, 1)
+        if torch is None:
+            return Share(*node)
+        distributed = torch.distributed
+        if self._node is None and distributed.is_available() and distributed.is_initialized():
+            node = distributed.get_rank(), distributed.get_world_size()
+        info = torch.utils.data.get_worker_info()
+        return Share(*node) if info is None else Share(*node, info.id, info.num_workers)
+
+
+def _register(kind: type) -> None:
+    """Make PyTorch, if it is installed, take this class for its ``IterableDataset``."""
+    try:
+        data = importlib.import_module("torch.utils.data")
+    except ImportError:
+        return
+    data.IterableDataset.register(kind)

@@ -1,0 +1,102 @@
+"""The cases to sample from: rows of a compact data set, each opened once per process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctspine1k.storage.chunks import StoredArray
+from ctspine1k.storage.lazy import LazyDataset
+from ctspine1k.training.foreground import Foreground
+
+__all__ = ["Volume", "Volumes"]
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One case, opened: its voxels are still compressed. Arrays are (k, i, j)."""
+
+    case_id: str
+    image: StoredArray
+    segmentation: StoredArray | None
+    affine: NDArray[np.float64] | None  #: of the array, to RAS+ mm; None without geometry
+    spacing: tuple[float, ...] | None  #: mm along the axes of the array
+    orientation: str | None  #: the sides to which the axes of the array lead
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes along the axes."""
+        return self.image.shape
+
+    @cached_property
+    def foreground(self) -> Foreground:
+        """Where its labels are.
+
+        Raises:
+            ValueError: the case has no mask.
+        """
+        if self.segmentation is None:
+            raise ValueError(f"{self.case_id}: expected a mask to find the foreground in, found none")
+        return Foreground(self.segmentation)
+
+
+class Volumes:
+    """The rows of a compact "3d" data set. Another process gets the data set, and opens rows itself.
+
+    Raises:
+        ValueError: no such data set, or one without rows.
+    """
+
+    def __init__(self, data: Any) -> None:
+        self._rows = data if isinstance(data, LazyDataset) else LazyDataset(data)
+        self._opened: dict[int, Volume] = {}
+        if not len(self._rows):
+            raise ValueError("expected at least one case to sample from, found a data set without rows")
+        first = self._rows[0]
+        if missing := [name for name in ("image", "patient_id") if name not in first]:
+            raise ValueError(f"expected the columns image and patient_id; missing: {' and '.join(missing)}")
+        self.has_masks = "segmentation" in first
+        self.has_geometry = {"array_affine", "spacing", "orientation"} <= set(first)
+        self[0]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": {}}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, number: int) -> Volume:
+        """Return a case, opened at the first call.
+
+        Raises:
+            ValueError: its row is not that of a volume, or has no mask where others have one.
+        """
+        if number not in self._opened:
+            self._opened[number] = self._open(number)
+        return self._opened[number]
+
+    def _open(self, number: int) -> Volume:
+        row = self._rows[number]
+        case_id = row["patient_id"]
+        image, mask = (
+            getattr(row[name], "stored", None) if name in row else None for name in ("image", "segmentation")
+        )
+        if image is None or len(image.shape) != 3:
+            found = "none in compact storage" if image is None else f"an array of shape {image.shape}"
+            raise ValueError(f'{case_id}: expected a volume, found {found}. Load the config "3d".')
+        if self.has_masks and mask is None:
+            raise ValueError(
+                f"{case_id}: expected a mask as in other rows, found none. Leave the case out, or all masks: "
+                'data.remove_columns("segmentation").'
+            )
+        if mask is not None and mask.shape != image.shape:
+            raise ValueError(f"{case_id}: expected a mask of shape {image.shape}, found {mask.shape}")
+        geometry: tuple[Any, ...] = (None, None, None)
+        if self.has_geometry:
+            affine = np.asarray(row["array_affine"], np.float64)
+            geometry = affine, tuple(row["spacing"]), row["orientation"]
+        return Volume(case_id, image, mask, *geometry)

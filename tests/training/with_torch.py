@@ -1,0 +1,217 @@
+"""Patches and slices in PyTorch's DataLoader, and torchdata's StatefulDataLoader. Run by `make test-torch`."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, DistributedSampler, default_collate
+
+from ctspine1k import training
+
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),  # more than there are cores
+    pytest.mark.filterwarnings("ignore:'set_vital' is deprecated:UserWarning"),  # torchdata 0.11 calls it
+]
+
+SIZE = (9, 20, 8)
+
+
+@pytest.fixture
+def patches(volumes):
+    return training.PatchDataset(volumes, SIZE, 0.5, patches_per_case=5)
+
+
+def same(batches, others) -> bool:
+    """Whether batches are equal, in all that they have."""
+    batches, others = list(batches), list(others)
+    assert len(batches) == len(others)
+    for one, other in zip(batches, others, strict=True):
+        assert list(one) == list(other)
+        for name, value in one.items():
+            if isinstance(value, torch.Tensor):
+                assert (value.dtype, value.shape) == (other[name].dtype, other[name].shape)
+                assert torch.equal(value, other[name])
+            else:
+                assert value == other[name]
+    return True
+
+
+def stacked(patches, indices):
+    """A batch by another path."""
+    items = [patches[index] for index in indices]
+    return {
+        name: [item[name] for item in items]
+        if name == "case_id"
+        else torch.from_numpy(np.stack([item[name] for item in items]))
+        for name in items[0]
+    }
+
+
+@pytest.mark.parametrize(
+    ("workers", "method", "dtype"),
+    [
+        (0, None, "float32"),
+        (0, None, "stored"),
+        (1, "fork", "float32"),
+        (3, "fork", "stored"),
+        (3, "spawn", "float32"),
+        (3, "forkserver", "float32"),
+    ],
+)
+def test_batches_are_the_same_for_any_workers(volumes, workers, method, dtype):
+    patches = training.PatchDataset(volumes, SIZE, 0.5, patches_per_case=4, dtype=dtype)
+    patches.set_epoch(2)
+    loader = DataLoader(patches, batch_size=5, num_workers=workers, multiprocessing_context=method)
+    batches = list(loader)
+    assert same(batches, [stacked(patches, part) for part in (range(5), range(5, 10), range(10, 12))])
+    image = batches[0]["image"]
+    assert image.dtype == (torch.int16 if dtype == "stored" else torch.float32)
+    assert image.is_shared() == bool(workers)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_that_stay_see_the_epoch(patches, method):
+    loader = DataLoader(
+        patches, batch_size=5, num_workers=1, persistent_workers=True, multiprocessing_context=method
+    )
+    for epoch in (0, 7, 3):
+        patches.set_epoch(epoch)
+        found = list(loader)
+        assert same(found, DataLoader(patches, batch_size=5))
+
+
+def test_streams_in_workers_that_stay_see_the_epoch(patches, volumes):
+    stream = training.PatchStream(patches, batch_size=4)
+    slices = training.SliceDataset(volumes, "axial", size=(8, 8))
+    for dataset, size in ((stream, None), (slices, 4)):
+        loader = DataLoader(dataset, batch_size=size, num_workers=1, persistent_workers=True)
+        for epoch in (0, 7, 0):
+            dataset.set_epoch(epoch)
+            assert same(list(loader), DataLoader(dataset, batch_size=size))
+
+
+def test_items_and_lists_of_them(patches):
+    """Other ways to collate get the items as they are."""
+    (items,) = DataLoader(patches, batch_size=15, num_workers=1, collate_fn=list)
+    assert [item["case_id"] for item in items] == [patches[index]["case_id"] for index in range(15)]
+    assert all(np.array_equal(item["image"], patches[at]["image"]) for at, item in enumerate(items))
+    for at, item in enumerate(DataLoader(patches, batch_size=None)):
+        assert torch.equal(item["image"], torch.from_numpy(patches[at]["image"]))
+
+
+def test_items_that_are_changed_are_not_lost(patches):
+    """A collate_fn, or a data set around ours, may replace images, leave out items, or add to them."""
+
+    def collate(items):
+        for item in items[1:]:
+            item["image"] = item["image"][:4] * 2
+        return default_collate(items[1:] if len(items) == 3 else items)
+
+    wanted = torch.stack([torch.from_numpy(patches[index]["image"][:4] * 2) for index in (1, 2)])
+    (batch, *_) = DataLoader(patches, batch_size=3, collate_fn=collate)
+    assert torch.equal(batch["image"], wanted)
+
+    def replace(items):
+        for item in items:
+            item["image"] = item["image"] * 2
+            item["weight"] = 0.5
+        return default_collate(items)
+
+    (batch, *_) = DataLoader(patches, batch_size=2, collate_fn=replace)
+    wanted = stacked(patches, range(2))
+    assert torch.equal(batch["image"], wanted["image"] * 2)
+    assert torch.equal(batch["segmentation"], wanted["segmentation"])
+    assert batch["weight"].tolist() == [0.5, 0.5]
+
+
+def test_ranks_of_a_distributed_sampler_see_each_patch_once(patches):
+    found = []
+    for rank in range(3):
+        sampler = DistributedSampler(patches, num_replicas=3, rank=rank)
+        for batch in DataLoader(patches, batch_size=2, sampler=sampler):
+            found += map(tuple, batch["corner"].tolist())
+    assert sorted(found) == sorted(patches.draw(index).corner for index in range(15))
+
+
+@pytest.mark.parametrize(("workers", "method"), [(0, None), (1, "fork"), (3, "fork"), (3, "spawn")])
+def test_a_stream_of_batches_is_the_same_for_any_workers(patches, workers, method):
+    stream = training.PatchStream(patches, batch_size=2)
+    assert isinstance(stream, torch.utils.data.IterableDataset)
+    loader = DataLoader(stream, batch_size=None, num_workers=workers, multiprocessing_context=method)
+    assert len(loader) == 8
+    assert same(loader, list(stream))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_two_ranks_see_each_patch_once(patches, workers):
+    found = []
+    for rank in range(2):
+        stream = training.PatchStream(patches, rank=rank, world_size=2)
+        for batch in DataLoader(stream, batch_size=4, num_workers=workers):
+            found += map(tuple, batch["corner"].tolist())
+    assert sorted(found) == sorted(patches.draw(index).corner for index in range(15))
+
+
+def test_ranks_of_a_process_group(patches, tmp_path):
+    """Those of spawned workers, too, which are not in it."""
+    stream = training.PatchStream(patches)
+    torch.distributed.init_process_group(
+        "gloo", rank=0, world_size=1, init_method=f"file://{tmp_path / 'group'}"
+    )
+    try:
+        patch = pytest.MonkeyPatch()
+        patch.setattr(torch.distributed, "get_rank", lambda: 1)
+        patch.setattr(torch.distributed, "get_world_size", lambda: 4)
+        assert len(stream) == 4
+        loader = DataLoader(stream, batch_size=4, num_workers=1, multiprocessing_context="spawn")
+        (batch,) = loader
+        patch.undo()
+    finally:
+        torch.distributed.destroy_process_group()
+    wanted = next(iter(training.PatchStream(patches, batch_size=4, rank=1, world_size=4)))
+    assert torch.equal(batch["corner"], wanted["corner"])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_stop_and_resume(patches, volumes, workers):
+    stateful = pytest.importorskip("torchdata.stateful_dataloader").StatefulDataLoader
+
+    def loaders():
+        again = training.PatchDataset(volumes, SIZE, 0.5, patches_per_case=5)
+        slices = training.SliceDataset(volumes, "sagittal", size=(8, 8), buffer=1)
+        streams = training.PatchStream(again, batch_size=2), training.PatchStream(again), slices
+        for dataset, size in zip((again, *streams), (2, None, 2, 8), strict=True):
+            dataset.set_epoch(4)
+            generator = torch.Generator().manual_seed(1)
+            shuffle = True if dataset is again else None
+            yield stateful(
+                dataset, batch_size=size, num_workers=workers, shuffle=shuffle, generator=generator
+            )
+
+    for whole, stopped, resumed in zip(loaders(), loaders(), loaders(), strict=True):
+        wanted = list(whole)
+        running = iter(stopped)
+        first = [next(running) for _ in range(3)]
+        state = stopped.state_dict()
+        del running
+        resumed.load_state_dict(state)
+        assert same(first + list(resumed), wanted)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_each_slice_once(volumes, workers):
+    slices = training.SliceDataset(volumes, "coronal", size=(40, 70))
+    found = []
+    for batch in DataLoader(slices, batch_size=4, num_workers=workers):
+        assert batch["image"].shape[1:] == batch["segmentation"].shape[1:] == (40, 70)
+        assert (batch["image"].dtype, batch["segmentation"].dtype) == (torch.float32, torch.uint8)
+        assert batch["spacing"].shape == (len(batch["image"]), 2)
+        found += zip(batch["case_id"], batch["index"].tolist(), strict=True)
+    assert sorted(found) == sorted((one["case_id"], one["index"]) for one in slices)
+
+
+def test_slices_of_different_sizes(volumes):
+    slices = training.SliceDataset(volumes, "coronal")
+    with pytest.raises(ValueError, match=r"found \(4, 6\) and .* Pass size= to SliceDataset"):
+        list(DataLoader(slices, batch_size=200, num_workers=1))
+    assert all(one["image"].ndim == 2 for one in DataLoader(slices, batch_size=None))
