@@ -1,7 +1,9 @@
 import contextlib
 import dataclasses
+import gzip
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -184,3 +186,36 @@ def test_what_is_in_the_cache_is_not_lacking(repo_id, tree):
     assert place.not_cached(files) == files[1:]
     local = list_files(cases="liver_106", data_dir=tree)
     assert find_place(tree).not_cached(local) == []
+
+
+def test_a_download_that_just_fits_and_its_revision(hub, repo_id, tmp_path, monkeypatch):
+    files = list_files(cases="liver_106", repo_id=repo_id)
+    size, look = sum(file.size for file in files), Look(HubPlace(repo_id, "main"))
+    monkeypatch.setattr("ctspine1k.files.hub.hub_space", lambda: (size - 1, tmp_path))
+    with pytest.raises(NoSpaceError):
+        look.prepare(files)
+    monkeypatch.setattr("ctspine1k.files.hub.hub_space", lambda: (size, tmp_path))
+    look.prepare(files)
+    cache = Path(os.environ["HF_HOME"]) / "hub" / f"datasets--{repo_id.replace('/', '--')}"
+    assert (cache / "refs" / "main").read_text() == hub.repos[repo_id].refs["main"]
+
+
+@pytest.mark.parametrize(
+    ("name", "nanoseconds", "identity"),
+    [
+        ("liver_106.nii.gz", 1_700_000_000_000_000_001, "{state}"),
+        # As archives restore them: the size and the CRC at the end of a gzip file, or the folder, tell them apart.
+        ("liver_106.nii.gz", 1_700_000_000_000_000_000, "{state} {end}"),
+        ("liver_106.nii", 1_700_000_000_000_000_000, "{folder}/{state}"),
+    ],
+)
+def test_what_a_file_is_known_by_when_its_folder_is_moved(tmp_path, name, nanoseconds, identity):
+    path = save_case(tmp_path, "liver_106")[0]
+    if not name.endswith(".gz"):
+        path.write_bytes(gzip.decompress(path.read_bytes()))
+    path = path.rename(tmp_path / name)
+    os.utime(path, ns=(nanoseconds, nanoseconds))
+    (file,) = list_files(data_dir=tmp_path, kind="image", cases="liver_106")
+    end = path.read_bytes()[-8:].hex()
+    known = find_place(data_dir=tmp_path).identity(file)
+    assert known == identity.format(state=file.state, end=end, folder=tmp_path)
