@@ -55,7 +55,10 @@ def test_public_names_are_these():
         "LazyDataset",
         *(
             f"Collection.{verb}"
-            for verb in ("where", "files", "download", "scan", "verify", "preview", "export_parquet")
+            for verb in (
+                *("where", "files", "download", "scan", "verify", "preview"),
+                *("export_parquet", "export_nnunet"),
+            )
         ),
     ],
 )
