@@ -38,11 +38,13 @@ test-oldest: .venv/oldest/ready
 	.venv/bench/bin/python -m pip install --quiet --editable '.[bench,dev]' --constraint tests/newest.txt
 	touch $@
 
-# nnU-Net, MONAI, TorchIO and torchdata, which tests/**/with_*.py need.
+# nnU-Net, MONAI, TorchIO and torchdata, which tests/**/with_*.py need. PyTorch again in the second call: the newest
+# torchvision, which nnU-Net asks for, would replace it.
 .venv/training/ready: tests/newest.txt pyproject.toml
 	$(PYTHON) -m venv --clear .venv/training
 	.venv/training/bin/python -m pip install --quiet torch==2.13.0
-	.venv/training/bin/python -m pip install --quiet --editable '.[training,dev]' --constraint tests/newest.txt
+	.venv/training/bin/python -m pip install --quiet --editable '.[training,dev]' torch==2.13.0 \
+		--constraint tests/newest.txt
 	touch $@
 
 .venv/torch-%/ready: pyproject.toml

@@ -293,7 +293,8 @@ def _stored_header(path: Path) -> nib.Nifti1Header:
     if not size or len(block) < size:
         raise FileFormatError(str(path), "a NIfTI header", "other bytes", "Delete the file.")
     kind: Any = nib.Nifti1Header if size == nib.Nifti1Header.sizeof_hdr else nib.Nifti2Header
-    return kind(block, check=False)
+    header: nib.Nifti1Header = kind(block, check=False)
+    return header
 
 
 def _labels(task: CaseTask, pair: _Pair, changes: list[str]) -> NDArray[np.uint8]:
