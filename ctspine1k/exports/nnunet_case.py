@@ -265,7 +265,10 @@ def _is_own(path: Path, source: Path) -> bool:
     """Return whether an export may have made a file: a dead link, a link to the source, a copy, a mask."""
     if not path.exists():
         return True
-    return path.is_file() and (_mark_of(path) is not None or is_copy(source.resolve(), path))
+    if not path.is_file():
+        return False
+    is_compressed = not _is_gzip(source) and path.stat().st_mtime_ns == source.stat().st_mtime_ns
+    return is_compressed or _mark_of(path) is not None or is_copy(source.resolve(), path)
 
 
 def _mark_of(path: Path) -> str | None:

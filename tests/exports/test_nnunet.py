@@ -312,6 +312,13 @@ def test_files_that_are_not_compressed_are_compressed(tmp_path, raw):
     assert np.array_equal(voxels(out / "imagesTr/mine.1_0000.nii.gz"), voxels(image))
     assert np.array_equal(voxels(out / "labelsTr/mine.1.nii.gz"), voxels(mask))
     assert own.export_nnunet(raw, name="Mine").files["kept"] == 2
+    whole = mask.read_bytes()
+    mask.write_bytes(whole[:-1])
+    with pytest.raises(NothingLeftError):
+        own.export_nnunet(raw, name="Mine", on_error="skip")
+    assert not list(out.rglob("*.nii.gz"))
+    mask.write_bytes(whole)
+    assert own.export_nnunet(raw, name="Mine").files["written"] == 2
     os.utime(image, ns=(0, 0))
     with pytest.raises(
         OutputError, match=r"mine.1_0000.nii.gz: expected no file, or .*mine.1.nii, compressed"
