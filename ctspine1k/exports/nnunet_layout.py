@@ -215,15 +215,16 @@ def is_official(splits: object, every: Sequence[Member]) -> bool:
 
 def datalist(data_set: DataSet, scheme: str, members: Sequence[Member]) -> dict[str, Any]:
     """Return the cases as MONAI's ``load_decathlon_datalist`` reads them, with paths from its own folder."""
-    about = _about(data_set)
+    roles = [member.role for member in members]
     return {
-        **about,
+        **_about(data_set),
         "modality": {"0": "CT"},
         "labels": {str(number): name for number, name in _labels(data_set, scheme).items()},
-        "numTraining": sum(member.role == "training" for member in members),
-        "numTest": sum(member.role == "test" for member in members),
+        "numTraining": roles.count("training"),
+        "numTest": roles.count("test"),
         **{
-            role: [{"image": member.image, "label": member.mask} for member in members if member.role == role]
+            role: [{"image": one.image, "label": one.mask} for one in members if one.role == role]
             for role in ("training", "validation", "test")
+            if role in roles  # MONAI does not read an empty list
         },
     }

@@ -135,7 +135,8 @@ def test_monai_reads_the_list(exported):
             }
             for case_id in ids
         ]
-    assert load_decathlon_datalist(str(out / "datalist.json"), True, "test") == []
+    with pytest.raises(ValueError, match="test not specified"):
+        load_decathlon_datalist(str(out / "datalist.json"), True, "test")
     properties = load_decathlon_properties(str(out / "datalist.json"), ["labels", "modality", "numTraining"])
     assert (properties["labels"]["25"], properties["modality"], properties["numTraining"]) == (
         "L6",
