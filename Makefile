@@ -5,7 +5,7 @@ NEWEST := .venv/newest/bin
 OLDEST := .venv/oldest/bin
 TORCH := $(if $(DATASETS),torch-$(DATASETS),bench)
 
-.PHONY: demo test test-newest test-oldest test-torch check bench chaos fuzz mutants clean
+.PHONY: demo test test-newest test-oldest test-torch test-training check bench chaos fuzz mutants clean
 
 # The picture that the README shows, docs/preview.png, is the one that it makes.
 demo: .venv/newest/ready
@@ -38,6 +38,15 @@ test-oldest: .venv/oldest/ready
 	.venv/bench/bin/python -m pip install --quiet --editable '.[bench,dev]' --constraint tests/newest.txt
 	touch $@
 
+# nnU-Net, MONAI, TorchIO and torchdata, which tests/**/with_*.py need. PyTorch again in the second call: the newest
+# torchvision, which nnU-Net asks for, would replace it.
+.venv/training/ready: tests/newest.txt pyproject.toml
+	$(PYTHON) -m venv --clear .venv/training
+	.venv/training/bin/python -m pip install --quiet torch==2.13.0
+	.venv/training/bin/python -m pip install --quiet --editable '.[training,dev]' torch==2.13.0 \
+		--constraint tests/newest.txt
+	touch $@
+
 .venv/torch-%/ready: pyproject.toml
 	$(PYTHON) -m venv --clear .venv/torch-$*
 	.venv/torch-$*/bin/python -m pip install --quiet torch==2.13.0
@@ -56,6 +65,10 @@ bench: .venv/bench/ready
 test-torch: .venv/$(TORCH)/ready
 	.venv/$(TORCH)/bin/pytest tests/rows/test_streams.py tests/rows/with_torch.py tests/storage/with_torch.py \
 		tests/training/with_torch.py "tests/test_docs.py::test_page[training.md]"
+
+# With what people train with, for real.
+test-training: .venv/training/ready
+	.venv/training/bin/pytest $(wildcard tests/*/with_*.py) "tests/test_docs.py::test_page[training.md]"
 
 # Kills conversions, downloads, scans and exports, at random moments and before changes of files, and fills their
 # disk: the next run must leave what an undisturbed one leaves. One of them: `make chaos KILLS="100 --only scan"`.

@@ -8,7 +8,8 @@
     train.scan()
     train.export_parquet("out")
 
-Each verb is a few lines that import and call one function of one room.
+Each verb is a few lines that import and call one function of one room. Those that export are in
+`ctspine1k.exports.verbs`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from ctspine1k.catalog.cases import Case, Catalog, Criterion
 from ctspine1k.catalog.dataset import DataSet, Kind
 from ctspine1k.catalog.registry import DEFAULT
+from ctspine1k.exports.verbs import ExportVerbs
 from ctspine1k.files.places import Place
 from ctspine1k.files.raw import RawFile
 from ctspine1k.files.selection import Look, OnMissing, Selection, open_selection, selected_files
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
 
     from ctspine1k.checks.scan import ScanReport
     from ctspine1k.checks.verify import Report
-    from ctspine1k.exports.options import ExportKeywords
-    from ctspine1k.exports.run import ExportReport
     from ctspine1k.files.transfer import DownloadPlan
     from ctspine1k.rows.keywords import LoadOptions, Split
 
@@ -42,7 +42,7 @@ __all__ = ["Collection", "open_collection"]
 
 
 @dataclass(frozen=True)
-class Collection:
+class Collection(ExportVerbs):
     """Cases of a data set, in its order, and where their files are.
 
     It stores no listing: each verb lists the files when it is called, and so sees the current ones.
@@ -310,58 +310,6 @@ class Collection:
         from ctspine1k.pictures.previews import draw_cases
 
         return list(draw_cases(self.selection(), None if out is None else Path(out), sheet=sheet))
-
-    def export_parquet(
-        self,
-        out: str | os.PathLike[str],
-        *,
-        config: Literal["3d", "2d", "all"] = "all",
-        num_proc: int = 1,
-        scheduler: str | None = None,
-        verify: bool = False,
-        **options: Unpack[ExportKeywords],
-    ) -> ExportReport:
-        """Write the rows of `load` as Parquet shards, with a card, a table of cases and a manifest.
-
-        A stopped export resumes where it was, however it was stopped: existing shards are kept, unless their
-        options, the raw files or their own bytes have changed. The same selection gives the same bytes.
-
-        Args:
-            out: a folder, or an fsspec URL such as "s3://bucket/folder", whose login fsspec's configuration
-                has. It contains only this export.
-            config: "3d", one row per case, "2d", one row per axial slice, or "all" for both.
-            num_proc: processes that make shards; each needs up to 9 GB for "3d", and 0.5 GB for "2d".
-            scheduler: a Dask scheduler, whose workers make the shards instead; both as for `scan`.
-            verify: read all existing shards, and make those again whose bytes have changed.
-            options: ``image_size``, ``orientation``, ``label_scheme``, ``other_labels``, ``geometry``,
-                ``on_missing``, ``on_error``, ``on_geometry`` and ``on_voxels`` as for `load_dataset` (a case
-                that cannot be used fails its shard, and the others are made; manifest and card list skipped
-                ones); ``cases_per_shard``, cases in a file, 4 of which take about 600 MB; ``scan``, a scan's
-                table of cases, whose columns are added to ``cases.parquet``; ``rows``, a `RowOptions`.
-
-        Returns:
-            What was done. If a shard failed, ``ok`` is False, there is no manifest yet, and ``failed`` says
-            why: repair the files, or leave them out, and run again.
-
-        Raises:
-            ValueError: an argument that is not allowed.
-            MissingFilesError: cases have no raw files, and ``on_missing`` is "raise" or none has.
-            NothingLeftError: all cases were skipped.
-            OutputError: ``out`` contains something else, or an export of other cases.
-            BusyError: another process is writing there.
-            NoSpaceError: a disk is too small, or full; what is done is kept.
-            HubError: the Hub cannot be reached; what is done is kept.
-            WorkerError: a worker died, or the scheduler is lost; what is done is kept.
-            MissingPackageError: a scheduler needs ``ctspine1k[cluster]``.
-            KeyboardInterrupt: says how much is done, which is kept.
-        """
-        from ctspine1k.exports.options import ExportOptions, row_keywords
-        from ctspine1k.exports.parquet import export_parquet
-
-        export_options = ExportOptions(
-            config=config, num_proc=num_proc, scheduler=scheduler, verify=verify, **row_keywords(options)
-        )
-        return export_parquet(self.selection(), out, export_options)
 
     def selection(self) -> Selection:
         """Return the cases with a new look at the place; each verb makes one and passes it to its room."""

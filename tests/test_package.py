@@ -59,7 +59,10 @@ def test_public_names_are_these():
         "training.SliceDataset",
         *(
             f"Collection.{verb}"
-            for verb in ("where", "files", "download", "scan", "verify", "preview", "export_parquet")
+            for verb in (
+                *("where", "files", "download", "scan", "verify", "preview"),
+                *("export_parquet", "export_nnunet"),
+            )
         ),
     ],
 )

@@ -159,6 +159,17 @@ def test_export(tiny, root, tmp_path):
     assert "license_name: cc0-1.0" in card
 
 
+def test_export_for_nnunet(tiny, tmp_path):
+    report = tiny.export_nnunet(tmp_path / "raw")
+    assert (report.cases, report.files["linked"]) == ({"training": 2, "validation": 0, "test": 1}, 6)
+    told = json.loads((tmp_path / "raw/Dataset511_TinySpines/dataset.json").read_text())
+    assert list(told["labels"].values()) == list(range(29))  # nnU-Net wants no gaps
+    assert [told["labels"][name] for name in ("T11", "T12", "T13")] == list(LABELS[1:])
+    assert told["licence"] == "CC0 (nothing)"
+    with pytest.raises(ValueError, match="label_scheme='ctspine1k': expected one of 'tiny', 'region'"):
+        tiny.export_nnunet(tmp_path / "raw", label_scheme="ctspine1k")
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -169,6 +180,7 @@ def test_export(tiny, root, tmp_path):
         (["scan", "tree", "--num-proc", "1"], "cases.vertebrae.parquet"),
         (["preview", "c-3", "--data-dir", "tree"], "c-3.png"),
         (["export", "parquet", "out", "--data-dir", "tree", "--config", "2d"], "2d learn: rows 22, shards 1"),
+        (["export", "nnunet", "raw", "--data-dir", "tree"], "training 2, validation 0, test 1"),
         (["vertebrae", "T13"], "28\tT13\tthoracic"),
         (["cite"], "% The data are under CC0: nothing."),
     ],
@@ -215,6 +227,7 @@ def test_a_data_set_without_masks_is_refused_by_name(root):
         images.verify,
         images.preview,
         partial(images.export_parquet, "out"),
+        partial(images.export_nnunet, "raw"),
     ):
         with pytest.raises(
             ValueError, match="collection='images': expected image and mask of each case, found image:"

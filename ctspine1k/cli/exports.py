@@ -27,6 +27,22 @@ from ctspine1k.cli.verbs import DEBUG, Verbs, help_if_bare, verb
 
 __all__ = ["export"]
 
+LABEL_SCHEME = click.option(
+    "--label-scheme",
+    type=CompletedText("scheme", label_schemes),
+    help="What masks contain, such as binary [labels as they are].",
+)
+OTHER_LABELS = click.option(
+    "--other-labels",
+    type=click.Choice(["raise", "background"]),
+    help="If a mask has labels that the data set does not have: an error, or background [raise].",
+)
+ON_GEOMETRY = click.option(
+    "--on-geometry",
+    type=click.Choice(["raise", "warn"]),
+    help="If headers leave in doubt where voxels lie: raise an error, or warn [warn].",
+)
+
 
 @click.group("export", cls=Verbs, invoke_without_command=True)
 @DEBUG
@@ -52,16 +68,8 @@ def export(ctx: click.Context) -> int | None:
     click.option(
         "--orientation", metavar="CODE", help="Target orientation of the volumes, such as RAS [as stored]."
     ),
-    click.option(
-        "--label-scheme",
-        type=CompletedText("scheme", label_schemes),
-        help="What masks contain, such as binary [labels as they are].",
-    ),
-    click.option(
-        "--other-labels",
-        type=click.Choice(["raise", "background"]),
-        help="If a mask has labels that the data set does not have: an error, or background [raise].",
-    ),
+    LABEL_SCHEME,
+    OTHER_LABELS,
     click.option(
         "--geometry",
         is_flag=True,
@@ -73,11 +81,7 @@ def export(ctx: click.Context) -> int | None:
         type=click.Choice(["raise", "skip"]),
         help="If a case cannot be used: let its shard fail, or leave the case out and list it [raise].",
     ),
-    click.option(
-        "--on-geometry",
-        type=click.Choice(["raise", "warn"]),
-        help="If headers leave in doubt where voxels lie: raise an error, or warn [warn].",
-    ),
+    ON_GEOMETRY,
     click.option(
         "--on-voxels",
         type=click.Choice(["raise", "replace"]),
@@ -122,7 +126,58 @@ _OWN = (
     *("cases_per_shard", "num_proc", "scheduler"),
 )
 
-export.add_command(parquet)
+
+@verb(
+    "nnunet",
+    click.argument("out", type=click.Path()),
+    click.option("--id", type=click.IntRange(1, 999), help="Number of the data set in nnU-Net [511]."),
+    click.option("--name", help="Its name there [the data set's own]."),
+    click.option("--only", metavar="SPLIT", help="Export only the cases of this split, such as train."),
+    click.option("--copy", is_flag=True, help="Copy files instead of making symbolic links."),
+    click.option("--plain-ids", is_flag=True, help="Replace dots in the ids of cases by _."),
+    *PLACE,
+    *CASES,
+    LABEL_SCHEME,
+    OTHER_LABELS,
+    ON_MISSING,
+    click.option(
+        "--on-error",
+        type=click.Choice(["raise", "skip"]),
+        help="If a case cannot be used: report it as failed, or leave it out and list it [raise].",
+    ),
+    ON_GEOMETRY,
+    click.option(
+        "--num-proc", type=click.IntRange(min=1), help="Number of processes; each needs 0.3 GB of memory [1]."
+    ),
+    JSON,
+)
+def nnunet(out: str, copy: bool, plain_ids: bool, as_json: bool, **options: Any) -> int:
+    """Write nnU-Net's raw format, with links to the raw files, to a folder in OUT, such as $nnUNet_raw.
+
+    A stopped export resumes where it was. The exit status is 0, or 1 if some cases failed; the others are
+    exported.
+    """
+    from ctspine1k.files.transfer import progress_on_terminal
+
+    own = is_given({name: options.pop(name) for name in _OWN_OF_NNUNET})
+    require_somewhere(options)
+    collection = chosen(**options)
+    with progress_on_terminal(), _ended_by_sigterm():
+        report = collection.export_nnunet(out, copy=copy, plain_ids=plain_ids, **own)
+    if as_json:
+        print_json({**asdict(report), "ok": report.ok})
+    else:
+        click.echo(report.summary())
+    return 0 if report.ok else 1
+
+
+_OWN_OF_NNUNET = (
+    *("id", "name", "only", "label_scheme", "other_labels"),
+    *("on_missing", "on_error", "on_geometry", "num_proc"),
+)
+
+for _command in (parquet, nnunet):
+    export.add_command(_command)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from ctspine1k.running.retries import PAUSES
 from ctspine1k.volumes.relabel import Others
 from ctspine1k.volumes.slices import OnVoxels
 
-__all__ = ["ExportKeywords", "ExportOptions", "row_keywords"]
+__all__ = ["ExportKeywords", "ExportOptions", "NnunetKeywords", "row_keywords"]
 
 
 class ExportKeywords(TypedDict, total=False):
@@ -36,6 +36,16 @@ class ExportKeywords(TypedDict, total=False):
     cases_per_shard: int
     scan: str | os.PathLike[str] | None
     rows: RowOptions | None
+
+
+class NnunetKeywords(TypedDict, total=False):
+    """Options of `Collection.export_nnunet` that its signature does not name."""
+
+    other_labels: Others
+    on_missing: OnMissing
+    on_error: Policy
+    on_geometry: Literal["raise", "warn"]
+    num_proc: int
 
 
 def row_keywords(options: ExportKeywords) -> dict[str, Any]:

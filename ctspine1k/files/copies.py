@@ -22,7 +22,11 @@ from ctspine1k.running.disk import (
 )
 from ctspine1k.running.progress import progress_bar
 
-__all__ = ["download_to"]
+__all__ = ["download_to", "is_copy", "other_file", "put_file", "require_outside", "require_room"]
+
+_HINT_TO_LINK = (
+    "Use links (--link, link=True), which take no room, a folder on a larger disk, or fewer cases."
+)
 
 
 def download_to(
@@ -40,11 +44,11 @@ def download_to(
             raise ValueError("link=True: expected a folder for the links, to=...")
         return download_selected(selection, kind, on_missing)
     to = to.expanduser()
-    _require_outside(to, [], selection.place.folder)
+    require_outside("to", to, [], selection.place.folder)
     files = files_to_download(selection, kind, on_missing)
     targets = [to / _published_name(selection.data_set, file) for file in files]
-    _require_outside(to, {target.parent for target in targets}, selection.place.folder)
-    needed = 0 if link else _require_room(selection, files, targets, to)
+    require_outside("to", to, {target.parent for target in targets}, selection.place.folder)
+    needed = 0 if link else require_room(selection, files, targets, to, _HINT_TO_LINK)
     for folder in {target.parent for target in targets}:
         delete_abandoned(folder)  # also where all files are there already
     with (
@@ -52,13 +56,23 @@ def download_to(
         explain_full_disk(to, "links" if link else "copies", needed),
     ):
         for source, target in zip(download(selection.look, files), targets, strict=True):
-            _put(source, target, link=link)
+            put_file(source, target, link=link)
             bar.update()
     return targets
 
 
-def _require_outside(to: Path, folders: Iterable[Path], root: Path | None) -> None:
-    """Check that ``to`` is not in the folder that has the files, and that nothing in it leads to there."""
+def require_outside(option: str, to: Path, folders: Iterable[Path], root: Path | None) -> None:
+    """Check that a folder is not in the one that has the files, and that nothing in it leads to there.
+
+    Args:
+        option: name of the option, for the message.
+        to: the folder to write to.
+        folders: those in it that will be written to.
+        root: the folder that has the files; None if they are on the Hub.
+
+    Raises:
+        ValueError: it is.
+    """
     if root is None:
         return
     base = to.resolve()
@@ -68,7 +82,7 @@ def _require_outside(to: Path, folders: Iterable[Path], root: Path | None) -> No
         if real.is_relative_to(root) and (is_linked or folder == to):
             leads = f", found {folder}, which is {real}" if is_linked else ""
             raise ValueError(
-                f"to={str(to)!r}: expected a folder outside of {root}, which has these files{leads}"
+                f"{option}={str(to)!r}: expected a folder outside of {root}, which has these files{leads}"
             )
 
 
@@ -78,8 +92,10 @@ def _published_name(data_set: DataSet, file: RawFile) -> str:
     return name if file.path.lower().endswith(".gz") else name.removesuffix(".gz")
 
 
-def _require_room(selection: Selection, files: Sequence[RawFile], targets: Sequence[Path], to: Path) -> int:
-    """Return the bytes that copies will take.
+def require_room(
+    selection: Selection, files: Sequence[RawFile], targets: Sequence[Path], to: Path, hint: str
+) -> int:
+    """Return the bytes that copies will take; ``hint`` says what to do if they do not fit.
 
     Raises:
         NoSpaceError: there are fewer.
@@ -96,43 +112,51 @@ def _require_room(selection: Selection, files: Sequence[RawFile], targets: Seque
         if device_of(hub_space()[1]) == device_of(to):
             needed, what = needed + sum(file.size for file in downloads), "downloads and copies"
     if needed > (free := free_bytes(to)):
-        hint = "Use links (--link, link=True), which take no room, a folder on a larger disk, or fewer cases."
         raise NoSpaceError(str(to), what, needed, free, hint)
     return needed
 
 
-def _put(source: Path, target: Path, *, link: bool) -> None:
-    """Copy or link a file, unless it is there already.
+def put_file(source: Path, target: Path, *, link: bool, scratch: Path | None = None) -> bool:
+    """Copy or link a file, unless it is there already; return whether it was not.
+
+    Args:
+        source: the file.
+        target: where it goes.
+        link: make a symbolic link; a copy that is there is kept.
+        scratch: a folder on the same disk for half-written copies; None for the folder of ``target``.
 
     Raises:
         OutputError: another file is there.
     """
     source = source.resolve()  # it may be the link that a copy replaces
     if target.exists():
-        if not (target.is_file() and _is_copy(source, target)):
-            raise _other_file(target, f"no file, or a copy of {source}")
+        if not (target.is_file() and is_copy(source, target)):
+            raise other_file(target, f"no file, or a copy of {source}")
         if link or not target.is_symlink():
-            return
+            return False
     if target.is_symlink():
         target.unlink()  # it leads nowhere, or a copy is wanted
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise _other_file(target, "folders down to it, or none") from error
+        raise other_file(target, "folders down to it, or none") from error
     if link:
         target.symlink_to(source)
-        return
-    with atomic_write(target) as written:
+        return True
+    with atomic_write(target, scratch) as written:
         shutil.copyfile(source, written)
         status = source.stat()
         os.utime(written, ns=(status.st_atime_ns, status.st_mtime_ns))
+    return True
 
 
-def _other_file(target: Path, expected: str) -> OutputError:
+def other_file(target: Path, expected: str) -> OutputError:
+    """Return the error that another file is where one belongs."""
     return OutputError(str(target), expected, "another file", "Move it away, or choose another folder.")
 
 
-def _is_copy(source: Path, target: Path) -> bool:
+def is_copy(source: Path, target: Path) -> bool:
+    """Return whether two files are the same one, or have the same bytes."""
     one, other = source.stat(), target.stat()
     if os.path.samestat(one, other):
         return True

@@ -52,7 +52,8 @@ def test_without_a_verb_it_tells_the_verbs_in_the_order_of_use(run):
         "cite",
         "demo",
     ]
-    assert re.findall(r"^  (\w+)  ", run("export")[2].partition("Commands:")[2], re.MULTILINE) == ["parquet"]
+    exports = run("export")[2].partition("Commands:")[2]
+    assert re.findall(r"^  (\w+)  ", exports, re.MULTILINE) == ["parquet", "nnunet"]
     assert run("--version") == (0, f"{__version__}\n", "")
     assert run("-h")[0] == 0
 

@@ -114,7 +114,7 @@ def test_a_file_where_a_folder_belongs(spine, tmp_path, is_file):
 
 
 def test_a_disk_that_fills_meanwhile(spine, small_disk, monkeypatch):
-    monkeypatch.setattr("ctspine1k.files.copies._require_room", lambda *_: 7)
+    monkeypatch.setattr("ctspine1k.files.copies.require_room", lambda *_: 7)
     small_disk.fill_up()
     with pytest.raises(NoSpaceError, match="expected room for copies"):
         spine.download(to=small_disk.root / "to")

@@ -113,6 +113,7 @@ def _serve() -> None:
 
     import ctspine1k.cli.main
     import ctspine1k.collection
+    import ctspine1k.exports.nnunet
     import ctspine1k.exports.parquet
     import ctspine1k.scans.selecting  # noqa: F401
 

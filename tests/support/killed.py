@@ -63,6 +63,8 @@ def _verbs(here: dict[str, Any], there: dict[str, Any]) -> Iterator[Verb]:
     seldom = (1, 1, 1, 2)  # where processes are spawned, which takes long
     yield Verb("scan", "support.killed:scan", _files, _count_scanned, here, seldom)
     yield Verb("export", "support.killed:export", _files, lambda out: len(shards_in(out)), here, seldom)
+    options = {**here, "label_scheme": "region"}  # all masks are written
+    yield Verb("nnunet", "support.killed:export_nnunet", _files, _count_masks, options, seldom)
 
 
 def convert(out: Path, num_proc: int, config: str, storage: Any, cases: list[str], **place: Any) -> None:
@@ -98,6 +100,14 @@ def export(out: Path, num_proc: int, **options: Any) -> None:
         raise RuntimeError(report.failed)
 
 
+def export_nnunet(out: Path, num_proc: int, label_scheme: Any, cases: list[str], **place: Any) -> None:
+    """Export cases for nnU-Net."""
+    chosen = ctspine1k.open_collection(**place).select(cases)
+    report = chosen.export_nnunet(out, label_scheme=label_scheme, num_proc=num_proc)
+    if not report.ok:
+        raise RuntimeError(report.failed)
+
+
 def _files(out: Path) -> tuple[dict[str, bytes], set[str]]:
     return files_of(out), folders_of(out)
 
@@ -110,6 +120,10 @@ def _files_of_cache(out: Path) -> dict[str, bytes]:
 
 def _count_files(out: Path) -> int:
     return sum(path.suffix == ".gz" or len(path.name) == 64 for path in out.rglob("*"))
+
+
+def _count_masks(out: Path) -> int:
+    return sum(path.parent.name in ("labelsTr", "labelsTs") for path in out.rglob("*.nii.gz"))
 
 
 def _rows(out: Path) -> tuple[dict[str, pa.Table], set[str]]:
