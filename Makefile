@@ -55,7 +55,8 @@ bench: .venv/bench/ready
 # With another release of datasets: `make test-torch DATASETS=4.0.0`.
 test-torch: .venv/$(TORCH)/ready
 	.venv/$(TORCH)/bin/pytest tests/rows/test_streams.py tests/rows/with_torch.py tests/storage/with_torch.py \
-		tests/training/with_torch.py "tests/test_docs.py::test_page[training.md]"
+		tests/training/with_torch.py "tests/test_docs.py::test_page[training.md]" \
+		$(if $(DATASETS),,tests/training/with_monai.py tests/training/with_torchio.py)
 
 # Kills conversions, downloads, scans and exports, at random moments and before changes of files, and fills their
 # disk: the next run must leave what an undisturbed one leaves. One of them: `make chaos KILLS="100 --only scan"`.
