@@ -64,7 +64,8 @@ bench: .venv/bench/ready
 # With another release of datasets: `make test-torch DATASETS=4.0.0`.
 test-torch: .venv/$(TORCH)/ready
 	.venv/$(TORCH)/bin/pytest tests/rows/test_streams.py tests/rows/with_torch.py tests/storage/with_torch.py \
-		tests/training/with_torch.py "tests/test_docs.py::test_page[training.md]"
+		tests/training/with_torch.py "tests/test_docs.py::test_page[training.md]" \
+		$(if $(DATASETS),,tests/training/with_monai.py tests/training/with_torchio.py)
 
 # With what people train with, for real.
 test-training: .venv/training/ready

@@ -35,8 +35,6 @@ pytestmark = pytest.mark.docs
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
-HAS_TORCH = importlib.util.find_spec("torch") is not None
-
 #: What is read, but not run.
 OTHERS = [ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")]
 
@@ -48,6 +46,12 @@ _FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 def blocks(page: Path) -> list[tuple[str, str]]:
     """Kind and text of each fenced block."""
     return re.findall(r"^```(\w+)\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def missing_packages(code: str) -> set[str]:
+    """What a block imports that not every environment of the tests has, and this one has not."""
+    imported = re.findall(r"^(?:import|from) (torch|monai|torchio)\b", code, re.MULTILINE)
+    return {name for name in imported if importlib.util.find_spec(name) is None}
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +91,10 @@ def test_page(page, phantom, tmp_path, monkeypatch, capsys):
     runner = doctest.DocTestRunner(optionflags=_FLAGS)
     is_runnable = True
     for number, (kind, code) in enumerate(blocks(page)):
-        if re.search(r"^(import|from) torch\b", code, re.MULTILINE) and not HAS_TORCH:
+        missing = missing_packages(code)
+        if "torch" in missing:
             is_runnable = False  # nor what follows and uses it: `make test-torch` runs all
-        if kind != "console" and not is_runnable:
+        if kind != "console" and (missing or not is_runnable):
             continue
         if kind == "console":
             run_commands(code, phantom, capsys)

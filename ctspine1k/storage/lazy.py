@@ -45,7 +45,7 @@ class LazyArray:
         self._cell = cell
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self._cell is not None and self._cell.dataset._is_in_files:
+        if self._cell is not None and self._cell.dataset.files:
             return _reopened, tuple(self._cell)
         return LazyArray, (self._stored, self._dtype, self._threads)
 
@@ -258,9 +258,9 @@ class LazyDataset(Sequence[LazyRow]):
         return LazyArray(stored, self._compact[column], threads, _Cell(self, number, column))
 
     @property
-    def _is_in_files(self) -> bool:
-        """Whether the rows are in files, memory-mapped, rather than in the memory of this process."""
-        return bool(self._dataset.cache_files)
+    def files(self) -> list[str]:
+        """Paths of the memory-mapped files in which the rows are; none if they are in memory."""
+        return [file["filename"] for file in self._dataset.cache_files]
 
     def __repr__(self) -> str:
         return f"LazyDataset({len(self):,} rows, {', '.join(self._dataset.column_names)})"

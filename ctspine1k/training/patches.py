@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ctspine1k.running.threads import usable_threads
 from ctspine1k.storage.collate import empty_batch, register_collate
+from ctspine1k.training.cutting import affine_of_patch, read_patch
 from ctspine1k.training.intensities import Intensities
 from ctspine1k.training.sampling import Epoch, PatchPlan, check_size, shuffled
 from ctspine1k.training.streams import Position, Share, Stream
@@ -147,35 +146,15 @@ class PatchDataset:
             draw = self.draw(index)
             volume = self._volumes[draw.row]
             voxels = {name: array[number] for name, array in arrays.items()}
-            self._read(volume, draw.corner, voxels)
+            read_patch(volume, draw.corner, self._intensities, voxels)
             patches.add(Patch(voxels, **self._facts(volume, draw.corner)))
         return patches
-
-    def _read(self, volume: Volume, corner: tuple[int, ...], voxels: dict[str, NDArray[Any]]) -> None:
-        """Read a patch into arrays of its size."""
-        threads = usable_threads()
-        ranges, inside = [], []
-        for start, size, length in zip(corner, self._plan.size, volume.shape, strict=True):
-            part = range(min(max(start, 0), length), min(max(start + size, 0), length))
-            ranges.append(part)
-            inside.append(slice(part.start - start, part.stop - start))
-        image, place = voxels["image"], tuple(inside)
-        is_whole = all(len(part) == size for part, size in zip(ranges, self._plan.size, strict=True))
-        if not is_whole:
-            image[...] = self._intensities.outside(volume.image)
-        self._intensities.read(volume.image, ranges, image[place], threads)
-        if volume.segmentation is not None:
-            segmentation = voxels["segmentation"]
-            if not is_whole:
-                segmentation[...] = 0
-            volume.segmentation.read(ranges, np.uint8, threads, out=segmentation[place])
 
     def _facts(self, volume: Volume, corner: tuple[int, ...]) -> dict[str, Any]:
         """Return what an item has besides voxels."""
         facts: dict[str, Any] = {"case_id": volume.case_id, "corner": np.array(corner, np.int64)}
         if volume.affine is not None:
-            facts["affine"] = volume.affine.copy()
-            facts["affine"][:, 3] = volume.affine @ (*corner, 1)
+            facts["affine"] = affine_of_patch(volume.affine, corner)
         if self._intensities.dtype == "stored":
             scaling = self._intensities.scaling(volume.image)
             facts["slope"] = np.float32(scaling.slope)

@@ -13,7 +13,12 @@ from ctspine1k.storage.chunks import StoredArray
 from ctspine1k.storage.lazy import LazyDataset
 from ctspine1k.training.foreground import Foreground
 
-__all__ = ["Volume", "Volumes"]
+__all__ = ["FILE_AXES", "Volume", "Volumes"]
+
+#: Where the axes (i, j, k) of a file are among those of its array, (k, i, j).
+FILE_AXES = (1, 2, 0)
+
+_GEOMETRY = "Load the data set with geometry=True."
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,28 @@ class Volume:
         """Sizes along the axes."""
         return self.image.shape
 
+    @property
+    def affine_of_file(self) -> NDArray[np.float64]:
+        """The affine for the axes (i, j, k) of the file.
+
+        Raises:
+            ValueError: rows have no geometry.
+        """
+        if self.affine is None:
+            raise ValueError(f"{self.case_id}: expected an affine, found none. {_GEOMETRY}")
+        return self.affine[:, [*FILE_AXES, 3]]
+
+    def column(self, name: str) -> StoredArray:
+        """Return "image" or "segmentation".
+
+        Raises:
+            ValueError: the case has no mask.
+        """
+        stored = self.image if name == "image" else self.segmentation
+        if stored is None:
+            raise ValueError(f"{self.case_id}: expected a mask, found none")
+        return stored
+
     @cached_property
     def foreground(self) -> Foreground:
         """Where its labels are.
@@ -47,11 +74,15 @@ class Volume:
 class Volumes:
     """The rows of a compact "3d" data set. Another process gets the data set, and opens rows itself.
 
+    Args:
+        data: the data set.
+        need_geometry: whether rows must say where their voxels lie.
+
     Raises:
         ValueError: no such data set, or one without rows.
     """
 
-    def __init__(self, data: Any) -> None:
+    def __init__(self, data: Any, *, need_geometry: bool = False) -> None:
         self._rows = data if isinstance(data, LazyDataset) else LazyDataset(data)
         self._opened: dict[int, Volume] = {}
         if not len(self._rows):
@@ -61,6 +92,8 @@ class Volumes:
             raise ValueError(f"expected the columns image and patient_id; missing: {' and '.join(missing)}")
         self.has_masks = "segmentation" in first
         self.has_geometry = {"array_affine", "spacing", "orientation"} <= set(first)
+        if need_geometry and not self.has_geometry:
+            raise ValueError(f"expected columns with the geometry of cases, found none. {_GEOMETRY}")
         self[0]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -68,6 +101,20 @@ class Volumes:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns with voxels."""
+        return ("image", "segmentation") if self.has_masks else ("image",)
+
+    @property
+    def files(self) -> list[str]:
+        """Paths of the files in which the rows are; none if they are in memory."""
+        return self._rows.files
+
+    def case_ids(self) -> list[str]:
+        """Return the ids of the cases, without opening them."""
+        return [row["patient_id"] for row in self._rows]
 
     def __getitem__(self, number: int) -> Volume:
         """Return a case, opened at the first call.
