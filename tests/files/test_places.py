@@ -219,3 +219,8 @@ def test_what_a_file_is_known_by_when_its_folder_is_moved(tmp_path, name, nanose
     end = path.read_bytes()[-8:].hex()
     known = find_place(data_dir=tmp_path).identity(file)
     assert known == identity.format(state=file.state, end=end, folder=tmp_path)
+
+
+def test_where_files_come_from_is_told_without_a_machines_path(tmp_path):
+    (tmp_path / "raw").mkdir()
+    assert find_place(data_dir=tmp_path / "raw").origin() == {"folder": "raw"}

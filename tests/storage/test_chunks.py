@@ -374,3 +374,7 @@ def test_boxes_of_background_are_stored_like_any_other():
     compress = codec.compressor(1)
     assert bytes(store(mask)["bytes"]) == b"".join(map(compress, boxes))
     assert sum(box.count(7) > 0 for box in boxes) == 2
+
+
+def test_a_stored_array_does_not_show_its_seed():
+    assert "seed" not in repr(StoredArray.from_fields(store(np.zeros((2, 3, 4), "i2"))))
