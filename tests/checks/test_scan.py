@@ -350,7 +350,7 @@ def test_a_scan_that_was_stopped_goes_on_where_it_was(many, tmp_path, kind, num_
     process.send_signal(signal.Signals[kind])
     assert process.wait() not in (0, 2)
     assert not (root / "cases.parquet").exists()
-    noted = [json.loads(line)["case"] for line in journal.read_text().split("\n") if line]
+    noted = [json.loads(line.partition(" ")[2])["case"] for line in journal.read_text().split("\n") if line]
     assert {case["case_id"]: case["problem"] for case in noted} == dict.fromkeys(ids[:2])
     journal.write_text(journal.read_text() + '\n{"version": 1, "case": {"case_i')  # a line that was cut
     report = scan_files(data_dir=root, cases=ids)

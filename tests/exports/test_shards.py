@@ -155,7 +155,7 @@ def with_state(files, state):
                 "orientation": "RAS",
                 "label_scheme": "binary",
             },
-            "1faee4ff1065a17bde66e02d1b0faa9fa5e1d80578343273fab8f7597fb87059",
+            "46d05e25ebc6f1f172bdacf0026eb284af8a92dcc8ba28e7c884aad364166529",
         ),
     ],
     ids=["3d", "2d"],

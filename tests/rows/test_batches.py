@@ -28,7 +28,7 @@ def batches(options, files, depth):
 @pytest.mark.parametrize("geometry", [False, True])
 @pytest.mark.parametrize("storage", ["dense", "compact"])
 def test_a_table_is_what_datasets_makes_of_the_rows(files, config, geometry, storage):
-    options = RowOptions(config, storage, (6, 5), geometry=geometry).of(CTSPINE1K)
+    options = RowOptions(config, storage, image_size=(6, 5), geometry=geometry).of(CTSPINE1K)
     features = features_of(options)
     made = list(batches(options, files, depth=3))
     assert [len(batch.keys) for batch in made] == ([1] if config == "3d" else [3, 1])
@@ -36,7 +36,7 @@ def test_a_table_is_what_datasets_makes_of_the_rows(files, config, geometry, sto
     assert [list(row) for row in rows] == [
         [
             *list(features)[:4],
-            *([] if not geometry else list(features)[-5:]),
+            *([] if not geometry else list(features)[-6:]),
             *(["slice_index"] if config == "2d" else []),
         ]
     ] * len(rows)
@@ -48,7 +48,7 @@ def test_a_table_is_what_datasets_makes_of_the_rows(files, config, geometry, sto
 
 
 def test_dense_voxels_reach_arrow_without_a_copy(files):
-    options = RowOptions("3d", "dense", (6, 5)).of(CTSPINE1K)
+    options = RowOptions("3d", "dense", image_size=(6, 5)).of(CTSPINE1K)
     (batch,) = batches(options, files, depth=1)
     table = batch.table(features_of(options))
     column = table.column("image").chunk(0).storage
@@ -60,7 +60,7 @@ def test_dense_voxels_reach_arrow_without_a_copy(files):
 @pytest.mark.parametrize("storage", ["dense", "compact"])
 def test_slices_lie_as_arrow_has_them(files, storage):
     keys, arrays = [], []
-    for batch in batches(RowOptions("2d", storage, (6, 5)).of(CTSPINE1K), files, depth=3):
+    for batch in batches(RowOptions("2d", storage, image_size=(6, 5)).of(CTSPINE1K), files, depth=3):
         keys += batch.keys
         arrays += [batch.columns["image"], batch.columns["segmentation"]]
     assert keys == [f"liver_106/{number:04d}" for number in range(4)]

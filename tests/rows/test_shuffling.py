@@ -34,14 +34,14 @@ def held(monkeypatch):
     made, counts = [], []
     make = batches._dense_volume
 
-    def counted(case_id, pair, depth):
-        for image, segmentation in make(case_id, pair, depth):
+    def counted(*arguments):
+        for image, *others in make(*arguments):
             made.append(weakref.ref(image.base))
             if (count := alive(made)) > 4:  # some may wait for the garbage collector, which takes its time
                 gc.collect()
                 count = alive(made)
             counts.append(count)
-            yield image, segmentation
+            yield image, *others
 
     monkeypatch.setattr(batches, "_dense_volume", counted)
     return counts
