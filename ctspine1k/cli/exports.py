@@ -6,7 +6,7 @@ import contextlib
 import signal
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +24,10 @@ from ctspine1k.cli.options import (
 )
 from ctspine1k.cli.output import print_json
 from ctspine1k.cli.verbs import DEBUG, Verbs, help_if_bare, verb
+
+if TYPE_CHECKING:
+    from ctspine1k.exports.nnunet import NnunetReport
+    from ctspine1k.exports.run import ExportReport
 
 __all__ = ["export"]
 
@@ -112,11 +116,7 @@ def parquet(out: str, geometry: bool, verify: bool, as_json: bool, **options: An
     collection = chosen(uses_scan=True, **options)
     with progress_on_terminal(), _ended_by_sigterm():
         report = collection.export_parquet(out, geometry=geometry, verify=verify, **own)
-    if as_json:
-        print_json({**asdict(report), "ok": report.ok})
-    else:
-        click.echo(report.summary())
-    return 0 if report.ok else 1
+    return _told(report, as_json)
 
 
 #: Options of the export itself.
@@ -164,11 +164,7 @@ def nnunet(out: str, copy: bool, plain_ids: bool, as_json: bool, **options: Any)
     collection = chosen(**options)
     with progress_on_terminal(), _ended_by_sigterm():
         report = collection.export_nnunet(out, copy=copy, plain_ids=plain_ids, **own)
-    if as_json:
-        print_json({**asdict(report), "ok": report.ok})
-    else:
-        click.echo(report.summary())
-    return 0 if report.ok else 1
+    return _told(report, as_json)
 
 
 _OWN_OF_NNUNET = (
@@ -178,6 +174,15 @@ _OWN_OF_NNUNET = (
 
 for _command in (parquet, nnunet):
     export.add_command(_command)
+
+
+def _told(report: ExportReport | NnunetReport, as_json: bool) -> int:
+    """Print a report, and return the exit status."""
+    if as_json:
+        print_json({**asdict(report), "ok": report.ok})
+    else:
+        click.echo(report.summary())
+    return 0 if report.ok else 1
 
 
 @contextlib.contextmanager

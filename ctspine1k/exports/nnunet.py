@@ -39,14 +39,14 @@ from ctspine1k.exports.nnunet_layout import (
 )
 from ctspine1k.exports.opening import open_target
 from ctspine1k.files.copies import require_outside, require_room
-from ctspine1k.files.raw import CaseFiles
+from ctspine1k.files.raw import CaseFiles, RawFile
 from ctspine1k.files.selection import OnMissing, Selection, case_files, require_cases
 from ctspine1k.files.transfer import download, worker_start
 from ctspine1k.rows.options import Policy
 from ctspine1k.running.disk import atomic_write, explain_full_disk
 from ctspine1k.running.executors import executor
 from ctspine1k.running.progress import progress_bar
-from ctspine1k.running.stops import check_stopped, deferred_interrupts
+from ctspine1k.running.stops import check_stopped, deferred_interrupts, explain_stop
 from ctspine1k.volumes.relabel import Others
 
 __all__ = ["NnunetOptions", "NnunetReport", "export_nnunet"]
@@ -238,7 +238,11 @@ class _Export:
     def run(self, files: Sequence[CaseFiles], skipped: Mapping[str, str]) -> NnunetReport:
         """Put all cases into the folder, and finish. The caller holds the lock of the target."""
         done: list[CaseOutcome] = []
-        with self._room(files), _explain_stop(len(files), done):
+
+        def progress() -> str:
+            return f"{len(done):,} of {len(files):,} cases are done"
+
+        with self._room(files), explain_stop(progress):
             tasks = self._tasks(files)
             for outcome in self._outcomes(tasks):
                 done.append(outcome)
@@ -275,20 +279,18 @@ class _Export:
         """Raise a `NoSpaceError` before work begins, or when the disk is full."""
         needed = 0
         if self.options.copy:
-            raw = [one[kind] for one in files for kind in ("image", "mask")]
             names = [name for member in self.members for name in (member.image, member.mask)]
             paths = [self.target.root / name for name in names]
             hint = (
                 "Use links (without --copy), which take no room, a folder on a larger disk, or fewer cases."
             )
-            needed = require_room(self.selection, raw, paths, self.target.root, hint)
+            needed = require_room(self.selection, _raw(files), paths, self.target.root, hint)
         with explain_full_disk(self.target.root, "an export", needed):
             yield
 
     def _tasks(self, files: Sequence[CaseFiles]) -> list[CaseTask]:
         """Download files that are not local yet, and list the work."""
-        raw = [one[kind] for one in files for kind in ("image", "mask")]
-        paths = download(self.selection.look, raw)
+        paths = download(self.selection.look, _raw(files))
         with contextlib.suppress(FileExistsError):
             self.target.scratch().mkdir(parents=True)
         return [
@@ -349,14 +351,9 @@ class _Export:
                     path.write_text(text, encoding="utf-8")
 
 
-@contextlib.contextmanager
-def _explain_stop(count: int, done: Sequence[CaseOutcome]) -> Iterator[None]:
-    """Raise a `KeyboardInterrupt` that says how much is done, instead of one without a message."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        text = f"{len(done):,} of {count:,} cases are done; run again to resume"
-        raise KeyboardInterrupt(text) from None
+def _raw(files: Sequence[CaseFiles]) -> list[RawFile]:
+    """Return image and mask of each case in turn."""
+    return [one[kind] for one in files for kind in ("image", "mask")]
 
 
 def _json(document: object) -> str:

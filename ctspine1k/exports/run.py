@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 
@@ -37,7 +37,7 @@ from ctspine1k.files.selection import Selection
 from ctspine1k.rows.options import CONFIGS, RowOptions
 from ctspine1k.running.disk import HINT_IF_FULL, device_of, explain_full_disk, free_bytes
 from ctspine1k.running.progress import progress_bar
-from ctspine1k.running.stops import check_stopped
+from ctspine1k.running.stops import check_stopped, explain_stop
 from ctspine1k.running.work import Executor
 
 __all__ = ["Export", "ExportReport"]
@@ -148,7 +148,11 @@ class Export:
         ]
         failed: dict[str, str] = {}
         needed = sum(task.size for task in todo)
-        with explain_full_disk(self.target.scratch(), "an export", needed), _explain_stop(todo, done):
+
+        def progress() -> str:
+            return f"{sum(task.shard.path in done for task in todo):,} of {len(todo):,} shards are made"
+
+        with explain_full_disk(self.target.scratch(), "an export", needed), explain_stop(progress):
             if todo:
                 self._check_room(todo, entries)
                 with contextlib.closing(self._make(todo, there)) as outcomes:
@@ -303,16 +307,6 @@ class Export:
             "skipped": skipped,
         }
         finish(self.target, about, records)
-
-
-@contextlib.contextmanager
-def _explain_stop(todo: Sequence[ShardTask], done: Mapping[str, ShardRecord]) -> Iterator[None]:
-    """Raise a `KeyboardInterrupt` that says how much is done, instead of one without a message."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        count = f"{sum(task.shard.path in done for task in todo):,} of {len(todo):,} shards are made"
-        raise KeyboardInterrupt(f"{count}; run again to resume") from None
 
 
 def _verify(target: Target, record: ShardRecord) -> tuple[str, bool]:

@@ -24,7 +24,15 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from ctspine1k.errors import WorkerError
 
-__all__ = ["Flag", "check_stopped", "closed_at_exit", "deferred_interrupts", "interruptible", "stop_with"]
+__all__ = [
+    "Flag",
+    "check_stopped",
+    "closed_at_exit",
+    "deferred_interrupts",
+    "explain_stop",
+    "interruptible",
+    "stop_with",
+]
 
 T = TypeVar("T")
 
@@ -149,6 +157,15 @@ def interruptible() -> Iterator[None]:
         yield
     finally:
         deferral.regions = before
+
+
+@contextlib.contextmanager
+def explain_stop(progress: Callable[[], str]) -> Iterator[None]:
+    """Raise a `KeyboardInterrupt` that says how much is done, instead of one without a message."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{progress()}; run again to resume") from None
 
 
 #: Generators that have begun, and may not have ended.

@@ -150,11 +150,8 @@ class LoadPatchesd(Randomizable, MapTransform, MultiSampleTrait):
             raise ValueError(f"num_samples={num_samples}: expected 1 or more")
         self._num_samples = num_samples
         self._cases = _Cases(data)
-        if foreground and not self._cases.has_masks:
-            raise ValueError(
-                f"foreground={foreground}: expected a column segmentation to find it in, found none. Without "
-                "masks, pass foreground=0."
-            )
+        if foreground:
+            self._cases.volumes.require_masks("foreground", foreground, without=0)
         self._corners: list[tuple[int, ...]] = []
 
     def randomize(self, data: Volume) -> None:
@@ -209,12 +206,8 @@ class _Cases:
     """Volumes by the names that `datalist` gives them."""
 
     def __init__(self, data: Any) -> None:
-        self._volumes = Volumes(data, need_geometry=True)
-        self._numbers = {case_id: number for number, case_id in enumerate(self._volumes.case_ids())}
-
-    @property
-    def has_masks(self) -> bool:
-        return self._volumes.has_masks
+        self.volumes = Volumes(data, need_geometry=True)
+        self._numbers = {case_id: number for number, case_id in enumerate(self.volumes.case_ids())}
 
     def find(self, name: Any) -> tuple[Volume, StoredArray]:
         """Return a case, and its image or mask.
@@ -228,8 +221,8 @@ class _Cases:
         _, _, column, file = parts
         case_id = file.removesuffix(".nii.gz")
         if case_id in self._numbers:
-            volume = self._volumes[self._numbers[case_id]]
-            if column in self._volumes.columns and PurePath(_name(volume, column)) == PurePath(name):
+            volume = self.volumes[self._numbers[case_id]]
+            if column in self.volumes.columns and PurePath(_name(volume, column)) == PurePath(name):
                 return volume, volume.column(column)
         raise ValueError(
             f"{case_id}: expected an item of this data set, found one of another, or of other options. Call "

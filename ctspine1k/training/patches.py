@@ -85,11 +85,8 @@ class PatchDataset:
             raise ValueError(f"patches_per_case={patches_per_case}: expected 1 or more")
         self._volumes = Volumes(data)
         self._per_case = patches_per_case
-        if foreground and not self._volumes.has_masks:
-            raise ValueError(
-                f"foreground={foreground}: expected a column segmentation to find it in, found none. Without "
-                "masks, pass foreground=0."
-            )
+        if foreground:
+            self._volumes.require_masks("foreground", foreground, without=0)
         self._epoch = Epoch()
 
     def __len__(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,10 @@ from ctspine1k.training.intensities import Intensities
 from ctspine1k.training.sampling import Epoch, check_size, shuffled
 from ctspine1k.training.streams import Position, Share, Stream
 from ctspine1k.training.volumes import Volume, Volumes
-from ctspine1k.volumes.orientation import axis_along
+from ctspine1k.volumes.orientation import PLANES, Plane, axis_along
 from ctspine1k.volumes.windows import Window
 
 __all__ = ["SliceDataset"]
-
-#: A side towards which slices are counted.
-_SIDES = {"axial": "S", "sagittal": "R", "coronal": "A"}
 
 
 class SliceDataset(Stream):
@@ -65,7 +62,7 @@ class SliceDataset(Stream):
     def __init__(
         self,
         data: Any,
-        axis: Literal["axial", "sagittal", "coronal"],
+        axis: Plane,
         *,
         foreground_only: bool = False,
         size: Sequence[int] | None = None,
@@ -75,12 +72,12 @@ class SliceDataset(Stream):
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
-        check_choice("axis", str(axis), tuple(_SIDES))
+        check_choice("axis", str(axis), ("axial", "sagittal", "coronal"))
         for name, number, least in (("buffer", buffer, 1), ("seed", seed, 0)):
             if number < least:
                 raise ValueError(f"{name}={number}: expected {least} or more")
         super().__init__(Epoch(), rank, world_size)
-        self._side, self._only = _SIDES[axis], foreground_only
+        self._side, self._only = PLANES[axis], foreground_only
         self._size = None if size is None else check_size(size, 2)
         self._intensities = Intensities("float32", window)
         self._buffer, self._seed = buffer, seed
@@ -89,11 +86,8 @@ class SliceDataset(Stream):
             raise ValueError(
                 f"axis={axis!r}: expected columns that say where axes lead. Load with geometry=True."
             )
-        if foreground_only and not self._volumes.has_masks:
-            raise ValueError(
-                "foreground_only=True: expected a column segmentation to find it in, found none. Without "
-                "masks, pass foreground_only=False."
-            )
+        if foreground_only:
+            self._volumes.require_masks("foreground_only", True, without=False)
         self._slabs = self._all_slabs()  # here, since workers may be started for each epoch
 
     def _all_slabs(self) -> list[_Slab]:

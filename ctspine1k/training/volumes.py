@@ -112,6 +112,14 @@ class Volumes:
         """Paths of the files in which the rows are; none if they are in memory."""
         return self._rows.files
 
+    def require_masks(self, option: str, value: object, *, without: object) -> None:
+        """Raise a `ValueError` if there are no masks, which this option needs; ``without`` needs none."""
+        if not self.has_masks:
+            raise ValueError(
+                f"{option}={value}: expected a column segmentation to find it in, found none. Without masks, "
+                f"pass {option}={without}."
+            )
+
     def case_ids(self) -> list[str]:
         """Return the ids of the cases, without opening them."""
         return [row["patient_id"] for row in self._rows]

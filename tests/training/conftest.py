@@ -43,17 +43,27 @@ def training_tree(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def volumes(training_tree, tmp_path_factory):
-    """The cases as a data set in compact storage, which no test may change."""
-    return ctspine1k.load_dataset(
-        "3d",
-        split="train",
-        data_dir=training_tree,
-        split_file=training_tree / "split.txt",
-        storage="compact",
-        geometry=True,
-        cache_dir=tmp_path_factory.mktemp("cache"),
-    )
+def load_cases(training_tree):
+    """Load the cases in compact storage, or those of another folder."""
+
+    def run(cache, tree=training_tree, **options):
+        return ctspine1k.load_dataset(
+            "3d",
+            split="train",
+            data_dir=tree,
+            split_file=training_tree / "split.txt",
+            storage="compact",
+            cache_dir=cache,
+            **{"geometry": True, **options},
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def volumes(load_cases, tmp_path_factory):
+    """The cases as a data set, which no test may change."""
+    return load_cases(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from functools import partial
 
 import monai
 import nibabel as nib
@@ -12,7 +13,6 @@ from monai.data import DataLoader, Dataset, MetaTensor, PersistentDataset, list_
 from monai.transforms import Compose, LoadImaged, RandFlipd, SaveImage
 from support.volumes import save
 
-import ctspine1k
 from ctspine1k.training.monai import CompactReader, LoadPatchesd, datalist
 
 pytestmark = [
@@ -72,21 +72,9 @@ def test_loaded_in_another_orientation(training_tree, load_again):
 
 
 @pytest.fixture
-def load_again(training_tree, tmp_path):
+def load_again(load_cases, tmp_path):
     """Load the cases once more."""
-
-    def run(tree=training_tree, **options):
-        return ctspine1k.load_dataset(
-            "3d",
-            split="train",
-            data_dir=tree,
-            split_file=training_tree / "split.txt",
-            storage="compact",
-            cache_dir=tmp_path / "cache",
-            **{"geometry": True, **options},
-        )
-
-    return run
+    return partial(load_cases, tmp_path / "cache")
 
 
 @pytest.mark.parametrize("track_meta", [False, True])
