@@ -24,9 +24,16 @@ from ctspine1k.catalog.cases import Case, Catalog, Criterion
 from ctspine1k.catalog.dataset import DataSet, Kind
 from ctspine1k.catalog.registry import DEFAULT
 from ctspine1k.exports.verbs import ExportVerbs
-from ctspine1k.files.places import Place
+from ctspine1k.files.places import Place, find_folder
 from ctspine1k.files.raw import RawFile
-from ctspine1k.files.selection import Look, OnMissing, Selection, open_selection, selected_files
+from ctspine1k.files.selection import (
+    Look,
+    OnMissing,
+    Selection,
+    open_selection,
+    require_kinds,
+    selected_files,
+)
 from ctspine1k.scans.selecting import select
 
 if TYPE_CHECKING:
@@ -102,6 +109,25 @@ class Collection(ExportVerbs):
     def select(self, cases: str | Case | Iterable[str | Case]) -> Collection:
         """Keep the cases named, by id or as `Case`, in order; an unknown one raises `UnknownCaseError`."""
         return replace(self, cases=self.cases.select(cases))
+
+    def with_masks(self, folder: str | os.PathLike[str]) -> Collection:
+        """Return the same cases with predicted masks instead of the data set's own, for every verb.
+
+        Tables of a scan are then in that folder, if ``scan`` or ``out`` does not say otherwise.
+
+        Args:
+            folder: where the masks are, named as `ctspine1k.files.predictions` lists: nnU-Net's
+                ``<case_id>.nii.gz`` is a mask there, and not an image.
+
+        Raises:
+            ValueError: the data set has no masks.
+            FileNotFoundError: there is no such folder.
+        """
+        from ctspine1k.files.predictions import PredictionsPlace
+
+        require_kinds(self.data_set, "mask")
+        images = self.place.images if isinstance(self.place, PredictionsPlace) else self.place
+        return replace(self, place=PredictionsPlace(images, find_folder(folder, "folder")))
 
     @overload
     def load(

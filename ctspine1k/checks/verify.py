@@ -34,7 +34,7 @@ from ctspine1k.errors import (
     UnreadableFileError,
     VoxelValueError,
 )
-from ctspine1k.files.raw import CaseFiles, RawFile
+from ctspine1k.files.raw import CaseFiles, RawFile, predicted_masks
 from ctspine1k.files.selection import Selection, require_cases, require_kinds
 from ctspine1k.files.transfer import fetch_case, reading_case, worker_start
 from ctspine1k.running.executors import Executor, executor
@@ -314,6 +314,8 @@ def _files(selection: Selection) -> tuple[list[CaseFiles], list[Finding]]:
         if file.kind not in data_set.kinds:
             continue
         by_case[file.case.case_id].setdefault(file.kind, []).append(file)
+        if file.kind == "mask" and selection.listing.predictions is not None:
+            continue  # tools have folders of their own
         for expected, found in data_set.misplaced(file.path, file.case, file.kind):
             findings.append(finding("wrong_place", file.case, expected, found, file.name))
     complete = []
@@ -337,12 +339,19 @@ def _files(selection: Selection) -> tuple[list[CaseFiles], list[Finding]]:
 
 def _unexpected(selection: Selection) -> Iterator[Finding]:
     """List the files that have names of scans and belong to no case."""
-    data_set = selection.data_set
-    for path in sorted(selection.listing):
+    data_set, place, listing = selection.data_set, selection.place, selection.listing
+    unknown = [
+        (path, place.folder)
+        for path in sorted(listing)
+        if not any(case_id in selection.catalog for case_id, _ in data_set.parse_name(path))
+    ]
+    known = {case.case_id: case for case in selection.catalog}
+    predicted = predicted_masks(listing, data_set, known)
+    unknown += [(path, place.tables) for path, _, owners in predicted if not owners]
+    for path, folder in unknown:
         name = posixpath.basename(path)
-        is_named_so = any(suffix in name.lower() for suffix in data_set.suffixes)
-        if is_named_so and not any(case_id in selection.catalog for case_id, _ in data_set.parse_name(path)):
-            where = str(selection.place.folder / path) if selection.place.folder else path
+        if any(suffix in name.lower() for suffix in data_set.suffixes):
+            where = str(folder / path) if folder else path
             yield _finding(data_set, "unexpected", None, "the name of a case's image or mask", name, where)
 
 

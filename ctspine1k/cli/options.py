@@ -28,6 +28,7 @@ __all__ = [
     "FILE",
     "FOLDER",
     "JSON",
+    "MASKS",
     "NUM_PROC",
     "ON_MISSING",
     "PLACE",
@@ -137,6 +138,9 @@ class FilePath(click.Path):
 
 FOLDER = FilePath(path_type=Path, file_okay=False)
 FILE = FilePath(path_type=Path, dir_okay=False)
+MASKS = click.option(
+    "--masks", type=FOLDER, metavar="FOLDER", help="Predicted masks, instead of those of the data set."
+)
 CASE_ID = CompletedText("id", case_ids)
 VERTEBRA = CompletedText("name", lambda chosen: [v.name for v in chosen.vocabulary.vertebrae])
 
@@ -215,6 +219,7 @@ def chosen(
     *,
     uses_scan: bool = False,
     collection: str,
+    masks: Path | None = None,
     directory: Path | None = None,
     cases: tuple[str, ...] = (),
     has_vertebrae: tuple[str, ...] = (),
@@ -233,6 +238,8 @@ def chosen(
     if place["data_dir"] is not None and place["repo_id"] is not None:
         raise click.UsageError("A folder and --repo-id are two places: give one.")
     opened = open_collection(collection, **place)
+    if masks is not None:
+        opened = opened.with_masks(masks)
     if cases:
         opened = opened.select(cases)
     if uses_scan and not has_vertebrae:

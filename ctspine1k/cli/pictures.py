@@ -11,6 +11,7 @@ from ctspine1k.catalog.registry import load_catalog
 from ctspine1k.cli.options import (
     CASES,
     JSON,
+    MASKS,
     PLACE,
     CompletedText,
     FilePath,
@@ -34,6 +35,7 @@ __all__ = ["preview"]
     ),
     *PLACE,
     *CASES,
+    MASKS,
     click.option(
         "--out",
         type=FilePath(path_type=Path),

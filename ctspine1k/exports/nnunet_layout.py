@@ -26,6 +26,7 @@ from ctspine1k.catalog.cases import Case
 from ctspine1k.catalog.dataset import DataSet
 from ctspine1k.catalog.vocabulary import BACKGROUND
 from ctspine1k.errors import OutputError
+from ctspine1k.files.raw import CHANNEL, plain_id
 
 __all__ = [
     "CASE_IDS",
@@ -74,8 +75,8 @@ class Member:
 
     @property
     def image(self) -> str:
-        """The path of its image in the folder; 0000 is the number of the channel."""
-        return f"images{self._end}/{self.name}_0000{ENDING}"
+        """The path of its image in the folder."""
+        return f"images{self._end}/{self.name}{CHANNEL}{ENDING}"
 
     @property
     def mask(self) -> str:
@@ -152,7 +153,7 @@ def members_of(cases: Iterable[Case], splits: Sequence[str], *, plain_ids: bool 
 
 def member_of(case: Case, splits: Sequence[str], *, plain_ids: bool = False) -> Member:
     """Return a case as a member of the folder; arguments as for `members_of`, which also checks ids."""
-    name = case.case_id.replace(".", "_") if plain_ids else case.case_id
+    name = plain_id(case.case_id) if plain_ids else case.case_id
     is_last = case.split == splits[-1]
     return Member(case, name, "training" if case.split == splits[0] else "test" if is_last else "validation")
 

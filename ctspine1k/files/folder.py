@@ -23,6 +23,11 @@ class FolderPlace:
     folder: Path
 
     @property
+    def tables(self) -> Path:
+        """The folder itself."""
+        return self.folder
+
+    @property
     def login(self) -> None:
         """None: a folder needs no token."""
 

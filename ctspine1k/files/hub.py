@@ -52,6 +52,11 @@ class HubPlace:
     def folder(self) -> None:
         """None: it is not a folder."""
 
+    @property
+    def tables(self) -> Path:
+        """The working directory: the Hub's cache is not ours."""
+        return Path()
+
     def describe(self) -> str:
         """Return repo and revision."""
         cache = "the local cache of " if _offline() else ""

@@ -12,7 +12,7 @@ from typing import IO, Protocol, TypeAlias
 from ctspine1k.files.folder import FolderPlace
 from ctspine1k.files.raw import Listing, RawFile
 
-__all__ = ["Place", "find_place"]
+__all__ = ["Opened", "Place", "find_folder", "find_place"]
 
 #: The path of a file that is local, or a stream of one that is not.
 Opened: TypeAlias = "str | IO[bytes]"
@@ -24,6 +24,10 @@ class Place(Protocol):
     @property
     def folder(self) -> Path | None:
         """The folder; None for a place that is not one."""
+
+    @property
+    def tables(self) -> Path:
+        """The folder for tables about its files, if none is given."""
 
     @property
     def login(self) -> str | None:
@@ -117,15 +121,26 @@ def find_place(
         from ctspine1k.files.hub import HubPlace  # imports the Hub's client
 
         return HubPlace.of(repo_id, revision or "main", token)
-    if not os.fspath(data_dir):
-        raise ValueError("data_dir is empty: expected a folder")
+    found = find_folder(data_dir)
     if revision is not None:
         raise ValueError(
             f"data_dir={os.fspath(data_dir)!r} has no revisions: give data_dir or a revision, not both"
         )
-    root = Path(data_dir).expanduser()
+    return found
+
+
+def find_folder(path: str | os.PathLike[str], argument: str = "data_dir") -> FolderPlace:
+    """Return the folder at a path, which an argument gave.
+
+    Raises:
+        ValueError: the path is empty.
+        FileNotFoundError: there is no folder.
+    """
+    if not os.fspath(path):
+        raise ValueError(f"{argument} is empty: expected a folder")
+    root = Path(path).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(
-            f"data_dir={os.fspath(data_dir)!r}: no such folder (looked for {root.absolute()})"
+            f"{argument}={os.fspath(path)!r}: no such folder (looked for {root.absolute()})"
         )
     return FolderPlace(root.resolve())

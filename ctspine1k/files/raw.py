@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ctspine1k._messages import size_text
@@ -11,7 +11,18 @@ from ctspine1k.catalog.cases import Case
 from ctspine1k.catalog.dataset import KINDS, DataSet, Kind
 from ctspine1k.errors import AmbiguousFilesError
 
-__all__ = ["CaseFiles", "Entry", "Listing", "RawFile", "find_files", "group_files", "is_hidden"]
+__all__ = [
+    "CHANNEL",
+    "CaseFiles",
+    "Entry",
+    "Listing",
+    "RawFile",
+    "find_files",
+    "group_files",
+    "is_hidden",
+    "plain_id",
+    "predicted_masks",
+]
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,15 @@ class Entry:
     local: str | None = None  #: absolute path of a file in a folder; None for one on the Hub
 
 
+#: The end of the name of an image in nnU-Net's layout: the number of the channel, of which CT has one.
+CHANNEL = "_0000"
+
+
+def plain_id(case_id: str) -> str:
+    """Return an id without dots, for tools that take what follows a dot for a file's type."""
+    return case_id.replace(".", "_")
+
+
 def is_hidden(name: str) -> bool:
     """Return whether a file or folder is hidden, such as ``._x.nii.gz``, which macOS writes."""
     return name.startswith(".")
@@ -35,6 +55,8 @@ class Listing:
     """All files of a place at one moment that are not hidden, by their path in it; None for a broken link."""
 
     entries: Mapping[str, Entry | None]
+    #: Those of a folder with predicted masks, by their path in that: they are the masks of the place.
+    predictions: Mapping[str, Entry | None] | None = None
 
     def __repr__(self) -> str:
         return f"Listing({len(self):,} files)"
@@ -104,8 +126,7 @@ def find_files(
     """
     by_id = {case.case_id: case for case in cases}
     found: dict[tuple[str, Kind], dict[str, Entry]] = {}
-    for path, entry in listing.entries.items():
-        readings = [reading for reading in data_set.parse_name(path) if reading[0] in by_id]
+    for path, entry, readings in _parsed(listing, data_set, by_id):
         if len(readings) > 1:
             name = posixpath.basename(path)
             first, second = (repr(case_id) for case_id, _ in readings[:2])
@@ -121,6 +142,38 @@ def find_files(
                 raise AmbiguousFilesError(case.case_id, kind, [file.name for file in own])
             files += own
     return files
+
+
+def _parsed(
+    listing: Listing, data_set: DataSet, case_ids: Collection[str]
+) -> Iterator[tuple[str, Entry | None, list[tuple[str, Kind]]]]:
+    """Yield each file, with what it may be of these cases."""
+    for path, entry in listing.entries.items():
+        readings = [reading for reading in data_set.parse_name(path) if reading[0] in case_ids]
+        if listing.predictions is not None:
+            readings = [reading for reading in readings if reading[1] != "mask"]
+        yield path, entry, readings
+    for path, entry, owners in predicted_masks(listing, data_set, case_ids):
+        yield path, entry, [(case_id, "mask") for case_id in owners]
+
+
+def predicted_masks(
+    listing: Listing, data_set: DataSet, case_ids: Collection[str]
+) -> Iterator[tuple[str, Entry | None, list[str]]]:
+    """Yield each file of a folder of predictions, with the cases whose mask it may be: none, or one.
+
+    What would be an image elsewhere is a mask there, except with the number of a channel: then it is what
+    nnU-Net predicts from. Dots in ids may have become ``_``.
+    """
+    plain: dict[str, list[str]] = {}
+    for case_id in case_ids:
+        plain.setdefault(plain_id(case_id), []).append(case_id)
+    for path, entry in (listing.predictions or {}).items():
+        name = posixpath.basename(path).lower()
+        named = [case_id for case_id, kind in data_set.parse_name(path) if kind != "points"]
+        named = [case_id for case_id in named if not name.startswith(f"{case_id}{CHANNEL}.".lower())]
+        own = [case_id for case_id in named if case_id in case_ids]
+        yield path, entry, list(dict.fromkeys(own or (one for name in named for one in plain.get(name, ()))))
 
 
 def _raw_file(case: Case, kind: Kind, path: str, entry: Entry) -> RawFile:

@@ -20,10 +20,10 @@ __all__ = ["cases_containing", "scan_path"]
 def scan_path(place: Place, scan: str | os.PathLike[str] | None = None) -> Path:
     """Return the path of a scan's table of cases: the one given, or its default.
 
-    The default is in the folder with the files; for the Hub, whose cache is not ours, in the working
-    directory.
+    The default is in the folder with the files; with predicted masks, in their folder; for the Hub, in the
+    working directory.
     """
-    return (place.folder or Path()) / "cases.parquet" if scan is None else Path(scan).expanduser()
+    return place.tables / "cases.parquet" if scan is None else Path(scan).expanduser()
 
 
 def cases_containing(

@@ -1,0 +1,129 @@
+"""Predicted masks in a folder of their own: found by name, used by every verb instead of the data set's."""
+
+import json
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from support.volumes import ALL_IDS, expected, labels, place, save
+
+import ctspine1k
+from ctspine1k.cli.main import main
+from ctspine1k.errors import AmbiguousFilesError, MissingFilesError
+
+FIRST, LIVER, HN, LAST = ALL_IDS
+
+#: A name that each tool would give.
+NAMES = {
+    FIRST: f"{FIRST.replace('.', '_')}.nii.gz",  # what does not take dots
+    LIVER: f"fold_0/validation/{LIVER}.nii.gz",  # nnU-Net's
+    HN: f"colon/{HN}_SEG.NII.GZ",  # the published one, in a folder with the name of another source
+    LAST: f"{LAST}.nii",
+}
+
+
+@pytest.fixture
+def predictions(tmp_path):
+    for seed, (case_id, name) in enumerate(NAMES.items()):
+        save(tmp_path / "predictions" / name, labels(50 + ALL_IDS.index(case_id), (6, 5, 3 + seed)))
+    return tmp_path / "predictions"
+
+
+@pytest.fixture
+def predicted(tree, predictions):
+    return ctspine1k.open_collection(data_dir=tree).select(ALL_IDS).with_masks(predictions)
+
+
+def test_every_name_is_found(predicted, predictions):
+    place(predictions, f"{LIVER}_0000.nii.gz", "._a.nii.gz", "plans.json")
+    assert {file.case.case_id: file.local for file in predicted.files("mask")} == {
+        case_id: str(predictions / name) for case_id, name in NAMES.items()
+    }
+    assert len(predicted.files("image")) == 4
+    assert predicted.download("mask") == [predictions / name for name in NAMES.values()]
+
+
+def test_rows_have_predicted_masks_and_the_images_of_the_data_set(predicted, predictions, tree):
+    row = predicted.select(LIVER).load("3d", split="train", storage="compact", image_size=(6, 5))[0]
+    assert np.array_equal(row["segmentation"], expected(predictions / NAMES[LIVER], "i4"))
+    assert np.array_equal(row["image"], expected(next(tree.rglob(f"volumes/*/{LIVER}.nii.gz")), "f4"))
+    save(predictions / NAMES[LIVER], labels(99, (6, 5, 4)))
+    row = predicted.select(LIVER).load("3d", split="train", storage="compact", image_size=(6, 5))[0]
+    assert np.array_equal(row["segmentation"], expected(predictions / NAMES[LIVER], "i4"))
+
+
+def test_scan_and_verify(predicted, predictions, tree):
+    own = ctspine1k.open_collection(data_dir=tree).select(ALL_IDS).scan()
+    report = predicted.scan()
+    assert (report.cases.parent, own.cases.parent) == (predictions, tree)
+    assert report.measured == 4
+    crc = [pd.read_parquet(path).mask_crc32 for path in (report.cases, own.cases)]
+    assert not set(crc[0]) & set(crc[1])
+    save(predictions / NAMES[HN], labels(98, (6, 5, 5)))
+    place(predictions, "liver_9999.nii.gz")
+    (predictions / NAMES[LAST]).unlink()
+    found = predicted.verify()
+    assert (found.measured, found.kept) == (3, 2)
+    names = {(one.check, one.case_id, one.file) for one in found.findings}
+    assert ("unexpected", None, str(predictions / "liver_9999.nii.gz")) in names
+    assert ("missing", LAST, None) in names
+    assert "wrong_place" not in {check for check, _, _ in names}
+    assert len([check for check, _, _ in names if check == "unexpected"]) == 1
+
+
+def test_two_predictions_of_a_case_are_refused(predicted, predictions):
+    save(predictions / f"{LIVER}_seg.nii.gz", labels(1, (6, 5, 4)))
+    with pytest.raises(AmbiguousFilesError, match=f"{LIVER}: .*fold_0"):
+        predicted.files()
+
+
+def test_a_missing_prediction_says_what_it_would_be_called(predicted, predictions):
+    (predictions / NAMES[LIVER]).unlink()
+    with pytest.raises(
+        MissingFilesError, match=rf"{LIVER} .*predictions contains 3 files .* <case_id>\.nii\.gz"
+    ):
+        predicted.scan()
+
+
+def test_an_id_counts_more_than_a_plain_one_and_two_plain_ones_are_refused(tmp_path, predictions):
+    split_file = tmp_path / "own.txt"
+    split_file.write_text(
+        "trainset:\n" + "".join(f"{one}.nii.gz\n" for one in ("a.b", "a_b", "c.d_e", "c_d.e"))
+    )
+    cases = ctspine1k.open_collection(data_dir=tmp_path, split_file=split_file).with_masks(predictions)
+    place(predictions, "a_b.nii.gz")
+    assert [file.case.case_id for file in cases.files("mask")] == ["a_b"]
+    place(predictions, "c_d_e.nii.gz")
+    with pytest.raises(ValueError, match=r"c_d_e\.nii\.gz could belong to 'c\.d_e' or to 'c_d\.e'"):
+        cases.files()
+
+
+def test_images_of_the_hub(repo_id, tree, predictions):
+    spine = ctspine1k.open_collection(repo_id=repo_id).select(LIVER).with_masks(predictions)
+    assert pickle.loads(pickle.dumps(spine.place)) == spine.place  # noqa: S301
+    pair = dict(zip(("image", "mask"), spine.download(), strict=True))
+    assert pair["mask"] == predictions / NAMES[LIVER]
+    assert pair["image"].read_bytes() == next(tree.rglob(f"volumes/*/{LIVER}.nii.gz")).read_bytes()
+    assert spine.plan_download().needed == ()
+    assert spine.scan().cases == predictions / "cases.parquet"
+
+
+def test_the_command_line(tree, predictions, capsys, tmp_path):
+    options = [str(tree), "--masks", str(predictions), "--case", LIVER, "--num-proc", "1"]
+    assert main(["scan", *options, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cases"] == str(predictions / "cases.parquet")
+    assert main(["verify", *options]) == 1
+    assert "1 of 1 cases read to the end (1 of them by an earlier scan)" in capsys.readouterr().out
+    out = str(tmp_path / "a.png")
+    assert main(["preview", LIVER, "--data-dir", str(tree), "--masks", str(predictions), "--out", out]) == 0
+    assert main(["verify", str(tree), "--masks", str(tmp_path / "none")]) == 2
+
+
+def test_bad_folders(predicted, tmp_path):
+    with pytest.raises(FileNotFoundError, match="folder='/nowhere': no such folder"):
+        predicted.with_masks("/nowhere")
+    other = tmp_path / "other"
+    save(other / f"{LIVER}.nii.gz", labels(3, (6, 5, 4)))
+    again = predicted.with_masks(other)  # instead of, not beside
+    assert [file.local for file in again.files("mask")] == [str(other / f"{LIVER}.nii.gz")]
