@@ -95,7 +95,7 @@ TINY = DataSet(
         (
             Vertebra(18, "T11", "thoracic", 18, 33, 0),
             Vertebra(19, "T12", "thoracic", 19, 32, 0),
-            Vertebra(28, "T13", "thoracic", 28, None, 0),
+            Vertebra(28, "T13", "thoracic", 28, None, 0, is_variant=True),
         ),
         ("tiny", "region", "binary", "verse"),
     ),
