@@ -30,7 +30,7 @@ from ctspine1k.volumes.headers import Geometry, array_affine
 from ctspine1k.volumes.nifti import Readable, open_nifti
 from ctspine1k.volumes.orientation import PLANES, check_orientation
 from ctspine1k.volumes.positions import Doubt
-from ctspine1k.volumes.relabel import ALL_BYTES, Others, label_table
+from ctspine1k.volumes.relabel import Others, accepted_labels, label_table
 from ctspine1k.volumes.scaling import Scaling
 from ctspine1k.volumes.slices import OnVoxels, VolumeReader
 
@@ -153,7 +153,7 @@ def open_case(
     vocabulary = data_set().vocabulary if vocabulary is None else vocabulary
     check_choice("other_labels", other_labels, ("raise", "background"))
     table = label_table(vocabulary, label_scheme, other_labels)
-    accepted = vocabulary if other_labels == "raise" else ALL_BYTES
+    accepted = accepted_labels(vocabulary, label_scheme, other_labels)
     with contextlib.ExitStack() as stack:
         image_reader = VolumeReader(stack.enter_context(open_nifti(image)), on_voxels)
         mask_reader = None if mask is None else VolumeReader(stack.enter_context(open_nifti(mask)))

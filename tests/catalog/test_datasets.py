@@ -84,8 +84,10 @@ def test_facets_select_and_name_what_they_allow(data_set):
 def test_labels_are_numbers_from_1_with_names_of_their_own(data_set):
     vocabulary = data_set.vocabulary
     labels = [vertebra.label for vertebra in vocabulary.vertebrae]
-    assert labels == sorted(set(labels))
-    assert labels[0] >= 1
+    assert len(labels) == len(set(labels))
+    assert min(labels) >= 1
+    regions = [REGIONS.index(vertebra.region) for vertebra in vocabulary.vertebrae]
+    assert regions == sorted(regions)  # from the head downwards
     assert vocabulary.max_label < 256  # compact storage keeps them as bytes
     assert {vertebra.region for vertebra in vocabulary.vertebrae} <= set(REGIONS)
     for vertebra in vocabulary.vertebrae:
@@ -102,6 +104,19 @@ def test_known_issues_belong_to_checks(data_set):
     kinds = next(facet.allowed for facet in data_set.facets if facet.name == "issue")
     assert {kind for kinds_of_check in data_set.known_by.values() for kind in kinds_of_check} <= set(kinds)
     assert {issue.kind for case in data_set.read_cases(None) for issue in case.issues} <= set(kinds)
+
+
+def test_each_case_has_a_licence(data_set):
+    licences = {data_set.terms(case) for case in data_set.read_cases(None)}
+    assert data_set.licence in licences
+    assert all(all(vars(licence).values()) for licence in licences)
+
+
+def test_kinds_of_files_are_required_or_optional(data_set):
+    assert "image" in data_set.kinds
+    assert not set(data_set.kinds) & set(data_set.optional)
+    has_points = "points" in (*data_set.kinds, *data_set.optional)
+    assert has_points == (data_set.points_format is not None)
 
 
 def test_texts_are_there(data_set):

@@ -73,6 +73,10 @@ def _odd_labels(case: Case, labels: Sequence[int]) -> list[tuple[str, str, str]]
     return []
 
 
+def _terms(case: Case) -> Licence:
+    return TINY.licence
+
+
 def _citations() -> list[str]:
     return ["@misc{tiny,\n  title = {Tiny Spines},\n}"]
 
@@ -91,7 +95,7 @@ TINY = DataSet(
         (
             Vertebra(18, "T11", "thoracic", 18, 33, 0),
             Vertebra(19, "T12", "thoracic", 19, 32, 0),
-            Vertebra(28, "T13", "thoracic", 28, None, 0),
+            Vertebra(28, "T13", "thoracic", 28, None, 0, is_variant=True),
         ),
         ("tiny", "region", "binary", "verse"),
     ),
@@ -107,6 +111,9 @@ TINY = DataSet(
     misplaced=_misplaced,
     odd_labels=_odd_labels,
     citations=_citations,
+    terms=_terms,
+    optional=("points",),
+    points_format="verse",
 )
 
 
