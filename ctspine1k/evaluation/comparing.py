@@ -1,0 +1,170 @@
+"""Two evaluations of the same cases compared: differences of pairs, with interval and test."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctspine1k._messages import shortened
+from ctspine1k.errors import MissingPackageError
+from ctspine1k.evaluation.means import LEVEL, RESAMPLES, cells_of, resampled, weighted_means
+from ctspine1k.evaluation.presets import Preset
+from ctspine1k.evaluation.table import Row, ScoreTable
+
+__all__ = ["Comparison", "Difference", "compare"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The mean of one measure in two evaluations, over the vertebrae that have a value in both."""
+
+    group: str  #: "all", or the name of a vertebra
+    n: int  #: vertebrae
+    first: float
+    second: float
+    difference: float  #: second minus first
+    low: float  #: ends of the interval of the difference, over patients; NaN if there is one patient only
+    high: float
+    p_value: float  #: of Wilcoxon's signed-rank test of the patients' mean differences; NaN without any
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What differs between two evaluations."""
+
+    measure: str
+    preset: str
+    differences: tuple[Difference, ...]  #: of all vertebrae, then of each
+    only_first: tuple[str, ...]  #: cases that only the first evaluation has: they are left out
+    only_second: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"Comparison({self.summary().splitlines()[0]})"
+
+    def document(self) -> dict[str, Any]:
+        """Return it as plain values, with None for NaN, ready for JSON."""
+        rows = [
+            {name: None if value != value else value for name, value in asdict(row).items()}
+            for row in self.differences
+        ]
+        return {**asdict(self), "differences": rows}
+
+    def summary(self) -> str:
+        """Return it as text: a line for all vertebrae, one for each, and which cases were left out."""
+        lines = [f"{self.measure} by preset {self.preset}: second minus first, with {LEVEL:.0%} interval"]
+        for row in self.differences:
+            lines.append(
+                f"{row.group:5} n {row.n:6,}  {row.first:9.4f} {row.second:9.4f}  {row.difference:+9.4f} "
+                f"[{row.low:+.4f}, {row.high:+.4f}]  p {row.p_value:.3g}"
+            )
+        for which, only in (("first", self.only_first), ("second", self.only_second)):
+            if only:
+                lines.append(f"left out, only in the {which}: {len(only):,} cases: {shortened(only)}")
+        return "\n".join(lines)
+
+
+def compare(
+    first: ScoreTable,
+    second: ScoreTable,
+    preset: Preset,
+    measure: str | None = None,
+    *,
+    patients: Mapping[str, str] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Comparison:
+    """Compare two evaluations by a measure, over the cases that both have.
+
+    Args:
+        first: the rows of one.
+        second: the rows of the other.
+        preset: the protocol.
+        measure: one of `MEASURES`; None for the preset's main one.
+        patients: of each case, by its id; None if each case is a patient of its own.
+        resamples: how often patients are drawn for the intervals.
+        seed: of these draws.
+
+    Raises:
+        ValueError: they have no case in common.
+        MissingPackageError: SciPy is not installed.
+    """
+    measure = preset.measures[0] if measure is None else measure
+    shared = [case_id for case_id in first.case_ids if case_id in set(second.case_ids)]
+    if not shared:
+        raise ValueError("the two evaluations have no case in common: nothing can be compared")
+    names = {row["label"]: row["vertebra"] for row in (*first.rows, *second.rows)}
+    both = [_matching(table, shared, sorted(names), measure, preset) for table in (first, second)]
+    is_pair = ~np.isnan(both[0]) & ~np.isnan(both[1])
+    pairs = [np.where(is_pair, cells, np.nan) for cells in both]
+    own = [(patients or {}).get(case_id, case_id) for case_id in shared]
+    weights = resampled(own, resamples, seed)
+    differences = [_difference("all", pairs, own, weights, preset)]
+    for column, label in enumerate(sorted(names)):
+        if is_pair[:, column].any():
+            of_label = [cells[:, [column]] for cells in pairs]
+            differences.append(_difference(names[label], of_label, own, weights, preset))
+    return Comparison(
+        measure,
+        preset.name,
+        tuple(differences),
+        tuple(case_id for case_id in first.case_ids if case_id not in shared),
+        tuple(case_id for case_id in second.case_ids if case_id not in shared),
+    )
+
+
+def _matching(
+    table: ScoreTable, case_ids: list[str], labels: list[int], measure: str, preset: Preset
+) -> NDArray[np.float64]:
+    """Return the cells of these cases and labels, in their order."""
+    rows: dict[str, list[Row]] = {}
+    for row in table.rows:
+        rows.setdefault(row["case_id"], []).append(row)
+    kept = table.keep(row for case_id in case_ids for row in rows[case_id])
+    cells = np.full((len(case_ids), len(labels)), np.nan)
+    cells[:, np.searchsorted(labels, kept.labels)] = cells_of(kept, measure, preset)
+    return cells
+
+
+def _difference(
+    group: str,
+    pairs: list[NDArray[np.float64]],
+    patients: list[str],
+    weights: NDArray[np.float64],
+    preset: Preset,
+) -> Difference:
+    once = np.ones((1, len(patients)))
+    before, after = (float(weighted_means(cells, once, preset)[0]) for cells in pairs)
+    low = high = math.nan
+    if len(set(patients)) > 1 and len(weights):
+        drawn = weighted_means(pairs[1], weights, preset) - weighted_means(pairs[0], weights, preset)
+        low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Difference(
+        group,
+        int((~np.isnan(pairs[0])).sum()),
+        before,
+        after,
+        after - before,
+        float(low),
+        float(high),
+        _p_value(pairs[1] - pairs[0], patients),
+    )
+
+
+def _p_value(differences: NDArray[np.float64], patients: list[str]) -> float:
+    """Return the p-value of the patients' mean differences; 1 if there is no difference at all."""
+    try:
+        from scipy.stats import wilcoxon
+    except ImportError:
+        raise MissingPackageError("the test of a comparison", "scipy", "evaluate") from None
+    values: dict[str, list[float]] = {}
+    for patient, row in zip(patients, differences, strict=True):
+        values.setdefault(patient, []).extend(row[~np.isnan(row)].tolist())
+    means = [sum(own) / len(own) for own in values.values() if own]
+    if not means:
+        return math.nan
+    return 1.0 if not any(means) else float(wilcoxon(means).pvalue)
