@@ -24,7 +24,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -161,14 +161,3 @@ def _parsed(row: Mapping[str, str]) -> Row:
     if parsed["label"] is None:
         raise ValueError("a row without a label")
     return {name: parsed[name] for name in COLUMNS}
-
-
-def missed_rows(case_id: str, labels: Sequence[tuple[int, str]], problem: str) -> list[Row]:
-    """Return the rows of a case without a usable prediction, given labels and names of its reference."""
-    empty: dict[str, Any] = dict.fromkeys(COLUMNS)
-    empty |= {name: math.nan if math.isnan(value) else value for name, value in MEASURES.items()}
-    empty |= dict.fromkeys(_TRUTHS, False)
-    return [
-        {**empty, "case_id": case_id, "label": label, "vertebra": name, "reference": True, "problem": problem}
-        for label, name in labels
-    ]

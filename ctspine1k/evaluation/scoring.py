@@ -1,0 +1,265 @@
+"""Scores of cases from their files, in this process or in workers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctspine1k import __version__
+from ctspine1k._messages import check_choice
+from ctspine1k.catalog.cases import Case
+from ctspine1k.catalog.vocabulary import BACKGROUND, Vocabulary
+from ctspine1k.errors import CaseError, ChecksumError, VoxelValueError
+from ctspine1k.evaluation.scores import CaseScore, score_case
+from ctspine1k.evaluation.table import COLUMNS, Row
+from ctspine1k.files.places import Place
+from ctspine1k.files.raw import CaseFiles, RawFile
+from ctspine1k.files.transfer import fetch_case, quiet_hub, reading_case
+from ctspine1k.running.executors import Executor
+from ctspine1k.running.progress import progress_bar
+from ctspine1k.running.versions import require_version
+from ctspine1k.volumes.masks import Mask, joined, on_grid, read_mask
+from ctspine1k.volumes.relabel import Others, label_table
+
+__all__ = ["NO_PREDICTION", "Scored", "ScoringOptions", "Task", "score_arrays", "score_files"]
+
+#: The problem of a case that was not predicted.
+NO_PREDICTION = "no prediction"
+
+#: Increase it when the same files and options give other scores: results of earlier runs are then not used.
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """What scores of a case depend on, beside its files; as for `Collection.evaluate`."""
+
+    label_scheme: str | None = None
+    numbering: Literal["own", "totalsegmentator"] = "own"
+    other_labels: Others = "raise"
+    resample: Literal["nearest"] | None = None
+    truncated: Literal["keep", "drop"] = "keep"
+    distances: bool = True
+
+    def __post_init__(self) -> None:
+        check_choice("numbering", self.numbering, ("own", "totalsegmentator"))
+        check_choice("other_labels", self.other_labels, ("raise", "background"))
+        if self.resample is not None:
+            check_choice("resample", self.resample, ("nearest",))
+        check_choice("truncated", self.truncated, ("keep", "drop"))
+
+    def reference_table(self, vocabulary: Vocabulary) -> NDArray[np.uint8]:
+        """Return what each byte of a reference becomes; labels that the data set lacks are 255.
+
+        Raises:
+            ValueError: there is no such label scheme.
+        """
+        own = label_table(vocabulary, self.label_scheme)
+        table = np.full(256, _STRANGE, np.uint8)
+        numbers = [BACKGROUND, *(vertebra.label for vertebra in vocabulary.vertebrae)]
+        table[numbers] = numbers if own is None else own[numbers]
+        return table
+
+    def prediction_table(self, vocabulary: Vocabulary) -> NDArray[np.uint8]:
+        """Return the same for predictions, whose other labels may become background."""
+        reference = self.reference_table(vocabulary)
+        table = reference
+        if self.numbering == "totalsegmentator":
+            table = np.full(256, _STRANGE, np.uint8)
+            table[BACKGROUND] = BACKGROUND
+            for vertebra in vocabulary.vertebrae:
+                if vertebra.totalsegmentator is not None:
+                    table[vertebra.totalsegmentator] = reference[vertebra.label]
+        return np.where(table == _STRANGE, BACKGROUND, table) if self.other_labels == "background" else table
+
+
+#: What stands for a label that a mask may not have.
+_STRANGE = 255
+
+
+@dataclass(frozen=True)
+class Task:
+    """One case to score."""
+
+    case: Case
+    reference: RawFile
+    prediction: Mapping[str, RawFile]  #: by vertebra, for files with one each; by "" for a whole mask
+
+    def key(self, options: ScoringOptions) -> str:
+        """Return a text that changes when the files of the case, or the options, do."""
+        states = [self.reference.state, *(f"{name} {file.state}" for name, file in self.prediction.items())]
+        text = json.dumps([_VERSION, asdict(options), self.case.case_id, states])
+        return hashlib.sha256(text.encode(errors="replace")).hexdigest()
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The result of one case."""
+
+    case_id: str
+    rows: tuple[Row, ...]
+    problem: str = ""  #: why it could not be judged; its vertebrae then count as missed
+
+
+def score_files(
+    place: Place,
+    tasks: Sequence[Task],
+    vocabulary: Vocabulary,
+    options: ScoringOptions,
+    workers: Executor,
+) -> Generator[Scored, None, None]:
+    """Score cases and yield each when it is done, with a progress bar where there is a terminal.
+
+    Raises:
+        CaseError, ChecksumError: the reference of a case cannot be used.
+        WorkerError: a worker process died, or the scheduler is lost.
+        HubError: the Hub cannot be reached.
+    """
+    if not tasks:
+        return
+    work = partial(_score_files, __version__, place, vocabulary, options)
+    names = [f"evaluate/{task.case.case_id}" for task in tasks]
+    with (
+        workers.ready() as run,
+        closing(run(work, tasks, names)) as scored,
+        progress_bar("Evaluating", len(tasks), "case") as bar,
+    ):
+        for one in scored:
+            bar.update()
+            yield one
+
+
+def _score_files(
+    version: str, place: Place, vocabulary: Vocabulary, options: ScoringOptions, task: Task
+) -> Scored:
+    """Score one case; runs in any process."""
+    require_version(version)
+    files = CaseFiles(task.case, {"mask": task.reference})
+    with quiet_hub():
+        path = fetch_case(place, files)["mask"]
+    with reading_case(files):
+        reference = _mapped(read_mask(path), options.reference_table(vocabulary), vocabulary)
+    if not task.prediction:
+        return _missed(task.case, reference, vocabulary, options, NO_PREDICTION)
+    try:
+        with reading_case(CaseFiles(task.case, {"mask": next(iter(task.prediction.values()))})):
+            prediction = _predicted(task, vocabulary, options)
+            prediction = on_grid(prediction, reference, resample=options.resample is not None)
+    except (CaseError, ChecksumError) as error:
+        return _missed(task.case, reference, vocabulary, options, str(error))
+    return score_masks(task.case, reference, prediction.labels, vocabulary, options)
+
+
+def _predicted(task: Task, vocabulary: Vocabulary, options: ScoringOptions) -> Mask:
+    """Read the prediction of a case: one mask, or one for each vertebra."""
+    if "" in task.prediction:
+        mask = read_mask(task.prediction[""].name)
+        return _mapped(mask, options.prediction_table(vocabulary), vocabulary)
+    table = options.reference_table(vocabulary)
+    masks = {
+        int(table[vocabulary.label(name)]): read_mask(file.name) for name, file in task.prediction.items()
+    }
+    return joined(masks, task.case.case_id)
+
+
+def _mapped(mask: Mask, table: NDArray[np.uint8], vocabulary: Vocabulary) -> Mask:
+    """Return a mask with labels mapped by a table.
+
+    Raises:
+        VoxelValueError: it has a label that it may not have.
+    """
+    if (table == np.arange(256)).all():
+        return mask
+    used = np.flatnonzero(np.bincount(mask.labels.reshape(-1), minlength=256))
+    strange = used[table[used] == _STRANGE]
+    if strange.size:
+        raise VoxelValueError(
+            mask.name,
+            f"labels, {vocabulary.numbers}",
+            f"{', '.join(map(str, strange.tolist()))} among the voxels",
+            'Pass other_labels="background" (--other-labels background) to leave out other labels of '
+            "predictions.",
+        )
+    if (table[used] == used).all():
+        return mask
+    return Mask(table[mask.labels], mask.geometry, mask.name)
+
+
+def score_masks(
+    case: Case,
+    reference: Mask,
+    prediction: NDArray[np.uint8],
+    vocabulary: Vocabulary,
+    options: ScoringOptions,
+) -> Scored:
+    """Score a case whose masks are on one grid."""
+    score = score_case(
+        reference.labels, prediction, reference.geometry.spacing, distances=options.distances
+    )
+    score = score.without_truncated() if options.truncated == "drop" else score
+    return Scored(case.case_id, tuple(_rows(case, score, vocabulary, options)))
+
+
+def score_arrays(
+    place: Place,
+    task: Task,
+    prediction: NDArray[Any],
+    vocabulary: Vocabulary,
+    options: ScoringOptions,
+) -> Scored:
+    """Score a case whose prediction is an array, (k, i, j) as rows have it, on the grid of the reference.
+
+    Raises:
+        ValueError: it has another shape, or labels that it may not have.
+        CaseError, ChecksumError: the reference cannot be used.
+    """
+    files = CaseFiles(task.case, {"mask": task.reference})
+    path = fetch_case(place, files)["mask"]
+    with reading_case(files):
+        reference = _mapped(read_mask(path), options.reference_table(vocabulary), vocabulary)
+    array = np.asarray(prediction)
+    if array.shape != reference.geometry.shape or array.dtype.kind not in "iu":
+        raise ValueError(
+            f"{task.case.case_id}: expected whole numbers of shape {reference.geometry.shape}, slice first as "
+            f"in rows, found {array.dtype} of shape {array.shape}"
+        )
+    if array.size and (array.min() < 0 or array.max() > 255):
+        found = f"{array.min()} to {array.max()}"
+        raise ValueError(f"{task.case.case_id}: expected labels from 0 to 255, found {found}")
+    given = Mask(array.astype(np.uint8, copy=False), reference.geometry, f"prediction of {task.case.case_id}")
+    mapped = _mapped(given, options.prediction_table(vocabulary), vocabulary)
+    return score_masks(task.case, reference, mapped.labels, vocabulary, options)
+
+
+def _rows(
+    case: Case, score: CaseScore, vocabulary: Vocabulary, options: ScoringOptions
+) -> Generator[Row, None, None]:
+    names = vocabulary.names(options.label_scheme or vocabulary.schemes[0])
+    nothing: dict[str, Any] = dict.fromkeys(COLUMNS, math.nan)  # columns of distances that were not measured
+    for row in score.columns():
+        yield {
+            **nothing,
+            "case_id": case.case_id,
+            **row,
+            "vertebra": names[row["label"]],
+            "volume_voxels": score.voxels,
+            "problem": "",
+        }
+
+
+def _missed(
+    case: Case, reference: Mask, vocabulary: Vocabulary, options: ScoringOptions, problem: str
+) -> Scored:
+    """Return the result of a case without a usable prediction: every vertebra of its reference is missed."""
+    empty = np.zeros(reference.geometry.shape, np.uint8)
+    scored = score_masks(case, reference, empty, vocabulary, options)
+    return Scored(scored.case_id, tuple({**row, "problem": problem} for row in scored.rows), problem)
