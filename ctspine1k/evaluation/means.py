@@ -86,9 +86,7 @@ def weighted_means(
 
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
     """Return part / whole, and NaN where whole is 0."""
-    ratio: NDArray[np.float64] = np.divide(
-        part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0
-    )
+    ratio: NDArray[np.float64] = np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)
     return ratio
 
 

@@ -23,11 +23,21 @@ from typing import Literal, TypeAlias
 
 from ctspine1k._messages import check_choice
 
-__all__ = ["PRESETS", "Over", "Preset", "preset_of"]
+__all__ = ["PRESETS", "Over", "Preset", "Published", "preset_of"]
 
 #: How values of vertebrae are averaged: over the cases of each label, then over labels; over the labels of
 #: each case, then over cases; or all at once.
 Over: TypeAlias = Literal["labels", "cases", "all"]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published number of a protocol."""
+
+    measure: str
+    value: float
+    what: str  #: which method on which cases
+    source: str
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,10 @@ class Preset:
     over: Over
     measures: tuple[str, ...]  #: columns of the table that it reports; the first is its main one
     counts_surplus: bool = False  #: whether a predicted label that is not in the reference counts, as 0
+    published: tuple[Published, ...] = ()
 
+
+_PAPER = "arXiv:2105.14711"
 
 PRESETS = {
     preset.name: preset
@@ -52,6 +65,11 @@ PRESETS = {
             "counts 0, a label that is only predicted is left out.",
             "labels",
             ("dice", "hd_mm"),
+            published=(
+                Published("dice", 0.840, "nnU-Net, the data set's test set", _PAPER),
+                Published("dice", 0.619, "nnU-Net, VerSe", _PAPER),
+                Published("dice", 0.766, "nnU-Net, VerSe with completed labels", _PAPER),
+            ),
         ),
         Preset(
             "nnunet",
@@ -78,6 +96,7 @@ PRESETS = {
             "than 20 mm away.",
             "all",
             ("identified_msr", "centroid_mm"),
+            published=(Published("identified_msr", 0.974, "the best on the 302 scans", "arXiv:2012.07947"),),
         ),
         Preset(
             "totalsegmentator",

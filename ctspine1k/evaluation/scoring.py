@@ -202,9 +202,7 @@ def score_masks(
     options: ScoringOptions,
 ) -> Scored:
     """Score a case whose masks are on one grid."""
-    score = score_case(
-        reference.labels, prediction, reference.geometry.spacing, distances=options.distances
-    )
+    score = score_case(reference.labels, prediction, reference.geometry.spacing, distances=options.distances)
     score = score.without_truncated() if options.truncated == "drop" else score
     return Scored(case.case_id, tuple(_rows(case, score, vocabulary, options)))
 
@@ -229,8 +227,8 @@ def score_arrays(
     array = np.asarray(prediction)
     if array.shape != reference.geometry.shape or array.dtype.kind not in "iu":
         raise ValueError(
-            f"{task.case.case_id}: expected whole numbers of shape {reference.geometry.shape}, slice first as "
-            f"in rows, found {array.dtype} of shape {array.shape}"
+            f"{task.case.case_id}: expected whole numbers of shape {reference.geometry.shape}, slice first "
+            f"as in rows, found {array.dtype} of shape {array.shape}"
         )
     if array.size and (array.min() < 0 or array.max() > 255):
         found = f"{array.min()} to {array.max()}"

@@ -22,6 +22,7 @@ and by area, and the problem of a case that could not be judged, whose vertebrae
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import math
 from collections.abc import Iterable, Mapping
@@ -34,7 +35,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctspine1k.errors import OutputError
-from ctspine1k.running.disk import atomic_write
 
 __all__ = ["COLUMNS", "MEASURES", "Row", "ScoreTable", "read_scores"]
 
@@ -111,15 +111,26 @@ class ScoreTable:
         labels = {label: number for number, label in enumerate(self.labels)}
         return [(cases[row["case_id"]], labels[row["label"]]) for row in self.rows]
 
-    def write(self, path: Path) -> None:
-        """Write the table as CSV, completely or not at all."""
+    @cached_property
+    def by_case(self) -> dict[str, tuple[Row, ...]]:
+        """The rows of each case, by its id."""
+        rows: dict[str, list[Row]] = {}
+        for row in self.rows:
+            rows.setdefault(row["case_id"], []).append(row)
+        return {case_id: tuple(own) for case_id, own in rows.items()}
+
+    def csv(self) -> str:
+        """Return the table as text."""
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         for row in self.rows:
             writer.writerow({name: _cell(row[name]) for name in COLUMNS})
-        with atomic_write(path) as written:
-            written.write_text(text.getvalue(), encoding="utf-8")
+        return text.getvalue()
+
+    def digest(self) -> str:
+        """Return the sha256 of the table as text."""
+        return hashlib.sha256(self.csv().encode(errors="surrogateescape")).hexdigest()
 
 
 def _cell(value: Any) -> Any:

@@ -10,21 +10,35 @@ that is given:
 ``1_3_6_1.nii.gz``          the plain name of ``1.3.6.1``, whose dots became ``_``
 ==========================  ===========================================================
 
-Images that lie beside them (``liver_106_0000.nii.gz``) are left out.
+Images that lie beside them (``liver_106_0000.nii.gz``) are left out. To be evaluated, a case may also have
+one file for each vertebra, as TotalSegmentator writes them: ``liver_106/vertebrae_L1.nii.gz``, in any folder
+below the case's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import posixpath
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ctspine1k.catalog.cases import Case, Catalog
+from ctspine1k.catalog.dataset import DataSet
+from ctspine1k.catalog.vocabulary import Vocabulary
+from ctspine1k.errors import AmbiguousFilesError
 from ctspine1k.files.folder import FolderPlace
 from ctspine1k.files.places import Opened, Place
-from ctspine1k.files.raw import Listing, RawFile
+from ctspine1k.files.raw import Entry, Listing, RawFile, find_files, plain_id, predicted_masks
 
-__all__ = ["PredictionsPlace"]
+__all__ = ["WHOLE", "Predictions", "PredictionsPlace", "find_predictions"]
+
+#: The name of a file that has all vertebrae of a case.
+WHOLE = ""
+
+#: TotalSegmentator's file of one vertebra.
+_VERTEBRA = re.compile(r"vertebrae_(\w+)\.nii(\.gz)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -108,3 +122,67 @@ class PredictionsPlace:
 
     def _place_of(self, file: RawFile) -> Place:
         return self.masks if file.kind == "mask" else self.images
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a folder of predictions has."""
+
+    files: Mapping[str, Mapping[str, RawFile]]  #: of each case by its id: by vertebra, or one that is `WHOLE`
+    unknown: tuple[str, ...]  #: paths of files that may be masks, and belong to no case
+
+
+def find_predictions(place: FolderPlace, data_set: DataSet, cases: Catalog, known: Catalog) -> Predictions:
+    """Find the predicted masks of cases, by name.
+
+    Args:
+        place: the folder.
+        data_set: the data set, which knows how its files are named.
+        cases: those to find.
+        known: all cases of the data set: a file of another one of them is no unknown file.
+
+    Raises:
+        AmbiguousFilesError: several masks of a case, or of one of its vertebrae.
+        ValueError: a file that could belong to either of two cases.
+    """
+    listing = Listing({}, predictions=place.listing().entries)
+    files: dict[str, dict[str, RawFile]] = {
+        file.case.case_id: {WHOLE: file} for file in find_files(listing, data_set, cases)
+    }
+    singles = list(_single_vertebrae(listing, data_set.vocabulary, known))
+    for path, entry, case_id, name in singles:
+        if case_id not in cases:
+            continue
+        file = RawFile(cases[case_id], "mask", entry.size, path, entry.url, None, entry.local, entry.state)
+        own = files.setdefault(case_id, {})
+        if own.keys() & {WHOLE, name}:
+            paths = [other.name for key, other in own.items() if key in (WHOLE, name)]
+            raise AmbiguousFilesError(case_id, "mask", [*paths, file.name])
+        own[name] = file
+    owned = {path for path, *_ in singles}
+    by_id = {case.case_id: case for case in known}
+    unknown = [
+        path
+        for path, _, owners in predicted_masks(listing, data_set, by_id)
+        if not owners and path not in owned and path.lower().endswith(data_set.suffixes)
+    ]
+    return Predictions(files, tuple(sorted(unknown)))
+
+
+def _single_vertebrae(
+    listing: Listing, vocabulary: Vocabulary, cases: Catalog
+) -> Iterator[tuple[str, Entry, str, str]]:
+    """Yield files of one vertebra with its name, and the case whose folder they are in."""
+    by_name: dict[str, Case] = {plain_id(case.case_id): case for case in cases}
+    by_name |= {case.case_id: case for case in cases}
+    names = {vertebra.name for vertebra in vocabulary.vertebrae}
+    for path, entry in sorted((listing.predictions or {}).items()):
+        folder, name = posixpath.split(path)
+        match = _VERTEBRA.fullmatch(name)
+        if entry is None or match is None or match[1].upper() not in names:
+            continue
+        for part in reversed(folder.split("/")):
+            stem = re.sub(r"(_0000)?\.nii(\.gz)?$", "", part)  # some name the folder as the image
+            if stem in by_name:
+                yield path, entry, by_name[stem].case_id, match[1].upper()
+                break

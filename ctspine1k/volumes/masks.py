@@ -1,4 +1,4 @@
-"""Masks on their own: read whole as bytes, brought onto the grid of another one, and made of several files."""
+"""Masks on their own: read whole as bytes, brought onto another grid, joined from several files."""
 
 from __future__ import annotations
 
@@ -100,7 +100,9 @@ def on_grid(mask: Mask, grid: Mask, *, resample: bool = False) -> Mask:
     """
     if _is_same(mask.geometry, grid.geometry):
         return mask
-    are_sound = degenerate_axes(mask.geometry.affine) is None and degenerate_axes(grid.geometry.affine) is None
+    are_sound = (
+        degenerate_axes(mask.geometry.affine) is None and degenerate_axes(grid.geometry.affine) is None
+    )
     if are_sound:
         k, i, j = mask.geometry.shape
         codes = "".join(str(code) for code in nib.orientations.aff2axcodes(grid.geometry.affine))
@@ -157,4 +159,3 @@ def _nearest(mask: Mask, grid: Geometry) -> NDArray[np.uint8]:
         prefilter=False,
     )
     return labels
-

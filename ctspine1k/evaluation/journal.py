@@ -1,0 +1,98 @@
+"""Scores kept between runs: those of the last finished run, and a journal of cases that were done since."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ctspine1k.errors import OutputError
+from ctspine1k.evaluation.scoring import Scored
+from ctspine1k.evaluation.table import ScoreTable, read_scores
+
+__all__ = ["SUMMARY", "TABLE", "Journal", "check_folder"]
+
+#: Names of files in the folder of an evaluation. The summary is written last: without it, it is not finished.
+SUMMARY, TABLE = "summary.json", "cases.csv"
+
+_JOURNAL = ".scores.partial"
+
+
+class Journal:
+    """Scores of cases by a key that changes when their files or the options do.
+
+    Each case is noted as soon as it is done, so that a stopped run loses nothing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / _JOURNAL
+        self._known = {**_finished(folder), **_noted(self._path)}
+
+    def get(self, key: str) -> Scored | None:
+        """Return the scores of an earlier run; None if the case has to be scored."""
+        return self._known.get(key)
+
+    def note(self, key: str, scored: Scored) -> None:
+        """Keep the scores of a case."""
+        note = json.dumps([key, scored.case_id, [dict(row) for row in scored.rows], scored.problem])
+        with self._path.open("ab") as file:
+            file.write(f"{_digest(note)} {note}\n".encode(errors="surrogateescape"))
+            file.flush()
+
+    def delete(self) -> None:
+        """Delete the notes: the run is finished."""
+        self._path.unlink(missing_ok=True)
+
+
+def check_folder(folder: Path) -> None:
+    """Check that a folder is new, empty, or that of an evaluation.
+
+    Raises:
+        OutputError: it has other files.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise OutputError(str(folder), "a folder", "a file", "Choose another one.")
+    names = {path.name for path in folder.iterdir()}
+    if names and not names & {SUMMARY, TABLE, _JOURNAL}:
+        hint = "Results replace files only in a folder of earlier results: choose another one."
+        raise OutputError(str(folder), "a new folder, or one of an evaluation", f"{min(names)!r}", hint)
+
+
+def _finished(folder: Path) -> dict[str, Scored]:
+    """Return the scores of the last finished run, by key; none if there is no intact one."""
+    try:
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        keys: Mapping[str, Any] = summary["cases"]
+        table = read_scores(folder / TABLE)
+        if summary["table"] != table.digest():
+            return {}
+        return {
+            one["key"]: Scored(case_id, _rows_of(table, case_id), one["problem"] or "")
+            for case_id, one in keys.items()
+            if one["key"]
+        }
+    except (OSError, OutputError, ValueError, LookupError, TypeError):
+        return {}
+
+
+def _rows_of(table: ScoreTable, case_id: str) -> tuple[Mapping[str, Any], ...]:
+    return table.by_case.get(case_id, ())
+
+
+def _noted(path: Path) -> dict[str, Scored]:
+    text = path.read_bytes().decode(errors="surrogateescape") if path.exists() else ""
+    known = {}
+    for line in text.splitlines():
+        digest, _, note = line.partition(" ")
+        if digest == _digest(note):  # else the line is incomplete, or was damaged on the disk
+            key, case_id, rows, problem = json.loads(note)
+            known[key] = Scored(case_id, tuple(rows), problem)
+    return known
+
+
+def _digest(note: str) -> str:
+    return hashlib.sha256(note.encode(errors="surrogateescape")).hexdigest()

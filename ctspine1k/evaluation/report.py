@@ -1,0 +1,98 @@
+"""The report of an evaluation for people, in Markdown: what was measured, how, and with which result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from ctspine1k import __version__
+from ctspine1k.evaluation.means import LEVEL, Mean
+from ctspine1k.evaluation.results import Evaluation
+
+__all__ = ["report"]
+
+#: What a table of groups is headed by.
+_HEADS = {
+    "vertebra": "Vertebra",
+    "region": "Region",
+    "source": "Source",
+    "special_case": "Variant of the anatomy",
+    "issue": "Known issue",
+    "truncated": "Cut or whole",
+}
+
+
+def report(evaluation: Evaluation, pictures: Sequence[tuple[str, str]] = ()) -> str:
+    """Return the report as text.
+
+    Args:
+        evaluation: the results.
+        pictures: of each picture, its file name beside the report, and what it shows.
+    """
+    return "\n".join(_lines(evaluation, pictures)) + "\n"
+
+
+def _lines(evaluation: Evaluation, pictures: Sequence[tuple[str, str]]) -> Iterator[str]:
+    preset, main = evaluation.preset, evaluation.preset.measures[0]
+    yield f"# {evaluation.data_set.title}: {len(evaluation.results):,} cases by preset `{preset.name}`"
+    yield ""
+    yield f"{preset.what} {preset.definition}"
+    yield ""
+    yield from _table("Measure", evaluation.means)
+    yield ""
+    yield (
+        f"Intervals hold {LEVEL:.0%} of the means of patients drawn again (seed {evaluation.seed}). *n* is "
+        "the number of vertebrae in the mean; *missed* were not predicted, *false* were predicted and are not in "
+        f"the reference. Distances are of vertebrae on both sides{_penalty(evaluation)}."
+    )
+    if preset.published:
+        yield from (
+            "",
+            "## Published numbers",
+            "",
+            "| measure | value | what | source |",
+            "|---|---|---|---|",
+        )
+        for one in preset.published:
+            yield f"| {one.measure} | {one.value:.3f} | {one.what} | {one.source} |"
+    yield from ("", "## Cases", "")
+    yield f"- Every label right: {len(evaluation.all_right):,} of {len(evaluation.results):,}."
+    shifts = ", ".join(f"{shift:+d}: {count:,}" for shift, count in evaluation.shifts.items())
+    yield f"- Shift of numbers, by best overlap (0 is right): {shifts or 'none'}."
+    for what, names in (
+        ("Not judged", evaluation.failed.items()),
+        ("Of no case", [(name, "") for name in evaluation.unknown]),
+    ):
+        yield f"- {what}: {len(names):,}."
+        for name, reason in names:
+            yield f"    - `{name}`{': ' if reason else ''}{reason}"
+    for by, means in evaluation.groups.items():
+        if means:
+            yield from ("", f"## {main} by {_HEADS[by].lower()}", "")
+            yield from _table(_HEADS[by], means)
+    for name, what in pictures:
+        yield from ("", f"![{what}]({name})")
+    yield from ("", "## Options", "")
+    for name, value in evaluation.options.items():
+        yield f"- `{name}`: {value}"
+    yield f"- ctspine1k {__version__}"
+
+
+def _penalty(evaluation: Evaluation) -> str:
+    mm = evaluation.miss_penalty_mm
+    return "" if mm is None else f"; a missed one counts {mm:g} mm"
+
+
+def _table(head: str, means: dict[str, Mean]) -> Iterator[str]:
+    yield f"| {head} | mean | interval | median | std | n | missed | false |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for name, mean in means.items():
+        interval = "" if math.isnan(mean.low) else f"{mean.low:.4f} to {mean.high:.4f}"
+        yield (
+            f"| {name} | {_number(mean.value)} | {interval} | {_number(mean.median)} | {_number(mean.std)} "
+            f"| {mean.n:,} | {mean.n_missed:,} | {mean.n_false_positive:,} |"
+        )
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.4f}"

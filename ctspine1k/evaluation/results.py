@@ -1,0 +1,203 @@
+"""The results of an evaluation, by any preset: means, groups, what was missed, and as a document for JSON."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from ctspine1k._messages import shortened
+from ctspine1k.catalog.cases import Case
+from ctspine1k.catalog.dataset import DataSet
+from ctspine1k.evaluation.means import Mean, group_means, mean_of
+from ctspine1k.evaluation.presets import Preset, preset_of
+from ctspine1k.evaluation.table import MEASURES, Row, ScoreTable
+
+__all__ = ["CaseResult", "Evaluation"]
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """What became of one case."""
+
+    case_id: str
+    reference_file: str
+    prediction_file: str | None  #: the first, if there are several; None if there is none
+    key: str | None  #: changes when its files or the options do; None for arrays
+    problem: str  #: why it could not be judged; an empty text if it was
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of predictions, and their means by a preset."""
+
+    data_set: DataSet
+    preset: Preset
+    table: ScoreTable
+    results: tuple[CaseResult, ...]  #: of each case, in order
+    unknown: tuple[str, ...]  #: paths of predictions that belong to no case
+    options: Mapping[str, Any]  #: with which the scores were made
+    cases: Mapping[str, Case]  #: what is known of each case, by id
+    miss_penalty_mm: float | None = None
+    seed: int = 0
+
+    def __repr__(self) -> str:
+        return f"Evaluation({self.summary().splitlines()[0]})"
+
+    def by(self, preset: str) -> Evaluation:
+        """Return the same scores by another preset.
+
+        Raises:
+            ValueError: there is no such preset.
+        """
+        return replace(self, preset=preset_of(preset))
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Why cases could not be judged, by id: their vertebrae count as missed."""
+        return {one.case_id: one.problem for one in self.results if one.problem}
+
+    @cached_property
+    def means(self) -> dict[str, Mean]:
+        """The mean of each measure that was taken, those of the preset first."""
+        order = dict.fromkeys((*self.preset.measures, *MEASURES))
+        means = {measure: mean_of(self.table, measure, self.preset, **self._options) for measure in order}
+        return {measure: mean for measure, mean in means.items() if mean.n}
+
+    @cached_property
+    def groups(self) -> dict[str, dict[str, Mean]]:
+        """The mean of the preset's main measure by vertebra, region, source, variant, issue, cut or whole."""
+        return group_means(
+            self.table,
+            self.preset.measures[0],
+            self.preset,
+            self.data_set.vocabulary,
+            self.cases,
+            **self._options,
+        )
+
+    @property
+    def patients(self) -> dict[str, str]:
+        """The patient of each case; a case of an unknown one is a patient of its own."""
+        return {case_id: case.patient or case_id for case_id, case in self.cases.items()}
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"patients": self.patients, "miss_penalty_mm": self.miss_penalty_mm, "seed": self.seed}
+
+    @cached_property
+    def shifts(self) -> dict[int, int]:
+        """How many vertebrae of the reference are numbered how much too high; 0 is right."""
+        shifts = Counter(row["shift"] for row in self.table.rows if row["shift"] is not None)
+        return {shift: shifts[shift] for shift in sorted(shifts)}
+
+    @property
+    def all_right(self) -> tuple[str, ...]:
+        """The cases in which every vertebra was found under its own number, and no other."""
+        return tuple(
+            one.case_id
+            for one in self.results
+            if not one.problem and all(_is_right(row) for row in self.table.by_case.get(one.case_id, ()))
+        )
+
+    def summary(self) -> str:
+        """Return the results as text: a line for each mean, and what was missed."""
+        preset, total = self.preset, len(self.results)
+        lines = [f"{self.data_set.title}, {total:,} cases, preset {preset.name}: {preset.what}"]
+        for measure in (name for name in preset.measures if name in self.means):
+            mean = self.means[measure]
+            interval = "" if math.isnan(mean.low) else f" [{mean.low:.4f}, {mean.high:.4f}]"
+            lines.append(
+                f"{measure:14} {mean.value:9.4f}{interval}  n {mean.n:,}, missed {mean.n_missed:,}, "
+                f"false positive {mean.n_false_positive:,}"
+            )
+        lines.append(f"every label right: {len(self.all_right):,} of {total:,} cases")
+        for what, names in (
+            ("not judged", [f"{case_id} ({problem})" for case_id, problem in self.failed.items()]),
+            ("predictions of no case", self.unknown),
+        ):
+            if names:
+                lines.append(f"{what}: {len(names):,}: {shortened(names)}")
+        return "\n".join(lines)
+
+    def document(self) -> dict[str, Any]:
+        """Return the results as plain values: nnU-Net's fields, then ours."""
+        preset = self.preset
+        return {
+            **_nnunet_fields(self.table, self.results),
+            "data_set": self.data_set.name,
+            "preset": preset.name,
+            "what": preset.what,
+            "definition": preset.definition,
+            "options": {**self.options, "miss_penalty_mm": self.miss_penalty_mm, "seed": self.seed},
+            "means": {measure: mean.document() for measure, mean in self.means.items()},
+            "groups": {
+                by: {group: mean.document() for group, mean in means.items()}
+                for by, means in self.groups.items()
+            },
+            "n_cases": len(self.results),
+            "n_all_right": len(self.all_right),
+            "shifts": {str(shift): count for shift, count in self.shifts.items()},
+            "failed": self.failed,
+            "unknown": list(self.unknown),
+            "cases": {one.case_id: {"key": one.key, "problem": one.problem or None} for one in self.results},
+            "table": self.table.digest(),
+        }
+
+
+def _is_right(row: Row) -> bool:
+    return bool(row["reference"] and row["prediction"] and row["shift"] == 0)
+
+
+def _nnunet_fields(table: ScoreTable, results: Sequence[CaseResult]) -> dict[str, Any]:
+    """Return the fields of nnU-Net's summary; labels on neither side of a case are left out."""
+    nnunet = preset_of("nnunet")
+    metrics = {
+        one.case_id: {
+            str(row["label"]): _metrics(row)
+            for row in table.by_case.get(one.case_id, ())
+            if row["volume_voxels"]
+        }
+        for one in results
+    }
+    per_case = [
+        {
+            "metrics": metrics[one.case_id],
+            "prediction_file": one.prediction_file,
+            "reference_file": one.reference_file,
+        }
+        for one in results
+    ]
+    labels = sorted({label for own in metrics.values() for label in own}, key=int)
+    mean = {label: _mean([own[label] for own in metrics.values() if label in own]) for label in labels}
+    foreground = {
+        name: mean_of(table, measure, nnunet, resamples=0).value
+        for name, measure in (("Dice", "dice"), ("IoU", "iou"))
+        if mean
+    }
+    counts = {name: sum(own[name] for own in mean.values()) / len(mean) for name in _COUNTED if mean}
+    return {"foreground_mean": {**foreground, **counts}, "mean": mean, "metric_per_case": per_case}
+
+
+_COUNTED = ("FN", "FP", "TN", "TP", "n_pred", "n_ref")
+
+
+def _metrics(row: Row) -> dict[str, float]:
+    reference, prediction, common = (row[f"{name}_voxels"] for name in ("reference", "prediction", "common"))
+    return {
+        "Dice": row["dice"],
+        "FN": reference - common,
+        "FP": prediction - common,
+        "IoU": row["iou"],
+        "TN": row["volume_voxels"] - reference - prediction + common,
+        "TP": common,
+        "n_pred": prediction,
+        "n_ref": reference,
+    }
+
+
+def _mean(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: sum(own[name] for own in metrics) / len(metrics) for name in metrics[0]}

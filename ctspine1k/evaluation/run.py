@@ -1,0 +1,204 @@
+"""A run of an evaluation: it goes over the reference, keeps what earlier runs did, and writes results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from numpy.typing import NDArray
+
+from ctspine1k import __version__
+from ctspine1k._messages import warn
+from ctspine1k.errors import SkippedCasesWarning
+from ctspine1k.evaluation.journal import SUMMARY, TABLE, Journal, check_folder
+from ctspine1k.evaluation.presets import preset_of
+from ctspine1k.evaluation.report import report
+from ctspine1k.evaluation.results import CaseResult, Evaluation
+from ctspine1k.evaluation.scoring import Scored, ScoringOptions, Task, score_arrays, score_files
+from ctspine1k.evaluation.table import ScoreTable
+from ctspine1k.files.places import find_folder
+from ctspine1k.files.predictions import find_predictions
+from ctspine1k.files.raw import RawFile
+from ctspine1k.files.selection import OnMissing, Selection, require_cases, require_kinds
+from ctspine1k.files.transfer import worker_start
+from ctspine1k.running.disk import atomic_write, exclusive_lock, explain_full_disk
+from ctspine1k.running.executors import Executor, executor
+from ctspine1k.running.stops import deferred_interrupts, explain_stop
+
+__all__ = ["REPORT", "EvaluationOptions", "evaluate", "write_results"]
+
+REPORT = "report.md"
+
+#: What a case takes in the notes and in the table, if it has all vertebrae.
+_BYTES_OF_CASE = 64 << 10
+
+#: Predictions in memory: the id of each case, and its mask.
+Arrays: TypeAlias = "Iterable[tuple[str, NDArray[Any]]]"
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """Options of `Collection.evaluate`, but for those of a case's scores."""
+
+    preset: str = "ctspine1k"
+    on_missing: OnMissing = "raise"
+    miss_penalty_mm: float | None = None
+    seed: int = 0
+    num_proc: int = 1
+    scheduler: str | None = None
+    scoring: ScoringOptions = field(default_factory=ScoringOptions)
+
+    def __post_init__(self) -> None:
+        preset_of(self.preset)
+        if self.miss_penalty_mm is not None and not self.miss_penalty_mm >= 0:
+            raise ValueError(f"miss_penalty_mm={self.miss_penalty_mm}: expected 0 mm or more, or None")
+
+
+def evaluate(
+    selection: Selection,
+    predictions: str | Path | Arrays,
+    out: Path | None = None,
+    options: EvaluationOptions | None = None,
+) -> Evaluation:
+    """Score predictions of cases; see `Collection.evaluate`."""
+    options = options or EvaluationOptions()
+    require_kinds(selection.data_set, "mask")
+    options.scoring.reference_table(selection.data_set.vocabulary)  # checks the label scheme
+    references = _references(require_cases(selection), options.on_missing)
+    if not isinstance(predictions, (str, Path)):
+        return _of_arrays(selection, references, predictions, options)
+    workers = executor(options.num_proc, options.scheduler, initializer=worker_start())
+    found = find_predictions(
+        find_folder(predictions, "predictions"), selection.data_set, selection.cases, selection.catalog
+    )
+    tasks = [Task(file.case, file, found.files.get(case_id, {})) for case_id, file in references.items()]
+    with ExitStack() as stack:
+        stack.enter_context(deferred_interrupts())
+        journal = None
+        if out is not None:
+            check_folder(out)
+            out.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(explain_full_disk(out, "an evaluation", _BYTES_OF_CASE * len(tasks)))
+            stack.enter_context(exclusive_lock(out / TABLE))
+            journal = Journal(out)
+        scored = _scored(selection, tasks, options, workers, journal)
+        results = [
+            CaseResult(
+                task.case.case_id,
+                task.reference.name,
+                min((file.name for file in task.prediction.values()), default=None),
+                task.key(options.scoring),
+                scored[task.case.case_id].problem,
+            )
+            for task in tasks
+        ]
+        evaluation = _evaluation(selection, list(scored.values()), results, found.unknown, options)
+        if out is not None and journal is not None:
+            write_results(evaluation, out)
+            journal.delete()
+    return evaluation
+
+
+def _references(selection: Selection, on_missing: OnMissing) -> dict[str, RawFile]:
+    """Return the mask of each case, by id; missing ones are an error, or left out with a warning."""
+    files = {file.case.case_id: file for file in selection.files() if file.kind == "mask"}
+    missing = selection.missing(list(files.values()), ["mask"], on_missing)
+    if missing is not None:
+        if on_missing == "raise" or not files:
+            raise missing
+        warn(missing.summary, SkippedCasesWarning)
+    return files
+
+
+def _scored(
+    selection: Selection,
+    tasks: Sequence[Task],
+    options: EvaluationOptions,
+    workers: Executor,
+    journal: Journal | None,
+) -> dict[str, Scored]:
+    """Return the scores of all cases in their order, from earlier runs where nothing has changed."""
+    keys = {task.case.case_id: task.key(options.scoring) for task in tasks}
+    done: dict[str, Scored] = {}
+    if journal is not None:
+        done = {case_id: kept for case_id, key in keys.items() if (kept := journal.get(key))}
+    fresh = [task for task in tasks if task.case.case_id not in done]
+    selection.look.prepare([task.reference for task in fresh])
+    vocabulary = selection.data_set.vocabulary
+    with (
+        explain_stop(lambda: f"{len(done):,} of {len(tasks):,} cases are done"),
+        closing(score_files(selection.place, fresh, vocabulary, options.scoring, workers)) as scored,
+    ):
+        for one in scored:
+            done[one.case_id] = one
+            if journal is not None:
+                journal.note(keys[one.case_id], one)
+    return {case_id: done[case_id] for case_id in keys}
+
+
+def _of_arrays(
+    selection: Selection, references: Mapping[str, RawFile], arrays: Arrays, options: EvaluationOptions
+) -> Evaluation:
+    """Score predictions in memory, one after the other."""
+    vocabulary = selection.data_set.vocabulary
+    done: dict[str, Scored] = {}
+    unknown = []
+    for case_id, array in arrays:
+        if case_id not in references:
+            unknown.append(case_id)
+            continue
+        if case_id in done:
+            raise ValueError(f"{case_id}: expected one prediction, found a second one")
+        task = Task(selection.cases[case_id], references[case_id], {})
+        done[case_id] = score_arrays(selection.place, task, array, vocabulary, options.scoring)
+    absent = [Task(file.case, file, {}) for case_id, file in references.items() if case_id not in done]
+    workers = executor(1)
+    done |= {
+        one.case_id: one for one in score_files(selection.place, absent, vocabulary, options.scoring, workers)
+    }
+    results = [
+        CaseResult(case_id, file.name, None, None, done[case_id].problem)
+        for case_id, file in references.items()
+    ]
+    ordered = [done[case_id] for case_id in references]
+    return _evaluation(selection, ordered, results, tuple(unknown), options)
+
+
+def _evaluation(
+    selection: Selection,
+    scored: Sequence[Scored],
+    results: Sequence[CaseResult],
+    unknown: tuple[str, ...],
+    options: EvaluationOptions,
+) -> Evaluation:
+    return Evaluation(
+        selection.data_set,
+        preset_of(options.preset),
+        ScoreTable(tuple(row for one in scored for row in one.rows)),
+        tuple(results),
+        unknown,
+        {**asdict(options.scoring), "version": __version__},
+        {case.case_id: case for case in selection.cases},
+        options.miss_penalty_mm,
+        options.seed,
+    )
+
+
+def write_results(evaluation: Evaluation, out: Path, pictures: Sequence[tuple[str, str]] = ()) -> None:
+    """Write the results into a folder: the table, the report, and last the summary."""
+    summary = out / SUMMARY
+    text = json.dumps(evaluation.document(), indent=2, allow_nan=False)
+    files = {
+        out / TABLE: evaluation.table.csv(),
+        out / REPORT: report(evaluation, pictures),
+        summary: text + "\n",
+    }
+    if any(not path.exists() or path.read_bytes() != text.encode() for path, text in files.items()):
+        summary.unlink(missing_ok=True)  # until all files are of this run
+        for path, text in files.items():
+            with atomic_write(path) as written:
+                written.write_text(text, encoding="utf-8", newline="\n")
