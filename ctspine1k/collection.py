@@ -8,12 +8,13 @@
     train.scan()
     train.export_parquet("out")
 
-Each verb is a few lines that import and call one function of one room. Those that export are in
-`ctspine1k.exports.verbs`.
+Each verb is a few lines that import and call one function of one room. Those that export or judge are in
+`ctspine1k.exports.verbs` and `ctspine1k.evaluation.verbs`.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from ctspine1k.catalog.cases import Case, Catalog, Criterion
 from ctspine1k.catalog.dataset import DataSet, Kind
 from ctspine1k.catalog.registry import DEFAULT
+from ctspine1k.evaluation.verbs import EvaluationVerbs
 from ctspine1k.exports.verbs import ExportVerbs
 from ctspine1k.files.places import Place, find_folder
 from ctspine1k.files.raw import RawFile
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
     from ctspine1k.checks.scan import ScanReport
     from ctspine1k.checks.verify import Report
+    from ctspine1k.evaluation.results import Evaluation
     from ctspine1k.files.transfer import DownloadPlan
     from ctspine1k.rows.keywords import LoadOptions, Split
 
@@ -49,7 +52,7 @@ __all__ = ["Collection", "open_collection"]
 
 
 @dataclass(frozen=True)
-class Collection(ExportVerbs):
+class Collection(EvaluationVerbs, ExportVerbs):
     """Cases of a data set, in its order, and where their files are.
 
     It stores no listing: each verb lists the files when it is called, and so sees the current ones.
@@ -336,6 +339,22 @@ class Collection(ExportVerbs):
         from ctspine1k.pictures.previews import draw_cases
 
         return list(draw_cases(self.selection(), None if out is None else Path(out), sheet=sheet))
+
+    def draw_scores(self, evaluation: Evaluation, out: Path) -> list[tuple[str, str]]:
+        """Draw the pictures of an evaluation; without matplotlib, there are none."""
+        from ctspine1k.evaluation.worst import worst_cases
+        from ctspine1k.pictures.scores import Judged, draw_scores
+
+        if importlib.util.find_spec("matplotlib") is None:
+            return []
+        return draw_scores(
+            out,
+            evaluation.preset.measures[0],
+            evaluation.values_by_vertebra(),
+            evaluation.confusion(),
+            (Judged(**vars(one)) for one in worst_cases(self.selection(), evaluation)),
+            evaluation.label_names,
+        )
 
     def selection(self) -> Selection:
         """Return the cases with a new look at the place; each verb makes one and passes it to its room."""

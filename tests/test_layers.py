@@ -26,7 +26,7 @@ ROOMS = {
     "exports": {"rows", "files", "scans"},
     "training": {"storage", "catalog"},
     "evaluation": {"volumes", "files"},
-    "collection": {"rows", "checks", "pictures", "exports"},
+    "collection": {"rows", "checks", "pictures", "exports", "evaluation"},
     "demo": {"collection"},
     "cli": {"collection", "demo"},
     "__main__": {"cli"},

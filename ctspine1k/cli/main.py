@@ -17,6 +17,7 @@ from ctspine1k.cli.cache import cache
 from ctspine1k.cli.cases import cite, info, list_cases, vertebrae
 from ctspine1k.cli.checks import scan, verify
 from ctspine1k.cli.demo import demo
+from ctspine1k.cli.evaluation import compare, evaluate
 from ctspine1k.cli.exports import export
 from ctspine1k.cli.files import download
 from ctspine1k.cli.output import say
@@ -88,5 +89,7 @@ def cli(ctx: click.Context) -> int | None:
 
 
 # In the order of their use.
-for _command in (list_cases, info, download, scan, verify, preview, export, cache, vertebrae, cite, demo):
+for _command in (
+    list_cases, info, download, scan, verify, preview, export, evaluate, compare, cache, vertebrae, cite, demo
+):  # fmt: skip
     cli.add_command(_command)

@@ -42,8 +42,8 @@ def _lines(evaluation: Evaluation, pictures: Sequence[tuple[str, str]]) -> Itera
     yield ""
     yield (
         f"Intervals hold {LEVEL:.0%} of the means of patients drawn again (seed {evaluation.seed}). *n* is "
-        "the number of vertebrae in the mean; *missed* were not predicted, *false* were predicted and are not in "
-        f"the reference. Distances are of vertebrae on both sides{_penalty(evaluation)}."
+        "the number of vertebrae in the mean; *missed* were not predicted, *false* were predicted and are "
+        f"not in the reference. Distances are of vertebrae on both sides{_penalty(evaluation)}."
     )
     if preset.published:
         yield from (
@@ -66,10 +66,11 @@ def _lines(evaluation: Evaluation, pictures: Sequence[tuple[str, str]]) -> Itera
         yield f"- {what}: {len(names):,}."
         for name, reason in names:
             yield f"    - `{name}`{': ' if reason else ''}{reason}"
-    for by, means in evaluation.groups.items():
-        if means:
-            yield from ("", f"## {main} by {_HEADS[by].lower()}", "")
-            yield from _table(_HEADS[by], means)
+    for measure, groups in evaluation.groups.items():
+        for by, means in groups.items():
+            if means and (measure == main or by == "region"):
+                yield from ("", f"## {measure} by {_HEADS[by].lower()}", "")
+                yield from _table(_HEADS[by], means)
     for name, what in pictures:
         yield from ("", f"![{what}]({name})")
     yield from ("", "## Options", "")

@@ -9,11 +9,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ctspine1k._messages import shortened
 from ctspine1k.catalog.cases import Case
 from ctspine1k.catalog.dataset import DataSet
-from ctspine1k.evaluation.means import Mean, group_means, mean_of
+from ctspine1k.evaluation.means import Mean, cells_of, group_means, mean_of
 from ctspine1k.evaluation.presets import Preset, preset_of
+from ctspine1k.evaluation.scoring import Task
 from ctspine1k.evaluation.table import MEASURES, Row, ScoreTable
 
 __all__ = ["CaseResult", "Evaluation"]
@@ -23,11 +27,19 @@ __all__ = ["CaseResult", "Evaluation"]
 class CaseResult:
     """What became of one case."""
 
-    case_id: str
-    reference_file: str
-    prediction_file: str | None  #: the first, if there are several; None if there is none
+    task: Task  #: its files
     key: str | None  #: changes when its files or the options do; None for arrays
     problem: str  #: why it could not be judged; an empty text if it was
+
+    @property
+    def case_id(self) -> str:
+        """The case."""
+        return self.task.case.case_id
+
+    @property
+    def prediction_file(self) -> str | None:
+        """The file of the prediction, the first if there are several; None if there is none."""
+        return min((file.name for file in self.task.prediction.values()), default=None)
 
 
 @dataclass(frozen=True)
@@ -68,16 +80,14 @@ class Evaluation:
         return {measure: mean for measure, mean in means.items() if mean.n}
 
     @cached_property
-    def groups(self) -> dict[str, dict[str, Mean]]:
-        """The mean of the preset's main measure by vertebra, region, source, variant, issue, cut or whole."""
-        return group_means(
-            self.table,
-            self.preset.measures[0],
-            self.preset,
-            self.data_set.vocabulary,
-            self.cases,
-            **self._options,
-        )
+    def groups(self) -> dict[str, dict[str, dict[str, Mean]]]:
+        """The means of the preset's measures by vertebra, region, source, variant, issue, cut or whole."""
+        vocabulary, options = self.data_set.vocabulary, self._options
+        return {
+            measure: group_means(self.table, measure, self.preset, vocabulary, self.cases, **options)
+            for measure in self.preset.measures
+            if measure in self.means
+        }
 
     @property
     def patients(self) -> dict[str, str]:
@@ -102,6 +112,65 @@ class Evaluation:
             for one in self.results
             if not one.problem and all(_is_right(row) for row in self.table.by_case.get(one.case_id, ()))
         )
+
+    @property
+    def label_names(self) -> dict[int, str]:
+        """Names of the labels that were compared."""
+        vocabulary = self.data_set.vocabulary
+        return vocabulary.names(self.options["label_scheme"] or vocabulary.schemes[0])
+
+    def values_by_vertebra(self) -> dict[str, list[float]]:
+        """Return the values of the preset's main measure that count, by the name of the vertebra."""
+        cells = cells_of(
+            self.table, self.preset.measures[0], self.preset, miss_penalty_mm=self.miss_penalty_mm
+        )
+        names = self.label_names
+        return {
+            names[label]: cells[~np.isnan(cells[:, column]), column].tolist()
+            for column, label in enumerate(self.table.labels)
+        }
+
+    def confusion(self) -> tuple[NDArray[np.int64], list[str], list[str]]:
+        """Return how many vertebrae of the reference have mostly which label in the prediction.
+
+        Returns:
+            Counts, (labels of the reference, labels of the prediction and one more column for none), and the
+            names of rows and columns.
+        """
+        names = self.label_names
+        taken = [
+            (row["label"], None if row["shift"] is None else row["label"] + row["shift"])
+            for row in self.table.rows
+            if row["reference"]
+        ]
+        rows = sorted({label for label, _ in taken})
+        columns: list[int | None] = sorted({*rows, *(other for _, other in taken if other is not None)})
+        columns.append(None)
+        counts = np.zeros((len(rows), len(columns)), np.int64)
+        for label, other in taken:
+            counts[rows.index(label), columns.index(other)] += 1
+        return (
+            counts,
+            [names[label] for label in rows],
+            ["none" if label is None else names.get(label, str(label)) for label in columns],
+        )
+
+    def worst(self, count: int = 5) -> list[tuple[CaseResult, float]]:
+        """Return the cases with the least mean Dice over labels, and that mean, the worst first.
+
+        Cases without predictions are left out: there is nothing to be seen.
+        """
+        means = {
+            case_id: mean_of(self.table.keep(rows), "dice", preset_of("nnunet"), resamples=0).value
+            for case_id, rows in self.table.by_case.items()
+        }
+        judged = [
+            one
+            for one in self.results
+            if not one.problem and not math.isnan(means.get(one.case_id, math.nan))
+        ]
+        worst = sorted(judged, key=lambda one: means[one.case_id])[:count]
+        return [(one, means[one.case_id]) for one in worst]
 
     def summary(self) -> str:
         """Return the results as text: a line for each mean, and what was missed."""
@@ -135,8 +204,11 @@ class Evaluation:
             "options": {**self.options, "miss_penalty_mm": self.miss_penalty_mm, "seed": self.seed},
             "means": {measure: mean.document() for measure, mean in self.means.items()},
             "groups": {
-                by: {group: mean.document() for group, mean in means.items()}
-                for by, means in self.groups.items()
+                measure: {
+                    by: {group: mean.document() for group, mean in means.items()}
+                    for by, means in groups.items()
+                }
+                for measure, groups in self.groups.items()
             },
             "n_cases": len(self.results),
             "n_all_right": len(self.all_right),
@@ -167,7 +239,7 @@ def _nnunet_fields(table: ScoreTable, results: Sequence[CaseResult]) -> dict[str
         {
             "metrics": metrics[one.case_id],
             "prediction_file": one.prediction_file,
-            "reference_file": one.reference_file,
+            "reference_file": one.task.reference.name,
         }
         for one in results
     ]

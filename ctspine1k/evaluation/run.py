@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -39,6 +39,9 @@ _BYTES_OF_CASE = 64 << 10
 #: Predictions in memory: the id of each case, and its mask.
 Arrays: TypeAlias = "Iterable[tuple[str, NDArray[Any]]]"
 
+#: Draws the pictures of an evaluation into a folder, and returns the name of each, and what it shows.
+Draw: TypeAlias = "Callable[[Evaluation, Path], Sequence[tuple[str, str]]]"
+
 
 @dataclass(frozen=True)
 class EvaluationOptions:
@@ -63,8 +66,12 @@ def evaluate(
     predictions: str | Path | Arrays,
     out: Path | None = None,
     options: EvaluationOptions | None = None,
+    draw: Draw | None = None,
 ) -> Evaluation:
-    """Score predictions of cases; see `Collection.evaluate`."""
+    """Score predictions of cases; see `Collection.evaluate`.
+
+    ``draw`` draws pictures into the folder of the results, and returns their names and what they show.
+    """
     options = options or EvaluationOptions()
     require_kinds(selection.data_set, "mask")
     options.scoring.reference_table(selection.data_set.vocabulary)  # checks the label scheme
@@ -87,18 +94,11 @@ def evaluate(
             journal = Journal(out)
         scored = _scored(selection, tasks, options, workers, journal)
         results = [
-            CaseResult(
-                task.case.case_id,
-                task.reference.name,
-                min((file.name for file in task.prediction.values()), default=None),
-                task.key(options.scoring),
-                scored[task.case.case_id].problem,
-            )
-            for task in tasks
+            CaseResult(task, task.key(options.scoring), scored[task.case.case_id].problem) for task in tasks
         ]
         evaluation = _evaluation(selection, list(scored.values()), results, found.unknown, options)
         if out is not None and journal is not None:
-            write_results(evaluation, out)
+            write_results(evaluation, out, draw)
             journal.delete()
     return evaluation
 
@@ -161,7 +161,7 @@ def _of_arrays(
         one.case_id: one for one in score_files(selection.place, absent, vocabulary, options.scoring, workers)
     }
     results = [
-        CaseResult(case_id, file.name, None, None, done[case_id].problem)
+        CaseResult(Task(file.case, file, {}), None, done[case_id].problem)
         for case_id, file in references.items()
     ]
     ordered = [done[case_id] for case_id in references]
@@ -188,17 +188,24 @@ def _evaluation(
     )
 
 
-def write_results(evaluation: Evaluation, out: Path, pictures: Sequence[tuple[str, str]] = ()) -> None:
-    """Write the results into a folder: the table, the report, and last the summary."""
-    summary = out / SUMMARY
-    text = json.dumps(evaluation.document(), indent=2, allow_nan=False)
-    files = {
-        out / TABLE: evaluation.table.csv(),
-        out / REPORT: report(evaluation, pictures),
-        summary: text + "\n",
-    }
-    if any(not path.exists() or path.read_bytes() != text.encode() for path, text in files.items()):
-        summary.unlink(missing_ok=True)  # until all files are of this run
-        for path, text in files.items():
-            with atomic_write(path) as written:
-                written.write_text(text, encoding="utf-8", newline="\n")
+def write_results(evaluation: Evaluation, out: Path, draw: Draw | None = None) -> None:
+    """Write the results into a folder: pictures, table and report, and last the summary."""
+    document = evaluation.document()
+    summary = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    if _is_there(out, summary):
+        return
+    (out / SUMMARY).unlink(missing_ok=True)  # until all files are of this run
+    pictures = draw(evaluation, out) if draw is not None else ()
+    for name, text in (
+        (TABLE, evaluation.table.csv()),
+        (REPORT, report(evaluation, pictures)),
+        (SUMMARY, summary),
+    ):
+        with atomic_write(out / name) as written:
+            written.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _is_there(out: Path, summary: str) -> bool:
+    """Return whether an earlier run has written the same results, whole."""
+    path = out / SUMMARY
+    return path.exists() and path.read_text(encoding="utf-8") == summary and (out / REPORT).exists()

@@ -22,6 +22,7 @@ from ctspine1k.errors import CaseError, ChecksumError, VoxelValueError
 from ctspine1k.evaluation.scores import CaseScore, score_case
 from ctspine1k.evaluation.table import COLUMNS, Row
 from ctspine1k.files.places import Place
+from ctspine1k.files.predictions import WHOLE
 from ctspine1k.files.raw import CaseFiles, RawFile
 from ctspine1k.files.transfer import fetch_case, quiet_hub, reading_case
 from ctspine1k.running.executors import Executor
@@ -30,7 +31,7 @@ from ctspine1k.running.versions import require_version
 from ctspine1k.volumes.masks import Mask, joined, on_grid, read_mask
 from ctspine1k.volumes.relabel import Others, label_table
 
-__all__ = ["NO_PREDICTION", "Scored", "ScoringOptions", "Task", "score_arrays", "score_files"]
+__all__ = ["NO_PREDICTION", "Scored", "ScoringOptions", "Task", "read_task", "score_arrays", "score_files"]
 
 #: The problem of a case that was not predicted.
 NO_PREDICTION = "no prediction"
@@ -92,7 +93,7 @@ class Task:
 
     case: Case
     reference: RawFile
-    prediction: Mapping[str, RawFile]  #: by vertebra, for files with one each; by "" for a whole mask
+    prediction: Mapping[str, RawFile]  #: by vertebra, for files with one each; or one that is `WHOLE`
 
     def key(self, options: ScoringOptions) -> str:
         """Return a text that changes when the files of the case, or the options, do."""
@@ -143,32 +144,46 @@ def _score_files(
 ) -> Scored:
     """Score one case; runs in any process."""
     require_version(version)
-    files = CaseFiles(task.case, {"mask": task.reference})
     with quiet_hub():
-        path = fetch_case(place, files)["mask"]
-    with reading_case(files):
-        reference = _mapped(read_mask(path), options.reference_table(vocabulary), vocabulary)
+        reference = _reference(place, task, vocabulary, options)
     if not task.prediction:
         return _missed(task.case, reference, vocabulary, options, NO_PREDICTION)
     try:
-        with reading_case(CaseFiles(task.case, {"mask": next(iter(task.prediction.values()))})):
-            prediction = _predicted(task, vocabulary, options)
-            prediction = on_grid(prediction, reference, resample=options.resample is not None)
+        prediction = _predicted(task, reference, vocabulary, options)
     except (CaseError, ChecksumError) as error:
         return _missed(task.case, reference, vocabulary, options, str(error))
     return score_masks(task.case, reference, prediction.labels, vocabulary, options)
 
 
-def _predicted(task: Task, vocabulary: Vocabulary, options: ScoringOptions) -> Mask:
-    """Read the prediction of a case: one mask, or one for each vertebra."""
-    if "" in task.prediction:
-        mask = read_mask(task.prediction[""].name)
-        return _mapped(mask, options.prediction_table(vocabulary), vocabulary)
-    table = options.reference_table(vocabulary)
-    masks = {
-        int(table[vocabulary.label(name)]): read_mask(file.name) for name, file in task.prediction.items()
-    }
-    return joined(masks, task.case.case_id)
+def read_task(place: Place, task: Task, vocabulary: Vocabulary, options: ScoringOptions) -> tuple[Mask, Mask]:
+    """Read the reference and the prediction of a case, on one grid, with the labels that are compared.
+
+    Raises:
+        CaseError, ChecksumError: a file cannot be used.
+    """
+    reference = _reference(place, task, vocabulary, options)
+    return reference, _predicted(task, reference, vocabulary, options)
+
+
+def _reference(place: Place, task: Task, vocabulary: Vocabulary, options: ScoringOptions) -> Mask:
+    files = CaseFiles(task.case, {"mask": task.reference})
+    path = fetch_case(place, files)["mask"]
+    with reading_case(files):
+        return _mapped(read_mask(path), options.reference_table(vocabulary), vocabulary)
+
+
+def _predicted(task: Task, reference: Mask, vocabulary: Vocabulary, options: ScoringOptions) -> Mask:
+    """Read the prediction of a case, one mask or one for each vertebra, onto the grid of the reference."""
+    with reading_case(CaseFiles(task.case, {"mask": next(iter(task.prediction.values()))})):
+        if WHOLE in task.prediction:
+            mask = read_mask(task.prediction[WHOLE].name)
+            mask = _mapped(mask, options.prediction_table(vocabulary), vocabulary)
+        else:
+            table = options.reference_table(vocabulary)
+            files = task.prediction.items()
+            masks = [(int(table[vocabulary.label(name)]), read_mask(file.name)) for name, file in files]
+            mask = joined(masks, task.case.case_id)
+        return on_grid(mask, reference, resample=options.resample is not None)
 
 
 def _mapped(mask: Mask, table: NDArray[np.uint8], vocabulary: Vocabulary) -> Mask:
@@ -220,10 +235,7 @@ def score_arrays(
         ValueError: it has another shape, or labels that it may not have.
         CaseError, ChecksumError: the reference cannot be used.
     """
-    files = CaseFiles(task.case, {"mask": task.reference})
-    path = fetch_case(place, files)["mask"]
-    with reading_case(files):
-        reference = _mapped(read_mask(path), options.reference_table(vocabulary), vocabulary)
+    reference = _reference(place, task, vocabulary, options)
     array = np.asarray(prediction)
     if array.shape != reference.geometry.shape or array.dtype.kind not in "iu":
         raise ValueError(

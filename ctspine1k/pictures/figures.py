@@ -25,7 +25,7 @@ from ctspine1k.volumes.regions import centroid_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["preview"]
+__all__ = ["draw_panel", "preview"]
 
 _Pair: TypeAlias = "tuple[float, float]"
 
@@ -166,7 +166,7 @@ def _drawn(panels: Sequence[Panel], title: Sequence[str], names: Mapping[int, st
     for panel, (left, down, wide, high) in zip(panels, layout.boxes, strict=True):
         bottom = height - top - down - high
         axes = figure.add_axes(((left + aside) / width, bottom / height, wide / width, high / height))
-        _draw_panel(axes, panel, layout.scale, names)
+        draw_panel(axes, panel, layout.scale, names)
     return figure
 
 
@@ -199,7 +199,15 @@ _TITLE = (
 )
 
 
-def _draw_panel(axes: Any, panel: Panel, scale: float, names: Mapping[int, str]) -> None:
+def draw_panel(axes: Any, panel: Panel, scale: float, names: Mapping[int, str]) -> None:
+    """Draw a slice into axes of its size, with its sides and the names of its labels.
+
+    Args:
+        axes: of matplotlib.
+        panel: the slice.
+        scale: inches per mm, so that names do not lie on each other.
+        names: of all its labels.
+    """
     row_mm, column_mm = panel.spacing
     axes.imshow(panel.pixels, aspect=row_mm / column_mm, origin="upper", interpolation="antialiased")
     axes.set_axis_off()

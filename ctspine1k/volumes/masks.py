@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import nibabel as nib
@@ -58,26 +58,24 @@ def read_mask(file: Readable, vocabulary: Vocabulary = ALL_BYTES) -> Mask:
         return Mask(labels.filled, geometry, reader.header.name)
 
 
-def joined(masks: Mapping[int, Mask], name: str) -> Mask:
+def joined(masks: Sequence[tuple[int, Mask]], name: str) -> Mask:
     """Return one mask of several, each with the voxels of one label; what is not 0 in it has the label.
 
     Args:
-        masks: by label, at least one.
+        masks: at least one, each with its label; several may have the same.
         name: of the result, for messages.
 
     Raises:
         PairMismatchError: they are not of one grid.
         VoxelValueError: two of them have the same voxel.
     """
-    first, *_ = masks.values()
+    first = masks[0][1]
     labels = np.zeros(first.geometry.shape, np.uint8)
-    for label, mask in masks.items():
+    for label, mask in masks:
         is_here = on_grid(mask, first).labels != 0
-        if (labels[is_here] != 0).any():
-            other = int(labels[is_here & (labels != 0)][0])
-            raise VoxelValueError(
-                mask.name, "voxels of no other vertebra", f"voxels of label {other}, too", "Predict again."
-            )
+        if (taken := labels[is_here]).any():
+            found = f"{np.count_nonzero(taken):,} voxels that another one has, too"
+            raise VoxelValueError(mask.name, "voxels of no other vertebra", found, "Predict the case again.")
         labels[is_here] = label
     return Mask(labels, first.geometry, name)
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.errors import TruncatedFileError, VoxelValueError
 from ctspine1k.volumes.headers import GET_AGAIN
-from ctspine1k.volumes.nifti import NiftiFile
+from ctspine1k.volumes.nifti import NiftiFile, Readable, open_nifti
 
-__all__ = ["OnVoxels", "VolumeReader"]
+__all__ = ["OnVoxels", "VolumeReader", "read_plane"]
 
 #: What to do about NaN and infinite intensities: an error, or the value of padding in their place.
 OnVoxels: TypeAlias = Literal["raise", "replace"]
@@ -224,3 +224,31 @@ class VolumeReader:
         return VoxelValueError(
             self.header.name, f"labels, {vocabulary.numbers}", f"{found} among the voxels{of_type}", hint
         )
+
+
+def read_plane(source: Readable, axis: int, index: int) -> NDArray[np.float32]:
+    """Read one slice of an image across any axis, with memory for a few slices as stored.
+
+    NaN and infinite voxels are padding.
+
+    Args:
+        source: a path or an open binary stream.
+        axis: of the array, (k, i, j).
+        index: along it.
+
+    Returns:
+        HU, of the other two axes in their order.
+
+    Raises:
+        CaseError: the file cannot be used.
+    """
+    parts = []
+    with open_nifti(source) as file:
+        reader = VolumeReader(file, "replace")
+        for number, slab in enumerate(reader.images(1)):
+            if axis or number == index:
+                part = slab.take(index if axis else 0, axis=axis)
+                values = np.empty(part.shape, np.float32)
+                reader.header.scaling.write(part, values)
+                parts.append(values)
+    return np.concatenate(parts)

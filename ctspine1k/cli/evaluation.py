@@ -1,0 +1,144 @@
+"""Verbs that judge predictions: evaluate and compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ctspine1k.catalog.registry import load_catalog
+from ctspine1k.cli.options import (
+    CASES,
+    COLLECTION,
+    FOLDER,
+    JSON,
+    ON_MISSING,
+    PLACE,
+    SCHEDULER,
+    FilePath,
+    chosen,
+    require_somewhere,
+)
+from ctspine1k.cli.output import print_json, say
+from ctspine1k.cli.verbs import verb
+from ctspine1k.evaluation.presets import PRESETS, preset_of
+
+__all__ = ["compare", "evaluate"]
+
+PRESET = click.option(
+    "--preset",
+    type=click.Choice(tuple(PRESETS)),
+    default="ctspine1k",
+    help="The protocol by which values are averaged [ctspine1k].",
+)
+
+
+@verb(
+    "evaluate",
+    click.argument("predictions", type=FOLDER),
+    *PLACE,
+    *CASES,
+    PRESET,
+    click.option("--out", type=FOLDER, metavar="FOLDER", help="Write table, report, summary and pictures."),
+    click.option("--label-scheme", help="Compare in this label scheme of the data set [its own labels]."),
+    click.option(
+        "--numbering",
+        type=click.Choice(("own", "totalsegmentator")),
+        help="Numbers of predictions: the data set's, or those of TotalSegmentator's task 'total' [own].",
+    ),
+    click.option(
+        "--other-labels",
+        type=click.Choice(("raise", "background")),
+        help="Labels of predictions that the data set does not have [raise].",
+    ),
+    click.option(
+        "--resample", type=click.Choice(("nearest",)), help="Bring predictions onto the reference's grid."
+    ),
+    click.option(
+        "--truncated",
+        type=click.Choice(("keep", "drop")),
+        help="Vertebrae in the first or last slice of the reference [keep].",
+    ),
+    click.option("--only-overlap", is_flag=True, help="Leave out distances, which take most of the time."),
+    click.option(
+        "--miss-penalty-mm", type=click.FLOAT, help="What a missed vertebra counts as in means of distances."
+    ),
+    click.option("--seed", type=click.INT, default=0, help="Of the intervals [0]."),
+    ON_MISSING,
+    click.option(
+        "--num-proc",
+        type=click.IntRange(min=1),
+        default=1,
+        help="Number of processes; each needs up to 1.2 GB of memory [1].",
+    ),
+    SCHEDULER,
+    JSON,
+)
+def evaluate(
+    predictions: Path,
+    preset: str,
+    out: Path | None,
+    num_proc: int,
+    scheduler: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Judge predicted masks against the reference by a published protocol.
+
+    PREDICTIONS is a folder of masks named by cases, as nnU-Net, TotalSegmentator and others write them. Cases
+    that were not predicted count as missed. A stopped run resumes in the folder of --out.
+    """
+    judging = {
+        name: options.pop(name)
+        for name in (
+            "label_scheme", "numbering", "other_labels", "resample", "truncated", "miss_penalty_mm", "seed",
+            "on_missing",
+        )
+    }  # fmt: skip
+    judging["distances"] = not options.pop("only_overlap")
+    require_somewhere(options)
+    evaluation = chosen(**options).evaluate(
+        predictions,
+        out,
+        preset=preset,
+        num_proc=num_proc,
+        scheduler=scheduler,
+        **{name: value for name, value in judging.items() if value is not None},
+    )
+    if as_json:
+        print_json(evaluation.document())
+    else:
+        click.echo(evaluation.summary())
+    if out is not None:
+        say(f"The results are in {out}")
+
+
+@verb(
+    "compare",
+    click.argument("first", type=FilePath(path_type=Path)),
+    click.argument("second", type=FilePath(path_type=Path)),
+    COLLECTION,
+    PRESET,
+    click.option("--measure", help="A column of the table [the preset's main one]."),
+    click.option("--seed", type=click.INT, default=0, help="Of the intervals [0]."),
+    JSON,
+)
+def compare(
+    first: Path, second: Path, collection: str, preset: str, measure: str | None, seed: int, as_json: bool
+) -> None:
+    """Compare two evaluations: paired differences over the cases that both have.
+
+    FIRST and SECOND are the folders that `ctspine1k evaluate --out` wrote, or their cases.csv.
+    """
+    from ctspine1k.evaluation.comparing import compare as compared
+    from ctspine1k.evaluation.table import read_scores
+
+    patients = {case.case_id: case.patient or case.case_id for case in load_catalog(collection)}
+    comparison = compared(
+        read_scores(first), read_scores(second), preset_of(preset), measure, patients=patients, seed=seed
+    )
+    if as_json:
+        print_json(comparison.document())
+    else:
+        click.echo(comparison.summary())

@@ -1,0 +1,108 @@
+"""The verb of a collection that judges predictions. It imports what it needs when it is called."""
+
+from __future__ import annotations
+
+import abc
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from typing_extensions import Unpack
+
+    from ctspine1k.evaluation.results import Evaluation
+    from ctspine1k.files.selection import OnMissing, Selection
+    from ctspine1k.volumes.relabel import Others
+
+__all__ = ["EvaluationKeywords", "EvaluationVerbs"]
+
+
+class EvaluationKeywords(TypedDict, total=False):
+    """Options of `EvaluationVerbs.evaluate`, each with its default there."""
+
+    label_scheme: str | None
+    numbering: Literal["own", "totalsegmentator"]
+    other_labels: Others
+    resample: Literal["nearest"] | None
+    truncated: Literal["keep", "drop"]
+    distances: bool
+    on_missing: OnMissing
+    miss_penalty_mm: float | None
+    seed: int
+
+
+class EvaluationVerbs(abc.ABC):
+    """Verbs of `ctspine1k.Collection`."""
+
+    @abc.abstractmethod
+    def selection(self) -> Selection:
+        """Return the cases with a new look at the place."""
+
+    @abc.abstractmethod
+    def draw_scores(self, evaluation: Evaluation, out: Path) -> list[tuple[str, str]]:
+        """Draw the pictures of an evaluation into its folder; return their names, and what they show."""
+
+    def evaluate(
+        self,
+        predictions: str | os.PathLike[str] | Iterable[tuple[str, NDArray[Any]]],
+        out: str | os.PathLike[str] | None = None,
+        *,
+        preset: str = "ctspine1k",
+        num_proc: int = 1,
+        scheduler: str | None = None,
+        **options: Unpack[EvaluationKeywords],
+    ) -> Evaluation:
+        """Judge predicted masks against those of the cases, by a published protocol.
+
+        It goes over the reference: a case that was not predicted is a failure, and its vertebrae are missed.
+        All measures are taken in one pass, so that `Evaluation.by` gives any other protocol at once.
+
+        Args:
+            predictions: a folder with masks, named as `ctspine1k.files.predictions` lists; or pairs of case
+                id and array, whole numbers of shape (k, i, j) on the grid of the reference.
+            out: a folder for ``cases.csv``, ``report.md``, ``summary.json`` and pictures. A stopped run
+                resumes there, and a second one judges only what has changed. None writes nothing.
+            preset: the protocol (`ctspine1k.evaluation.presets`): "ctspine1k", "nnunet", "verse", "msr" or
+                "totalsegmentator".
+            num_proc: processes that judge; each needs up to 1.2 GB for a case of 1,000 slices.
+            scheduler: a Dask scheduler, whose workers judge instead; both as for `scan`.
+            options: ``label_scheme``, in which both sides are compared; ``numbering`` of predictions, "own"
+                or "totalsegmentator" for that of its task "total"; ``other_labels`` in predictions, "raise"
+                or "background"; ``resample``, "nearest" for predictions on another grid, which is an error
+                else; ``truncated``, "drop" to leave out vertebrae in the first or last slice of the
+                reference; ``distances``, False for overlap alone, which takes a fraction of the time;
+                ``on_missing`` reference masks, "raise" or "skip"; ``miss_penalty_mm``, what a missed vertebra
+                counts as in means of distances; ``seed`` of the intervals.
+
+        Returns:
+            The scores and their means. Cases whose predictions cannot be used are in ``failed``.
+
+        Raises:
+            ValueError: an argument that is not allowed, or the data set has no masks.
+            MissingFilesError: a case has no reference mask, and ``on_missing`` is "raise".
+            AmbiguousFilesError: several predictions for one case.
+            CaseError, ChecksumError: a reference mask cannot be used.
+            OutputError: ``out`` has other files than results.
+            BusyError: another process is writing there.
+            NoSpaceError: a disk is full; what is done is kept.
+            MissingPackageError: SciPy, or for a scheduler Dask, is not installed.
+            WorkerError: a worker process died, or the scheduler is lost; what is done is kept.
+            HubError: the Hub cannot be reached; what is done is kept.
+        """
+        from ctspine1k.evaluation.run import EvaluationOptions, evaluate
+        from ctspine1k.evaluation.scoring import ScoringOptions
+
+        values: dict[str, Any] = dict(options)
+        names = ScoringOptions.__dataclass_fields__
+        scoring = ScoringOptions(**{name: values.pop(name) for name in list(values) if name in names})
+        return evaluate(
+            self.selection(),
+            Path(predictions) if isinstance(predictions, (str, os.PathLike)) else predictions,
+            None if out is None else Path(out),
+            EvaluationOptions(
+                preset=preset, num_proc=num_proc, scheduler=scheduler, scoring=scoring, **values
+            ),
+            self.draw_scores,
+        )

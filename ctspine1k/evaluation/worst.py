@@ -1,0 +1,62 @@
+"""The worst cases of an evaluation, to be looked at: both masks on one grid, and slices of the CT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctspine1k._messages import warn
+from ctspine1k.errors import CaseError, ChecksumError, SkippedCasesWarning
+from ctspine1k.evaluation.results import Evaluation
+from ctspine1k.evaluation.scoring import ScoringOptions, read_task
+from ctspine1k.files.selection import Selection
+from ctspine1k.volumes.slices import read_plane
+
+__all__ = ["WorstCase", "worst_cases"]
+
+
+@dataclass(frozen=True)
+class WorstCase:
+    """One case, as a picture of it takes it."""
+
+    title: str
+    reference: NDArray[np.uint8]  #: (k, i, j)
+    prediction: NDArray[np.uint8]  #: likewise
+    spacing: tuple[float, float, float]  #: mm, in array order
+    orientation: str  #: of the array's axes
+    plane: Callable[[int, int], NDArray[np.float32]]  #: reads one slice of the CT, given an axis and an index
+
+
+def worst_cases(selection: Selection, evaluation: Evaluation, count: int = 5) -> Iterator[WorstCase]:
+    """Yield the worst cases whose CT is on this machine, read one after the other.
+
+    Those that cannot be read are left out with a warning.
+    """
+    options = ScoringOptions(
+        **{name: evaluation.options[name] for name in ScoringOptions.__dataclass_fields__}
+    )
+    vocabulary = selection.data_set.vocabulary
+    worst = [(one, mean) for one, mean in evaluation.worst(count) if one.task.prediction]
+    chosen = selection.keep(selection.cases.select([one.case_id for one, _ in worst]))
+    images = {file.case.case_id: file for file in chosen.files() if file.kind == "image"}
+    for one, mean in worst:
+        image = images.get(one.case_id)
+        path = None if image is None else selection.place.local_path(image)
+        if path is None:
+            continue
+        try:
+            reference, prediction = read_task(selection.place, one.task, vocabulary, options)
+            yield WorstCase(
+                f"{one.case_id}: {mean:.3f}",
+                reference.labels,
+                prediction.labels,
+                reference.geometry.spacing,
+                reference.geometry.orientation,
+                partial(read_plane, path),
+            )
+        except (CaseError, ChecksumError) as error:
+            warn(f"{one.case_id} is not drawn: {error}", SkippedCasesWarning)

@@ -1,0 +1,198 @@
+"""Pictures of an evaluation: values by vertebra, labels taken for others, and cases side by side."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctspine1k.pictures.canvas import (
+    AMBER,
+    BRIGHT,
+    DIM,
+    FACT_SIZE,
+    new_figure,
+    require_matplotlib,
+    save_picture,
+)
+from ctspine1k.pictures.figures import draw_panel
+from ctspine1k.pictures.planes import SAGITTAL, Panel, Sample, choose_slices, label_counts
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Judged", "confusion", "draw_scores", "side_by_side", "values_by_vertebra"]
+
+_LINE = "#6aa9e9"
+
+#: Of the cases side by side: mm that are as long as an inch, and the room around each slice, in inches.
+_MM_PER_INCH, _AROUND, _ABOVE = 130.0, 0.25, 0.45
+
+
+def values_by_vertebra(values: Mapping[str, Sequence[float]], measure: str) -> Figure:
+    """Draw the values of a measure as a box for each vertebra, with every value as a dot.
+
+    Args:
+        values: by the name of the vertebra, in order.
+        measure: its name.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+    """
+    with require_matplotlib().style.context("default"):
+        figure: Figure = new_figure(max(3.6, 0.9 + 0.28 * len(values)), 2.9)
+        axes = figure.add_axes((0.7 / figure.get_figwidth(), 0.17, 1 - 0.85 / figure.get_figwidth(), 0.7))
+        _style(axes)
+        random = np.random.default_rng(0)
+        for place, own in enumerate(values.values(), start=1):
+            beside = place + random.uniform(-0.15, 0.15, len(own))
+            axes.plot(beside, own, ".", color=AMBER, markersize=2, alpha=0.7)
+        line = {"color": _LINE, "linewidth": 0.8}
+        style: dict[str, Any] = {f"{part}props": line for part in ("box", "whisker", "cap")}
+        style["medianprops"] = {"color": BRIGHT, "linewidth": 1.0}
+        axes.boxplot([list(own) for own in values.values()], widths=0.6, showfliers=False, **style)
+        axes.set_xticks(range(1, len(values) + 1), list(values), size=FACT_SIZE, color=DIM)
+        axes.set_title(f"{measure} by vertebra", size=FACT_SIZE + 1, color=BRIGHT)
+        return figure
+
+
+def confusion(counts: NDArray[np.int64], rows: Sequence[str], columns: Sequence[str]) -> Figure:
+    """Draw which label most voxels of each vertebra of the reference have in the prediction.
+
+    Args:
+        counts: vertebrae, (rows, columns).
+        rows: names in the reference.
+        columns: names in the prediction; the last one for vertebrae that have no label there.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+    """
+    with require_matplotlib().style.context("default"):
+        side = max(2.6, 0.24 * max(counts.shape))
+        figure: Figure = new_figure(side + 0.9, side + 0.9)
+        axes = figure.add_axes(
+            (0.75 / (side + 0.9), 0.6 / (side + 0.9), side / (side + 0.9), side / (side + 0.9))
+        )
+        _style(axes)
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        axes.imshow(shares, cmap="magma", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
+        for row, column in zip(*counts.nonzero(), strict=True):
+            colour = "black" if shares[row, column] > 0.6 else "white"
+            style: dict[str, Any] = {"size": 5, "ha": "center", "va": "center", "color": colour}
+            axes.text(column, row, str(counts[row, column]), **style)
+        axes.set_xticks(range(len(columns)), list(columns), size=5, color=DIM, rotation=90)
+        axes.set_yticks(range(len(rows)), list(rows), size=5, color=DIM)
+        axes.set_xlabel("prediction", size=FACT_SIZE, color=DIM)
+        axes.set_ylabel("reference", size=FACT_SIZE, color=DIM)
+        return figure
+
+
+def _style(axes: Any) -> None:
+    axes.set_facecolor("none")
+    axes.tick_params(colors=DIM, labelsize=FACT_SIZE, length=2, width=0.5)
+    for spine in axes.spines.values():
+        spine.set(color=DIM, linewidth=0.5)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One case with the labels of its reference and of its prediction, (k, i, j), on one grid."""
+
+    title: str
+    reference: NDArray[np.uint8]
+    prediction: NDArray[np.uint8]
+    spacing: tuple[float, ...]  #: mm, in array order
+    orientation: str  #: of the array's axes
+    plane: Callable[[int, int], NDArray[np.float32]]  #: reads one slice of the CT, given an axis and an index
+
+
+def side_by_side(cases: Iterable[Judged], names: Mapping[int, str]) -> Figure:
+    """Draw one sagittal slice of each case twice: with the labels of the reference, and of the prediction.
+
+    The slice is the one with most of both. A case is released before the next one is made.
+
+    Args:
+        cases: at least one.
+        names: of all labels.
+
+    Raises:
+        ValueError: no cases, or a label without a name.
+        MissingPackageError: matplotlib is not installed.
+    """
+    matplotlib = require_matplotlib()
+    drawn = list(map(partial(_panels, names), cases))
+    if not drawn:
+        raise ValueError("cases: expected at least one, found none")
+    widths = [panels[0].size[0] / _MM_PER_INCH + _AROUND for _, panels in drawn]
+    high = max(panels[0].size[1] for _, panels in drawn) / _MM_PER_INCH + _ABOVE
+    with matplotlib.style.context("default"):
+        figure: Figure = new_figure(max(2 * sum(widths) + _AROUND, 3.0), high + _AROUND)
+        width, height = figure.get_size_inches()
+        left = _AROUND
+        for (title, panels), wide in zip(drawn, widths, strict=True):
+            style: dict[str, Any] = {"size": FACT_SIZE, "color": BRIGHT, "va": "top", "parse_math": False}
+            figure.text(left / width, 1 - 0.06 / height, title, **style)
+            for panel, what in zip(panels, ("reference", "prediction"), strict=True):
+                across, down = (size / _MM_PER_INCH for size in panel.size)
+                box = (left / width, (height - _ABOVE - down) / height, across / width, down / height)
+                draw_panel(figure.add_axes(box), replace(panel, name=what), 1 / _MM_PER_INCH, names)
+                left += wide
+        return figure
+
+
+def _panels(names: Mapping[int, str], case: Judged) -> tuple[str, list[Panel]]:
+    """Return the title of a case, and its slice with either labels."""
+    columns = {"segmentation": case.reference, "spacing": case.spacing, "orientation": case.orientation}
+    sample = Sample.of({"image": case.reference, **columns}, None)  # until the slice is known
+    both = np.where(case.reference != 0, case.reference, case.prediction)
+    index = choose_slices(sample.view.counts(label_counts(both, names, "")))[SAGITTAL]
+    axis, stored = sample.view.stored_index(SAGITTAL, index, both.shape)
+    # Every slice along the axis is this one: only it is drawn, and only it was kept.
+    image = np.broadcast_to(np.expand_dims(case.plane(axis, stored), axis), both.shape)
+    samples = (replace(sample, image=image, labels=labels) for labels in (case.reference, case.prediction))
+    return case.title, [one.panel(SAGITTAL, index) for one in samples]
+
+
+def draw_scores(
+    out: Path,
+    measure: str,
+    values: Mapping[str, Sequence[float]],
+    confused: tuple[NDArray[np.int64], Sequence[str], Sequence[str]],
+    worst: Iterable[Judged],
+    names: Mapping[int, str],
+) -> list[tuple[str, str]]:
+    """Draw the pictures of an evaluation into a folder.
+
+    Args:
+        out: the folder.
+        measure: the name of the measure.
+        values: of each vertebra, for `values_by_vertebra`.
+        confused: arguments of `confusion`.
+        worst: cases for `side_by_side`; none for no such picture.
+        names: of all labels.
+
+    Returns:
+        The name of each picture, and what it shows.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+        OSError: a file cannot be written.
+    """
+    drawn = []
+    if any(map(len, values.values())):
+        save_picture(values_by_vertebra(values, measure), out / "vertebrae.png")
+        drawn.append(("vertebrae.png", f"{measure} by vertebra"))
+    if confused[0].size:
+        save_picture(confusion(*confused), out / "confusion.png")
+        drawn.append(("confusion.png", "Which label the vertebrae of the reference have in the prediction"))
+    first = next(cases := iter(worst), None)
+    if first is not None:
+        save_picture(side_by_side(itertools.chain([first], cases), names), out / "worst.png")
+        drawn.append(("worst.png", "The worst cases: reference and prediction"))
+    return drawn
