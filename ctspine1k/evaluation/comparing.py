@@ -64,7 +64,8 @@ class Comparison:
             )
         for which, only in (("first", self.only_first), ("second", self.only_second)):
             if only:
-                lines.append(f"left out, only in the {which}: {len(only):,} cases: {shortened(only)}")
+                count = "1 case" if len(only) == 1 else f"{len(only):,} cases"
+                lines.append(f"left out, only in the {which}: {count}: {shortened(only)}")
         return "\n".join(lines)
 
 

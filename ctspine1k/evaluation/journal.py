@@ -56,8 +56,8 @@ def check_folder(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise OutputError(str(folder), "a folder", "a file", "Choose another one.")
-    names = {path.name for path in folder.iterdir()}
-    if names and not names & {SUMMARY, TABLE, _JOURNAL}:
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    if names and not names & {SUMMARY, TABLE}:
         hint = "Results replace files only in a folder of earlier results: choose another one."
         raise OutputError(str(folder), "a new folder, or one of an evaluation", f"{min(names)!r}", hint)
 

@@ -63,10 +63,8 @@ def cells_of(
     if measure.endswith("_mm") and miss_penalty_mm is not None:
         missed = miss_penalty_mm
     values[is_there & ~is_predicted] = missed
-    surplus = (
-        0.0 if preset.counts_surplus and missed == 0.0 and not measure.startswith("identified") else math.nan
-    )
-    values[~is_there & is_predicted] = surplus
+    counts = preset.counts_surplus and measure in preset.measures
+    values[~is_there & is_predicted] = 0.0 if counts else math.nan
     return values
 
 
@@ -156,12 +154,15 @@ _Groups = Callable[[Row, "Case | None"], Sequence[str]]
 def _groupings(vocabulary: Vocabulary) -> dict[str, _Groups]:
     """Return what vertebrae are grouped by, in that order."""
 
+    regions = {vertebra.name: vertebra.region for vertebra in vocabulary.vertebrae}
+    regions |= {region: region for region in regions.values()}  # in the scheme of regions
+
     def fact(name: str) -> _Groups:
         return lambda row, case: [str(case.facts[name])] if case and case.facts.get(name) else []
 
     return {
         "vertebra": lambda row, case: [row["vertebra"]],
-        "region": lambda row, case: [vocabulary.region(row["label"])],
+        "region": lambda row, case: [regions[row["vertebra"]]] if row["vertebra"] in regions else [],
         "source": fact("source"),
         "special_case": fact("special_case"),
         "issue": lambda row, case: sorted({issue.kind for issue in case.issues}) if case else [],

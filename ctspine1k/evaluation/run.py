@@ -192,12 +192,13 @@ def write_results(evaluation: Evaluation, out: Path, draw: Draw | None = None) -
     """Write the results into a folder: pictures, table and report, and last the summary."""
     document = evaluation.document()
     summary = json.dumps(document, indent=2, allow_nan=False) + "\n"
-    if _is_there(out, summary):
-        return
+    table = evaluation.table.csv()
+    if all(_is_same(out / name, text) for name, text in ((SUMMARY, summary), (TABLE, table))):
+        return  # an earlier run has written them, the summary last
     (out / SUMMARY).unlink(missing_ok=True)  # until all files are of this run
     pictures = draw(evaluation, out) if draw is not None else ()
     for name, text in (
-        (TABLE, evaluation.table.csv()),
+        (TABLE, table),
         (REPORT, report(evaluation, pictures)),
         (SUMMARY, summary),
     ):
@@ -205,7 +206,5 @@ def write_results(evaluation: Evaluation, out: Path, draw: Draw | None = None) -
             written.write_text(text, encoding="utf-8", newline="\n")
 
 
-def _is_there(out: Path, summary: str) -> bool:
-    """Return whether an earlier run has written the same results, whole."""
-    path = out / SUMMARY
-    return path.exists() and path.read_text(encoding="utf-8") == summary and (out / REPORT).exists()
+def _is_same(path: Path, text: str) -> bool:
+    return path.exists() and path.read_bytes() == text.encode()

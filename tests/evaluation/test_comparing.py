@@ -1,0 +1,68 @@
+"""Two evaluations of the same cases: paired differences, against plain loops and SciPy."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import wilcoxon
+from support.scores import random_table, row
+
+from ctspine1k.evaluation.comparing import compare
+from ctspine1k.evaluation.presets import preset_of
+from ctspine1k.evaluation.table import ScoreTable
+
+
+def test_differences_are_of_pairs():
+    first, second = random_table(1), random_table(2)
+    comparison = compare(first, second, preset_of("msr"), "hd_mm")
+    values = [
+        {(one["case_id"], one["label"]): one["hd_mm"] for one in table.rows if not math.isnan(one["hd_mm"])}
+        for table in (first, second)
+    ]
+    shared = values[0].keys() & values[1].keys()
+    every, *vertebrae = comparison.differences
+    assert every.n == len(shared)
+    assert every.first == pytest.approx(np.mean([values[0][key] for key in shared]))
+    assert every.difference == pytest.approx(np.mean([values[1][key] - values[0][key] for key in shared]))
+    assert every.low < every.difference < every.high
+    by_case = {}
+    for case_id, label in shared:
+        by_case.setdefault(case_id, []).append(values[1][case_id, label] - values[0][case_id, label])
+    assert every.p_value == pytest.approx(wilcoxon([np.mean(own) for own in by_case.values()]).pvalue)
+    assert sum(one.n for one in vertebrae) == every.n
+    assert [one.group for one in vertebrae] == ["C5", "C6", "T12", "L1"]
+
+
+def test_missed_in_one_counts_as_0_in_overlap():
+    first = ScoreTable((row("a", 20, dice=0.8), row("b", 20, dice=0.6)))
+    second = ScoreTable((row("a", 20, prediction=False), row("b", 20, dice=0.6)))
+    (every, l1) = compare(first, second, preset_of("ctspine1k")).differences
+    assert every.difference == pytest.approx(-0.4)
+    assert l1.n == 2
+
+
+def test_cases_of_one_side_are_left_out_and_named():
+    first = ScoreTable((row("a", 20, dice=0.8), row("b", 20, dice=0.5)))
+    second = ScoreTable((row("b", 20, dice=0.5), row("c", 20, dice=0.1)))
+    comparison = compare(first, second, preset_of("ctspine1k"))
+    assert (comparison.only_first, comparison.only_second) == (("a",), ("c",))
+    assert comparison.differences[0].n == 1
+    assert comparison.differences[0].p_value == 1.0
+    text = comparison.summary()
+    assert "left out, only in the first: 1 case: a" in text
+    assert "left out, only in the second: 1 case: c" in text
+    document = json.loads(json.dumps(comparison.document(), allow_nan=False))
+    assert document["differences"][0]["low"] is None
+    with pytest.raises(ValueError, match="no case in common"):
+        compare(first, ScoreTable((row("z", 20, dice=0.5),)), preset_of("nnunet"))
+
+
+def test_cases_of_a_patient_count_as_one():
+    first = ScoreTable(tuple(row(f"c{n}", 20, dice=0.5) for n in range(6)))
+    second = ScoreTable(tuple(row(f"c{n}", 20, dice=0.5 + 0.01 * (n + 1)) for n in range(6)))
+    alone = compare(first, second, preset_of("verse"))
+    paired = compare(first, second, preset_of("verse"), patients={f"c{n}": f"p{n // 2}" for n in range(6)})
+    assert alone.differences[0].p_value == wilcoxon([0.01 * (n + 1) for n in range(6)]).pvalue
+    assert paired.differences[0].p_value == wilcoxon([0.015, 0.035, 0.055]).pvalue
+    assert paired.differences[0].difference == pytest.approx(alone.differences[0].difference)

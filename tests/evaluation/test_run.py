@@ -1,0 +1,358 @@
+"""Predictions judged from their files: every name, layout and fault, stopped runs, and both front doors."""
+
+import json
+import math
+import shutil
+import warnings
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from support.forks import fork
+from support.processes import wait_until
+from support.spines import AFFINE, save_spine, spine
+from support.volumes import save
+
+import ctspine1k
+from ctspine1k.cli.main import main
+from ctspine1k.errors import AmbiguousFilesError, BusyError, MissingFilesError, OutputError, VoxelValueError
+from ctspine1k.evaluation.scores import score_case
+from ctspine1k.running.disk import exclusive_lock
+
+IDS = ("liver_106", "liver_83", "HN_P023")
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """Three cases, of which the last is cut by its first slice."""
+    root = tmp_path_factory.mktemp("raw")
+    save_spine(root, "liver_106", *spine([18, 19, 20, 21]))
+    save_spine(root, "liver_83", *spine([20, 21, 22], margin=6))
+    save_spine(root, "HN_P023", *spine([7, 8, 9], margin=0), folder="HNSCC-3DCT-RT")
+    return root
+
+
+def reference(case_id):
+    return spine({"liver_106": [18, 19, 20, 21], "liver_83": [20, 21, 22], "HN_P023": [7, 8, 9]}[case_id],
+                 margin={"liver_106": 4, "liver_83": 6, "HN_P023": 0}[case_id])[1]  # fmt: skip
+
+
+def moved(case_id, by=2):
+    return np.roll(reference(case_id), by, axis=1)
+
+
+@pytest.fixture
+def predictions(tmp_path):
+    for case_id in IDS:
+        save(tmp_path / "predictions" / f"{case_id}.nii.gz", moved(case_id), affine=AFFINE)
+    return tmp_path / "predictions"
+
+
+@pytest.fixture
+def spines(raw):
+    return ctspine1k.open_collection(data_dir=raw).select(IDS)
+
+
+def rows_of(evaluation, case_id):
+    return {row["label"]: row for row in evaluation.table.by_case[case_id]}
+
+
+def test_files_give_what_arrays_give(spines, predictions):
+    evaluation = spines.evaluate(predictions)
+    for case_id in IDS:
+        masks = [np.transpose(mask, (2, 0, 1)) for mask in (reference(case_id), moved(case_id))]
+        spacing = tuple(float(np.float32(size)) for size in (1.5, 0.9, 0.8))
+        for one in score_case(*masks, spacing).columns():
+            found = rows_of(evaluation, case_id)[one["label"]]
+            assert {name: found[name] for name in one} == pytest.approx(one, rel=1e-6, nan_ok=True)
+    arrays = ((case_id, np.transpose(moved(case_id), (2, 0, 1)).astype("i4")) for case_id in IDS)
+    assert spines.evaluate(arrays).table == evaluation.table
+    assert len(evaluation.all_right) == 3
+    assert evaluation.shifts == {0: 10}
+
+
+def test_every_preset_from_one_pass(spines, predictions):
+    evaluation = spines.evaluate(predictions, preset="nnunet")
+    for preset in ("ctspine1k", "verse", "msr", "totalsegmentator"):
+        assert evaluation.by(preset).means == spines.evaluate(predictions, preset=preset).means
+    with pytest.raises(ValueError, match="preset='dice'"):
+        spines.evaluate(predictions, preset="dice")
+
+
+def test_what_was_not_predicted_is_missed_and_what_is_of_no_case_is_named(spines, predictions):
+    (predictions / "liver_83.nii.gz").unlink()
+    shutil.copy(predictions / "HN_P023.nii.gz", predictions / "stray.nii.gz")
+    shutil.copy(predictions / "HN_P023.nii.gz", predictions / "HN_P001.nii.gz")  # a case that is not selected
+    shutil.copy(predictions / "HN_P023.nii.gz", predictions / "liver_106_0000.nii.gz")  # an image
+    evaluation = spines.evaluate(predictions)
+    assert evaluation.failed == {"liver_83": "no prediction"}
+    assert evaluation.unknown == ("liver_106_0000.nii.gz", "stray.nii.gz")
+    missed = rows_of(evaluation, "liver_83")
+    assert {label: (row["reference"], row["prediction"], row["dice"]) for label, row in missed.items()} == dict.fromkeys((20, 21, 22), (True, False, 0.0))
+    assert evaluation.means["dice"].n_missed == 3
+    assert "not judged: 1: liver_83 (no prediction)" in evaluation.summary()
+    assert "predictions of no case: 2" in evaluation.summary()
+
+
+def test_a_prediction_that_cannot_be_used_is_a_failure_of_its_case(spines, predictions):
+    path = predictions / "liver_83.nii.gz"
+    path.write_bytes(path.read_bytes()[:-40])
+    save(predictions / "HN_P023.nii.gz", reference("HN_P023") + 40, affine=AFFINE)
+    evaluation = spines.evaluate(predictions)
+    assert list(evaluation.failed) == ["liver_83", "HN_P023"]
+    assert "gzip" in evaluation.failed["liver_83"]
+    assert "found 40, 47, 48, 49 among the voxels" in evaluation.failed["HN_P023"]
+    assert "--other-labels background" in evaluation.failed["HN_P023"]
+    assert {row["problem"] for row in evaluation.table.by_case["HN_P023"]} == {evaluation.failed["HN_P023"]}
+    assert spines.evaluate(predictions, other_labels="background").failed.keys() == {"liver_83"}
+
+
+def test_a_reference_that_cannot_be_used_stops(raw, tmp_path, predictions):
+    shutil.copytree(raw, tmp_path / "raw")
+    spines = ctspine1k.open_collection(data_dir=tmp_path / "raw").select(IDS)
+    mask = next((tmp_path / "raw").rglob("liver_83_seg.nii.gz"))
+    save(mask, np.full(reference("liver_83").shape, 26, "u1"), affine=AFFINE)
+    with pytest.raises(VoxelValueError, match=r"liver_83_seg\.nii\.gz: expected labels"):
+        spines.evaluate(predictions)
+    mask.unlink()
+    with pytest.raises(MissingFilesError, match=r"liver_83 \(mask\)"):
+        spines.evaluate(predictions)
+    with pytest.warns(ctspine1k.errors.SkippedCasesWarning, match=r"liver_83 \(mask\)"):
+        assert len(spines.evaluate(predictions, on_missing="skip").results) == 2
+
+
+def test_another_orientation_of_the_same_place_gives_equal_results(spines, predictions):
+    wanted = spines.evaluate(predictions).table
+    for case_id, codes in zip(IDS, ("RAS", "PIR", "SLP"), strict=True):
+        stored = nib.load(predictions / f"{case_id}.nii.gz")
+        target = nib.orientations.axcodes2ornt(codes)
+        turned = stored.as_reoriented(
+            nib.orientations.ornt_transform(nib.io_orientation(stored.affine), target)
+        )
+        nib.save(turned, predictions / f"{case_id}.nii.gz")
+    assert spines.evaluate(predictions).table == wanted
+
+
+def test_another_grid_is_a_failure_or_resampled(spines, predictions):
+    shifted = AFFINE.copy()
+    shifted[:3, 3] += AFFINE[:3, :3] @ (0, 2, 0)  # the same place, two voxels further
+    save(predictions / "liver_83.nii.gz", reference("liver_83"), affine=shifted)
+    assert "expected the grid of" in spines.evaluate(predictions).failed["liver_83"]
+    resampled = spines.evaluate(predictions, resample="nearest")
+    assert not resampled.failed
+    rolled = spines.evaluate((case_id, np.transpose(moved(case_id), (2, 0, 1))) for case_id in IDS)
+    assert resampled.table == rolled.table
+
+
+def test_one_file_a_vertebra_and_totalsegmentators_numbers(spines, tmp_path):
+    wanted = spines.evaluate((case_id, np.transpose(moved(case_id), (2, 0, 1))) for case_id in IDS)
+    for case_id in IDS:
+        for label in np.unique(moved(case_id))[1:]:
+            name = ctspine1k.vertebrae.name(int(label))
+            part = (moved(case_id) == label).astype("u1")
+            folder = tmp_path / "parts" / case_id / "segmentations"
+            save(folder / f"vertebrae_{name}.nii.gz", part, affine=AFFINE)
+            save(folder / "liver.nii.gz", part, affine=AFFINE)
+        numbers = ctspine1k.vertebrae.to_totalsegmentator(moved(case_id))
+        save(tmp_path / "whole" / f"{case_id}.nii.gz", numbers, affine=AFFINE)
+    parts = spines.evaluate(tmp_path / "parts")
+    assert parts.table == wanted.table
+    assert len(parts.unknown) == 3  # the livers
+    assert spines.evaluate(tmp_path / "whole", numbering="totalsegmentator").table == wanted.table
+    save(tmp_path / "parts" / "liver_83.nii.gz", moved("liver_83"), affine=AFFINE)
+    with pytest.raises(AmbiguousFilesError, match="liver_83"):
+        spines.evaluate(tmp_path / "parts")
+
+
+def test_vertebrae_that_the_scan_cuts_can_be_left_out(spines, predictions):
+    every = rows_of(spines.evaluate(predictions), "HN_P023")
+    assert {label: row["truncated"] for label, row in every.items()} == {7: True, 8: False, 9: True}
+    assert list(rows_of(spines.evaluate(predictions, truncated="drop"), "HN_P023")) == [8]
+
+
+def test_label_schemes_are_of_both_sides(spines, predictions):
+    evaluation = spines.evaluate(predictions, label_scheme="region")
+    assert [row["vertebra"] for row in evaluation.table.by_case["liver_106"]] == ["thoracic", "lumbar"]
+    assert evaluation.groups["dice"]["region"].keys() == {"cervical", "thoracic", "lumbar"}
+    binary = spines.evaluate(predictions, label_scheme="binary", distances=False)
+    assert [row["label"] for row in binary.table.rows] == [1, 1, 1]
+    assert "hd_mm" not in binary.means
+    with pytest.raises(ValueError, match="label_scheme='regions': expected one of"):
+        spines.evaluate(predictions, label_scheme="regions")
+
+
+def test_arrays_of_other_shapes_types_and_labels(spines):
+    right = np.transpose(moved("liver_83"), (2, 0, 1))
+    for wrong, message in (
+        (right[:-1], r"liver_83: expected whole numbers of shape \(63, 56, 80\), slice first"),
+        (right.astype(float), "found float64"),
+        (right.astype(int) + 300, "expected labels from 0 to 255"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            spines.evaluate([("liver_83", wrong)])
+    with pytest.raises(ValueError, match="liver_83: expected one prediction, found a second"):
+        spines.evaluate([("liver_83", right)] * 2)
+    assert spines.evaluate([("nobody", right)]).unknown == ("nobody",)
+
+
+def test_results_in_a_folder(spines, predictions, tmp_path):
+    (predictions / "liver_83.nii.gz").unlink()
+    evaluation = spines.evaluate(predictions, tmp_path / "out", preset="verse")
+    names = {"cases.csv", "report.md", "summary.json", "vertebrae.png", "confusion.png", "worst.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    frame = pd.read_csv(tmp_path / "out/cases.csv")
+    assert list(frame.case_id.unique()) == list(IDS)
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary == json.loads(json.dumps(evaluation.document()))
+    assert summary["failed"] == {"liver_83": "no prediction"}
+    both = frame[frame.case_id == "liver_106"]
+    metrics = summary["metric_per_case"][0]
+    assert metrics["prediction_file"] == str(predictions / "liver_106.nii.gz")
+    assert metrics["metrics"]["18"]["Dice"] == both[both.label == 18].dice.item()
+    volume = reference("liver_106").size
+    assert all(one["TP"] + one["FP"] + one["FN"] + one["TN"] == volume for one in metrics["metrics"].values())
+    report = (tmp_path / "out/report.md").read_text()
+    assert "preset `verse`" in report
+    assert "- Not judged: 1.\n    - `liver_83`: no prediction" in report
+    assert "![The worst cases: reference and prediction](worst.png)" in report
+
+
+def test_published_numbers_are_told_with_their_source(spines, predictions, tmp_path):
+    spines.evaluate(predictions, tmp_path / "out")
+    report = (tmp_path / "out/report.md").read_text()
+    assert "| dice | 0.840 | nnU-Net, the data set's test set | arXiv:2105.14711 |" in report
+
+
+def test_a_second_run_judges_only_what_has_changed(spines, predictions, tmp_path, monkeypatch):
+    spines.evaluate(predictions, tmp_path / "out")
+    first = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in (tmp_path / "out").iterdir()}
+    scored = []
+    monkeypatch.setattr(
+        "ctspine1k.evaluation.scoring.score_case",
+        lambda *args, **options: scored.append(1) or score_case(*args, **options),
+    )
+    spines.evaluate(predictions, tmp_path / "out")
+    assert not scored
+    assert {
+        path: (path.stat().st_mtime_ns, path.read_bytes()) for path in (tmp_path / "out").iterdir()
+    } == first
+    save(predictions / "liver_83.nii.gz", moved("liver_83", 3), affine=AFFINE)
+    changed = spines.evaluate(predictions, tmp_path / "out", preset="verse")
+    assert len(scored) == 1
+    assert changed.table == spines.evaluate(predictions, tmp_path / "new").table
+    spines.evaluate(predictions, tmp_path / "out", distances=False)
+    assert len(scored) == 1 + 3 + 3
+
+
+@pytest.mark.processes
+def test_a_run_that_is_killed_goes_on_where_it_was(spines, raw, predictions, tmp_path):
+    spines.evaluate(predictions, tmp_path / "whole")
+    for notes in (1, 2):
+        out = tmp_path / f"out{notes}"
+        child = fork("support.scores:evaluate_there", str(raw), str(predictions), str(out), list(IDS))
+        journal = out / ".scores.partial"
+        wait_until(lambda: journal.exists() and journal.read_text().count("\n") >= notes)  # noqa: B023
+        child.kill()
+        spines.evaluate(predictions, out)
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == {
+            path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()
+        }
+
+
+def test_damaged_notes_are_not_used(spines, predictions, tmp_path):
+    out = tmp_path / "out"
+    spines.evaluate(predictions, out)
+    wanted = (out / "cases.csv").read_bytes()
+    text = (out / "cases.csv").read_text()
+    (out / "cases.csv").write_text(text.replace("True", "False", 1))
+    (out / ".scores.partial").write_text("0" * 64 + ' ["key", "liver_106", [], ""]\nhalf a li')
+    spines.evaluate(predictions, out)
+    assert (out / "cases.csv").read_bytes() == wanted
+    assert not (out / ".scores.partial").exists()
+
+
+def test_other_folders_are_left_alone(spines, predictions, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    with pytest.raises(
+        OutputError, match=r"expected a new folder, or one of an evaluation, found 'thesis\.tex'"
+    ):
+        spines.evaluate(predictions, tmp_path / "mine")
+    with pytest.raises(OutputError, match="expected a folder, found a file"):
+        spines.evaluate(predictions, tmp_path / "mine" / "thesis.tex")
+    (tmp_path / "out").mkdir()
+    with exclusive_lock(tmp_path / "out" / "cases.csv"), pytest.raises(BusyError):
+        spines.evaluate(predictions, tmp_path / "out")
+
+
+@pytest.mark.processes
+def test_processes_give_the_same_bytes(spines, predictions, tmp_path):
+    for name, num_proc in (("one", 1), ("two", 2)):
+        spines.evaluate(predictions, tmp_path / name, num_proc=num_proc)
+    assert (tmp_path / "one/summary.json").read_bytes() == (tmp_path / "two/summary.json").read_bytes()
+
+
+@pytest.mark.cluster
+def test_workers_of_a_cluster_give_the_same(spines, predictions, shared_cluster):
+    wanted = spines.evaluate(predictions)
+    assert spines.evaluate(predictions, scheduler=shared_cluster.address).table == wanted.table
+
+
+def test_references_of_the_hub(publish, raw, predictions, spines):
+    repo_id = publish(raw)
+    there = ctspine1k.open_collection(repo_id=repo_id).select(IDS)
+    assert there.evaluate(predictions).table == spines.evaluate(predictions).table
+
+
+def test_intervals_are_over_patients_and_a_seed_repeats_them(spines, predictions):
+    save(predictions / "liver_83.nii.gz", moved("liver_83", 5), affine=AFFINE)
+    one, same, other = (spines.evaluate(predictions, seed=seed).means["dice"] for seed in (1, 1, 2))
+    assert one == same
+    assert one.low < one.value < one.high
+    assert (one.value, one.n) == (other.value, other.n)
+
+
+def test_a_penalty(spines, predictions):
+    (predictions / "liver_83.nii.gz").unlink()
+    without = spines.evaluate(predictions, preset="msr")
+    penalised = spines.evaluate(predictions, preset="msr", miss_penalty_mm=100)
+    n = without.means["centroid_mm"].n
+    assert penalised.means["centroid_mm"].value == pytest.approx(
+        (without.means["centroid_mm"].value * n + 300) / (n + 3)
+    )
+    with pytest.raises(ValueError, match="miss_penalty_mm=-1: expected 0 mm or more"):
+        spines.evaluate(predictions, miss_penalty_mm=-1)
+
+
+def test_the_command_line(raw, predictions, tmp_path, capsys):
+    cases = [word for case_id in IDS for word in ("--case", case_id)]
+    there = ["--data-dir", str(raw), *cases]
+    assert main(["evaluate", str(predictions), *there, "--out", str(tmp_path / "a"), "--json"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out) == json.loads((tmp_path / "a/summary.json").read_text())
+    assert shown.err == f"The results are in {tmp_path / 'a'}\n"
+    save(predictions / "liver_83.nii.gz", reference("liver_83"), affine=AFFINE)
+    options = ["--preset", "verse", "--truncated", "drop", "--only-overlap", "--seed", "3"]
+    assert main(["evaluate", str(predictions), *there, "--out", str(tmp_path / "b"), *options]) == 0
+    assert capsys.readouterr().out.startswith("CTSpine1K, 3 cases, preset verse: VerSe 2019 and 2020")
+    assert (
+        main(["compare", str(tmp_path / "a"), str(tmp_path / "b" / "cases.csv"), "--preset", "nnunet"]) == 0
+    )
+    out = capsys.readouterr().out
+    assert out.startswith("dice by preset nnunet: second minus first, with 95% interval\nall   n      8 ")
+    assert main(["evaluate", str(tmp_path / "none"), *there]) == 2
+    assert main(["evaluate", str(predictions)]) == 2
+    assert "Say where" in capsys.readouterr().err
+
+
+def test_nothing_warns_and_no_value_is_infinite(spines, predictions):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluation = spines.evaluate(predictions)
+    assert not any(
+        math.isinf(value)
+        for row in evaluation.table.rows
+        for value in row.values()
+        if isinstance(value, float)
+    )
