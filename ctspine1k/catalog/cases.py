@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -25,6 +26,8 @@ __all__ = [
     "equals",
     "fits",
     "has_issue",
+    "is_flagged",
+    "is_within",
     "lacks_issue",
 ]
 
@@ -75,8 +78,9 @@ class Case:
         return {"case_id": self.case_id, "split": self.split, "index": self.index, **self.facts}
 
 
-#: What a facet is asked for: one value, or several of which one must fit; None for any.
-Criterion: TypeAlias = "str | Iterable[str] | None"
+#: What a facet is asked for: one value, or several of which one must fit; None for any. A number is the same
+#: as its digits; True is "yes", and False "no".
+Criterion: TypeAlias = "str | int | Iterable[str | int] | None"
 
 #: The criteria that were given, by name, each with its values.
 Asked: TypeAlias = Mapping[str, tuple[str, ...]]
@@ -94,6 +98,32 @@ def fits(case: Case, name: str, asked: Asked) -> bool:
     """Return whether the case's fact of that name fits a pattern such as ``"*Prone*"``, case-sensitive."""
     fact = getattr(case, name) or ""
     return any(fnmatch.fnmatchcase(fact, pattern) for pattern in asked[name])
+
+
+def is_flagged(case: Case, name: str, asked: Asked) -> bool:
+    """Return whether the case has the fact of that name ("yes"), or lacks it ("no"), as requested."""
+    return ("yes" if getattr(case, name) else "no") in asked[name]
+
+
+def is_within(case: Case, name: str, asked: Asked) -> bool:
+    """Return whether the case's number of that name is a requested one, or in a range such as "40-60".
+
+    A range includes both ends, one of which may be left out: "70-", "-30". An unknown number is in none.
+
+    Raises:
+        ValueError: neither a number nor a range.
+    """
+    ranges = [_range(name, value) for value in asked[name]]
+    fact = getattr(case, name)
+    return fact is not None and any(least <= int(fact) <= most for least, most in ranges)
+
+
+def _range(name: str, value: str) -> tuple[float, float]:
+    found = re.fullmatch(r"(\d*)(-?)(\d*)", value)
+    if found is None or not (found[1] or found[3]):
+        raise ValueError(f"{name}={value!r}: expected a number, or a range such as '40-60', '70-' or '-30'")
+    least = float(found[1] or 0)
+    return least, float(found[3] or "inf") if found[2] else least
 
 
 def has_issue(case: Case, name: str, asked: Asked) -> bool:
@@ -123,17 +153,25 @@ class Facet:
     #: Allowed values that stand for several others.
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
-    def values(self, asked: str | Iterable[str]) -> tuple[str, ...]:
+    def values(self, asked: str | int | Iterable[str | int]) -> tuple[str, ...]:
         """Return the values that a case is compared with, with groups replaced by their members.
 
         Raises:
             ValueError: a value that is not allowed; the message lists the allowed ones.
         """
-        values = (asked,) if isinstance(asked, str) or not isinstance(asked, Iterable) else tuple(asked)
+        several = (asked,) if isinstance(asked, str) or not isinstance(asked, Iterable) else tuple(asked)
+        values = tuple(map(_as_text, several))
         if self.allowed is not None:
             for value in values:
                 check_choice(self.name, value, self.allowed)
         return tuple(member for value in values for member in self.groups.get(value, (value,)))
+
+
+def _as_text(value: str | int) -> str:
+    """Return a value of a criterion as facts are written; anything else as it is, to be refused."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value) if isinstance(value, int) else value
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,15 @@ def require_outside(option: str, to: Path, folders: Iterable[Path], root: Path |
 def _published_name(data_set: DataSet, file: RawFile) -> str:
     """Return the path in the published layout, with the suffix that the file has."""
     name = data_set.file_name(file.case, file.kind)
-    return name if file.path.lower().endswith(".gz") else name.removesuffix(".gz")
+    if (published := _suffix(data_set, name)) and (own := _suffix(data_set, file.path.lower())):
+        return name.removesuffix(published) + own
+    return name
+
+
+def _suffix(data_set: DataSet, name: str) -> str | None:
+    """Return which ending of images and masks a name has, the longest that fits; None for another one."""
+    fitting = (suffix for suffix in data_set.suffixes if name.endswith(suffix))
+    return max(fitting, key=len, default=None)
 
 
 def require_room(
