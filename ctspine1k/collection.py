@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import datasets
     from typing_extensions import Unpack
 
+    from ctspine1k.catalog.patients import OnUnknown
     from ctspine1k.checks.scan import ScanReport
     from ctspine1k.checks.verify import Report
     from ctspine1k.files.transfer import DownloadPlan
@@ -102,6 +103,20 @@ class Collection(ExportVerbs):
     def select(self, cases: str | Case | Iterable[str | Case]) -> Collection:
         """Keep the cases named, by id or as `Case`, in order; an unknown one raises `UnknownCaseError`."""
         return replace(self, cases=self.cases.select(cases))
+
+    def split_by_patient(
+        self, fractions: Sequence[float], *, seed: int = 0, on_unknown: OnUnknown = "raise"
+    ) -> list[Collection]:
+        """Split the cases at random, so that all cases of a patient are in the same part.
+
+        Arguments and errors are as for `Catalog.split_by_patient`. Where the catalogue does not know the
+        patients of a data set, the names of the folders with its files do.
+        """
+        from ctspine1k.catalog.patients import parts_by_patient
+        from ctspine1k.files.selection import patients_of
+
+        parts = parts_by_patient(patients_of(self.selection()), fractions, seed, on_unknown)
+        return [self.select(part) for part in parts]
 
     @overload
     def load(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ctspine1k._messages import check_choice, html_table
+from ctspine1k.catalog.patients import OnUnknown, parts_by_patient
 from ctspine1k.errors import UnknownCaseError
 
 if TYPE_CHECKING:
@@ -266,6 +267,31 @@ class Catalog:
     def keep(self, cases: Iterable[Case]) -> Catalog:
         """Return a catalog with only these cases, in the order given."""
         return replace(self, cases=tuple(cases))
+
+    def split_by_patient(
+        self, fractions: Sequence[float], *, seed: int = 0, on_unknown: OnUnknown = "raise"
+    ) -> list[Catalog]:
+        """Split the cases at random, so that all cases of a patient are in the same part.
+
+        ::
+
+            train, held_out = load_catalog("verse").where(split="train").split_by_patient([0.8, 0.2])
+
+        Args:
+            fractions: about how many of the cases each part gets; they add up to 1.
+            seed: another one gives another split; the same one the same, on every machine.
+            on_unknown: what to do about cases whose patient is not known: "raise" an error, or make each a
+                patient of its own ("separate").
+
+        Returns:
+            A catalog for each fraction, with cases in the same order as here.
+
+        Raises:
+            ValueError: fractions that do not add up to 1, unknown patients, or fewer patients than parts.
+        """
+        patients = {case.case_id: case.patient for case in self}
+        parts = parts_by_patient(patients, fractions, seed, on_unknown)
+        return [self.select(part) for part in parts]
 
     def by_split(self, splits: str | Iterable[str] | None = None) -> dict[str, Catalog]:
         """Group the cases by split; a split without cases is left out.

@@ -63,10 +63,6 @@ class Licence:
     hub_name: str  #: its id in cards on the Hub
 
 
-def _unknown_patient(path: str) -> None:
-    """Return None: no folder says whose file it is."""
-
-
 @dataclass(frozen=True)
 class DataSet:
     """One data set: its names, cases, files, labels and texts. Contains no data.
@@ -118,8 +114,8 @@ class DataSet:
 
     #: Sentences on where to get the files, and how to lay them out, if they are in no Hub repo.
     how_to_get: str = ""
-    #: Return the patient of a file, given its path in the place, where folders say it and the list does not.
-    parse_patient: Callable[[str], str | None] = _unknown_patient
+    #: Return the patient of a file, given its path in the place, where only folders say it.
+    parse_patient: Callable[[str], str | None] | None = None
     optional: tuple[Kind, ...] = ()  #: kinds of files that a case may have, or lack
     #: How files with points are written, which chooses their reader; None if there are none.
     points_format: PointsFormat | None = None

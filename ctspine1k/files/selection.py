@@ -23,6 +23,7 @@ __all__ = [
     "Selection",
     "case_files",
     "open_selection",
+    "patients_of",
     "require_cases",
     "require_kinds",
     "selected_files",
@@ -217,6 +218,29 @@ def _cases_of_folder(opened: Selection) -> Catalog | None:
         )
         return own
     return None
+
+
+def patients_of(selection: Selection) -> dict[str, str | None]:
+    """Return the patient of each case, by id: as the catalogue says, or else the folders of its files.
+
+    Raises:
+        ValueError: files of a case are in the folders of two patients; or there is no place with files, which
+            would say it.
+        HubError: the Hub cannot be reached.
+    """
+    patients = {case.case_id: case.patient for case in selection.cases}
+    parse = selection.data_set.parse_patient
+    if parse is None or None not in patients.values():
+        return patients
+    for file in selection.files(every=True):
+        case_id, patient = file.case.case_id, parse(file.path)
+        if patient is not None and patients[case_id] not in (None, patient):
+            raise ValueError(
+                f"{file.name}: expected a file of {patients[case_id]}, as other files of {case_id} are, found "
+                f"it in the folder of {patient}: move it to where it belongs"
+            )
+        patients[case_id] = patient or patients[case_id]
+    return patients
 
 
 def require_cases(selection: Selection) -> Selection:
