@@ -228,6 +228,11 @@ def _odd_labels(case: Case, labels: Sequence[int]) -> Iterator[tuple[str, str, s
         yield "unlisted_l6", "L5 as the lowest, or a case of sacral_lumbarization", "L6"
 
 
+def _terms(case: Case) -> Licence:
+    """Return the data set's licence, which is that of each case."""
+    return CTSPINE1K.licence
+
+
 def _citations() -> list[str]:
     text = (_OWN_FACTS / "citations.bib").read_text(encoding="utf-8")
     return [entry.strip() for entry in text.split("\n\n")]
@@ -268,4 +273,5 @@ CTSPINE1K = DataSet(
     misplaced=_misplaced,
     odd_labels=_odd_labels,
     citations=_citations,
+    terms=_terms,
 )

@@ -14,11 +14,14 @@ from typing import Literal, TypeAlias
 from ctspine1k.catalog.cases import Case, Catalog, Facet
 from ctspine1k.catalog.vocabulary import Vocabulary
 
-__all__ = ["KINDS", "DataSet", "Kind", "Licence", "Misplaced", "parse_endings"]
+__all__ = ["KINDS", "DataSet", "Kind", "Licence", "Misplaced", "PointsFormat", "parse_endings"]
 
 #: What a file of a case contains: the CT, its label map, or points such as the centres of vertebrae.
 Kind: TypeAlias = Literal["image", "mask", "points"]
 KINDS: tuple[Kind, ...] = ("image", "mask", "points")
+
+#: How points are written: as VerSe's JSON files, or as the Microsoft database's ``.lml`` files.
+PointsFormat: TypeAlias = Literal["verse", "lml"]
 
 #: A file in the folder of another source, split or kind: what was expected, and what was found.
 Misplaced: TypeAlias = tuple[str, str]
@@ -58,7 +61,7 @@ class DataSet:
     image_size: tuple[int, int] | None  #: voxels of a slice, which dense rows declare; None if slices differ
     suffixes: tuple[str, ...]  #: endings of the file names of images and masks
     split_file: str | None  #: path of the split file in the published layout, if it has one
-    licence: Licence
+    licence: Licence  #: of its cases, unless `terms` says otherwise
     credit: str  #: whom to credit, for the card of an export
     #: For each check, the kinds of known issues that it may find.
     known_by: Mapping[str, tuple[str, ...]] = field(hash=False)
@@ -81,6 +84,13 @@ class DataSet:
 
     #: Return the BibTeX entries: of the data set, then of its sources.
     citations: Callable[[], list[str]]
+
+    #: Return the licence of one case, which need not be that of the data set.
+    terms: Callable[[Case], Licence]
+
+    optional: tuple[Kind, ...] = ()  #: kinds of files that a case may have, or lack
+    #: How files with points are written, which chooses their reader; None if there are none.
+    points_format: PointsFormat | None = None
 
     def __repr__(self) -> str:
         return f"DataSet({self.name!r}, {self.title!r})"

@@ -104,6 +104,19 @@ def test_known_issues_belong_to_checks(data_set):
     assert {issue.kind for case in data_set.read_cases(None) for issue in case.issues} <= set(kinds)
 
 
+def test_each_case_has_a_licence(data_set):
+    licences = {data_set.terms(case) for case in data_set.read_cases(None)}
+    assert data_set.licence in licences
+    assert all(all(vars(licence).values()) for licence in licences)
+
+
+def test_kinds_of_files_are_required_or_optional(data_set):
+    assert "image" in data_set.kinds
+    assert not set(data_set.kinds) & set(data_set.optional)
+    has_points = "points" in (*data_set.kinds, *data_set.optional)
+    assert has_points == (data_set.points_format is not None)
+
+
 def test_texts_are_there(data_set):
     for text in (data_set.title, data_set.description, data_set.homepage, data_set.credit):
         assert text

@@ -73,6 +73,10 @@ def _odd_labels(case: Case, labels: Sequence[int]) -> list[tuple[str, str, str]]
     return []
 
 
+def _terms(case: Case) -> Licence:
+    return TINY.licence
+
+
 def _citations() -> list[str]:
     return ["@misc{tiny,\n  title = {Tiny Spines},\n}"]
 
@@ -107,6 +111,9 @@ TINY = DataSet(
     misplaced=_misplaced,
     odd_labels=_odd_labels,
     citations=_citations,
+    terms=_terms,
+    optional=("points",),
+    points_format="verse",
 )
 
 
@@ -117,6 +124,6 @@ def save_tiny(root: Path) -> Path:
         save(root / TINY.file_name(case, "image"), intensities(seed, SHAPE))
         save(root / TINY.file_name(case, "mask"), mask)
         (root / TINY.file_name(case, "points")).write_text(
-            json.dumps([{"label": 19, "X": 1, "Y": 2, "Z": 3}])
+            json.dumps([{"direction": ["L", "A", "S"]}, {"label": 19, "X": 1, "Y": 2, "Z": 3}])
         )
     return root
