@@ -1,19 +1,27 @@
-"""Files that are incomplete alone: a header, and beside it the file with its voxels."""
+"""MetaImage files by their names: those that are a header alone need another file beside them."""
 
 from __future__ import annotations
 
 import posixpath
 
-__all__ = ["companions"]
+__all__ = ["companions", "is_metaimage"]
 
-#: Endings of the files that may hold the voxels of a header, by its own ending: plain, or compressed.
-_ENDINGS = {".mhd": (".raw", ".zraw", ".RAW", ".ZRAW")}
+#: Endings of MetaImage files: of headers alone, and of headers with voxels.
+_HEADER, _WHOLE = ".mhd", ".mha"
+
+#: Endings of the files that may hold the voxels of a header: plain, or compressed.
+_VOXELS = (".raw", ".zraw", ".RAW", ".ZRAW")
+
+
+def is_metaimage(path: str) -> bool:
+    """Return whether a file is MetaImage, by its name in any case of letters."""
+    return path.lower().endswith((_HEADER, _WHOLE))
 
 
 def companions(path: str) -> list[str]:
-    """Return the paths, with slashes, of the files that may belong to a file: in its folder, named as it is.
+    """Return the paths of the files that may belong to a file: in its folder, and named as it is.
 
-    Names alone decide, so that a listing shows which files a case has, and a cache knows all of them.
+    Names alone decide, so that a listing shows all files of a case, and a cache knows of all of them.
     """
     stem, ending = posixpath.splitext(path)
-    return [stem + other for other in _ENDINGS.get(ending.lower(), ())]
+    return [stem + voxels for voxels in _VOXELS] if ending.lower() == _HEADER else []

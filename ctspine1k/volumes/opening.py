@@ -6,15 +6,13 @@ import os
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from ctspine1k.catalog.companions import is_metaimage
 from ctspine1k.errors import FileFormatError
 from ctspine1k.volumes.headers import VolumeHeader
 from ctspine1k.volumes.metaimage import open_metaimage
 from ctspine1k.volumes.nifti import Readable, open_nifti
 
 __all__ = ["VoxelFile", "open_volume"]
-
-#: Endings of MetaImage files, in any case of letters.
-_METAIMAGE = (".mhd", ".mha")
 
 
 class VoxelFile(Protocol):
@@ -33,7 +31,7 @@ def open_volume(source: Readable) -> AbstractContextManager[VoxelFile]:
     """Open a file, and read it up to its first voxel; errors as for `open_nifti` and `open_metaimage`."""
     path = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
     name = str(getattr(source, "name", "")) if path is None else path
-    if not name.lower().endswith(_METAIMAGE):
+    if not is_metaimage(name):
         return open_nifti(source)
     if path is None:
         expected, hint = (
