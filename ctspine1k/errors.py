@@ -18,11 +18,12 @@
     ├── WorkerError            worker processes did not finish the work  (RuntimeError)
     ├── MissingPackageError    a package of an extra is not installed    (ImportError)
     └── CaseError              a case whose files cannot be used         (ValueError)
-        ├── FileFormatError    not NIfTI, or NIfTI without a three-dimensional scan
+        ├── FileFormatError    another format, such as NIfTI without a three-dimensional scan
         │   └── UnreadableFileError  a file that the operating system cannot read
         ├── TruncatedFileError the file ends earlier than its header says
         ├── CorruptFileError   damaged bytes, or bytes that do not belong there
         ├── VoxelValueError    voxels that cannot be right
+        ├── PointsError        points that cannot be right
         ├── GeometryError      a header that is in doubt about where its voxels lie
         ├── PairMismatchError  image and mask do not match
         └── ImageSizeError     slices that do not have the size that the features declare
@@ -58,6 +59,7 @@ __all__ = [
     "NothingLeftError",
     "OutputError",
     "PairMismatchError",
+    "PointsError",
     "ScanTableError",
     "SkippedCasesWarning",
     "SplitFileError",
@@ -306,7 +308,7 @@ class CaseError(CTSpine1KError, ValueError):
 
 
 class FileFormatError(CaseError):
-    """Not a NIfTI file, or one without a three-dimensional scan of real numbers."""
+    """A file in another format: not NIfTI, no three-dimensional scan of real numbers, or no points."""
 
 
 class UnreadableFileError(FileFormatError):
@@ -335,6 +337,10 @@ class CorruptFileError(CaseError):
 
 class VoxelValueError(CaseError):
     """NaN or infinite intensities, or labels that the data set does not have."""
+
+
+class PointsError(CaseError):
+    """Points outside the image, of vertebrae that the data set does not have, or of another kind."""
 
 
 class GeometryError(CaseError):

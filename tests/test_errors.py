@@ -30,6 +30,7 @@ EXAMPLES = [
             errors.TruncatedFileError,
             errors.CorruptFileError,
             errors.VoxelValueError,
+            errors.PointsError,
             errors.GeometryError,
             errors.PairMismatchError,
             errors.ImageSizeError,

@@ -61,8 +61,8 @@ def parts_by_patient(
     parts = [[case_id for case_id in patients if part_of[case_id] == part] for part in range(len(fractions))]
     if not all(parts):
         raise ValueError(
-            f"fractions={fractions}: expected a patient in each part, found only {len(of_patient):,} patients "
-            f"of {len(patients):,} cases: select more cases, or make fewer or larger parts"
+            f"fractions={fractions}: expected a patient in each part, found only {len(of_patient):,} of "
+            f"{len(patients):,} cases: select more cases, or make fewer or larger parts"
         )
     return parts
 

@@ -19,7 +19,7 @@ from isal import igzip, isal_zlib
 from ctspine1k.errors import CorruptFileError, FileFormatError, TruncatedFileError
 from ctspine1k.volumes.headers import GET_AGAIN, WRITE_AGAIN, VolumeHeader, header_size, parse_header
 
-__all__ = ["NiftiFile", "Readable", "open_nifti"]
+__all__ = ["MAX_PADDING", "NiftiFile", "Readable", "open_nifti", "stand_in"]
 
 #: A path of a ``.nii.gz`` or ``.nii`` file, or a binary stream of one (it need not seek, and stays open).
 Readable: TypeAlias = "str | os.PathLike[str] | IO[bytes]"
@@ -60,7 +60,7 @@ _OTHER_FORMATS = (
 _HEAD = 512
 
 #: Zeros that may follow the last voxel: programs, tapes and disks fill up a last block.
-_MAX_PADDING = 1 << 16
+MAX_PADDING = 1 << 16
 
 _TOO_EARLY = "the end of the file too early"
 
@@ -137,8 +137,8 @@ class NiftiFile:
             CorruptFileError: it is damaged, or there are more bytes.
         """
         with self._explained():
-            more = self._stream.read(_MAX_PADDING + 1)
-        if len(more) > _MAX_PADDING or more.strip(b"\0"):
+            more = self._stream.read(MAX_PADDING + 1)
+        if len(more) > MAX_PADDING or more.strip(b"\0"):
             expected = "the end of the file after the last slice"
             raise CorruptFileError(self._name, expected, "more bytes", WRITE_AGAIN)
 
@@ -237,6 +237,16 @@ def _inflated(stream: IO[bytes], name: str) -> io.BufferedIOBase:
     return io.BufferedReader(raw)
 
 
+def stand_in(head: bytes) -> tuple[str, str] | None:
+    """Return what stands where a file should be, by its first bytes, and what to do; None if nothing does."""
+    text = bytes(head).lstrip().lower()
+    if text.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer", "Run `git lfs pull`, or use ctspine1k.download_files."
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return "a web page", f"The download failed. {GET_AGAIN}"
+    return None
+
+
 def _not_nifti(head: bytes, name: str, inside: str = "") -> FileFormatError:
     """Return an error that says what a file is instead of NIfTI, by its first bytes.
 
@@ -245,14 +255,12 @@ def _not_nifti(head: bytes, name: str, inside: str = "") -> FileFormatError:
         name: of the file.
         inside: what to add, if the bytes were inflated.
     """
-    expected, text = "a NIfTI file", bytes(head).lstrip().lower()
+    expected = "a NIfTI file"
     if not head:
         return FileFormatError(name, expected, "an empty file", GET_AGAIN)
-    if text.startswith(b"version https://git-lfs"):
-        hint = "Run `git lfs pull`, or use ctspine1k.download_files."
-        return FileFormatError(name, expected, "a Git LFS pointer", hint)
-    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return FileFormatError(name, expected, f"a web page{inside}", f"The download failed. {GET_AGAIN}")
+    if instead := stand_in(head):
+        found, hint = instead
+        return FileFormatError(name, expected, f"{found}{inside}", hint)
     for offset, magic, what, hint in _OTHER_FORMATS:
         if head[offset:].startswith(magic):
             return FileFormatError(name, expected, f"{what}{inside}", hint)

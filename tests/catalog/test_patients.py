@@ -34,7 +34,7 @@ def test_the_seed_decides_and_nothing_else():
 def test_unknown_patients_are_refused_unless_each_is_one():
     cases = load_catalog()
     with pytest.raises(
-        ValueError, match='the patient of 190 of 1,005 cases is not known: .*on_unknown="separate"'
+        ValueError, match=r'the patient of 190 of 1,005 cases is not known: .*on_unknown="separate"'
     ):
         cases.split_by_patient([0.8, 0.2])
     parts = cases.split_by_patient([0.8, 0.2], on_unknown="separate")
@@ -52,7 +52,7 @@ def test_fractions_add_up_to_1(fractions):
 
 
 def test_there_are_too_few_patients():
-    with pytest.raises(ValueError, match="expected a patient in each part, found only 1 patients of 3 cases"):
+    with pytest.raises(ValueError, match="expected a patient in each part, found only 1 of 3 cases"):
         load_catalog("verse").where(patient="verse405").split_by_patient([0.5, 0.5])
     with pytest.raises(ValueError, match="on_unknown='skip': expected one of 'raise', 'separate'"):
         load_catalog("verse").split_by_patient([1], on_unknown="skip")
@@ -80,8 +80,8 @@ def test_folders_say_whose_scans_they_are(folder):
     assert parts[0].place == opened.place
     with pytest.raises(ValueError, match="the patient of 302 of 302 cases is not known"):
         load_catalog("msr").split_by_patient([0.5, 0.5])
-    with pytest.raises(ValueError, match="expected data_dir, a folder: .* Keep the folders of patients"):
+    with pytest.raises(ValueError, match=r"expected data_dir, a folder: .* Keep the folders of patients"):
         ctspine1k.open_collection("msr").split_by_patient([0.5, 0.5])
     (root / "patient0001" / scans[0] / f"{scans[0]}.lml").rename(root / "patient0002" / f"{scans[0]}.lml")
-    with pytest.raises(ValueError, match=f"expected a file of patient000., as other files of {scans[0]} are"):
+    with pytest.raises(ValueError, match=f"expected a file of patient000., as others of {scans[0]} are"):
         opened.split_by_patient([0.5, 0.5])

@@ -125,6 +125,6 @@ def save_tiny(root: Path) -> Path:
         save(root / TINY.file_name(case, "image"), intensities(seed, SHAPE))
         save(root / TINY.file_name(case, "mask"), mask)
         (root / TINY.file_name(case, "points")).write_text(
-            json.dumps([{"label": 19, "X": 1, "Y": 2, "Z": 3}])
+            json.dumps([{"direction": ["L", "A", "S"]}, {"label": 19, "X": 1, "Y": 2, "Z": 3}])
         )
     return root

@@ -1,0 +1,163 @@
+"""Points of vertebrae, such as the centres of their bodies: read, turned, resampled and written.
+
+`ctspine1k.volumes.point_formats` lists the formats, and the frames of their coordinates.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctspine1k._messages import check_choice
+from ctspine1k.catalog.vocabulary import Vocabulary
+from ctspine1k.errors import FileFormatError
+from ctspine1k.running.disk import atomic_write, make_parent
+from ctspine1k.volumes.headers import Geometry
+from ctspine1k.volumes.nifti import Readable
+from ctspine1k.volumes.orientation import ORIENTATIONS, degenerate_axes
+from ctspine1k.volumes.point_formats import READINGS, World, lml_indices, read_bytes, verse_indices
+
+__all__ = ["READINGS", "Point", "Points", "PointsKind", "read_points", "write_points"]
+
+#: Where points come from: a file of the data set, or computed from masks, as the centre of all voxels of a
+#: vertebra ("mask") or of the part in front of the spinal canal ("body").
+PointsKind: TypeAlias = Literal["file", "mask", "body"]
+
+_Triple: TypeAlias = "tuple[float, float, float]"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a vertebra."""
+
+    label: int
+    name: str  #: of the vertebra, such as "T12"
+    voxel: _Triple  #: index in the array, (k, i, j), from 0; the centre of a voxel is a whole number
+    mm: _Triple  #: RAS+ millimetres
+
+
+@dataclass(frozen=True)
+class Points:
+    """The points of one case, all of one kind, in the order of their labels."""
+
+    points: tuple[Point, ...]
+    kind: PointsKind
+    orientation: str  #: anatomical directions of the axes of the array that voxels refer to, such as "SLA"
+
+    def __iter__(self) -> Iterator[Point]:
+        return iter(self.points)
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def on(self, geometry: Geometry) -> Points:
+        """Return the same points on the grid of another array of the image, turned or resampled.
+
+        Raises:
+            ValueError: its affine gives voxels no size.
+        """
+        if what := degenerate_axes(geometry.affine):
+            raise ValueError(f"points have no position in a volume that has {what}")
+        to_index = np.linalg.inv(geometry.affine)
+        moved = []
+        for point in self.points:
+            i, j, k = _triple(to_index[:3] @ [*point.mm, 1.0])
+            moved.append(replace(point, voxel=(k, i, j)))
+        return Points(tuple(moved), self.kind, geometry.orientation)
+
+    @classmethod
+    def of(
+        cls,
+        indices: Mapping[int, Sequence[float] | NDArray[np.float64]],
+        geometry: Geometry,
+        vocabulary: Vocabulary,
+        kind: PointsKind,
+    ) -> Points:
+        """Return points, given the index (i, j, k) of each label in the image's file."""
+        points = []
+        for label in sorted(indices):
+            i, j, k = map(float, indices[label])
+            mm = _triple(geometry.affine[:3] @ [i, j, k, 1.0])
+            points.append(Point(label, vocabulary.name(label), (k, i, j), mm))
+        return cls(tuple(points), kind, geometry.orientation)
+
+
+def read_points(
+    file: Readable,
+    geometry: Geometry,
+    vocabulary: Vocabulary,
+    *,
+    format: str,
+    reading: str | None = None,
+    world: World = "RAS",
+) -> Points:
+    """Read the points of one case.
+
+    Entries with NaN are left out. Of several points of a vertebra, the first is kept, with a warning.
+
+    Args:
+        file: a path, or an open binary stream.
+        geometry: of the image, as stored in its file.
+        vocabulary: the vertebrae that points may be of.
+        format: one of `READINGS`.
+        reading: how the coordinates are meant, one of the format's `READINGS`; None for the one that fits.
+        world: the convention of coordinates in the image's header, for "affine": "LPS" for MetaImage.
+
+    Returns:
+        Points: of kind "file", or of the kind that `write_points` has noted; with voxels of the array as
+        stored, (k, i, j). `Points.on` brings them into another one.
+
+    Raises:
+        ValueError: an argument that is not allowed.
+        FileFormatError: the file has another format, or the image's affine gives voxels no size.
+        PointsError: a vertebra that the vocabulary does not have, or points outside the image.
+        FileNotFoundError: there is no file at the path.
+    """
+    check_choice("format", format, tuple(READINGS))
+    check_choice("reading", reading, READINGS[format])
+    data, name = read_bytes(file)
+    if what := degenerate_axes(geometry.affine):
+        expected = "points of an image whose affine has a direction for each axis"
+        raise FileFormatError(name, expected, what, "Load the image without points.")
+    kind: PointsKind = "file"
+    if format == "lml":
+        indices = lml_indices(data, geometry, vocabulary, reading, world, name)
+    else:
+        indices, noted = verse_indices(data, geometry, vocabulary, reading, name)
+        kind = noted if noted in ("mask", "body") else "file"  # type: ignore[assignment]
+    return Points.of(indices, geometry, vocabulary, kind)
+
+
+def write_points(points: Points, path: str | os.PathLike[str]) -> None:
+    """Write points as JSON of VerSe's first form: the file appears whole, and replaces what is there.
+
+    Coordinates are those of `Point.voxel`. Points that were computed are marked with their kind, which
+    `read_points` reads again, beside the direction, where other readers ignore it.
+
+    Raises:
+        ValueError: an axis of the array has no direction.
+    """
+    k, i, j = tuple(points.orientation)
+    if i + j + k not in ORIENTATIONS:
+        raise ValueError(f"orientation {points.orientation!r}: expected a direction for each axis")
+    head = {"direction": [i, j, k]} | ({} if points.kind == "file" else {"kind": points.kind})
+    entries = [
+        {"label": point.label, "X": point.voxel[1], "Y": point.voxel[2], "Z": point.voxel[0]}
+        for point in points
+    ]
+    text = json.dumps([head, *entries], allow_nan=False)
+    make_parent(Path(path))
+    with atomic_write(Path(path)) as written:
+        written.write_text(text, encoding="utf-8")
+
+
+def _triple(values: Iterable[Any]) -> _Triple:
+    x, y, z = map(float, values)
+    return x, y, z
