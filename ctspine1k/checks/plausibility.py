@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from statistics import mean, median
 from typing import TypeAlias
@@ -62,7 +63,7 @@ def implausible(measures: CaseMeasures, vocabulary: Vocabulary) -> Iterator[tupl
 
     Args:
         measures: of the case.
-        vocabulary: names and regions of its labels, whose numbers increase down the spine.
+        vocabulary: names and regions of its labels, and their order down the spine.
     """
     lowest, highest = measures.hu_min, measures.hu_max
     if lowest > _AIR_HU or highest > _GREATEST_HU:
@@ -73,6 +74,8 @@ def implausible(measures: CaseMeasures, vocabulary: Vocabulary) -> Iterator[tupl
     if not measures.vertebrae:
         yield "no_labels", "labelled vertebrae", "only background"
         return
+    of_label = {vertebra.label: vertebra for vertebra in measures.vertebrae}
+    measures = replace(measures, vertebrae=tuple(map(of_label.__getitem__, vocabulary.downwards(of_label))))
     has_size = measures.vertebrae[0].volume_cm3 is not None
     for check, look in _CHECKS.items():
         if not has_size and check in _IN_MM:
@@ -84,13 +87,12 @@ def implausible(measures: CaseMeasures, vocabulary: Vocabulary) -> Iterator[tupl
 def _gap(measures: CaseMeasures, vocabulary: Vocabulary) -> _Strange:
     name = vocabulary.name
     labels = [vertebra.label for vertebra in measures.vertebrae]
-    between = (v.label for v in vocabulary.vertebrae if labels[0] < v.label < labels[-1])
-    missing = [label for label in between if label not in labels]
+    missing = [v.name for v in vocabulary.missing(labels[0], labels[-1]) if v.label not in labels]
     if not missing:
         return None
     return (
         f"all labels from {name(labels[0])} to {name(labels[-1])}",
-        f"no {shortened(map(name, missing), limit=len(vocabulary.vertebrae))}",
+        f"no {shortened(missing, limit=len(vocabulary.vertebrae))}",
     )
 
 
@@ -122,14 +124,19 @@ def _upside_down(measures: CaseMeasures, vocabulary: Vocabulary) -> _Strange:
 def _distance(measures: CaseMeasures, vocabulary: Vocabulary) -> _Strange:
     name = vocabulary.name
     whole = [vertebra for vertebra in measures.vertebrae if _is_whole(vertebra, measures)]
-    distances = {
-        upper.label: math.dist(upper.centroid_mm, lower.centroid_mm)
+    below = {
+        upper.label: lower
         for upper, lower in pairwise(whole)
-        if lower.label == upper.label + 1
+        if not vocabulary.missing(upper.label, lower.label)
+    }
+    distances = {
+        upper.label: math.dist(upper.centroid_mm, below[upper.label].centroid_mm)
+        for upper in whole
+        if upper.label in below
     }
     wrong = [
-        f"{name(upper)} to {name(upper + 1)} {found:.0f} mm ({usual:.0f} mm beside it)"
-        for upper, found, usual in _beside(distances)
+        f"{name(upper)} to {name(below[upper].label)} {found:.0f} mm ({usual:.0f} mm beside it)"
+        for upper, found, usual in _beside(distances, vocabulary)
         if not _DISTANCE_RATIO[0] <= found / usual <= _DISTANCE_RATIO[1]
     ]
     return ("neighbours as far apart as those beside them", shortened(wrong)) if wrong else None
@@ -151,7 +158,7 @@ def _pieces(measures: CaseMeasures, vocabulary: Vocabulary) -> _Strange:
     # which also stretch the box, are ignored.
     stray = {v.label for v in measures.vertebrae if 0 < apart[v.label] < _APART * v.voxels}
     whole = {v.label: heights[v.label] for v in measures.vertebrae if heights and _is_whole(v, measures)}
-    for number, height, usual in _beside(heights, whole):
+    for number, height, usual in _beside(heights, vocabulary, whole):
         if height >= _HEIGHT_RATIO * usual and number not in stray:
             wrong.setdefault(number, f"{name(number)} {height / usual:.1f} times as high as those beside it")
     return ("each vertebra in one piece", shortened(wrong.values())) if wrong else None
@@ -169,7 +176,7 @@ def _volume(measures: CaseMeasures, vocabulary: Vocabulary) -> _Strange:
         least, most = _VOLUME_CM3.get(vocabulary.region(number), (0.0, math.inf))
         if not least <= volume <= most:
             wrong[number] = f"{name(number)} {volume:.1f} cm3 (of its region {least:.0f} to {most:.0f})"
-    for number, volume, usual in _beside(whole):
+    for number, volume, usual in _beside(whole, vocabulary):
         if not _VOLUME_RATIO[0] <= volume / usual <= _VOLUME_RATIO[1]:
             wrong.setdefault(number, f"{name(number)} {volume:.1f} cm3 ({usual:.1f} cm3 beside it)")
     return ("whole vertebrae of a usual size", shortened(wrong.values())) if wrong else None
@@ -217,12 +224,18 @@ def _is_whole(vertebra: VertebraMeasures, measures: CaseMeasures) -> bool:
 
 
 def _beside(
-    values: dict[int, float], among: dict[int, float] | None = None
+    values: dict[int, float], vocabulary: Vocabulary, among: dict[int, float] | None = None
 ) -> Iterator[tuple[int, float, float]]:
-    """Yield each number, its value, and the mean value of its neighbours, which ``among`` may give."""
+    """Yield each label, its value, and the mean value of its neighbours, which ``among`` may give."""
     others = values if among is None else among
+    order = vocabulary.downwards({*values, *others})
+    beside: dict[int, list[int]] = {label: [] for label in order}
+    for upper, lower in pairwise(order):
+        if not vocabulary.missing(upper, lower):
+            beside[upper].append(lower)
+            beside[lower].insert(0, upper)
     for number, value in values.items():
-        near = [others[other] for other in (number - 1, number + 1) if other in others]
+        near = [others[other] for other in beside[number] if other in others]
         if any(near):  # distances are 0 if vertebrae have the same centre
             yield number, value, mean(near)
 

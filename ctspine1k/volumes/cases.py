@@ -27,10 +27,11 @@ from ctspine1k.running.threads import prefetch, usable_threads
 from ctspine1k.volumes.alignment import Alignment
 from ctspine1k.volumes.growing import GROWTH, GrowingArray, Growth
 from ctspine1k.volumes.headers import Geometry, array_affine
-from ctspine1k.volumes.nifti import Readable, open_nifti
+from ctspine1k.volumes.nifti import Readable
+from ctspine1k.volumes.opening import open_volume
 from ctspine1k.volumes.orientation import PLANES, check_orientation
 from ctspine1k.volumes.positions import Doubt
-from ctspine1k.volumes.relabel import ALL_BYTES, Others, label_table
+from ctspine1k.volumes.relabel import Others, accepted_labels, label_table
 from ctspine1k.volumes.scaling import Scaling
 from ctspine1k.volumes.slices import OnVoxels, VolumeReader
 
@@ -75,7 +76,8 @@ def read_pair(
     """Read one case as arrays, not resampled.
 
     Args:
-        image: the CT, a path or an open binary stream, ``.nii.gz`` or ``.nii``.
+        image: the CT, a path or an open binary stream, ``.nii.gz`` or ``.nii``; or the path of an ``.mhd`` or
+            ``.mha`` file, which needs ``ctspine1k[msr]``.
         mask: its label map, in the same forms.
         on_geometry: if the two headers place the voxels differently, or one contradicts itself: "warn", or
             "raise" an error.
@@ -153,10 +155,10 @@ def open_case(
     vocabulary = data_set().vocabulary if vocabulary is None else vocabulary
     check_choice("other_labels", other_labels, ("raise", "background"))
     table = label_table(vocabulary, label_scheme, other_labels)
-    accepted = vocabulary if other_labels == "raise" else ALL_BYTES
+    accepted = accepted_labels(vocabulary, label_scheme, other_labels)
     with contextlib.ExitStack() as stack:
-        image_reader = VolumeReader(stack.enter_context(open_nifti(image)), on_voxels)
-        mask_reader = None if mask is None else VolumeReader(stack.enter_context(open_nifti(mask)))
+        image_reader = VolumeReader(stack.enter_context(open_volume(image)), on_voxels)
+        mask_reader = None if mask is None else VolumeReader(stack.enter_context(open_volume(mask)))
         case = CaseReader(
             image_reader, mask_reader, accepted, table, orientation, threads, on_change or _warn_of_change
         )
@@ -168,13 +170,13 @@ def open_case(
 
 
 def check_file(file: Readable) -> None:
-    """Read one file from its header to the end of gzip, without looking at its voxels.
+    """Read one file from its header to its end, such as that of gzip, without looking at its voxels.
 
     Raises:
-        CaseError: it is damaged, or not a NIfTI file of a scan.
+        CaseError: it is damaged, or not a file of a scan.
         FileNotFoundError: there is no file at the path.
     """
-    with open_nifti(file) as opened:
+    with open_volume(file) as opened:
         for _ in VolumeReader(opened).stored(_DEPTH):
             pass
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.errors import TruncatedFileError, VoxelValueError
 from ctspine1k.volumes.headers import GET_AGAIN
-from ctspine1k.volumes.nifti import NiftiFile
+from ctspine1k.volumes.opening import VoxelFile
 
 __all__ = ["OnVoxels", "VolumeReader"]
 
@@ -47,7 +47,7 @@ class VolumeReader:
         on_voxels: what to do about NaN and infinite intensities.
     """
 
-    def __init__(self, file: NiftiFile, on_voxels: OnVoxels = "raise") -> None:
+    def __init__(self, file: VoxelFile, on_voxels: OnVoxels = "raise") -> None:
         self.header = file.header
         self._replaces = on_voxels == "replace"
         self._file = file
