@@ -4,14 +4,14 @@ The body is the part of a vertebra in front of its spinal canal, found as follow
 
 1. The direction of the spine at a vertebra is that between the centres of the masks next to it; of a single
    one, upwards. The front is the patient's front, at right angles to it.
-2. The mask is projected along the spine on a grid of 1 mm. The canal is a straight tube, so its projection is
-   a hole in that of the ring around it: the largest hole, of at least 40 mm2. The direction is tilted forwards
-   and backwards by up to 30 degrees, in steps of 5, and the tilt with the largest hole is taken.
+2. The mask is projected along the spine on a grid of 1 mm. The canal is a straight tube, so its projection
+   is a hole in that of the ring around it: the largest hole, of at least 40 mm2. The direction is tilted
+   forwards and backwards by up to 30 degrees, in steps of 5: the tilt with the largest hole is taken.
 3. The plane through the front of the hole, along the tilted direction, parts the vertebra. The body is the
    largest connected piece in front of it, and its point the mean of that piece's voxels.
-4. Where there is no such hole, as in a vertebra that is cut or whose arch is open, the plane lies where it does
-   in the nearest two vertebrae that have one, relative to the centre of the mask; in a case without any, it
-   goes through that centre.
+4. Where there is no such hole, as in a vertebra that is cut or whose arch is open, the plane lies where it
+   does in the nearest two vertebrae that have one, relative to the centre of the mask; in a case without
+   any, it goes through that centre.
 
 Of C1, which has no body, this is the front arch.
 """
@@ -19,7 +19,7 @@ Of C1, which has no body, this is the front arch.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -139,7 +139,8 @@ def _samples(one: _Vertebra, axes: _Vector) -> _Vector:
     indices = indices[:: max(1, len(indices) * int(counts.prod()) // _SAMPLES)]
     within = np.array(list(itertools.product(*((np.arange(n) + 0.5) / n - 0.5 for n in counts))))
     places = (indices[:, np.newaxis] + within + one.start).reshape(-1, 3)
-    return places @ axes.T - one.centre
+    samples: _Vector = places @ axes.T - one.centre
+    return samples
 
 
 def _plane(samples: _Vector, frame: _Frame) -> tuple[_Frame, float] | None:
