@@ -8,8 +8,8 @@
     train.scan()
     train.export_parquet("out")
 
-Each verb is a few lines that import and call one function of one room. Those that export or judge are in
-`ctspine1k.exports.verbs` and `ctspine1k.evaluation.verbs`.
+Each verb is a few lines that import and call one function of one room. Those that load, judge or export are
+in the modules `verbs` of their rooms.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any
 
 from ctspine1k.catalog.cases import Case, Catalog, Criterion
 from ctspine1k.catalog.dataset import DataSet, Kind
@@ -36,23 +36,21 @@ from ctspine1k.files.selection import (
     require_kinds,
     selected_files,
 )
+from ctspine1k.rows.verbs import RowVerbs
 from ctspine1k.scans.selecting import select
 
 if TYPE_CHECKING:
-    import datasets
-    from typing_extensions import Unpack
-
+    from ctspine1k.catalog.patients import OnUnknown
     from ctspine1k.checks.scan import ScanReport
     from ctspine1k.checks.verify import Report
     from ctspine1k.evaluation.results import Evaluation
     from ctspine1k.files.transfer import DownloadPlan
-    from ctspine1k.rows.keywords import LoadOptions, Split
 
 __all__ = ["Collection", "open_collection"]
 
 
 @dataclass(frozen=True)
-class Collection(EvaluationVerbs, ExportVerbs):
+class Collection(RowVerbs, EvaluationVerbs, ExportVerbs):
     """Cases of a data set, in its order, and where their files are.
 
     It stores no listing: each verb lists the files when it is called, and so sees the current ones.
@@ -106,7 +104,7 @@ class Collection(EvaluationVerbs, ExportVerbs):
             ValueError, TypeError: a value that is not allowed, or no such facet.
             ScanTableError: there is no such table, or it does not cover all files that are there.
         """
-        chosen = select(self.selection(), has_vertebrae=has_vertebrae, scan=scan, **criteria)
+        chosen = select(self.selection(), None, has_vertebrae=has_vertebrae, scan=scan, **criteria)
         return replace(self, cases=chosen.cases)
 
     def select(self, cases: str | Case | Iterable[str | Case]) -> Collection:
@@ -132,76 +130,28 @@ class Collection(EvaluationVerbs, ExportVerbs):
         images = self.place.images if isinstance(self.place, PredictionsPlace) else self.place
         return replace(self, place=PredictionsPlace(images, find_folder(folder, "folder")))
 
-    @overload
-    def load(
-        self,
-        name: str = ...,
-        *,
-        split: None = ...,
-        streaming: Literal[False] = ...,
-        **options: Unpack[LoadOptions],
-    ) -> datasets.DatasetDict: ...
-    @overload
-    def load(
-        self,
-        name: str = ...,
-        *,
-        split: Split,
-        streaming: Literal[False] = ...,
-        **options: Unpack[LoadOptions],
-    ) -> datasets.Dataset: ...
-    @overload
-    def load(
-        self,
-        name: str = ...,
-        *,
-        split: Sequence[Split],
-        streaming: Literal[False] = ...,
-        **options: Unpack[LoadOptions],
-    ) -> list[datasets.Dataset]: ...
-    @overload
-    def load(
-        self, name: str = ..., *, split: None = ..., streaming: Literal[True], **options: Unpack[LoadOptions]
-    ) -> datasets.IterableDatasetDict: ...
-    @overload
-    def load(
-        self, name: str = ..., *, split: Split, streaming: Literal[True], **options: Unpack[LoadOptions]
-    ) -> datasets.IterableDataset: ...
-    @overload
-    def load(
-        self,
-        name: str = ...,
-        *,
-        split: Sequence[Split],
-        streaming: Literal[True],
-        **options: Unpack[LoadOptions],
-    ) -> list[datasets.IterableDataset]: ...
-    def load(
-        self,
-        name: str = "3d",
-        *,
-        split: Split | Sequence[Split] | None = None,
-        streaming: bool = False,
-        **options: Unpack[LoadOptions],
-    ) -> Any:
-        """Load rows; arguments, result and errors as for `load_dataset`.
+    def split_by_patient(
+        self, fractions: Sequence[float], *, seed: int = 0, on_unknown: OnUnknown = "raise"
+    ) -> list[Collection]:
+        """Split the cases at random, so that all cases of a patient are in the same part.
 
-        ``rows``, a `RowOptions`, gives the options of rows as one value.
+        Arguments and errors are as for `Catalog.split_by_patient`. Where the catalogue does not know the
+        patients of a data set, the names of the folders with its files do.
         """
-        from ctspine1k.files.tokens import known_token
-        from ctspine1k.rows.load import load
+        from ctspine1k.catalog.patients import parts_by_patient
+        from ctspine1k.files.selection import patients_of
 
-        token = known_token(self.place.login)  # for workers of a DataLoader, which get the stream pickled
-        return load(self.selection(), name, split=split, streaming=streaming, token=token, **options)
+        parts = parts_by_patient(patients_of(self.selection()), fractions, seed, on_unknown)
+        return [self.select(part) for part in parts]
 
     def files(self, kind: Kind | None = None) -> list[RawFile]:
         """List the raw files of the cases, without reading any.
 
         Args:
-            kind: "image" or "mask"; None for all.
+            kind: "image", "mask" or "points"; None for all that cases of the data set may have.
 
         Returns:
-            The files that are there, in the order of cases, image before mask. Offline
+            The files that are there, in the order of cases: image, mask, points. Offline
             (``HF_HUB_OFFLINE=1`` or ``HF_DATASETS_OFFLINE=1``) these are the files in the Hub's local cache.
 
         Raises:
@@ -225,7 +175,7 @@ class Collection(EvaluationVerbs, ExportVerbs):
         Hub's record, even if it was in the cache before.
 
         Args:
-            kind: "image" or "mask"; None for all.
+            kind: as for `files`. Files that a case may lack are only missing if they are asked for.
             on_missing: "raise" if a file is not there, or "skip" it with a warning.
             to: a folder to copy them to, in the published layout; what is there is kept.
             link: make symbolic links in ``to`` instead of copies.

@@ -58,10 +58,11 @@ def test_cases_and_files(tiny, root):
     assert [(file.case.case_id, file.kind) for file in tiny.select("a.1").files()] == [
         ("a.1", "image"),
         ("a.1", "mask"),
+        ("a.1", "points"),
     ]
     assert [file.local for file in tiny.files("mask")] == [str(path) for path in tiny.download("mask")]
     assert ctspine1k.list_files(collection="tiny", data_dir=root, scanner="old") == tiny.select("a.1").files()
-    assert [file.path for file in tiny.selection().files() if file.kind == "points"] == [
+    assert [file.path for file in tiny.files("points")] == [
         "old/a.1-points.json",
         "new/b_2-points.json",
         "new/c-3-points.json",
@@ -215,7 +216,7 @@ def test_points_that_nothing_reads_change_nothing(tiny, root):
 
 
 def test_a_data_set_without_masks_is_refused_by_name(root):
-    registry.register(dataclasses.replace(TINY, name="images", kinds=("image",)))
+    registry.register(dataclasses.replace(TINY, name="images", kinds=("image",), optional=()))
     images = ctspine1k.open_collection("images", data_dir=root)
     assert [file.kind for file in images.files()] == ["image"] * 3
     assert len(images.download()) == 3

@@ -108,6 +108,8 @@ CHECKS = {
     "upside_down": Check("warning", "labels run upwards: flipped, or the header is wrong"),
     "front_to_back": Check("warning", "vertebrae face backwards: flipped, or the header is wrong"),
     "unlisted_l6": Check("warning", "an L6 in a case that is not listed for it"),
+    "unlisted_t13": Check("warning", "a T13 in a case that is not listed for it"),
+    "unlisted_range": Check("warning", "other vertebrae than the list of cases says"),
 }
 
 #: The check that each error belongs to.

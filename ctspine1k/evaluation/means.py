@@ -153,7 +153,6 @@ _Groups = Callable[[Row, "Case | None"], Sequence[str]]
 
 def _groupings(vocabulary: Vocabulary) -> dict[str, _Groups]:
     """Return what vertebrae are grouped by, in that order."""
-
     regions = {vertebra.name: vertebra.region for vertebra in vocabulary.vertebrae}
     regions |= {region: region for region in regions.values()}  # in the scheme of regions
 

@@ -81,7 +81,7 @@ class ShardTask:
     def size(self) -> int:
         """Approximate bytes of the shard: those of the raw files, if they were compressed."""
         files = (file for one in self.files for file in one.files.values())
-        return sum(file.size if file.path.lower().endswith(".gz") else file.size // 2 for file in files)
+        return sum(file.total if file.path.lower().endswith(".gz") else file.total // 2 for file in files)
 
     @property
     def inputs(self) -> str:

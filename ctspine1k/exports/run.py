@@ -225,7 +225,7 @@ class Export:
             )
             self.selection.look.prepare(files)
             if device_of(hub_space()[1]) == device_of(where):
-                needed += sum(file.size for file in self.selection.place.not_cached(files))
+                needed += sum(file.total for file in self.selection.place.not_cached(files))
         if needed > free:
             raise NoSpaceError(str(where), "an export", needed, free, HINT_IF_FULL)
 

@@ -131,9 +131,10 @@ class _Maker:
                     place.prepare(raw, is_recorded=True)
                     paths = retry(lambda: place.fetch(raw), HubError, pauses=self.task.pauses)
                 for file, path in zip(raw, paths, strict=True):
-                    with path.open("rb") as opened:
-                        found = file.sha256 or sha256_of(opened)  # the Hub's has been compared already
-                    self.files[file.path] = {"bytes": file.size, "sha256": found}
+                    for one in file.every:
+                        with path.with_name(Path(one.path).name).open("rb") as opened:
+                            found = one.sha256 or sha256_of(opened)  # the Hub's has been compared already
+                        self.files[one.path] = {"bytes": one.size, "sha256": found}
         except (ChecksumError, UnreadableFileError) as error:
             self.problems[files.case.case_id] = str(error)
             return {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import os
+import posixpath
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -55,7 +56,9 @@ def download_to(
         progress_bar("Linking" if link else "Copying", len(files), "file") as bar,
         explain_full_disk(to, "links" if link else "copies", needed),
     ):
-        for source, target in zip(download(selection.look, files), targets, strict=True):
+        for file, source, target in zip(files, download(selection.look, files), targets, strict=True):
+            for name in [posixpath.basename(one.path) for one in file.beside]:  # first: a header needs them
+                put_file(source.with_name(name), target.with_name(name), link=link)
             put_file(source, target, link=link)
             bar.update()
     return targets
@@ -87,9 +90,20 @@ def require_outside(option: str, to: Path, folders: Iterable[Path], root: Path |
 
 
 def _published_name(data_set: DataSet, file: RawFile) -> str:
-    """Return the path in the published layout, with the suffix that the file has."""
+    """Return the path in the published layout, with the suffix that the file has.
+
+    A header keeps its name, which those beside it have, too.
+    """
     name = data_set.file_name(file.case, file.kind)
-    return name if file.path.lower().endswith(".gz") else name.removesuffix(".gz")
+    if file.beside:
+        return posixpath.join(posixpath.dirname(name), posixpath.basename(file.path))
+    given, own = (_ending(path.lower(), data_set.suffixes) for path in (file.path, name))
+    return name if given == "" or own == "" else name[: -len(own)] + given
+
+
+def _ending(path: str, suffixes: Sequence[str]) -> str:
+    """Return with which of the suffixes a path ends, the longest; an empty text if with none."""
+    return max((suffix for suffix in suffixes if path.endswith(suffix)), key=len, default="")
 
 
 def require_room(
@@ -105,12 +119,12 @@ def require_room(
         for file, target in zip(files, targets, strict=True)
         if target.is_symlink() or not target.is_file()  # copies replace links
     ]
-    needed, what = sum(file.size for file in absent), "copies"
+    needed, what = sum(file.total for file in absent), "copies"
     if downloads := selection.place.not_cached(files):
         from ctspine1k.files.hub import hub_space
 
         if device_of(hub_space()[1]) == device_of(to):
-            needed, what = needed + sum(file.size for file in downloads), "downloads and copies"
+            needed, what = needed + sum(file.total for file in downloads), "downloads and copies"
     if needed > (free := free_bytes(to)):
         raise NoSpaceError(str(to), what, needed, free, hint)
     return needed

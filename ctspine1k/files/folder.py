@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ctspine1k._messages import warn
 from ctspine1k.errors import CTSpine1KWarning
-from ctspine1k.files.raw import Entry, Listing, RawFile, is_hidden
+from ctspine1k.files.raw import Entry, Listing, RawFile, is_hidden, joined_state
 
 __all__ = ["FolderPlace", "walk"]
 
@@ -59,7 +59,7 @@ class FolderPlace:
 
     def state(self, file: RawFile) -> str:
         """Return path, size and modification time as they are now."""
-        return _state(file.path, os.stat(self.folder / file.path))  # noqa: PTH116
+        return joined_state(_state(one.path, os.stat(self.folder / one.path)) for one in file.every)  # noqa: PTH116
 
     def identity(self, file: RawFile) -> str:
         """Return path in the folder, size and modification time as listed, so that the folder may be moved.
@@ -67,10 +67,17 @@ class FolderPlace:
         Times in whole seconds are those of archives, which several files may have: then the checksum at the
         end of a gzip file is added, or the folder's path.
         """
-        if int(file.state.rpartition(" ")[2]) % 10**9:
-            return file.state
-        checksum = _gzip_end(str(self.folder / file.path))
-        return f"{file.state} {checksum}" if checksum else f"{self.folder}/{file.state}"
+        beside = [one.state for one in file.beside]
+        own = file.state.removesuffix(joined_state(["", *beside]))
+        return joined_state(
+            self._identity(one.path, state) for one, state in zip(file.every, [own, *beside], strict=True)
+        )
+
+    def _identity(self, path: str, state: str) -> str:
+        if int(state.rpartition(" ")[2]) % 10**9:
+            return state
+        checksum = _gzip_end(str(self.folder / path))
+        return f"{state} {checksum}" if checksum else f"{self.folder}/{state}"
 
     def version(self) -> None:
         """Return None: the files of a folder may change at any time."""
@@ -94,13 +101,11 @@ class FolderPlace:
         """Yield the path: the file is local."""
         return nullcontext(str(self.folder / file.path))
 
-    def hint(self, listing: Listing, suffixes: tuple[str, ...]) -> str:
+    def hint(self, listing: Listing, suffixes: tuple[str, ...], naming: str) -> str:
         """Return what may explain that files are not there."""
         found = sum(path.lower().endswith(suffixes) for path in listing)
-        return (
-            f"The folder contains {found:,} NIfTI files in all; an image is <case_id>.nii.gz, a mask "
-            "<case_id>_seg.nii.gz."
-        )
+        endings = " or ".join(f"*{suffix}" for suffix in suffixes)
+        return f"The folder contains {found:,} files {endings} in all. {naming}"
 
 
 def walk(root: Path) -> Iterator[str]:

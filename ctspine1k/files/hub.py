@@ -6,6 +6,7 @@ import contextlib
 import functools
 import glob
 import importlib
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,9 +21,10 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.tqdm import tqdm
 
 from ctspine1k import __version__
+from ctspine1k.catalog.companions import is_metaimage
 from ctspine1k.errors import ChecksumError, CTSpine1KError, HubError, NoSpaceError
 from ctspine1k.files.folder import walk
-from ctspine1k.files.raw import Entry, Listing, RawFile, is_hidden
+from ctspine1k.files.raw import Entry, Listing, RawFile, is_hidden, joined_state
 from ctspine1k.files.tokens import keep_token, known_token
 from ctspine1k.running.disk import free_bytes, sha256_of
 from ctspine1k.running.stops import interruptible
@@ -120,7 +122,7 @@ class HubPlace:
 
     def state(self, file: RawFile) -> str:
         """Return the path, and the sha256, or size and commit if the Hub has no sha256."""
-        return self._state(file.path, file.size, file.sha256)
+        return joined_state(self._state(one.path, one.size, one.sha256) for one in file.every)
 
     def identity(self, file: RawFile) -> str:
         """Return its state, which says nothing about the repo."""
@@ -146,7 +148,7 @@ class HubPlace:
         """
         if _offline() or not files:
             return
-        needed = sum(file.size for file in self.not_cached(files))
+        needed = sum(file.total for file in self.not_cached(files))
         free, cache = hub_space()
         if needed > free:
             hint = "Select fewer cases, or set HF_HUB_CACHE to a folder on a larger disk."
@@ -158,11 +160,13 @@ class HubPlace:
     def not_cached(self, files: Sequence[RawFile]) -> list[RawFile]:
         """Return the files that are not in the Hub's cache."""
         commit = self._commit
-        return [file for file in files if self._cached_path(file, commit) is None]
+        return [file for file in files if any(self._cached_path(one, commit) is None for one in file.every)]
 
     def local_path(self, file: RawFile) -> str | None:
-        """Return the path of a file in the Hub's cache; None if it is not there."""
-        return self._cached_path(file, self._commit)
+        """Return the path of a file in the Hub's cache; None if it, or a file beside it, is not there."""
+        commit = self._commit
+        path, *beside = (self._cached_path(one, commit) for one in file.every)
+        return None if None in beside else path
 
     def _cached_path(self, file: RawFile, commit: str) -> str | None:
         found = huggingface_hub.try_to_load_from_cache(
@@ -182,8 +186,8 @@ class HubPlace:
         if _offline():
             root = self._cached_snapshot()
             paths = [root / file.path for file in files]
-            for path, file in zip(paths, files, strict=True):
-                check_file_is(path, file, _hint_to_delete(path))
+            for one in itertools.chain.from_iterable(file.every for file in files):
+                check_file_is(root / one.path, one, _hint_to_delete(root / one.path))
             return paths
         at_commit, paths = self.at_commit(), []
         with (
@@ -191,25 +195,30 @@ class HubPlace:
             ThreadPoolExecutor(max_workers=8) as pool,
             tqdm(
                 desc=f"Fetching {self.repo_id}",
-                total=sum(file.size for file in files),
+                total=sum(file.total for file in files),
                 unit="B",
                 unit_scale=True,
             ) as progress,
         ):
             for path, file in zip(pool.map(at_commit._fetch_one, files), files, strict=True):
                 paths.append(path)
-                progress.update(file.size)
+                progress.update(file.total)
         return paths
 
     @contextlib.contextmanager
     def open(self, file: RawFile) -> Iterator[str | IO[bytes]]:
         """Yield a stream of a file, which transfers only what is read; offline, yield its path.
 
+        A MetaImage file is fetched, and its path yielded.
+
         Raises:
             HubError: the Hub cannot be reached; reading from the stream also raises it.
         """
         if _offline():
             yield str(self._cached_snapshot() / file.path)
+            return
+        if is_metaimage(file.path):  # SimpleITK reads files of a disk only
+            yield str(self.fetch([file])[0])
             return
         with self._explained():
             filesystem = huggingface_hub.HfFileSystem(token=self._token)
@@ -220,7 +229,7 @@ class HubPlace:
         with stream:
             yield cast("IO[bytes]", _HubStream(stream, file.path, self._explained))
 
-    def hint(self, listing: Listing, suffixes: tuple[str, ...]) -> str:
+    def hint(self, listing: Listing, suffixes: tuple[str, ...], naming: str) -> str:
         """Return what may explain that files are not there; an empty text if nothing is known."""
         return f"{_offline()} is set: unset it to download them." if _offline() else ""
 
@@ -269,6 +278,9 @@ class HubPlace:
             )
 
     def _fetch_one(self, file: RawFile) -> Path:
+        """Fetch a file, after those beside it, which the cache has in the same folder."""
+        for one in file.beside:
+            self._fetch_one(one)
         with interruptible():
             path = huggingface_hub.hf_hub_download(
                 self.repo_id,

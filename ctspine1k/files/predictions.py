@@ -112,7 +112,7 @@ class PredictionsPlace:
         """Open a file to read it once, as its place does."""
         return self._place_of(file).open(file)
 
-    def hint(self, listing: Listing, suffixes: tuple[str, ...]) -> str:
+    def hint(self, listing: Listing, suffixes: tuple[str, ...], naming: str) -> str:
         """Return what may explain that files are not there."""
         found = sum(path.lower().endswith(suffixes) for path in listing.predictions or ())
         return (

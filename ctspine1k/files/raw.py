@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ctspine1k._messages import size_text
 from ctspine1k.catalog.cases import Case
+from ctspine1k.catalog.companions import companions
 from ctspine1k.catalog.dataset import KINDS, DataSet, Kind
 from ctspine1k.errors import AmbiguousFilesError
 
@@ -20,6 +21,7 @@ __all__ = [
     "find_files",
     "group_files",
     "is_hidden",
+    "joined_state",
     "plain_id",
     "predicted_masks",
 ]
@@ -46,8 +48,8 @@ def plain_id(case_id: str) -> str:
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a file or folder is hidden, such as ``._x.nii.gz``, which macOS writes."""
-    return name.startswith(".")
+    """Return whether a file or folder is hidden, or one that macOS adds: ``._x.nii.gz``, ``__MACOSX``."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 @dataclass(frozen=True)
@@ -79,15 +81,31 @@ class RawFile:
     url: str
     sha256: str | None  #: as the Hub records it; None for a file in a folder
     local: str | None = None  #: absolute path of a file in a folder; None for one on the Hub
-    state: str = ""  #: when it was listed; changes when its bytes do
+    state: str = ""  #: when it was listed; changes when its bytes do, or those of files beside it
+    beside: tuple[RawFile, ...] = ()  #: without which it is incomplete, such as the ``.raw`` of an ``.mhd``
 
     def __repr__(self) -> str:
-        return f"RawFile({self.case.case_id}, {self.kind}, {size_text(self.size)}, {self.name!r})"
+        return f"RawFile({self.case.case_id}, {self.kind}, {size_text(self.total)}, {self.name!r})"
 
     @property
     def name(self) -> str:
         """The file's name in messages: its absolute path, or its path in the repo."""
         return self.local or self.path
+
+    @property
+    def every(self) -> tuple[RawFile, ...]:
+        """The file, and those beside it."""
+        return self, *self.beside
+
+    @property
+    def total(self) -> int:
+        """Bytes of all of them."""
+        return sum(one.size for one in self.every)
+
+
+def joined_state(states: Iterable[str]) -> str:
+    """Return the state of a file from its own and those of the files beside it."""
+    return " + ".join(states)
 
 
 @dataclass(frozen=True)
@@ -137,7 +155,7 @@ def find_files(
     for case in by_id.values():
         for kind in KINDS:
             candidates = found.get((case.case_id, kind), {})
-            own = [_raw_file(case, kind, path, candidates[path]) for path in sorted(candidates)]
+            own = [_raw_file(case, kind, path, candidates[path], listing) for path in sorted(candidates)]
             if len(own) > 1 and not every:
                 raise AmbiguousFilesError(case.case_id, kind, [file.name for file in own])
             files += own
@@ -176,8 +194,15 @@ def predicted_masks(
         yield path, entry, list(dict.fromkeys(own or (one for name in named for one in plain.get(name, ()))))
 
 
-def _raw_file(case: Case, kind: Kind, path: str, entry: Entry) -> RawFile:
-    return RawFile(case, kind, entry.size, path, entry.url, entry.sha256, entry.local, entry.state)
+def _raw_file(case: Case, kind: Kind, path: str, entry: Entry, listing: Listing) -> RawFile:
+    there = {other: listing.entries.get(other) for other in companions(path)}
+    beside = tuple(
+        RawFile(case, kind, one.size, other, one.url, one.sha256, one.local, one.state)
+        for other, one in there.items()
+        if one is not None
+    )
+    state = joined_state([entry.state, *(one.state for one in beside)])
+    return RawFile(case, kind, entry.size, path, entry.url, entry.sha256, entry.local, state, beside)
 
 
 def group_files(files: Iterable[RawFile]) -> dict[str, CaseFiles]:

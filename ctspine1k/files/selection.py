@@ -23,6 +23,7 @@ __all__ = [
     "Selection",
     "case_files",
     "open_selection",
+    "patients_of",
     "require_cases",
     "require_kinds",
     "selected_files",
@@ -119,7 +120,9 @@ class Selection:
         }
         if not absent:
             return None
-        hints = self.place.hint(self.listing, self.data_set.suffixes), self._advice(on_missing)
+        data_set = self.data_set
+        hint = self.place.hint(self.listing, data_set.suffixes, data_set.naming)
+        hints = hint, self._advice(on_missing)
         where = self.look.place.describe()
         return MissingFilesError(absent, len(self.cases), where, " ".join(filter(None, hints)))
 
@@ -175,7 +178,7 @@ def open_selection(
     chosen: DataSet = data_set(collection)
     if data_dir is not None and repo_id not in (None, chosen.repo_id):
         raise ValueError(f"data_dir={os.fspath(data_dir)!r} and repo_id={repo_id!r} are two places: give one")
-    look = Look(find_place(data_dir, repo_id or chosen.repo_id, revision, token))
+    look = Look(find_place(data_dir, repo_id or chosen.repo_id, revision, token, chosen.how_to_get))
     catalog = load_catalog(collection, split_file=split_file)
     opened = Selection(chosen, catalog, catalog, look)
     if data_dir is None or split_file is not None or chosen.split_file is None:
@@ -217,6 +220,29 @@ def _cases_of_folder(opened: Selection) -> Catalog | None:
     return None
 
 
+def patients_of(selection: Selection) -> dict[str, str | None]:
+    """Return the patient of each case, by id: as the catalogue says, or else the folders of its files.
+
+    Raises:
+        ValueError: files of a case are in the folders of two patients; or there is no place with files, which
+            would say it.
+        HubError: the Hub cannot be reached.
+    """
+    patients = {case.case_id: case.patient for case in selection.cases}
+    parse = selection.data_set.parse_patient
+    if parse is None or None not in patients.values():
+        return patients
+    for file in selection.files(every=True):
+        case_id, patient = file.case.case_id, parse(file.path)
+        if patient is not None and patients[case_id] not in (None, patient):
+            raise ValueError(
+                f"{file.name}: expected a file of {patients[case_id]}, as others of {case_id} are, found it in "
+                f"the folder of {patient}: move it to where it belongs"
+            )
+        patients[case_id] = patient or patients[case_id]
+    return patients
+
+
 def require_cases(selection: Selection) -> Selection:
     """Return the selection.
 
@@ -244,17 +270,20 @@ def require_kinds(data_set: DataSet, *kinds: Kind) -> None:
 def selected_files(
     selection: Selection, kind: Kind | None = None
 ) -> tuple[list[RawFile], MissingFilesError | None]:
-    """Find the files of the cases, of one kind or of all that the data set has, and what is missing.
+    """Find the files of the cases, of one kind or of all that there may be, and what is missing.
+
+    Kinds that cases may lack are missing only if they are asked for by name.
 
     Raises:
         ValueError: the data set has no files of that kind.
         AmbiguousFilesError: several files of one kind for a case.
         HubError: the Hub cannot be reached.
     """
-    check_choice("kind", kind, selection.data_set.kinds)
-    kinds = selection.data_set.kinds if kind is None else (kind,)
+    data_set = selection.data_set
+    check_choice("kind", kind, data_set.possible)
+    kinds = data_set.possible if kind is None else (kind,)
     files = [file for file in selection.files() if file.kind in kinds]
-    return files, selection.missing(files, kinds)
+    return files, selection.missing(files, data_set.kinds if kind is None else kinds)
 
 
 def case_files(

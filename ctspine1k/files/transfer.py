@@ -60,12 +60,12 @@ class DownloadPlan:
     @property
     def bytes(self) -> int:
         """Bytes of all files."""
-        return sum(file.size for file in self.files)
+        return sum(file.total for file in self.files)
 
     @property
     def bytes_needed(self) -> int:
         """Bytes to download."""
-        return sum(file.size for file in self.needed)
+        return sum(file.total for file in self.needed)
 
 
 def plan_download(selection: Selection, kind: Kind | None = None) -> DownloadPlan:
@@ -121,7 +121,7 @@ def _room_for(place: Place, files: Sequence[RawFile]) -> contextlib.AbstractCont
         return contextlib.nullcontext()
     from ctspine1k.files.hub import hub_space
 
-    return explain_full_disk(hub_space()[1], "a download", sum(file.size for file in files))
+    return explain_full_disk(hub_space()[1], "a download", sum(file.total for file in files))
 
 
 #: Errors that are not about one case: a disk or a quota is full, or too many files are open.

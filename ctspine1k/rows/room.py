@@ -75,7 +75,7 @@ def _need_of(options: RowOptions, place: Place, files: Sequence[CaseFiles], fold
         folder=None if "://" in folder else Path(folder),
         config=options.config,
         storage=options.storage,
-        downloads=sum(file.size for file in place.not_cached(every)),
+        downloads=sum(file.total for file in place.not_cached(every)),
         rows=sum(rows),
         compact=sum(compact),
     )
@@ -91,7 +91,7 @@ def _estimate(files: CaseFiles, config: str, how: str) -> int:
     """
     per_gzip, per_plain = _PER_GZIP[config, how], _PER_PLAIN[how]
     return sum(
-        int(file.size * (per_gzip if file.path.lower().endswith(".gz") else per_plain))
+        int(file.total * (per_gzip if file.path.lower().endswith(".gz") else per_plain))
         for file in files.files.values()
     )
 

@@ -10,7 +10,7 @@ from ctspine1k.files.places import Place
 from ctspine1k.files.raw import RawFile
 from ctspine1k.rows.options import RowOptions
 from ctspine1k.volumes.headers import Geometry
-from ctspine1k.volumes.nifti import open_nifti
+from ctspine1k.volumes.opening import open_volume
 from ctspine1k.volumes.orientation import turn_to
 from ctspine1k.volumes.resampling import resampled_geometry
 
@@ -24,7 +24,7 @@ def local_shape(image: RawFile, place: Place, options: RowOptions) -> tuple[int,
         return None
     try:
         # The conversion itself warns about the header, and raises the error of a file that cannot be used.
-        with warnings.catch_warnings(), open_nifti(path) as file:
+        with warnings.catch_warnings(), open_volume(path) as file:
             warnings.simplefilter("ignore")
             header = file.header
         affine, shape = header.affine, header.shape

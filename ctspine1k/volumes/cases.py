@@ -27,7 +27,8 @@ from ctspine1k.running.threads import prefetch, usable_threads
 from ctspine1k.volumes.alignment import Alignment
 from ctspine1k.volumes.growing import GROWTH, GrowingArray, Growth
 from ctspine1k.volumes.headers import Geometry, array_affine
-from ctspine1k.volumes.nifti import Readable, open_nifti
+from ctspine1k.volumes.nifti import Readable
+from ctspine1k.volumes.opening import open_volume
 from ctspine1k.volumes.orientation import PLANES, check_orientation
 from ctspine1k.volumes.positions import Doubt
 from ctspine1k.volumes.relabel import Others, accepted_labels, label_table
@@ -75,7 +76,8 @@ def read_pair(
     """Read one case as arrays, not resampled.
 
     Args:
-        image: the CT, a path or an open binary stream, ``.nii.gz`` or ``.nii``.
+        image: the CT, a path or an open binary stream, ``.nii.gz`` or ``.nii``; or the path of an ``.mhd`` or
+            ``.mha`` file, which needs ``ctspine1k[msr]``.
         mask: its label map, in the same forms.
         on_geometry: if the two headers place the voxels differently, or one contradicts itself: "warn", or
             "raise" an error.
@@ -155,8 +157,8 @@ def open_case(
     table = label_table(vocabulary, label_scheme, other_labels)
     accepted = accepted_labels(vocabulary, label_scheme, other_labels)
     with contextlib.ExitStack() as stack:
-        image_reader = VolumeReader(stack.enter_context(open_nifti(image)), on_voxels)
-        mask_reader = None if mask is None else VolumeReader(stack.enter_context(open_nifti(mask)))
+        image_reader = VolumeReader(stack.enter_context(open_volume(image)), on_voxels)
+        mask_reader = None if mask is None else VolumeReader(stack.enter_context(open_volume(mask)))
         case = CaseReader(
             image_reader, mask_reader, accepted, table, orientation, threads, on_change or _warn_of_change
         )
@@ -168,13 +170,13 @@ def open_case(
 
 
 def check_file(file: Readable) -> None:
-    """Read one file from its header to the end of gzip, without looking at its voxels.
+    """Read one file from its header to its end, such as that of gzip, without looking at its voxels.
 
     Raises:
-        CaseError: it is damaged, or not a NIfTI file of a scan.
+        CaseError: it is damaged, or not a file of a scan.
         FileNotFoundError: there is no file at the path.
     """
-    with open_nifti(file) as opened:
+    with open_volume(file) as opened:
         for _ in VolumeReader(opened).stored(_DEPTH):
             pass
 
@@ -293,6 +295,15 @@ class CaseReader:
         """Yield only the image, as for `slabs`; the mask, if there is one, is not read."""
         return (image for (image,) in self._turned(depth, has_labels=False))
 
+    def label_slabs(self, depth: int = _DEPTH) -> Iterator[NDArray[Any]]:
+        """Yield only the labels of a case opened as stored, as for `slabs`; no voxel of the image is read.
+
+        Raises:
+            ValueError: there is no mask.
+            CaseError: the mask is damaged, or contains invalid values.
+        """
+        return self._read_ahead(self._labels(self._require_mask(), depth))
+
     def read(self, growth: Growth = GROWTH) -> VolumePair:
         """Read all slices into two arrays, whose memory grows by ``growth``.
 
@@ -319,9 +330,10 @@ class CaseReader:
             for _ in self._read_ahead(volume):
                 pass
 
-    def _require_mask(self) -> None:
+    def _require_mask(self) -> VolumeReader:
         if self._mask is None:
             raise ValueError(f"{self.name}: opened without a mask, so there are no labels")
+        return self._mask
 
     def _turned(self, depth: int, *, has_labels: bool) -> Iterator[tuple[NDArray[Any], ...]]:
         """Yield slabs in the requested orientation."""
@@ -344,9 +356,12 @@ class CaseReader:
         """Return the slabs of each volume in its stored orientation, with labels in the requested scheme."""
         volumes = [self._image.images(depth)]
         if self._mask is not None and has_labels:
-            labels, table = self._mask.labels(depth, self.vocabulary), self._table
-            volumes.append(labels if table is None else (table[slab] for slab in labels))
+            volumes.append(self._labels(self._mask, depth))
         return volumes
+
+    def _labels(self, mask: VolumeReader, depth: int) -> Iterator[NDArray[Any]]:
+        labels, table = mask.labels(depth, self.vocabulary), self._table
+        return labels if table is None else (table[slab] for slab in labels)
 
     def _read_ahead(self, slabs: Iterator[Slab]) -> Iterator[Slab]:
         for slab in prefetch(slabs) if self._threads > 1 else slabs:

@@ -15,7 +15,8 @@ from ctspine1k.running.stops import check_stopped
 from ctspine1k.running.threads import prefetch, usable_threads
 from ctspine1k.volumes.growing import GrowingArray
 from ctspine1k.volumes.headers import Geometry, array_affine
-from ctspine1k.volumes.nifti import Readable, open_nifti
+from ctspine1k.volumes.nifti import Readable
+from ctspine1k.volumes.opening import open_volume
 from ctspine1k.volumes.orientation import degenerate_axes, turn_to
 from ctspine1k.volumes.positions import GEOMETRY_TOLERANCE
 from ctspine1k.volumes.relabel import ALL_BYTES
@@ -47,7 +48,7 @@ def read_mask(file: Readable, vocabulary: Vocabulary = ALL_BYTES) -> Mask:
         CaseError: the file cannot be used, or has other labels.
         FileNotFoundError: there is no file at the path.
     """
-    with open_nifti(file) as opened:
+    with open_volume(file) as opened:
         reader = VolumeReader(opened)
         geometry = Geometry.of(reader.header.affine, reader.header.shape)
         labels = GrowingArray(geometry.shape, np.uint8)

@@ -19,7 +19,7 @@ from isal import igzip, isal_zlib
 from ctspine1k.errors import CorruptFileError, FileFormatError, TruncatedFileError
 from ctspine1k.volumes.headers import GET_AGAIN, WRITE_AGAIN, VolumeHeader, header_size, parse_header
 
-__all__ = ["NiftiFile", "Readable", "open_nifti", "stand_in"]
+__all__ = ["MAX_PADDING", "NiftiFile", "Readable", "open_nifti", "stand_in"]
 
 #: A path of a ``.nii.gz`` or ``.nii`` file, or a binary stream of one (it need not seek, and stays open).
 Readable: TypeAlias = "str | os.PathLike[str] | IO[bytes]"
@@ -60,7 +60,7 @@ _OTHER_FORMATS = (
 _HEAD = 512
 
 #: Zeros that may follow the last voxel: programs, tapes and disks fill up a last block.
-_MAX_PADDING = 1 << 16
+MAX_PADDING = 1 << 16
 
 _TOO_EARLY = "the end of the file too early"
 
@@ -137,8 +137,8 @@ class NiftiFile:
             CorruptFileError: it is damaged, or there are more bytes.
         """
         with self._explained():
-            more = self._stream.read(_MAX_PADDING + 1)
-        if len(more) > _MAX_PADDING or more.strip(b"\0"):
+            more = self._stream.read(MAX_PADDING + 1)
+        if len(more) > MAX_PADDING or more.strip(b"\0"):
             expected = "the end of the file after the last slice"
             raise CorruptFileError(self._name, expected, "more bytes", WRITE_AGAIN)
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.errors import TruncatedFileError, VoxelValueError
 from ctspine1k.volumes.headers import GET_AGAIN
-from ctspine1k.volumes.nifti import NiftiFile, Readable, open_nifti
+from ctspine1k.volumes.nifti import Readable
+from ctspine1k.volumes.opening import VoxelFile, open_volume
 
 __all__ = ["OnVoxels", "VolumeReader", "read_plane"]
 
@@ -47,7 +48,7 @@ class VolumeReader:
         on_voxels: what to do about NaN and infinite intensities.
     """
 
-    def __init__(self, file: NiftiFile, on_voxels: OnVoxels = "raise") -> None:
+    def __init__(self, file: VoxelFile, on_voxels: OnVoxels = "raise") -> None:
         self.header = file.header
         self._replaces = on_voxels == "replace"
         self._file = file
@@ -243,7 +244,7 @@ def read_plane(source: Readable, axis: int, index: int) -> NDArray[np.float32]:
         CaseError: the file cannot be used.
     """
     parts = []
-    with open_nifti(source) as file:
+    with open_volume(source) as file:
         reader = VolumeReader(file, "replace")
         for number, slab in enumerate(reader.images(1)):
             if axis or number == index:

@@ -89,7 +89,9 @@ def test_what_was_not_predicted_is_missed_and_what_is_of_no_case_is_named(spines
     assert evaluation.failed == {"liver_83": "no prediction"}
     assert evaluation.unknown == ("liver_106_0000.nii.gz", "stray.nii.gz")
     missed = rows_of(evaluation, "liver_83")
-    assert {label: (row["reference"], row["prediction"], row["dice"]) for label, row in missed.items()} == dict.fromkeys((20, 21, 22), (True, False, 0.0))
+    assert {
+        label: (row["reference"], row["prediction"], row["dice"]) for label, row in missed.items()
+    } == dict.fromkeys((20, 21, 22), (True, False, 0.0))
     assert evaluation.means["dice"].n_missed == 3
     assert "not judged: 1: liver_83 (no prediction)" in evaluation.summary()
     assert "predictions of no case: 2" in evaluation.summary()

@@ -87,6 +87,7 @@ TINY = DataSet(
     description="Three made-up spines.",
     homepage="https://example.org/tiny",
     repo_id=None,
+    naming="An image is <case_id>-ct.nii.gz, a mask <case_id>-labels.nii.gz.",
     kinds=("image", "mask"),
     splits=tuple(_SECTIONS.values()),
     facets=_FACETS,

@@ -1,0 +1,259 @@
+"""MetaImage files: read as SimpleITK reads them, and refused before it sees what it must not."""
+
+import sys
+import zlib
+
+import nibabel as nib
+import numpy as np
+import pytest
+from support.metaimage import AFFINE, DIRECTIONS, SPACING, header, save_metaimage
+from support.volumes import intensities, save
+
+from ctspine1k.errors import (
+    CaseError,
+    CorruptFileError,
+    FileFormatError,
+    GeometryWarning,
+    MissingPackageError,
+    TruncatedFileError,
+    VoxelValueError,
+)
+from ctspine1k.volumes import metaimage
+from ctspine1k.volumes.cases import check_file, open_case
+
+TYPES = ("i1", "u1", "<i2", ">i2", "<u2", ">i4", "<u4", "<i8", "<u8", "<f4", ">f8")
+BEYOND = {"ElementDataFile": "ElementDataFile = case.raw, the file beside it, or LOCAL"}
+
+
+@pytest.fixture
+def voxels():
+    return intensities(3)
+
+
+def read(path, **options):
+    with open_case(path, None, **options) as case:
+        return case.read_image(), case.geometry
+
+
+@pytest.mark.parametrize("name", ["case.mhd", "case.mha", "CASE.MHD"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_voxels_and_affine_are_those_of_the_file(tmp_path, voxels, name, packed):
+    if name.isupper():
+        beside = tmp_path / "CASE.RAW"
+        beside.write_bytes(voxels.tobytes(order="F"))
+        (tmp_path / name).write_text(header(voxels, beside.name))
+        path = tmp_path / name
+    else:
+        path = save_metaimage(tmp_path / name, voxels, packed=packed)
+    image, geometry = read(path)
+    assert np.array_equal(image, voxels.transpose(2, 0, 1).astype(np.float32))
+    np.testing.assert_allclose(geometry.affine, AFFINE, atol=1e-12)
+    np.testing.assert_allclose(geometry.spacing, (SPACING[2], *SPACING[:2]), atol=1e-12)
+
+
+def test_simpleitk_places_the_voxels_there(tmp_path, voxels):
+    """By its own way from an index to a point, in LPS."""
+    sitk = pytest.importorskip("SimpleITK")
+    path = save_metaimage(tmp_path / "case.mhd", voxels)
+    image = sitk.ReadImage(str(path))
+    assert image.GetPixel(4, 2, 3) == voxels[4, 2, 3]
+    x, y, z = image.TransformIndexToPhysicalPoint((4, 2, 3))
+    np.testing.assert_allclose(read(path)[1].affine @ (4, 2, 3, 1), (-x, -y, z, 1), atol=1e-9)
+
+
+def test_turned_as_a_nifti_file_of_the_same_voxels(tmp_path, voxels):
+    nifti = save(tmp_path / "case.nii", voxels, affine=AFFINE)
+    path = save_metaimage(tmp_path / "case.mhd", voxels)
+    for orientation in ("RAS", "sagittal"):
+        (image, geometry), (other, expected) = (read(one, orientation=orientation) for one in (path, nifti))
+        assert np.array_equal(image, other)
+        np.testing.assert_allclose(geometry.affine, expected.affine, atol=1e-5)
+        assert geometry.orientation == expected.orientation
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_every_type_and_byte_order(tmp_path, dtype):
+    voxels = intensities(dtype=dtype)
+    image, _ = read(save_metaimage(tmp_path / "case.mhd", voxels))
+    assert np.array_equal(image, voxels.astype(np.float64).transpose(2, 0, 1).astype(np.float32))
+
+
+def test_slabs_are_read_one_by_one(tmp_path, voxels, monkeypatch):
+    monkeypatch.setattr(metaimage, "_PIECE", 2 * 6 * 5 * 2)  # two slices
+    reads = []
+    more = metaimage.MetaImageFile._more
+    monkeypatch.setattr(metaimage.MetaImageFile, "_more", lambda self: reads.append(self._next) or more(self))
+    image, _ = read(save_metaimage(tmp_path / "case.mhd", voxels))
+    assert np.array_equal(image, voxels.transpose(2, 0, 1))
+    assert reads[:2] == [0, 2]
+    compressed, _ = read(save_metaimage(tmp_path / "case.mhd", voxels, packed=True))
+    assert np.array_equal(compressed, image)
+
+
+@pytest.mark.parametrize("size", ["10", "-1"])
+def test_voxels_after_a_header_of_another_program(tmp_path, voxels, size):
+    path = save_metaimage(tmp_path / "case.mhd", voxels, HeaderSize=size)
+    raw = tmp_path / "case.raw"
+    raw.write_bytes(b"0123456789" + raw.read_bytes())
+    assert np.array_equal(read(path)[0], voxels.transpose(2, 0, 1))
+
+
+def test_not_finite_voxels_are_refused_or_replaced(tmp_path):
+    voxels = intensities(dtype="<f4")
+    voxels[2, 3, 1] = np.nan
+    path = save_metaimage(tmp_path / "case.mha", voxels)
+    with pytest.raises(VoxelValueError, match=r"\(2, 3, 1\)"):
+        read(path)
+    image, _ = read(path, on_voxels="replace", on_change=lambda _: None)
+    assert image[1, 2, 3] == -1024
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", ["case.mhd", "case.mha"])
+def test_short_or_long_data(tmp_path, voxels, name, packed):
+    path = save_metaimage(tmp_path / name, voxels, packed=packed)
+    data = next((one for one in tmp_path.iterdir() if one.suffix in (".raw", ".zraw")), path)
+    whole = data.read_bytes()
+    data.write_bytes(whole[:-7])
+    with pytest.raises(TruncatedFileError, match=data.name):
+        check_file(path)
+    data.write_bytes(whole + bytes(300))
+    check_file(path)  # zeros are padding
+    if not packed:
+        data.write_bytes(whole + b"more")
+        with pytest.raises(CorruptFileError, match="more bytes"):
+            check_file(path)
+
+
+@pytest.mark.parametrize("count", [1, 3, 5, 4000])
+def test_compressed_data_are_counted_before_memory_is_allocated(tmp_path, voxels, count):
+    path = save_metaimage(tmp_path / "case.mhd", voxels, packed=True, DimSize=f"6 5 {count}")
+    with pytest.raises(
+        (TruncatedFileError, CorruptFileError), match=f"{60 * count:,} bytes for its {count:,}"
+    ):
+        check_file(path)
+
+
+def test_compressed_data_with_other_bytes(tmp_path, voxels):
+    path = save_metaimage(tmp_path / "case.mhd", voxels, packed=True)
+    data = bytearray((tmp_path / "case.zraw").read_bytes())
+    data[40] ^= 255
+    (tmp_path / "case.zraw").write_bytes(data)
+    with pytest.raises(CorruptFileError):
+        check_file(path)
+    for size, error in (("1", FileFormatError), ("999999999999", TruncatedFileError)):
+        save_metaimage(path, voxels, packed=True, CompressedDataSize=size)
+        with pytest.raises(error):
+            check_file(path)
+    save_metaimage(path, voxels, packed=True, CompressedDataSize=None)
+    assert np.array_equal(read(path)[0], voxels.transpose(2, 0, 1))
+    (tmp_path / "case.zraw").write_bytes(zlib.compress(b"short"))
+    with pytest.raises(TruncatedFileError):
+        check_file(path)
+
+
+@pytest.mark.parametrize(
+    "given", ["../case.raw", "/etc/passwd", "LIST", "%d.raw 1 4 1", "other.raw", "case.nii"]
+)
+def test_no_other_file_is_read(tmp_path, voxels, given):
+    path = save_metaimage(tmp_path / "inner" / "case.mhd", voxels)
+    for name in ("case.raw", "inner/other.raw", "inner/case.nii"):
+        (tmp_path / name).write_bytes(voxels.tobytes(order="F"))
+    path.write_text(header(voxels, given))
+    with pytest.raises(
+        FileFormatError, match=r"expected ElementDataFile = case.raw, the file beside it, or LOCAL"
+    ):
+        check_file(path)
+
+
+def test_special_names_and_a_header_without_a_file_beside_it(tmp_path, voxels):
+    for name in ("LIST.mhd", "a%d.mhd"):  # MetaIO would take them for something else
+        with pytest.raises(FileFormatError, match="ElementDataFile"):
+            check_file(save_metaimage(tmp_path / name, voxels))
+    path = save_metaimage(tmp_path / "case.mhd", voxels)
+    (tmp_path / "case.raw").unlink()
+    with pytest.raises(FileFormatError, match=r"its voxels beside it, in case.raw, found no such file"):
+        check_file(path)
+    (tmp_path / "case.mha").write_text(header(voxels, "case.raw"))
+    with pytest.raises(FileFormatError, match="ElementDataFile = LOCAL"):
+        check_file(tmp_path / "case.mha")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("NDims", "2"),
+        ("NDims", None),
+        ("DimSize", "6 5"),
+        ("DimSize", "6 0 4"),
+        ("DimSize", "6 5 4 1"),
+        ("DimSize", "6 5 99999999999999999999"),
+        ("ElementType", "MET_LONG"),
+        ("ElementType", "MET_SHORT_ARRAY"),
+        ("ElementNumberOfChannels", "3"),
+        ("ElementSpacing", "0.3 0.5 0"),
+        ("ElementSpacing", "-0.3 0.5 2"),
+        ("ElementSpacing", "0,3 0,5 2,5"),
+        ("ElementSpacing", "0.3 0.5 nan"),
+        ("ElementSpacing", "0.3\u00a00.5 2"),
+        ("ElementSpacing", None),
+        ("Offset", "1 2 inf"),
+        ("Offset", "1 2 1e999"),
+        ("Offset", "1_0 2 3"),
+        ("Origin", "1 2 3"),
+        ("TransformMatrix", "1 0 0 0 1 0 0 0 0"),
+        ("TransformMatrix", "1 0 0 0 1 0"),
+        ("CenterOfRotation", "0 0"),
+        ("BinaryData", "False"),
+        ("BinaryData", "maybe"),
+        ("ObjectType", "Mesh"),
+        ("HeaderSize", "-2"),
+        ("ElementToIntensityFunctionSlope", "2"),
+    ],
+)
+def test_headers_that_are_refused(tmp_path, voxels, field, value, capfd):
+    path = save_metaimage(tmp_path / "case.mhd", voxels, **{field: value})
+    with pytest.raises(CaseError):
+        check_file(path)
+    assert capfd.readouterr() == ("", "")  # MetaIO prints what it does not understand
+
+
+def test_headers_that_are_not_text_or_say_a_thing_twice(tmp_path, voxels):
+    path = save_metaimage(tmp_path / "case.mhd", voxels)
+    text = path.read_text()
+    for data in (
+        b"",
+        b"\x1f\x8b\x08\x00",
+        b"x" * 70000,
+        text.replace("NDims = 3", "NDims = 3\nNDims = 3").encode(),
+        text.replace("NDims = 3", "NDims : 3").encode(),
+        text.replace("NDims = 3", "NDims = 3\x00").encode(),
+        text.partition("ElementDataFile")[0].encode(),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(FileFormatError):
+            check_file(path)
+    path.write_bytes(text.replace("\n", "\r\n\r\n").replace("Offset", "Comment = a: b\r\nPosition").encode())
+    assert np.array_equal(read(path)[0], voxels.transpose(2, 0, 1))
+
+
+def test_a_header_without_directions_is_in_doubt_if_it_is_turned(tmp_path, voxels):
+    path = save_metaimage(tmp_path / "case.mhd", voxels, TransformMatrix=None)
+    read(path)
+    with pytest.warns(GeometryWarning, match="TransformMatrix, found none"):
+        _, geometry = read(path, orientation="RAS")
+    assert nib.aff2axcodes(geometry.affine) == ("R", "A", "S")
+    assert DIRECTIONS[0, 0] == 0.6
+
+
+def test_streams_and_a_missing_package(tmp_path, voxels, monkeypatch):
+    path = save_metaimage(tmp_path / "case.mha", voxels)
+    with path.open("rb") as stream, pytest.raises(FileFormatError, match="the path of a MetaImage file"):
+        check_file(stream)
+    metaimage.require_simpleitk.cache_clear()
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    with pytest.raises(MissingPackageError, match=r"ctspine1k\[msr\]"):
+        check_file(path)
+    metaimage.require_simpleitk.cache_clear()
+    with pytest.raises(FileNotFoundError):
+        check_file(tmp_path / "none.mhd")
