@@ -54,10 +54,7 @@ class HubPlace:
     def folder(self) -> None:
         """None: it is not a folder."""
 
-    @property
-    def tables(self) -> Path:
-        """The working directory: the Hub's cache is not ours."""
-        return Path()
+    tables = Path()  #: the working directory: the Hub's cache is not ours
 
     def describe(self) -> str:
         """Return repo and revision."""
