@@ -207,10 +207,9 @@ def test_no_case_no_scan(spines):
         scan(spines, split="test")
 
 
-@pytest.mark.processes
 def test_broken_cases_have_a_row_that_says_why(spines):
     path = break_case(spines)
-    report = scan(spines, num_proc=2)
+    report = scan(spines)
     assert list(report.problems) == ["liver_106"]
     row = pd.read_parquet(report.cases).set_index("case_id").loc["liver_106"]
     assert row.problem == report.problems["liver_106"]
@@ -283,13 +282,12 @@ def test_the_hub_is_asked_once_for_the_revision(repo_id, split_file, hub, tmp_pa
     assert len(asked) <= 2, asked  # which commit it is, and its record in the cache: not once a case
 
 
-@pytest.mark.processes
 def test_from_the_hub(tree, repo_id, split_file, hub, tmp_path):
     """Also of a private repo's files by sha256: nothing is measured again from another revision of them."""
     out = tmp_path / "cases.parquet"
     options = {"repo_id": repo_id, "split_file": split_file, "out": out}
     folder = scan_files(data_dir=tree, split_file=split_file, out=tmp_path / "folder.parquet")
-    report = scan_files(**options, num_proc=2)
+    report = scan_files(**options)
     assert report.measured == len(ALL_IDS)
     columns = [name for name in CASES.names if name not in ("image_file", "mask_file")]
     ours, theirs = (pd.read_parquet(r.cases)[columns].to_dict("records") for r in (report, folder))
