@@ -134,11 +134,11 @@ def test_a_cached_file_that_was_changed_is_reported(repo_id):
 OFFLINE = """
 import json, sys
 import ctspine1k, ctspine1k.errors
-try:
-    paths = ctspine1k.download_files(repo_id=sys.argv[1], cases=json.loads(sys.argv[2]))
-    print(json.dumps([str(path) for path in paths]))
-except ctspine1k.errors.CTSpine1KError as error:
-    print(type(error).__name__, error)
+for options in map(json.loads, sys.argv[1:]):
+    try:
+        print(json.dumps([str(path) for path in ctspine1k.download_files(**options)]))
+    except ctspine1k.errors.CTSpine1KError as error:
+        print(type(error).__name__, error)
 """
 
 
@@ -146,22 +146,26 @@ except ctspine1k.errors.CTSpine1KError as error:
 @pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"])
 def test_offline_serves_what_is_cached_and_names_what_is_not(hub, repo_id, python, variable):
     paths = download_files(cases="liver_106", repo_id=repo_id)
+    two = ["liver_106", "HN_P023"]
+    options = [
+        {"repo_id": repo_id, "cases": two[:1]},
+        {"repo_id": repo_id, "cases": two},
+        {"repo_id": "tests/never-seen", "cases": two[:1]},
+    ]
     with hub.watched() as requests:
-        run = python(OFFLINE, repo_id, '["liver_106"]', **{variable: "1"})
-        assert json.loads(run.stdout) == [str(path) for path in paths], run.stderr
-        run = python(OFFLINE, repo_id, '["liver_106", "HN_P023"]', **{variable: "1"})
-        assert "MissingFilesError 1 of 2 cases lack raw files in the local cache" in run.stdout, run.stderr
-        assert f"HN_P023 (image and mask). {variable} is set" in run.stdout
-        run = python(OFFLINE, "tests/never-seen", '["liver_106"]', **{variable: "1"})
-        assert run.stdout.startswith(f"HubError {variable} is set, and nothing of tests/never-seen"), (
-            run.stderr
-        )
+        run = python(OFFLINE, *map(json.dumps, options), **{variable: "1"})
+    cached, part, none = run.stdout.splitlines()
+    assert json.loads(cached) == [str(path) for path in paths], run.stderr
+    assert "MissingFilesError 1 of 2 cases lack raw files in the local cache" in part
+    assert f"HN_P023 (image and mask). {variable} is set" in part
+    assert none.startswith(f"HubError {variable} is set, and nothing of tests/never-seen")
     assert requests == []
 
 
 @pytest.mark.processes
 def test_a_hub_out_of_reach_is_told(python):
-    run = python(OFFLINE, "tests/x", '["liver_106"]', HF_ENDPOINT="http://127.0.0.1:9")
+    options = {"repo_id": "tests/x", "cases": ["liver_106"]}
+    run = python(OFFLINE, json.dumps(options), HF_ENDPOINT="http://127.0.0.1:9")
     assert run.stdout.startswith("HubError Hub repo tests/x at main"), run.stdout + run.stderr
     assert "With HF_HUB_OFFLINE=1, files from the local cache are used" in run.stdout
 
