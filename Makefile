@@ -5,12 +5,16 @@ NEWEST := .venv/newest/bin
 OLDEST := .venv/oldest/bin
 TORCH := $(if $(DATASETS),torch-$(DATASETS),bench)
 
-.PHONY: demo test test-newest test-oldest test-torch test-training check bench chaos fuzz mutants clean
+.PHONY: demo quick test test-newest test-oldest test-torch test-training check bench chaos fuzz mutants clean
 
 # The picture that the README shows, docs/preview.png, is the one that it makes.
 demo: .venv/newest/ready
 	rm -rf build/demo
 	$(NEWEST)/ctspine1k demo --out build/demo
+
+# The inner loop: all tests but the slow ones, on the newest packages.
+quick: .venv/newest/ready
+	$(NEWEST)/pytest --numprocesses 2 --dist worksteal -m "not processes and not cluster and not docs"
 
 # Two at a time, each with its output in one piece: the environments, then the two suites.
 test:
