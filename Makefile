@@ -5,6 +5,10 @@ NEWEST := .venv/newest/bin
 OLDEST := .venv/oldest/bin
 TORCH := $(if $(DATASETS),torch-$(DATASETS),bench)
 
+# Tests that need what people train with, and those of packages that the environment of test-torch lacks.
+WITH := $(wildcard tests/*/with_*.py)
+ABSENT := %/with_nnunet.py $(if $(DATASETS),%/with_monai.py %/with_torchio.py)
+
 .PHONY: demo test test-newest test-oldest test-torch test-training check bench chaos fuzz mutants clean
 
 # The picture that the README shows, docs/preview.png, is the one that it makes.
@@ -63,13 +67,12 @@ bench: .venv/bench/ready
 
 # With another release of datasets: `make test-torch DATASETS=4.0.0`.
 test-torch: .venv/$(TORCH)/ready
-	.venv/$(TORCH)/bin/pytest tests/rows/test_streams.py tests/rows/with_torch.py tests/storage/with_torch.py \
-		tests/training/with_torch.py "tests/test_docs.py::test_page[training.md]" \
-		$(if $(DATASETS),,tests/training/with_monai.py tests/training/with_torchio.py)
+	.venv/$(TORCH)/bin/pytest tests/rows/test_streams.py $(filter-out $(ABSENT),$(WITH)) \
+		"tests/test_docs.py::test_page[training.md]"
 
 # With what people train with, for real.
 test-training: .venv/training/ready
-	.venv/training/bin/pytest $(wildcard tests/*/with_*.py) "tests/test_docs.py::test_page[training.md]"
+	.venv/training/bin/pytest $(WITH) "tests/test_docs.py::test_page[training.md]"
 
 # Kills conversions, downloads, scans and exports, at random moments and before changes of files, and fills their
 # disk: the next run must leave what an undisturbed one leaves. One of them: `make chaos KILLS="100 --only scan"`.

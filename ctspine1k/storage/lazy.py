@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import DTypeLike, NDArray
 
-from ctspine1k._messages import check_choice, html_table
+from ctspine1k._messages import check_choice, check_count, html_table
 from ctspine1k.errors import StoredArrayError
 from ctspine1k.running.progress import progress_bar
 from ctspine1k.running.threads import usable_threads
@@ -208,8 +208,7 @@ class LazyDataset(Sequence[LazyRow]):
         threads: int | None = None,
     ) -> None:
         check_choice("dtype", dtype, ("float32", "stored"))
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads={threads}: expected 1 or more, or None")
+        check_count("threads", threads, 1, or_none=True)
         if not isinstance(dataset, datasets.Dataset):
             raise ValueError(
                 f"expected one split, a datasets.Dataset that is not streamed; found {type(dataset).__name__}"
