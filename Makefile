@@ -70,9 +70,17 @@ test-torch: .venv/$(TORCH)/ready
 	.venv/$(TORCH)/bin/pytest tests/rows/test_streams.py $(filter-out $(ABSENT),$(WITH)) \
 		"tests/test_docs.py::test_page[training.md]"
 
+# TorchIO 2, a prerelease, to be imported in place of TorchIO 1, and what it needs besides.
+.venv/torchio-2/ready: .venv/training/ready
+	rm -rf .venv/torchio-2
+	.venv/training/bin/python -m pip install --quiet --no-deps --target .venv/torchio-2 torchio==2.0.0a2 \
+		docstring-parser loguru platformdirs torch-interpol typeguard tyro
+	touch $@
+
 # With what people train with, for real.
-test-training: .venv/training/ready
+test-training: .venv/training/ready .venv/torchio-2/ready
 	.venv/training/bin/pytest $(WITH) "tests/test_docs.py::test_page[training.md]"
+	PYTHONPATH=.venv/torchio-2 .venv/training/bin/pytest tests/training/torchio_2.py
 
 # Kills conversions, downloads, scans and exports, at random moments and before changes of files, and fills their
 # disk: the next run must leave what an undisturbed one leaves. One of them: `make chaos KILLS="100 --only scan"`.
