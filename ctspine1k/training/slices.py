@@ -56,7 +56,8 @@ class SliceDataset(Stream):
         world_size: number of nodes; None likewise.
 
     Raises:
-        ValueError: another data set, or arguments that are not allowed.
+        ValueError: another data set, arguments that are not allowed, or ``foreground_only`` where no case has
+            labels.
     """
 
     def __init__(
