@@ -38,7 +38,7 @@ from typing import Any, Literal
 import datasets
 import pyarrow as pa
 
-from ctspine1k._messages import check_choice, warn
+from ctspine1k._messages import check_choice, check_count, warn
 from ctspine1k.catalog.cases import Case, Criterion
 from ctspine1k.catalog.dataset import Kind
 from ctspine1k.catalog.registry import DEFAULT
@@ -212,8 +212,7 @@ class CTSpine1K(RoomBuilder):
         at_commit = re.search(r"/resolve/([^/]+)", base_path or "")
         if at_commit and not repo and kwargs.get("data_dir") is None:
             kwargs["data_revision"] = kwargs.get("data_revision") or at_commit[1]
-        if writer_batch_size is not None and writer_batch_size < 1:
-            raise ValueError(f"writer_batch_size={writer_batch_size}: expected 1 or more")
+        check_count("writer_batch_size", writer_batch_size, 1, or_none=True)
         self._threads = 1
         selection = kwargs.get("selection")
         folder = kwargs.get("data_dir") if selection is None else selection.look.place.folder

@@ -6,7 +6,6 @@ them later converts only those that are missing.
 
 from __future__ import annotations
 
-import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import datasets
 
-from ctspine1k._messages import warn
+from ctspine1k._messages import check_count, warn
 from ctspine1k.catalog.cases import Case, Criterion
 from ctspine1k.catalog.registry import DEFAULT
 from ctspine1k.catalog.vocabulary import LabelScheme
@@ -248,8 +247,7 @@ def load(
 
     ``rows`` has the options of rows as one value; single options override it.
     """
-    if num_proc is not None and (isinstance(num_proc, bool) or operator.index(num_proc) < 1):
-        raise ValueError(f"num_proc={num_proc}: expected 1 or more, or None")
+    check_count("num_proc", num_proc, 1, or_none=True)
     if streaming and num_proc is not None:
         raise ValueError("num_proc is for conversion: with streaming=True use the DataLoader's num_workers")
     if not options.get("verify_files", True) and (streaming or is_forced(download_mode)):
