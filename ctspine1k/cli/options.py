@@ -30,6 +30,7 @@ __all__ = [
     "JSON",
     "NUM_PROC",
     "ON_MISSING",
+    "OTHER_LABELS",
     "PLACE",
     "SCHEDULER",
     "SPLIT_FILE",
@@ -183,6 +184,11 @@ ON_MISSING = click.option(
     "--on-missing",
     type=click.Choice(["raise", "skip"]),
     help="If a case has no raw files: stop with an error, or leave it out with a warning [raise].",
+)
+OTHER_LABELS = click.option(
+    "--other-labels",
+    type=click.Choice(["raise", "background"]),
+    help="If a mask has labels that the data set does not have: an error, or background [raise].",
 )
 NUM_PROC = click.option(
     "--num-proc",

@@ -182,7 +182,7 @@ class VolumeReader:
         hint = (
             f"The scaling ({self._number_type}) leaves no number for padding: convert the file."
             if self._replaces
-            else f'Pass on_voxels="replace" to read {_PADDING_HU:g} HU in their place, or leave the case out.'
+            else f'on_voxels="replace" of loading and exporting reads {_PADDING_HU:g} HU in their place.'
         )
         found = f"{first}, the first of {count:,} voxels" if count > 1 else f"{first}, and nowhere else"
         return VoxelValueError(self.header.name, "finite intensities", found, hint)

@@ -361,6 +361,9 @@ def test_without_size_of_voxels_there_are_no_volumes(root):
         volumes[row["case_id"]].add(row["volume_cm3"] is None)
     assert volumes == {"liver_106": {True}, "liver_100": {False}, "HN_P023": {False}}
     problems = {row["case_id"]: row["header_problem"] for row in tables.cases}
+    assert "on_geometry" not in str(
+        [[row["geometry_problem"], row["header_problem"]] for row in tables.cases]
+    )
     assert "(no length along j)" in problems.pop("liver_106")
     assert set(problems.values()) == {None}
     report = verify(root)

@@ -103,7 +103,7 @@ def test_intensities_that_are_not_finite_are_counted_or_replaced(tmp_path, mask,
     first = r"nan at \(i, j, k\) = \(5, 0, 1\)"
     with pytest.raises(
         VoxelValueError,
-        match=rf"expected finite intensities, found {first}, the first of 3 voxels\. Pass on_voxels=",
+        match=rf"expected finite intensities, found {first}, the first of 3 voxels\. on_voxels=",
     ):
         read_pair(image, mask)
     message = rf"a\.nii\.gz: NaN and infinite voxels are read as -1024 HU; the first is {first}$"
