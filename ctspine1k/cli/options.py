@@ -126,13 +126,19 @@ def label_schemes(chosen: DataSet) -> tuple[str, ...]:
     return chosen.vocabulary.schemes
 
 
+#: What `click.Path` calls what is at a path, by whether it is a folder.
+_KINDS = {True: "directory", False: "file"}
+
+
 class FilePath(click.Path):
     """A file or a folder; an empty string, such as an unset variable, does not mean the working directory."""
 
     def convert(self, value: Any, param: Parameter | None, ctx: Context | None) -> Any:
-        """Return a path, or raise an error if the text is empty."""
+        """Return a path, or raise an error if the text is empty, or if something else is at the path."""
         if value == "":
             self.fail(f"expected a {self.name}, found an empty string.", param, ctx)
+        if (path := Path(value)).exists() and not (self.dir_okay if path.is_dir() else self.file_okay):
+            self.fail(f"expected a {self.name}, found a {_KINDS[path.is_dir()]} at {path}.", param, ctx)
         return super().convert(value, param, ctx)
 
 

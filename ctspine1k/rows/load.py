@@ -7,7 +7,7 @@ them later converts only those that are missing.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -263,7 +263,8 @@ def load(
         lambda cases: CTSpine1K(config_name=name, selection=selection.keep(cases), token=token, **own),
         download_mode,
     )
-    _check_files(builders, may_drop=split is None)
+    to_read = {part for part, one in builders.items() if streaming or one.will_convert(download_mode)}
+    _check_files(builders, to_read, may_drop=split is None)
     if not streaming:
         check_room(builders.values(), download_mode, verification_mode)
         _prepare(
@@ -281,14 +282,14 @@ def load(
     return finish(datasets.IterableDatasetDict(every)) if streaming else datasets.DatasetDict(every)
 
 
-def _check_files(builders: dict[str, CTSpine1K], *, may_drop: bool) -> None:
-    """Check that all cases have their files before anything is fetched or converted.
+def _check_files(builders: dict[str, CTSpine1K], to_read: Container[str], *, may_drop: bool) -> None:
+    """Check that all cases of the splits to read have their files before anything is fetched or converted.
 
     Splits without any files are dropped, with a warning, if ``on_missing`` allows it and others remain.
     """
     absent: dict[str, MissingFilesError] = {}
     for name, builder in builders.items():
-        if os.path.exists(builder.cache_dir):  # noqa: PTH110 (converted already)
+        if name not in to_read:
             continue
         try:
             builder.config.files  # noqa: B018 (read for its errors)

@@ -49,7 +49,7 @@ class Doubt:
 
 
 def with_choice(error: CaseError) -> CaseError:
-    """Return an error about where voxels lie, with the advice to use ``on_geometry``, for functions with it."""
+    """Return an error about where voxels lie, with advice for functions that have ``on_geometry``."""
     return type(error)(error.file, error.expected, error.found, f"{error.hint} {_CHOICE}")
 
 

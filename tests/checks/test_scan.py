@@ -25,8 +25,10 @@ import ctspine1k
 from ctspine1k.checks.records import own_records
 from ctspine1k.errors import (
     BusyError,
+    CTSpine1KWarning,
     HubError,
     MissingFilesError,
+    OutputError,
     ScanTableError,
     SkippedCasesWarning,
     WorkerError,
@@ -200,6 +202,14 @@ def test_what_was_mended_is_measured_again(spines):
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     report = scan(spines)
     assert (report.measured, report.kept, report.problems) == (1, 2, {})
+
+
+def test_a_file_in_the_place_of_the_tables_folder_is_named(spines, tmp_path):
+    (tmp_path / "taken").touch()
+    with pytest.raises(OutputError, match=r"expected a folder, .* found the file .*taken"):
+        scan(spines, out=tmp_path / "taken/cases.parquet")
+    with pytest.warns(CTSpine1KWarning, match=r"measures are not stored .* found the file .*taken"):
+        verify_files(data_dir=spines, cases=IDS[:1], table=tmp_path / "taken/cases.parquet")
 
 
 def test_no_case_no_scan(spines):
