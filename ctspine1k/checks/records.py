@@ -230,4 +230,4 @@ def note_of(record: Record) -> str:
 
 
 def _digest(note: str) -> str:
-    return hashlib.sha256(note.encode(errors="replace")).hexdigest()
+    return hashlib.sha256(note.encode()).hexdigest()

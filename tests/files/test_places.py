@@ -43,6 +43,23 @@ def test_hub_listing_tells_what_the_hub_records(hub, repo_id, tree):
     assert hub.downloads() == {}
 
 
+def test_a_file_of_the_hub_is_known_by_its_bytes(hub, repo_id):
+    (file,) = list_files(cases="liver_106", kind="mask", repo_id=repo_id)
+    assert HubPlace.of(repo_id, "main", None).identity(file) == f"{file.path} {file.sha256}"
+
+
+def test_a_look_records_the_revision_once(hub, repo_id):
+    look = Look(HubPlace.of(repo_id, "main", None))
+    files = list_files(cases="liver_106", repo_id=repo_id)
+    look.prepare([])
+    with hub.watched() as first:
+        look.prepare(files)
+    with hub.watched() as second:
+        look.prepare(files)
+    assert any("/revision/main" in request.path for request in first)
+    assert second == []
+
+
 def test_revision(hub, repo_id, tree, tmp_path):
     first = hub.repos[repo_id].refs["main"]
     shutil.copytree(tree, tmp_path / "changed")
