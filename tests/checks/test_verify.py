@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ from support.volumes import break_case, files_of, save
 
 import ctspine1k
 from ctspine1k.catalog.ctspine1k import CTSPINE1K, ISSUE_KINDS
+from ctspine1k.checks.verify import verify as verify_selection
 from ctspine1k.errors import CTSpine1KWarning, NoSpaceError
+from ctspine1k.files.folder import FolderPlace
+from ctspine1k.files.selection import Look, Selection
 from ctspine1k.scans.tables import read_tables
 
 #: Each with vertebrae of its own, so that no two are alike; the ids have no known issue but where a test says so.
@@ -117,6 +121,16 @@ def test_duplicated(root):
     report = verify(root)
     assert [(f.check, f.file) for f in report.findings] == [("duplicated", None), ("truncated", str(bad))]
     assert report.measured == 3
+
+
+def test_a_data_set_without_masks_cannot_be_verified(root):
+    catalog = ctspine1k.load_catalog()
+    images_only = replace(CTSPINE1K, kinds=("image",))
+    selection = Selection(images_only, catalog, catalog.select("liver_106"), Look(FolderPlace(root)))
+    with pytest.raises(
+        ValueError, match=r"expected image and mask of each case, found image: .* without mask"
+    ):
+        verify_selection(selection)
 
 
 def test_no_case_is_no_clean_tree(root):

@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 from support.volumes import files_of, place, save_case
@@ -19,6 +20,7 @@ from ctspine1k.errors import (
 )
 from ctspine1k.files.hub import HubPlace
 from ctspine1k.files.places import find_place
+from ctspine1k.files.raw import Listing
 from ctspine1k.files.selection import Look
 from ctspine1k.files.transfer import download
 
@@ -245,3 +247,14 @@ def test_what_a_file_is_known_by_when_its_folder_is_moved(tmp_path, name, nanose
 def test_where_files_come_from_is_told_without_a_machines_path(tmp_path):
     (tmp_path / "raw").mkdir()
     assert find_place(data_dir=tmp_path / "raw").origin() == {"folder": "raw"}
+
+
+@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"])
+def test_offline_is_named_where_files_are_missing(repo_id, monkeypatch, variable):
+    place, listing = HubPlace.of(repo_id, "main", None), Listing({})
+    assert place.hint(listing, ()) == ""
+    if variable == "HF_HUB_OFFLINE":  # which the client has read
+        monkeypatch.setattr(huggingface_hub.constants, variable, True)
+    else:
+        monkeypatch.setenv(variable, "yes")
+    assert place.hint(listing, ()) == f"{variable} is set: unset it to download them."
