@@ -308,6 +308,12 @@ def test_limits_are_allowed_and_what_is_beyond_is_not(measured, check, name, ins
     assert changed(measured, **{name: outside}) & {check} == {check}
 
 
+def test_rounding_is_told_and_by_how_much(measured):
+    found = list(implausible(replace(measured, label_rounding=2.5e-4), VOCABULARY))
+    assert found == [("label_rounding", "whole numbers", "numbers that are up to 0.00025 off")]
+    assert list(implausible(measured, VOCABULARY)) == []
+
+
 @pytest.mark.parametrize(("behind", "found"), [(1.0, {"front_to_back"}), (0.9, set())])
 def test_how_far_behind_its_middle_a_vertebra_may_be(measured, behind, found):
     """Of 25 voxels from 10 to 34, the middle is 22; the array's last axis but one leads to the front."""

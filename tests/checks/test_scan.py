@@ -212,6 +212,15 @@ def test_a_file_in_the_place_of_the_tables_folder_is_named(spines, tmp_path):
         verify_files(data_dir=spines, cases=IDS[:1], table=tmp_path / "taken/cases.parquet")
 
 
+def test_another_file_in_the_place_of_the_table_stays(spines, tmp_path):
+    (tmp_path / "mine.parquet").write_bytes(b"mine")
+    with pytest.raises(ScanTableError, match="choose another --out"):
+        scan(spines, out=tmp_path / "mine.parquet")
+    with pytest.warns(CTSpine1KWarning, match="not stored .* choose another --scan"):
+        verify_files(data_dir=spines, cases=IDS[:1], table=tmp_path / "mine.parquet")
+    assert (tmp_path / "mine.parquet").read_bytes() == b"mine"
+
+
 def test_no_case_no_scan(spines):
     with pytest.raises(ValueError, match="no case is selected: check splits, cases, split_file"):
         scan(spines, split="test")

@@ -22,7 +22,8 @@ from ctspine1k.files.hub import HubPlace
 from ctspine1k.files.places import find_place
 from ctspine1k.files.raw import Listing
 from ctspine1k.files.selection import Look
-from ctspine1k.files.transfer import download
+from ctspine1k.files.tokens import all_tokens
+from ctspine1k.files.transfer import copied, download, quiet_hub, worker_start
 
 
 def test_links_to_folders_are_followed_and_loops_end(tmp_path):
@@ -258,3 +259,49 @@ def test_offline_is_named_where_files_are_missing(repo_id, monkeypatch, variable
     else:
         monkeypatch.setenv(variable, "yes")
     assert place.hint(listing, ()) == f"{variable} is set: unset it to download them."
+
+
+def test_what_is_cached_is_checked_and_served_offline(repo_id, tree, monkeypatch):
+    options = {"cases": "liver_106", "repo_id": repo_id}
+    paths = download_files(**options)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert download_files(**options) == paths
+    blob = paths[1].resolve()
+    blob.write_bytes(blob.read_bytes()[::-1])
+    with pytest.raises(ChecksumError, match=r"liver_106_seg.* sha256 is"):
+        download_files(**options)
+
+
+def test_a_file_of_the_hub_is_a_stream_of_one_request(hub, repo_id, tree):
+    (file,) = list_files(cases="liver_106", kind="mask", repo_id=repo_id)
+    data, hub_place = (tree / file.path).read_bytes(), HubPlace.of(repo_id, "main", None)
+    with hub.watched() as requests, hub_place.open(file) as stream:
+        assert b"".join(iter(lambda: stream.read(100), b"")) == data
+    asked = [request for request in requests if request.path.endswith(file.path)]
+    assert [request.method for request in asked] == ["GET"]
+    with copied(hub_place, file) as stream:
+        assert [stream.read(), stream.seek(0), stream.read()] == [data, 0, data]
+        assert stream.name == file.path
+    (local,) = list_files(cases="liver_106", kind="mask", data_dir=tree)
+    with copied(find_place(tree), local) as path:
+        assert path == local.local
+
+
+def test_bars_of_the_hubs_client_are_off_for_a_while():
+    from huggingface_hub.utils import are_progress_bars_disabled
+
+    assert not are_progress_bars_disabled()
+    with quiet_hub():
+        assert are_progress_bars_disabled()
+        with quiet_hub():
+            pass
+        assert are_progress_bars_disabled()
+    assert not are_progress_bars_disabled()
+
+
+def test_workers_show_no_bars_of_the_hub_and_know_our_tokens(monkeypatch):
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "")
+    start = worker_start()
+    start()
+    assert os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "1"
+    assert start.args == (dict(all_tokens()),)

@@ -10,7 +10,7 @@ from support.compare import same_bits
 from support.volumes import AFFINE, SHAPE, expected, intensities, labels, save
 
 from ctspine1k import read_pair
-from ctspine1k.errors import GeometryWarning, PairMismatchError, TruncatedFileError
+from ctspine1k.errors import FileFormatError, GeometryWarning, PairMismatchError, TruncatedFileError
 from ctspine1k.volumes.cases import open_case
 from ctspine1k.volumes.orientation import ORIENTATIONS
 
@@ -180,3 +180,18 @@ def test_spacing_is_compared_where_the_axes_are(tmp_path):
         image, mask = files(tmp_path, stored)
         assert nib.load(mask).shape == (SHAPE[1], SHAPE[0], SHAPE[2])
         read_pair(image, mask, orientation=wanted, on_geometry="raise")
+
+
+@pytest.mark.parametrize("has_mask", [True, False])
+def test_an_image_whose_axes_have_no_direction_cannot_be_turned(tmp_path, has_mask):
+    flat = {"srow_y": [0, 0, 0, 1.0], "qform_code": 0}
+    image, mask = (save(tmp_path / f"{kind}.nii", labels(1), **flat) for kind in ("image", "mask"))
+    with (
+        pytest.raises(
+            FileFormatError, match=r"a direction for each axis, .*no length along j.*without orientation"
+        ),
+        open_case(image, mask if has_mask else None, on_geometry=None, orientation="RAS"),
+    ):
+        pass
+    with open_case(image, None, on_geometry=None) as case:
+        assert case.geometry.shape == (4, 6, 5)

@@ -14,6 +14,8 @@ from ctspine1k import read_pair
 from ctspine1k.errors import TruncatedFileError, VoxelValueError, VoxelWarning
 from ctspine1k.volumes.cases import open_case
 from ctspine1k.volumes.growing import Growth
+from ctspine1k.volumes.nifti import open_nifti
+from ctspine1k.volumes.slices import VolumeReader
 
 
 def test_a_slab_stays_while_the_next_one_is_read(image, mask):
@@ -228,3 +230,12 @@ def test_a_header_that_promises_too_much_is_not_believed(tmp_path, shape):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 160 << 20  # the first allocations of two arrays; the header says up to 70 TB
+
+
+def test_voxels_in_several_slices_are_one_change(tmp_path):
+    voxels = intensities(dtype="<f4")
+    voxels[1, 2, 1:] = np.nan
+    with open_nifti(save(tmp_path / "a.nii", voxels)) as file:
+        reader = VolumeReader(file, "replace")
+        changes = [change for _ in reader.images(1) for change in reader.new_changes()]
+    assert [change.partition("; ")[2] for change in changes] == ["the first is nan at (i, j, k) = (1, 2, 1)"]
