@@ -8,6 +8,8 @@ tests/equivalent.txt names the mutants that no test can notice, with the reason.
 
 Neither mutmut nor cosmic-ray is used: in mutmut 3.8 there is no sample to be drawn, and cosmic-ray 8.7 changes the files
 in place and starts a process for each mutant, whose imports alone take seconds.
+
+Ctrl-C ends a run early: it prints the rate of the mutants that it has seen.
 """
 
 from __future__ import annotations
@@ -325,16 +327,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             named = [(one, "\n".join([one.name, *one.changes])) for one in sample]
             sample = [one for one, name in named if any(text in name for text in options.only)]
         reaches = [checkout.reach(tests) for tests in (_TESTS, _TESTS_OF_ROWS)]
-        for mutant in tqdm(sample, disable=None):
-            outcome = _outcome(checkout, reaches, mutant, reasons)
-            counts[outcome.partition(" ")[0]] += 1
-            if outcome.startswith("survived"):
-                tqdm.write("\n".join([f"{mutant.name}, line {mutant.line}: {outcome}", *mutant.changes, ""]))
-            elif options.verbose:
-                tqdm.write(f"{mutant.name}, line {mutant.line}: {outcome}")
-    judged = len(sample) - counts["equivalent"]
+        with contextlib.suppress(KeyboardInterrupt):  # then what was seen so far counts
+            for mutant in tqdm(sample, disable=None):
+                outcome = _outcome(checkout, reaches, mutant, reasons)
+                counts[outcome.partition(" ")[0]] += 1
+                if outcome.startswith("survived"):
+                    lines = [f"{mutant.name}, line {mutant.line}: {outcome}", *mutant.changes, ""]
+                    tqdm.write("\n".join(lines))
+                elif options.verbose:
+                    tqdm.write(f"{mutant.name}, line {mutant.line}: {outcome}")
+    seen, tests = counts.total(), sum(len(reach.seconds) for reach in reaches)
+    judged = seen - counts["equivalent"]
     print(
-        f"{len(sample)} mutants of seed {options.seed}, {sum(len(reach.seconds) for reach in reaches)} tests, "
+        f"{seen} of {len(sample)} mutants of seed {options.seed}, {tests} tests, "
         f"{time.monotonic() - start:.0f} s: {counts['killed']} killed, {counts['equivalent']} equivalent, "
         f"{counts['survived']} survived. Killed of those that are not equivalent: "
         f"{counts['killed'] / max(judged, 1):.1%}"
