@@ -11,7 +11,7 @@ from support.compare import same_bits
 from support.volumes import SHAPE, expected, intensities, labels, nifti, save
 
 from ctspine1k import read_pair
-from ctspine1k.errors import TruncatedFileError, VoxelValueError, VoxelWarning
+from ctspine1k.errors import CorruptFileError, TruncatedFileError, VoxelValueError, VoxelWarning
 from ctspine1k.volumes.cases import open_case
 from ctspine1k.volumes.growing import Growth
 from ctspine1k.volumes.nifti import open_nifti
@@ -239,3 +239,15 @@ def test_voxels_in_several_slices_are_one_change(tmp_path):
         reader = VolumeReader(file, "replace")
         changes = [change for _ in reader.images(1) for change in reader.new_changes()]
     assert [change.partition("; ")[2] for change in changes] == ["the first is nan at (i, j, k) = (1, 2, 1)"]
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_the_end_of_a_file_is_checked_after_its_last_slice(tmp_path, suffix):
+    data = nifti(intensities()) + b"more"
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(gzip.compress(data) if suffix == ".nii.gz" else data)
+    with open_nifti(path) as file:
+        slices = VolumeReader(file).stored(1)
+        assert len([next(slices) for _ in range(SHAPE[2])]) == 4
+        with pytest.raises(CorruptFileError):
+            next(slices)
