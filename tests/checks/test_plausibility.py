@@ -326,14 +326,14 @@ def test_how_far_behind_its_middle_a_vertebra_may_be(measured, behind, found):
     assert changed(measured, **places) & {"front_to_back"} == found
 
 
+@pytest.mark.parametrize("orientation", ["SLA", "ILA"])
 @pytest.mark.parametrize(("top", "found"), [(90, {"pieces"}), (89, set())])
-def test_heights_are_those_along_the_spine(measured, top, found):
-    assert measured.orientation[0] == "S"
+def test_heights_are_those_along_the_spine(measured, orientation, top, found):
     places = {
         "start": [(50, 5, 5), (30, 5, 5), (10, 5, 5)],
         "stop": [(top, 30, 30), (50, 30, 30), (30, 30, 30)],
     }
-    assert changed(measured, **places) & {"pieces"} == found
+    assert changed(replace(measured, orientation=orientation), **places) & {"pieces"} == found
 
 
 def test_names_are_those_of_the_vocabulary(tmp_path, healthy):

@@ -22,7 +22,7 @@ from support.verbs import scan_files, verify_files
 from support.volumes import ALL_IDS, break_case
 
 import ctspine1k
-from ctspine1k.checks.records import own_records
+from ctspine1k.checks.records import Records, own_records
 from ctspine1k.errors import (
     BusyError,
     CTSpine1KWarning,
@@ -219,6 +219,18 @@ def test_another_file_in_the_place_of_the_table_stays(spines, tmp_path):
     with pytest.warns(CTSpine1KWarning, match="not stored .* choose another --scan"):
         verify_files(data_dir=spines, cases=IDS[:1], table=tmp_path / "mine.parquet")
     assert (tmp_path / "mine.parquet").read_bytes() == b"mine"
+
+
+def test_measures_that_cannot_be_stored_are_told_once(tmp_path):
+    (tmp_path / "made").mkdir()
+    optional = Records(tmp_path / "made/cases.parquet", is_optional=True)
+    (tmp_path / "made").rmdir()
+    with pytest.warns(CTSpine1KWarning, match="measures are not stored for other runs"):
+        optional.note({"case": {"case_id": IDS[0]}})
+    optional.note({"case": {"case_id": IDS[1]}})  # without a second warning, which would be an error
+    required = Records(tmp_path / "made/cases.parquet")
+    with pytest.raises(FileNotFoundError):
+        required.note({"case": {"case_id": IDS[0]}})
 
 
 def test_no_case_no_scan(spines):
