@@ -4,6 +4,7 @@ import gzip
 import itertools
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -123,6 +124,16 @@ def test_duplicated(root):
     assert report.measured == 3
 
 
+def test_a_file_that_the_system_cannot_read_is_of_no_format(root):
+    catalog = ctspine1k.load_catalog()
+    selection = Selection(CTSPINE1K, catalog, catalog.select("liver_106"), Look(FolderPlace(root)))
+    (path,) = (Path(file.local) for file in selection.files() if file.kind == "image")
+    path.unlink()
+    path.mkdir()  # after it was listed
+    found = [(f.check, f.file, f.expected) for f in verify_selection(selection).findings]
+    assert found == [("format", str(path), "a file that can be read")]
+
+
 def test_a_data_set_without_masks_cannot_be_verified(root):
     catalog = ctspine1k.load_catalog()
     images_only = replace(CTSPINE1K, kinds=("image",))
@@ -154,6 +165,7 @@ def test_at_a_wrong_place(root, case_id, folder, expected, told):
     assert (finding.check, finding.level, finding.case_id) == ("wrong_place", "warning", case_id)
     assert (finding.expected, finding.found) == (expected, told)
     assert finding.file == str(root / folder / path.name)
+    assert finding.hint == "Check whose file it is, and move it to its folder."
 
 
 def test_a_mask_among_images_and_an_image_among_masks(root):
