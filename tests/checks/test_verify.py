@@ -124,6 +124,20 @@ def test_duplicated(root):
     assert report.measured == 3
 
 
+def test_each_file_has_its_own_problem(root):
+    """That of the mask is seen first; the image's is at its end."""
+    image, mask = spine(list(CASES["liver_106"][0]))
+    mask[0, 0, 0] = 77
+    save(mask_of(root, "liver_106"), mask, affine=AFFINE)
+    save(image_of(root, "liver_106"), image, affine=AFFINE)
+    cut(image_of(root, "liver_106"))
+    found = {(f.check, f.file) for f in verify(root).findings}
+    assert found == {
+        ("values", str(mask_of(root, "liver_106"))),
+        ("truncated", str(image_of(root, "liver_106"))),
+    }
+
+
 def test_a_file_that_the_system_cannot_read_is_of_no_format(root):
     catalog = ctspine1k.load_catalog()
     selection = Selection(CTSPINE1K, catalog, catalog.select("liver_106"), Look(FolderPlace(root)))
