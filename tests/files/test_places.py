@@ -51,7 +51,7 @@ def test_a_file_of_the_hub_is_known_by_its_bytes(hub, repo_id):
     assert HubPlace.of(repo_id, "main", None).identity(file) == f"{file.path} {file.sha256}"
 
 
-def test_a_look_records_the_revision_once(hub, repo_id):
+def test_a_look_records_the_revision_once_and_without_a_bar(hub, repo_id, capfd):
     look = Look(HubPlace.of(repo_id, "main", None))
     files = list_files(cases="liver_106", repo_id=repo_id)
     look.prepare([])
@@ -61,6 +61,7 @@ def test_a_look_records_the_revision_once(hub, repo_id):
         look.prepare(files)
     assert any("/revision/main" in request.path for request in first)
     assert second == []
+    assert capfd.readouterr().err == ""
 
 
 def test_revision(hub, repo_id, tree, tmp_path):
