@@ -8,7 +8,7 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 
 import ctspine1k
 from ctspine1k import training
-from ctspine1k.storage.codec import COMPRESSIONS
+from ctspine1k.storage.codec import COMPRESSIONS, decompress
 from ctspine1k.training.foreground import Foreground
 from ctspine1k.training.sampling import generator
 from ctspine1k.training.volumes import Volumes
@@ -91,18 +91,41 @@ def batch_rows(root: Path, count: int, turns: int) -> list[Row]:
             batches = {name: batches_of(patches) for name, patches in sets.items()}
             batches["nnU-Net"] = ways.nnunet_loader(root / "nnunet", size)
             work = {name: partial(lambda one, _: next(one), one) for name, one in batches.items()}
+            for name, patches in sets.items():
+                work[f"decoding {name}"] = decoding(loaded[name], patches, 8 * turns + 1)
             times = in_turn(8 * turns, **work)
         what = f"two {named(size)} patches, one core"
         for name, bar in (("fast", ">= 2.0"), ("small", ">= 1.2")):
             rows.append(compare(f'{what}, "{name}"', times, name, "nnU-Net", bar))
+            rows.append(compare(f"{what}, decoding alone", times, f"decoding {name}", "nnU-Net"))
         shutil.rmtree(root / "nnunet")
     return rows
+
+
+def decoding(data: datasets.Dataset, patches: training.PatchDataset, batches: int) -> Callable[[int], None]:
+    """Return what decodes the chunks of a batch, and does nothing else: no read of them takes less."""
+    volumes, chunks = Volumes(data), []
+    for index in range(2 * batches):
+        row, corner, _ = patches.draw(index)
+        ranges = [range(at, at + size) for at, size in zip(corner, patches.size, strict=True)]
+        parts = [part for name in volumes.columns for part in volumes[row].column(name).parts(ranges)]
+        chunks.append([part for part in parts if not part.is_zeros])
+    voxels = np.empty(max(part.nbytes for one in chunks for part in one), np.uint8)
+
+    def decode(turn: int) -> None:
+        for part in chunks[2 * turn] + chunks[2 * turn + 1]:
+            decompress(part.chunk, voxels[: part.nbytes])
+
+    return decode
 
 
 def other_rows(root: Path, count: int, turns: int) -> list[Row]:
     """Two patches against the ways of MONAI and TorchIO, each as its users run it."""
     size, cache, per_volume = SIZES[1], root / "monai", 10
-    batches = batches_of(patches_of(load_patches(root, count, "small"), size, 200 * turns))
+    batches = {
+        name: batches_of(patches_of(load_patches(root, count, name), size, 100 * turns))
+        for name in COMPRESSIONS
+    }
     single = ways.monai_persistent_patch(root / "cases", cache, size)
     several = ways.monai_persistent_patch(root / "cases", cache, size, 4)
 
@@ -112,20 +135,24 @@ def other_rows(root: Path, count: int, turns: int) -> list[Row]:
 
     times = in_turn(
         turns,
-        ours=lambda _: [next(batches) for _ in range(20)],
-        single=lambda n: [single((n + k) % count) for k in range(2)],
+        small=lambda _: [next(batches["small"]) for _ in range(10)],
+        fast=lambda _: [next(batches["fast"]) for _ in range(10)],
+        single=lambda n: single(n % count),
         several=lambda n: several(n % count),
         queue=queue,
     )
-    patches = {"ours": 40, "single": 2, "several": 4, "queue": per_volume}
+    patches = {"small": 20, "fast": 20, "single": 1, "several": 4, "queue": per_volume}
     others = {
         "single": ("MONAI PersistentDataset, RandCropByPosNegLabeld", ">= 25"),
         "several": ("the same, 4 patches of a case", ""),
         "queue": (f"TorchIO Queue, {per_volume} patches of a case", ">= 50"),
     }
     each = {others.get(name, (name,))[0]: [s / patches[name] for s in times[name]] for name in patches}
-    what = f"{named(size)} patch"
-    return [compare(what, each, "ours", name, bar) for name, bar in others.values()]
+    return [
+        compare(f'{named(size)} patch, "{name}"', each, name, other, bar)
+        for name in COMPRESSIONS
+        for other, bar in others.values()
+    ]
 
 
 def worker_rows(root: Path, count: int, turns: int) -> list[Row]:
