@@ -525,18 +525,23 @@ def main() -> None:
         for name in args.sections:
             print(f"{name} ...", file=sys.stderr, flush=True)
             rows += work[name]()
+            keep(args, origin, rows)  # after each, so that a run that is stopped leaves what it has measured
+
+
+def keep(args: argparse.Namespace, origin: str, rows: list[Row]) -> None:
+    """Print all rows so far, and write them to files."""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     head = (
         f"{args.cases} cases of {args.slices} slices of 512 x 512 ({origin}), medians of runs in turn; "
         f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, {versions}."
     )
     text = f"{head}\n\n{table(rows)}\n"
-    print(text)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / "results.md").write_text(text)
         kept = [{**asdict(row), "verdict": row.verdict} for row in rows]
         (args.out / "results.json").write_text(json.dumps({"head": head, "rows": kept}, indent=1) + "\n")
+    print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -118,7 +118,9 @@ def monai_persistent_patch(folder: Path, cache: Path, size: Sequence[int], patch
 
     keys = ("image", "segmentation")
     k, i, j = size
-    crop = RandCropByPosNegLabeld(keys, "segmentation", (i, j, k), pos=1, neg=1, num_samples=patches)
+    crop = RandCropByPosNegLabeld(
+        keys, "segmentation", (i, j, k), pos=1, neg=1, num_samples=patches, allow_smaller=True
+    )
     steps = Compose([LoadImaged(keys), EnsureChannelFirstd(keys), crop])
     cached = PersistentDataset(pairs_of(folder), steps, cache_dir=cache)
     for index in range(len(cached)):

@@ -308,8 +308,9 @@ class StoredArray:
                 codec.decompress(chunk, voxels)
             except (RuntimeError, ValueError) as error:
                 raise self._damaged(number, "a Blosc2 chunk", str(error)) from error
-            found = voxels[(*[step.inside for step in steps], ...)]
-            target = out[(*[step.outside for step in steps], ...)]
+            inside: tuple[Any, ...] = (*[step.inside for step in steps], ...)
+            outside: tuple[Any, ...] = (*[step.outside for step in steps], ...)
+            found, target = voxels[inside], out[outside]
             if scaling is None:
                 target[...] = found
                 continue
