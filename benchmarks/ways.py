@@ -140,6 +140,20 @@ def torchio_load(folder: Path) -> Reader:
     return read
 
 
+def torchio_patch(folder: Path) -> Reader:
+    """TorchIO's ``UniformSampler`` on a subject that it loads first."""
+    import torchio
+
+    subject, sampler = _subjects(folder), torchio.UniformSampler((PATCH[1], PATCH[2], PATCH[0]))
+
+    def read(index: int) -> Any:
+        loaded = subject(index)
+        loaded.load()
+        return next(iter(sampler(loaded, 1)))
+
+    return read
+
+
 def torchio_queue(folder: Path, count: int, size: Sequence[int], per_volume: int) -> Iterator[Any]:
     """Return the batches of an epoch from TorchIO's ``Queue``: two patches each, centred on labels."""
     import torchio
