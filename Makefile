@@ -42,20 +42,13 @@ test-oldest: .venv/oldest/ready
 	$(OLDEST)/pytest --numprocesses 2 --dist worksteal
 
 # tests/newest.txt and tests/oldest.txt say which releases; all else is in pyproject.toml.
-# PyTorch first and by its exact version: 2.13.0 has a build without CUDA, where a registry offers one.
-.venv/bench/ready: tests/newest.txt pyproject.toml
-	$(PYTHON) -m venv --clear .venv/bench
-	.venv/bench/bin/python -m pip install --quiet torch==2.13.0
-	.venv/bench/bin/python -m pip install --quiet --editable '.[bench,dev]' --constraint tests/newest.txt
-	touch $@
-
-# nnU-Net, MONAI, TorchIO and torchdata, which tests/**/with_*.py need. PyTorch again in the second call: the newest
-# torchvision, which nnU-Net asks for, would replace it.
-.venv/training/ready: tests/newest.txt pyproject.toml
-	$(PYTHON) -m venv --clear .venv/training
-	.venv/training/bin/python -m pip install --quiet torch==2.13.0
-	.venv/training/bin/python -m pip install --quiet --editable '.[training,dev]' torch==2.13.0 \
-		--constraint tests/newest.txt
+# PyTorch first and by its exact version: 2.13.0 has a build without CUDA, where a registry offers one. Again in the
+# second call: the newest torchvision, which nnU-Net asks for, would replace it.
+# "bench" has what the benchmarks compare with, "training" what tests/**/with_*.py need.
+.venv/bench/ready .venv/training/ready: .venv/%/ready: tests/newest.txt pyproject.toml
+	$(PYTHON) -m venv --clear .venv/$*
+	.venv/$*/bin/python -m pip install --quiet torch==2.13.0
+	.venv/$*/bin/python -m pip install --quiet --editable '.[$*,dev]' torch==2.13.0 --constraint tests/newest.txt
 	touch $@
 
 .venv/torch-%/ready: pyproject.toml
