@@ -25,6 +25,7 @@ ROOMS = {
     "pictures": {"volumes", "files"},
     "exports": {"rows", "files", "scans"},
     "training": {"storage", "catalog"},
+    "evaluation": {"volumes", "files"},
     "collection": {"rows", "checks", "pictures", "exports"},
     "demo": {"collection"},
     "cli": {"collection", "demo"},

@@ -1,0 +1,1 @@
+"""How well predicted vertebrae agree with the reference."""
