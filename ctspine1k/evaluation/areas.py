@@ -36,25 +36,29 @@ _NORMALS: dict[int, tuple[tuple[float, float, float], ...]] = {
 }
 
 
-@functools.lru_cache(maxsize=8)
-def corner_areas(spacing: tuple[float, float, float]) -> NDArray[np.float64]:
+def corner_areas(spacing: tuple[float, ...]) -> NDArray[np.float64]:
     """Return the area of the surface for each pattern of the eight voxels around a corner, in mm2.
 
     Args:
-        spacing: mm along each axis.
+        spacing: mm along each of the three axes.
 
     Returns:
         (256,): bit 0 of a pattern is the voxel that comes first along all axes, bit 1 its neighbour along the
         third axis, bit 2 that along the second, and so on in C order.
     """
-    faces = np.array([spacing[1] * spacing[2], spacing[0] * spacing[2], spacing[0] * spacing[1]])
-    areas = np.zeros(256)
+    faces = [spacing[1] * spacing[2], spacing[0] * spacing[2], spacing[0] * spacing[1]]
+    areas: NDArray[np.float64] = np.sqrt(((_normals() * faces) ** 2).sum(axis=2)).sum(axis=1)
+    return areas
+
+
+@functools.cache
+def _normals() -> NDArray[np.float64]:
+    """Return the normals of all patterns, (256, 4, 3); those that a pattern has not are zero."""
+    found = np.zeros((256, 4, 3))
     for pattern, normals in _NORMALS.items():
         for turned, order in _turned(pattern):
-            area = sum(float(np.linalg.norm(np.array(normal)[order] * faces)) for normal in normals)
-            areas[[turned, 255 - turned]] = area
-    areas.flags.writeable = False  # it is cached
-    return areas
+            found[[turned, 255 - turned], : len(normals)] = np.array(normals)[:, order]
+    return found
 
 
 def _turned(pattern: int) -> Iterator[tuple[int, list[int]]]:

@@ -1,0 +1,55 @@
+"""Centroids, and the two published rules of identification."""
+
+import math
+
+import numpy as np
+import pytest
+
+from ctspine1k.evaluation.centroids import identify, mask_centroids
+
+
+def hits(reference, prediction):
+    judged = identify(reference, prediction)
+    return [[label for label in judged if getattr(judged[label], rule)] for rule in ("verse", "msr")]
+
+
+def test_swapped_vertebrae_are_not_identified():
+    assert hits({20: (0, 0, 0), 21: (0, 0, 30)}, {20: (0, 0, 30), 21: (0, 0, 0)}) == [[], []]
+
+
+def test_exactly_20_mm_are_within_by_one_rule_and_not_by_the_other():
+    assert hits({20: (1, 2, 3)}, {20: (13, 18, 3)}) == [[20], []]
+    assert hits({20: (1, 2, 3)}, {20: (13, 18, 3.01)}) == [[], []]
+    assert hits({20: (1, 2, 3)}, {20: (13, 17.99, 3)}) == [[20], [20]]
+
+
+def test_rivals_are_the_labels_on_both_sides_or_all_of_the_reference():
+    """T2 predicted at the place of T1: 1/3 for VerSe, 0/3 for MICCAI 2013."""
+    reference = {8: (0, 0, 0), 9: (0, 0, 18), 10: (0, 0, 36)}
+    assert hits(reference, {9: (0, 0, 0)}) == [[9], []]
+    assert hits(reference, {9: (0, 0, -3)}) == [[], []]
+    assert hits(reference, {9: (0, 0, 0), 8: (0, 0, 60)}) == [[], []]
+
+
+def test_errors_and_what_is_on_one_side_only():
+    judged = identify({9: (0, 0, 18), 8: (0, 0, 0)}, {11: (1, 2, 3), 9: (3, 4, 18)})
+    assert list(judged) == [8, 9, 11]
+    assert judged[9].error_mm == 5
+    assert [math.isnan(judged[label].error_mm) for label in (8, 11)] == [True, True]
+    assert identify({}, {}) == {}
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_centres_of_mass(order):
+    mask = np.zeros((5, 6, 7), np.uint8)
+    mask[1:4, 2, 3:5], mask[4, 5, 6] = 3, 250
+    spacing = (2.5, 0.7, 0.8)
+    found = mask_centroids(
+        mask.transpose(order),
+        tuple(spacing[axis] for axis in order),
+        tuple(slice(0, mask.shape[axis]) for axis in order),
+    )
+    assert list(found) == [3, 250]
+    wanted = (2 * 2.5, 2 * 0.7, 3.5 * 0.8)
+    assert found[3] == pytest.approx([wanted[axis] for axis in order])
+    assert found[250] == pytest.approx([(10, 3.5, 4.8)[axis] for axis in order])
