@@ -169,7 +169,7 @@ def test_volumes_that_are_read_in_pieces_give_what_small_ones_give():
     large[:, :, :12, :9] = small
     large[:, -1, 11, 8], large[:, -1, -1, -1] = 0, 2
     wanted, found = (score_case(*masks, SPACING).row(5).columns() for masks in (small, large))
-    assert found == wanted
+    assert_same(found, wanted)
     assert [row.label for row in score_case(*large, SPACING).rows] == [1, 2, 5]
 
 
