@@ -11,6 +11,8 @@ import numpy as np
 #: Boxes of the published test vectors.
 A = np.s_[10:40, 10:40, 10:30]
 SPUR = np.s_[40:56, 23:27, 18:22]
+MOVED = np.s_[12:42, 10:40, 10:30]
+CUBE = np.s_[24:26, 24:26, 19:21]
 
 
 def volume(*parts: tuple, shape: tuple[int, ...] = (60, 60, 40)) -> np.ndarray:
