@@ -1,11 +1,11 @@
 """How fast predictions are scored, and with how much memory, beside the evaluators that people use.
 
-    .venv/training/bin/python benchmarks/evaluation.py [--slices 535] [--repeat 3] [--only ours,nnunet]
+    .venv/training/bin/python benchmarks/evaluation.py [--slices 535] [--repeat 3] [--only "ours;nnunet"]
 
-The case has 18 vertebrae in slices of 512 x 512: the masks that CTSPINE1K_SAMPLE names (without it, the phantom's), each
-slice several times, one pair of vertebrae upon the other. The prediction is the same, bent by a voxel or two.
-Each way reads both files and scores all labels, in a process of its own, in turn; seconds are those of the work
-without the imports. ``--cpu`` compares processor time, for machines that others use, too.
+The case has 18 vertebrae in slices of 512 x 512: the masks that CTSPINE1K_SAMPLE names (without it, the
+phantom's), each slice several times, one pair of vertebrae upon the other. The prediction is the same, bent
+by a voxel or two. Each way reads both files and scores all labels, in a process of its own, in turn; seconds
+are those of the work without the imports. ``--cpu`` compares processor time, for a machine that others use.
 """
 
 from __future__ import annotations
@@ -134,11 +134,10 @@ def panoptica_all(root: Path) -> Any:
     from panoptica import Metric
 
     def measure(reference: Any, prediction: Any, spacing: Any) -> Any:
-        nsd = [
+        return [
             Metric.NSD(reference, prediction, voxelspacing=spacing, threshold=tolerance)
             for tolerance in TOLERANCES
         ]
-        return nsd
 
     return panoptica_once(root), by_label(root, measure)
 
