@@ -163,6 +163,7 @@ def nearest_mm(
 def _steps(spacing: tuple[float, ...]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return the steps to all places around a point within a ball of some `_PLACES`, the shortest first."""
     radius = (3 * _PLACES * math.prod(spacing) / (4 * math.pi)) ** (1 / 3)
+    radius = min(radius, _PLACES * min(spacing))  # of voxels as thin as hairs, not millions along one axis
     reach = [int(radius / size) for size in spacing]
     steps = np.indices([2 * size + 1 for size in reach]).reshape(3, -1).T - reach
     lengths = _lengths(steps, spacing)
