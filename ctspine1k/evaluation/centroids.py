@@ -9,12 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-
-from ctspine1k.evaluation.overlap import LABELS, Window, slabs
 
 __all__ = ["WITHIN_MM", "Identification", "Point", "identify", "mask_centroids"]
 
@@ -61,28 +59,20 @@ def identify(reference: Mapping[int, Point], prediction: Mapping[int, Point]) ->
     return judged
 
 
-def mask_centroids(labels: NDArray[Any], spacing: tuple[float, ...], window: Window) -> dict[int, Point]:
-    """Return the centre of mass of each label: index times spacing, in mm along the mask's axes.
-
-    Sums are of whole numbers, hence exact.
+def mask_centroids(
+    counts: NDArray[np.int64], sums: NDArray[np.float64], spacing: tuple[float, ...]
+) -> dict[int, Point]:
+    """Return the centre of mass of each label but 0: index times spacing, in mm along the mask's axes.
 
     Args:
-        labels: bytes, with any number of axes.
+        counts: (256,), voxels by label.
+        sums: (axes, 256), of their indices along each axis; sums of whole numbers are exact.
         spacing: mm, in their order.
-        window: outside of which all is background.
     """
-    counts = np.zeros(LABELS)
-    sums = np.zeros((labels.ndim, LABELS))
-    for slab in slabs(labels.shape, window):
-        part = labels[slab]
-        at = part.nonzero()
-        found = part[at]
-        counts += np.bincount(found, minlength=LABELS)
-        for axis, (index, side) in enumerate(zip(at, slab, strict=True)):
-            sums[axis] += np.bincount(found, index + side.start, LABELS)
     return {
         label: tuple(
             float(total / counts[label] * size) for total, size in zip(sums[:, label], spacing, strict=True)
         )
         for label in np.flatnonzero(counts).tolist()
+        if label
     }

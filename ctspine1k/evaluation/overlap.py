@@ -13,7 +13,16 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LABELS", "Overlap", "best_match", "joint_histogram", "label_window", "slabs"]
+__all__ = [
+    "LABELS",
+    "JointHistogram",
+    "Overlap",
+    "Window",
+    "best_match",
+    "joint_histogram",
+    "label_window",
+    "slabs",
+]
 
 #: Labels are whole numbers below this, 0 for background.
 LABELS = 256
@@ -62,8 +71,8 @@ def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else math.nan
 
 
-def slabs(shape: tuple[int, ...], window: Window) -> Iterator[Window]:
-    """Yield windows of few voxels each, which make up ``window``, along the first axis."""
+def slabs(window: Window) -> Iterator[Window]:
+    """Yield windows of few voxels each, one after the other along the first axis, that make up ``window``."""
     first, *rest = window
     depth = max(1, _SLAB_VOXELS // max(1, math.prod(side.stop - side.start for side in rest)))
     for start in range(first.start, first.stop, depth):
@@ -75,7 +84,7 @@ def label_window(*masks: NDArray[Any]) -> Window:
     shape = masks[0].shape
     flat = np.zeros(shape[1:], bool)
     used = np.zeros(shape[0], bool)
-    for slab in slabs(shape, tuple(slice(0, size) for size in shape)):
+    for slab in slabs(tuple(slice(0, size) for size in shape)):
         labels = masks[0][slab]
         for other in masks[1:]:
             labels = labels | other[slab]
@@ -93,28 +102,38 @@ def _extent(used: NDArray[np.bool_]) -> slice:
     return slice(int(at[0]), int(at[-1]) + 1) if at.size else slice(0, 0)
 
 
+@dataclass(frozen=True)
+class JointHistogram:
+    """Voxels of two masks by both labels: element (r, p) is of label r in the first and p in the second."""
+
+    counts: NDArray[np.int64]  #: (256, 256), how many
+    sums: NDArray[
+        np.float64
+    ]  #: (axes, 256, 256), of their indices along each axis; whole, without background
+
+
 def joint_histogram(
-    reference: NDArray[np.uint8], prediction: NDArray[np.uint8], window: Window | None = None
-) -> NDArray[np.int64]:
+    reference: NDArray[np.uint8], prediction: NDArray[np.uint8], window: Window
+) -> JointHistogram:
     """Count voxels by their two labels.
 
     Args:
         reference: labels, of any shape.
         prediction: of the same shape.
-        window: outside of which both are background; None to find it.
-
-    Returns:
-        (256, 256): element (r, p) is the number of voxels with label r in the reference and p in the
-        prediction.
+        window: outside of which both are background.
     """
-    window = label_window(reference, prediction) if window is None else window
     counts = np.zeros(LABELS * LABELS, np.int64)
-    for slab in slabs(reference.shape, window):
+    sums = np.zeros((reference.ndim, counts.size))
+    for slab in slabs(window):
         pairs = reference[slab].astype(np.uint16) << 8
         pairs |= prediction[slab]
-        counts += np.bincount(pairs[pairs != 0], minlength=counts.size)
+        at = np.flatnonzero(pairs)
+        found = pairs.reshape(-1)[at]
+        counts += np.bincount(found, minlength=counts.size)
+        for axis, index in enumerate(np.unravel_index(at, pairs.shape)):
+            sums[axis] += np.bincount(found, index + slab[axis].start, counts.size)
     counts[0] = math.prod(reference.shape) - int(counts.sum())
-    return counts.reshape(LABELS, LABELS)
+    return JointHistogram(counts.reshape(LABELS, LABELS), sums.reshape(-1, LABELS, LABELS))
 
 
 def best_match(counts: NDArray[np.int64], label: int) -> int | None:

@@ -35,8 +35,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from ctspine1k.evaluation.arguments import check_mask, check_points, check_spacing, check_tolerances
 from ctspine1k.evaluation.centroids import WITHIN_MM, Point, identify, mask_centroids
+from ctspine1k.evaluation.distances import NSD, SurfaceDistances, nsd, surface_distances
 from ctspine1k.evaluation.overlap import LABELS, Overlap, best_match, joint_histogram, label_window
-from ctspine1k.evaluation.surfaces import NSD, SurfaceDistances, nsd, surface_distances, surfaces
+from ctspine1k.evaluation.surfaces import surfaces
 
 __all__ = ["TOLERANCES_MM", "CaseScore", "LabelScore", "score_case", "score_points"]
 
@@ -210,9 +211,13 @@ def _rows(
 ) -> list[LabelScore]:
     """Return the rows of two masks, but for whether a label is truncated or identified."""
     window = label_window(reference, prediction)
-    counts = joint_histogram(reference, prediction, window)
-    in_reference, in_prediction = counts.sum(axis=1).tolist(), counts.sum(axis=0).tolist()
-    centroids = [mask_centroids(mask, spacing, window) for mask in (reference, prediction)]
+    joint = joint_histogram(reference, prediction, window)
+    counts, by_label = joint.counts, (joint.counts.sum(axis=1), joint.counts.sum(axis=0))
+    centroids = [
+        mask_centroids(voxels, joint.sums.sum(axis=axis), spacing)
+        for voxels, axis in zip(by_label, (2, 1), strict=True)
+    ]
+    in_reference, in_prediction = (voxels.tolist() for voxels in by_label)
     measured_masks = (reference, prediction) if tolerances is not None else ()
     found = [surfaces(mask, window) for mask in measured_masks]
     rows = []

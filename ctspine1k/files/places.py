@@ -151,7 +151,9 @@ def find_folder(path: str | os.PathLike[str], argument: str = "data_dir") -> Fol
         raise ValueError(f"{argument} is empty: expected a folder")
     root = Path(path).expanduser()
     if not root.is_dir():
+        found = "a file" if root.exists() else "none"
         raise FileNotFoundError(
-            f"{argument}={os.fspath(path)!r}: no such folder (looked for {root.absolute()})"
+            f"{argument}={os.fspath(path)!r}: expected a folder with raw files, found {found} at "
+            f"{root.absolute()}. Pass the folder that has the scans, at any depth."
         )
     return FolderPlace(root.resolve())

@@ -236,8 +236,8 @@ def patients_of(selection: Selection) -> dict[str, str | None]:
         case_id, patient = file.case.case_id, parse(file.path)
         if patient is not None and patients[case_id] not in (None, patient):
             raise ValueError(
-                f"{file.name}: expected a file of {patients[case_id]}, as others of {case_id} are, found it in "
-                f"the folder of {patient}: move it to where it belongs"
+                f"{file.name}: expected a file of {patients[case_id]}, as others of {case_id} are, found it "
+                f"in the folder of {patient}: move it to where it belongs"
             )
         patients[case_id] = patient or patients[case_id]
     return patients

@@ -16,7 +16,13 @@ MASKS = hnp.arrays(np.uint8, (4, 6, 5), elements=st.sampled_from([0, 0, 0, 1, 7,
 def test_pairs_of_labels_are_counted(reference, prediction):
     wanted = np.zeros((256, 256), np.int64)
     np.add.at(wanted, (reference, prediction), 1)
-    assert np.array_equal(joint_histogram(reference, prediction), wanted)
+    found = joint_histogram(reference, prediction, label_window(reference, prediction))
+    assert np.array_equal(found.counts, wanted)
+    for axis in range(3):
+        wanted[:] = 0
+        np.add.at(wanted, (reference, prediction), np.indices(reference.shape)[axis])
+        wanted[0, 0] = 0
+        assert np.array_equal(found.sums[axis], wanted)
 
 
 def test_the_window_is_around_the_labels_of_both():

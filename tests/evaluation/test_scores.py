@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from support.judging import SPUR, A, judged, volume
+from support.judging import CUBE, MOVED, SPUR, A, judged, volume
 
 from ctspine1k.evaluation.scores import score_case, score_points
 from ctspine1k.volumes.headers import Geometry
@@ -41,13 +41,11 @@ def assert_same(one, other, *, but=""):
 
 
 def vectors():
-    moved = np.s_[12:42, 10:40, 10:30]
-    cube = np.s_[24:26, 24:26, 19:21]
     return [
         ("spur", volume(A), volume(A, SPUR), (1, 1, 1), (16, 0, 0, 0.2154, 0.2107, 0.9764)),
         ("spaced", volume(A), volume(A, SPUR), (0.7, 0.7, 2.0), (11.2, 0, 0, 0.1508, 0.1475, 0.9769)),
-        ("moved", volume(A), volume(moved), (1, 1, 1), (2, 2, 2, 0.57, 0.57, 0.7387)),
-        ("cube", volume(A), volume(cube), (1, 1, 1), (21.7486, 19.8494, 19.8494, 15.6125, 12.313, 0)),
+        ("moved", volume(A), volume(MOVED), (1, 1, 1), (2, 2, 2, 0.57, 0.57, 0.7387)),
+        ("cube", volume(A), volume(CUBE), (1, 1, 1), (21.7486, 19.8494, 19.8494, 15.6125, 12.313, 0)),
         (
             "voxel",
             volume((2, 2, 2), shape=(4, 5, 6)),
@@ -169,7 +167,7 @@ def test_volumes_that_are_read_in_pieces_give_what_small_ones_give():
     large[:, :, :12, :9] = small
     large[:, -1, 11, 8], large[:, -1, -1, -1] = 0, 2
     wanted, found = (score_case(*masks, SPACING).row(5).columns() for masks in (small, large))
-    assert found == wanted
+    assert_same(found, wanted)
     assert [row.label for row in score_case(*large, SPACING).rows] == [1, 2, 5]
 
 

@@ -1,36 +1,59 @@
-"""Areas of surfaces, corners, and distances that do not depend on where a mask lies."""
+"""Surfaces: their voxels, their corners, and the areas there."""
 
+import itertools
 import math
-import sys
 
 import numpy as np
 import pytest
-from support.judging import SPUR, A, corner_distances, volume
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from support.judging import corners, surface, volume
 
-from ctspine1k.errors import MissingPackageError
 from ctspine1k.evaluation.areas import corner_areas
 from ctspine1k.evaluation.overlap import label_window
-from ctspine1k.evaluation.scores import score_case
-from ctspine1k.evaluation.surfaces import surface_distances, surfaces
+from ctspine1k.evaluation.surfaces import surfaces
 
 SPACING = (2.5, 0.7, 0.9)
 
 
-def box(mask):
-    return surfaces(mask, label_window(mask))[1]
+@settings(max_examples=15)
+@given(mask=hnp.arrays(np.uint8, (4, 3, 5), elements=st.sampled_from([0, 1, 2, 255])))
+def test_voxels_corners_and_patterns_are_what_their_definitions_give(mask):
+    found = surfaces(mask, label_window(mask))
+    assert sorted(found) == sorted(set(mask.flat) - {0})
+    for label, own in found.items():
+        assert sorted(map(tuple, own.voxels.tolist())) == surface(mask == label)
+        assert sorted(map(tuple, own.corners.tolist())) == corners(mask == label)
+        around = np.pad(mask, 1) == label
+        for (i, j, k), pattern in zip(own.corners, own.patterns, strict=True):
+            wanted = [around[i + a, j + b, k + c] for a, b, c in itertools.product((0, 1), repeat=3)]
+            assert [bool(pattern >> bit & 1) for bit in range(8)] == wanted
+
+
+def test_surfaces_go_on_from_one_piece_of_the_volume_to_the_next():
+    """More voxels than are looked at together, of which every slice has some."""
+    mask = np.zeros((50, 240, 260), np.uint8)
+    mask[:, :2, :2] = mask[:, -1, -1] = 3
+    found = surfaces(mask, label_window(mask))[3]
+    assert len(found.voxels) == mask.astype(bool).sum()  # nothing here is thick enough to have an inside
+    assert len(np.unique(found.voxels, axis=0)) == len(found.voxels)
+    assert len(np.unique(found.corners, axis=0)) == len(found.corners)
+    # Of the thick column all 3 x 3 corners at both ends and 8 between, of the thin one all 2 x 2.
+    assert len(found.corners) == 9 * 2 + 8 * 49 + 4 * 51
 
 
 def test_the_area_of_a_box_is_that_of_its_faces_with_edges_and_corners_cut_off():
     mask = volume(np.s_[2:7, 3:9, 1:5], shape=(9, 10, 7))
-    area = corner_areas(SPACING)[box(mask).corners[1]].sum()
+    area = corner_areas(SPACING)[surfaces(mask, label_window(mask))[1].patterns].sum()
     sides = [(size - 1) * mm for size, mm in zip((5, 6, 4), SPACING, strict=True)]
     a, b, c = SPACING
     faces = 2 * (sides[0] * sides[1] + sides[0] * sides[2] + sides[1] * sides[2])
     edges = 4 * sum(
         side * math.hypot(p, q) / 2 for side, p, q in zip(sides, (b, a, a), (c, c, b), strict=True)
     )
-    corners = 8 * math.sqrt((a * b) ** 2 + (a * c) ** 2 + (b * c) ** 2) / 8
-    assert area == pytest.approx(faces + edges + corners, rel=1e-12)
+    eighths = 8 * math.sqrt((a * b) ** 2 + (a * c) ** 2 + (b * c) ** 2) / 8
+    assert area == pytest.approx(faces + edges + eighths, rel=1e-12)
 
 
 def test_areas_of_all_patterns_are_those_of_the_published_table():
@@ -40,35 +63,3 @@ def test_areas_of_all_patterns_are_those_of_the_published_table():
     assert (areas > 0).sum() == 254
     assert areas.sum() == pytest.approx(241.34313970553745, rel=1e-12)
     assert corner_areas(SPACING) @ np.arange(256) ** 2 == pytest.approx(8374555.360477189, rel=1e-12)
-
-
-def test_the_nsd_by_area_weighs_corners_by_their_distances():
-    random = np.random.default_rng(5)
-    masks = random.integers(0, 2, (2, 4, 5, 3)).astype(np.uint8)
-    found = score_case(*masks, SPACING, tolerances_mm=(0.8,)).row(1).nsd[0.8].area
-    near, whole = 0.0, 0.0
-    for one, other in (masks, masks[::-1]):
-        codes = dict(zip(*(part.tolist() for part in box(one).corners), strict=True))
-        distances = corner_distances(one, other, SPACING)
-        assert len(codes) == len(distances)
-        for at, distance in distances.items():
-            area = corner_areas(SPACING)[codes[np.ravel_multi_index(at, (5, 6, 4))]]
-            whole, near = whole + area, near + area * (distance <= 0.8)
-    assert found == pytest.approx(near / whole, rel=1e-12)
-
-
-def test_distances_are_the_same_wherever_the_masks_lie():
-    """To the last bit: they are computed from steps between voxels, not from positions."""
-    masks = [volume(A), volume(A, SPUR)]
-    far = [np.pad(mask, ((301, 0), (0, 0), (777, 0))) for mask in masks]
-    near, away = (surface_distances(*map(box, pair), (0.1, 0.3, 0.7)) for pair in (masks, far))
-    assert np.array_equal(near.pooled, away.pooled)
-    assert np.array_equal(near.corners_from_prediction, away.corners_from_prediction)
-
-
-def test_without_scipy_the_error_names_the_extra(monkeypatch):
-    masks = volume(A), volume(A, SPUR)
-    monkeypatch.setitem(sys.modules, "scipy.spatial", None)
-    with pytest.raises(MissingPackageError, match=r"needs scipy: pip install 'ctspine1k\[evaluate\]'"):
-        score_case(*masks, SPACING)
-    assert score_case(*masks, SPACING, distances=False).row(1).dice > 0.99

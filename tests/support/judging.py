@@ -8,9 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-#: Boxes and voxels of the test vectors: what is compared, spacing, and what comes out, to the digits given.
+#: Boxes of the published test vectors.
 A = np.s_[10:40, 10:40, 10:30]
 SPUR = np.s_[40:56, 23:27, 18:22]
+MOVED = np.s_[12:42, 10:40, 10:30]
+CUBE = np.s_[24:26, 24:26, 19:21]
 
 
 def volume(*parts: tuple, shape: tuple[int, ...] = (60, 60, 40)) -> np.ndarray:
@@ -26,6 +28,14 @@ def surface(mask: np.ndarray) -> list[tuple[int, ...]]:
     inside = {tuple(at) for at in np.argwhere(mask).tolist()}
     steps = [tuple(sign * (axis == one) for axis in range(3)) for one in range(3) for sign in (-1, 1)]
     return [at for at in sorted(inside) if any(tuple(np.add(at, step)) not in inside for step in steps)]
+
+
+def corners(mask: np.ndarray) -> list[tuple[int, ...]]:
+    """The corners at which voxels in the mask and others meet."""
+    inside = {tuple(at) for at in np.argwhere(mask).tolist()}
+    around = list(itertools.product((-1, 0), repeat=3))
+    every = itertools.product(*(range(size + 1) for size in mask.shape))
+    return [at for at in every if 0 < sum(tuple(np.add(at, step)) in inside for step in around) < 8]
 
 
 def directed(mask: np.ndarray, other: np.ndarray, spacing: Sequence[float]) -> list[float]:
@@ -67,17 +77,3 @@ def judged(reference: np.ndarray, prediction: np.ndarray, spacing: Sequence[floa
         measures[f"nsd_{tolerance}mm"] = sum(map(sum, near)) / len(both)
         measures[f"nsd_two_means_{tolerance}mm"] = sum(sum(one) / len(one) for one in near) / 2
     return measures
-
-
-def corner_distances(mask: np.ndarray, other: np.ndarray, spacing: Sequence[float]) -> dict[tuple, float]:
-    """From each corner at which voxels in the mask and others meet to the nearest of the other mask, in mm."""
-
-    def corners(of: np.ndarray) -> list[tuple[int, ...]]:
-        inside = {tuple(at) for at in np.argwhere(of).tolist()}
-        every = itertools.product(*(range(size + 1) for size in of.shape))
-        around = list(itertools.product((-1, 0), repeat=3))
-        counts = {at: sum(tuple(np.add(at, step)) in inside for step in around) for at in every}
-        return [at for at, count in counts.items() if 0 < count < 8]
-
-    to = [np.multiply(at, spacing) for at in corners(other)]
-    return {at: min(math.dist(np.multiply(at, spacing), place) for place in to) for at in corners(mask)}

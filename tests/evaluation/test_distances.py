@@ -1,0 +1,80 @@
+"""Distances from points to the nearest of others: near by, far away, to the last bit."""
+
+import math
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from support.judging import SPUR, A, corners, volume
+
+from ctspine1k.errors import MissingPackageError
+from ctspine1k.evaluation.areas import corner_areas
+from ctspine1k.evaluation.distances import nearest_mm
+from ctspine1k.evaluation.overlap import label_window
+from ctspine1k.evaluation.scores import score_case
+from ctspine1k.evaluation.surfaces import surfaces
+
+SPACING = (2.5, 0.7, 0.9)
+
+#: Near by, where steps are tried, and so far apart that a tree is needed.
+POINTS = hnp.arrays(
+    np.int32,
+    st.tuples(st.integers(1, 30), st.just(3)),
+    elements=st.one_of(st.integers(0, 12), st.integers(40, 90)),
+)
+
+
+def brute_force(points, others, spacing):
+    steps = (points[:, None, :] - others[None, :, :]) * np.array(spacing)
+    return np.sqrt((steps**2).sum(axis=2)).min(axis=1)
+
+
+@settings(max_examples=25)
+@given(points=POINTS, others=POINTS, spacing=st.tuples(*[st.floats(0.2, 5)] * 3))
+def test_each_point_gets_its_nearest(points, others, spacing):
+    found = nearest_mm(points, others, spacing)
+    assert found == pytest.approx(brute_force(points, others, spacing), rel=1e-14)
+
+
+def test_many_points_that_all_are_far_away():
+    """None is within the steps that are tried, nor may so many be looked at so often."""
+    points = np.argwhere(np.ones((10, 9, 8))).astype(np.int32)
+    for others in (points + np.int32([0, 40, 0]), points + np.int32([3, 0, 11])):
+        assert np.array_equal(nearest_mm(points, others, SPACING), brute_force(points, others, SPACING))
+
+
+def test_distances_are_the_same_wherever_the_points_are():
+    """To the last bit: they are computed from steps between points, not from positions."""
+    random = np.random.default_rng(2)
+    points, others = random.integers(0, 60, (2, 300, 3)).astype(np.int32)
+    away = np.int32([400, 3, 7000])
+    for spacing in ((0.1, 0.3, 0.7), SPACING):
+        near, far = nearest_mm(points, others, spacing), nearest_mm(points + away, others + away, spacing)
+        assert np.array_equal(near, far)
+        assert np.array_equal(near, brute_force(points, others, spacing))
+
+
+def test_the_nsd_by_area_weighs_corners_by_the_areas_around_them():
+    random = np.random.default_rng(5)
+    masks = random.integers(0, 2, (2, 4, 5, 3)).astype(np.uint8)
+    found = score_case(*masks, SPACING, tolerances_mm=(0.5,)).row(1).nsd[0.5].area
+    near, whole = 0.0, 0.0
+    for mask, other in (masks, masks[::-1]):
+        own = surfaces(mask, label_window(mask))[1]
+        distances = brute_force(own.corners, np.array(corners(other == 1)), SPACING)
+        areas = corner_areas(SPACING)[own.patterns]
+        near, whole = near + areas[distances <= 0.5].sum(), whole + areas.sum()
+    assert 0.5 < found < 0.99
+    assert found == pytest.approx(near / whole, rel=1e-12)
+
+
+def test_without_scipy_the_error_names_the_extra(monkeypatch):
+    masks = volume(A), volume(A, SPUR)
+    monkeypatch.setitem(sys.modules, "scipy.spatial", None)
+    with pytest.raises(MissingPackageError, match=r"needs scipy: pip install 'ctspine1k\[evaluate\]'"):
+        score_case(*masks, SPACING)
+    assert score_case(*masks, SPACING, distances=False).row(1).dice > 0.99
+    assert math.isnan(score_case(*masks, SPACING, distances=False).row(1).assd_mm)
