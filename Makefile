@@ -82,7 +82,7 @@ test-training: .venv/training/ready .venv/torchio-2/ready
 	.venv/training/bin/pytest $(WITH) "tests/test_docs.py::test_page[training.md]"
 	PYTHONPATH=.venv/torchio-2 .venv/training/bin/pytest tests/training/torchio_2.py
 
-# Kills conversions, downloads, scans and exports, at random moments and before changes of files, and fills their
+# Kills conversions, downloads, scans, exports and evaluations, at random moments and before changes of files, and fills their
 # disk: the next run must leave what an undisturbed one leaves. One of them: `make chaos KILLS="100 --only scan"`.
 chaos: .venv/newest/ready
 	PYTHONPATH=tests $(NEWEST)/python -m support.killing $(KILLS)

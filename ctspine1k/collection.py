@@ -129,7 +129,7 @@ class Collection(RowVerbs, EvaluationVerbs, ExportVerbs):
 
         require_kinds(self.data_set, "mask")
         images = self.place.images if isinstance(self.place, PredictionsPlace) else self.place
-        return replace(self, place=PredictionsPlace(images, find_folder(folder, "folder")))
+        return replace(self, place=PredictionsPlace(images, find_folder(folder, "folder", "masks")))
 
     def split_by_patient(
         self, fractions: Sequence[float], *, seed: int = 0, on_unknown: OnUnknown = "raise"

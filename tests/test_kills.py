@@ -11,7 +11,8 @@ pytestmark = pytest.mark.processes
 
 
 @pytest.mark.parametrize(
-    ("name", "kills", "changes"), [("export", 2, 3), ("nnunet", 1, 2), ("scan", 1, 2), ("download", 1, 2)]
+    ("name", "kills", "changes"),
+    [("export", 2, 3), ("nnunet", 1, 2), ("scan", 1, 2), ("download", 1, 2), ("evaluate", 1, 2)],
 )
 def test_kills_leave_no_trace(tmp_path, hub, name, kills, changes):
     verb = verbs_of(tmp_path / "raw", hub, [name], count=3)[-1]

@@ -168,4 +168,5 @@ def _p_value(differences: NDArray[np.float64], patients: list[str]) -> float:
     means = [sum(own) / len(own) for own in values.values() if own]
     if not means:
         return math.nan
-    return 1.0 if not any(means) else float(wilcoxon(means).pvalue)
+    differing = [mean for mean in means if mean]  # the test leaves out the others, after a warning
+    return float(wilcoxon(differing).pvalue) if differing else 1.0

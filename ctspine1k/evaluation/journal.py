@@ -57,7 +57,8 @@ def check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise OutputError(str(folder), "a folder", "a file", "Choose another one.")
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    if names and not names & {SUMMARY, TABLE}:
+    is_ours = names & {SUMMARY, TABLE} or (folder / _JOURNAL).exists()  # else a run was stopped
+    if names and not is_ours:
         hint = "Results replace files only in a folder of earlier results: choose another one."
         raise OutputError(str(folder), "a new folder, or one of an evaluation", f"{min(names)!r}", hint)
 

@@ -25,7 +25,7 @@ from ctspine1k.files.predictions import find_predictions
 from ctspine1k.files.raw import RawFile
 from ctspine1k.files.selection import OnMissing, Selection, require_cases, require_kinds
 from ctspine1k.files.transfer import worker_start
-from ctspine1k.running.disk import atomic_write, exclusive_lock, explain_full_disk
+from ctspine1k.running.disk import atomic_write, delete_abandoned, exclusive_lock, explain_full_disk
 from ctspine1k.running.executors import Executor, executor
 from ctspine1k.running.stops import deferred_interrupts, explain_stop
 
@@ -80,7 +80,10 @@ def evaluate(
         return _of_arrays(selection, references, predictions, options)
     workers = executor(options.num_proc, options.scheduler, initializer=worker_start())
     found = find_predictions(
-        find_folder(predictions, "predictions"), selection.data_set, selection.cases, selection.catalog
+        find_folder(predictions, "predictions", "masks"),
+        selection.data_set,
+        selection.cases,
+        selection.catalog,
     )
     tasks = [Task(file.case, file, found.files.get(case_id, {})) for case_id, file in references.items()]
     with ExitStack() as stack:
@@ -91,6 +94,7 @@ def evaluate(
             out.mkdir(parents=True, exist_ok=True)
             stack.enter_context(explain_full_disk(out, "an evaluation", _BYTES_OF_CASE * len(tasks)))
             stack.enter_context(exclusive_lock(out / TABLE))
+            delete_abandoned(out)
             journal = Journal(out)
         scored = _scored(selection, tasks, options, workers, journal)
         results = [

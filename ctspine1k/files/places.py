@@ -140,8 +140,10 @@ def find_place(
     return found
 
 
-def find_folder(path: str | os.PathLike[str], argument: str = "data_dir") -> FolderPlace:
-    """Return the folder at a path, which an argument gave.
+def find_folder(
+    path: str | os.PathLike[str], argument: str = "data_dir", what: str = "raw files"
+) -> FolderPlace:
+    """Return the folder at a path, which an argument gave; ``what`` is expected in it.
 
     Raises:
         ValueError: the path is empty.
@@ -153,7 +155,7 @@ def find_folder(path: str | os.PathLike[str], argument: str = "data_dir") -> Fol
     if not root.is_dir():
         found = "a file" if root.exists() else "none"
         raise FileNotFoundError(
-            f"{argument}={os.fspath(path)!r}: expected a folder with raw files, found {found} at "
-            f"{root.absolute()}. Pass the folder that has the scans, at any depth."
+            f"{argument}={os.fspath(path)!r}: expected a folder with {what}, found {found} at "
+            f"{root.absolute()}. Pass the folder that has them, at any depth."
         )
     return FolderPlace(root.resolve())

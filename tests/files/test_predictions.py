@@ -121,7 +121,9 @@ def test_the_command_line(tree, predictions, capsys, tmp_path):
 
 
 def test_bad_folders(predicted, tmp_path):
-    with pytest.raises(FileNotFoundError, match="folder='/nowhere': no such folder"):
+    with pytest.raises(
+        FileNotFoundError, match="folder='/nowhere': expected a folder with masks, found none at /nowhere"
+    ):
         predicted.with_masks("/nowhere")
     other = tmp_path / "other"
     save(other / f"{LIVER}.nii.gz", labels(3, (6, 5, 4)))

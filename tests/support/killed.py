@@ -1,4 +1,4 @@
-"""Verbs whose runs are killed: conversions, downloads, scans and exports, and what each leaves on disk."""
+"""Verbs whose runs are killed: conversions, downloads, scans, exports, evaluations; what each leaves on disk."""
 
 from __future__ import annotations
 
@@ -66,6 +66,9 @@ def _verbs(here: dict[str, Any], there: dict[str, Any]) -> Iterator[Verb]:
     options = {**here, "label_scheme": "region"}  # all masks are written
     yield Verb("nnunet", "support.killed:export_nnunet", _files, _count_masks, options, seldom)
 
+    options = {**here, "predictions": str(Path(here["data_dir"], "raw_data", "labels"))}
+    yield Verb("evaluate", "support.killed:evaluate", _files, _count_scored, options, seldom)
+
 
 def convert(out: Path, num_proc: int, config: str, storage: Any, cases: list[str], **place: Any) -> None:
     """Convert rows; nothing checks beforehand that there is room for them."""
@@ -106,6 +109,18 @@ def export_nnunet(out: Path, num_proc: int, label_scheme: Any, cases: list[str],
     report = chosen.export_nnunet(out, label_scheme=label_scheme, num_proc=num_proc)
     if not report.ok:
         raise RuntimeError(report.failed)
+
+
+def evaluate(out: Path, num_proc: int, predictions: str, cases: list[str], **place: Any) -> None:
+    """Judge masks, which are those of the cases themselves."""
+    ctspine1k.open_collection(**place).select(cases).evaluate(predictions, out, num_proc=num_proc)
+
+
+def _count_scored(out: Path) -> int:
+    """Cases that are noted, or in the table; one more for each file of the results."""
+    journal, table = out / ".scores.partial", out / "cases.csv"
+    noted = journal.read_bytes().count(b"\n") if journal.exists() else 0
+    return max(noted, 8 if table.exists() else 0) + len(list(out.glob("[!.]*")))
 
 
 def _files(out: Path) -> tuple[dict[str, bytes], set[str]]:

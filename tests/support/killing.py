@@ -1,4 +1,4 @@
-"""Conversions, downloads, scans and exports that are killed, or whose disk fills up. ``make chaos`` does it for long.
+"""Verbs that are killed, or whose disk fills up. ``make chaos`` does it for long.
 
 PYTHONPATH=tests python -m support.killing [KILLS] [--seed SEED] [--only VERB]
 
@@ -32,7 +32,7 @@ from support.processes import wait_until
 #: Seconds before each change of a file, so that kills at random moments fall into the midst of the work.
 _PAUSE = 0.005
 
-_NAMES = ("convert", "download", "scan", "export", "nnunet")
+_NAMES = ("convert", "download", "scan", "export", "nnunet", "evaluate")
 
 
 def start(verb: Any, out: Path, num_proc: int = 1, pause: float = 0, **at: int) -> Child:
