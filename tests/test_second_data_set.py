@@ -166,7 +166,7 @@ def test_export_for_nnunet(tiny, tmp_path):
     told = json.loads((tmp_path / "raw/Dataset511_TinySpines/dataset.json").read_text())
     assert list(told["labels"].values()) == list(range(29))  # nnU-Net wants no gaps
     assert [told["labels"][name] for name in ("T11", "T12", "T13")] == list(LABELS[1:])
-    assert told["licence"] == "CC0 (nothing)"
+    assert told["licence"] == "CC0: nothing"
     with pytest.raises(ValueError, match="label_scheme='ctspine1k': expected one of 'tiny', 'region'"):
         tiny.export_nnunet(tmp_path / "raw", label_scheme="ctspine1k")
 

@@ -10,6 +10,7 @@ import datasets
 from huggingface_hub import DatasetCardData
 
 from ctspine1k import __version__
+from ctspine1k.catalog.cases import Case
 from ctspine1k.catalog.dataset import DataSet
 from ctspine1k.exports.ledger import CASES_TABLE, MANIFEST, ShardRecord
 from ctspine1k.rows._datasets import DatasetInfosDict, SplitDict, SplitInfo
@@ -70,7 +71,7 @@ Some labels are known to be wrong; they are not corrected. `{cases}` lists the k
 
 ## Terms
 
-{licence}: {terms}. This also applies to what you make from it. Credit {credit}:
+{licence}. This also applies to what you make from it. Credit {credit}:
 
 ```bibtex
 {bibtex}
@@ -121,6 +122,7 @@ def make_card(
     *,
     facts: Sequence[str],
     is_scanned: bool,
+    cases: Iterable[Case] = (),
 ) -> str:
     """Return the text of the card.
 
@@ -132,6 +134,7 @@ def make_card(
         origin: where the raw files come from, as returned by `Place.origin`.
         facts: names of the facts in the table of cases.
         is_scanned: whether the table of cases has columns of a scan.
+        cases: those of the export, whose licences may differ.
     """
     text = _TEXT.format(
         title=data_set.title,
@@ -151,8 +154,7 @@ def make_card(
         left_out=_table(["case", "why"], [[f"`{case}`", why] for case, why in skipped.items()])
         if skipped
         else "Nothing.",
-        licence=data_set.licence.name,
-        terms=data_set.licence.terms,
+        licence=data_set.licence_text(cases),
         credit=data_set.credit,
         bibtex="\n\n".join(data_set.citations()),
         version=__version__,

@@ -139,7 +139,7 @@ class Selection:
 
     def _found_split_file(self) -> str | None:
         """Return the path of a file in the folder that has the name of a split file, if there is one."""
-        if self.place.folder is None or self.data_set.split_file is None:
+        if self.place.folder is None:
             return None
         name = posixpath.basename(self.data_set.split_file)
         # The one in the published layout was looked at when the folder was opened, and does not fit.
@@ -181,7 +181,7 @@ def open_selection(
     look = Look(find_place(data_dir, repo_id or chosen.repo_id, revision, token, chosen.how_to_get))
     catalog = load_catalog(collection, split_file=split_file)
     opened = Selection(chosen, catalog, catalog, look)
-    if data_dir is None or split_file is not None or chosen.split_file is None:
+    if data_dir is None or split_file is not None:
         return opened
     cases = _cases_of_folder(opened)
     return opened if cases is None else Selection(chosen, cases, cases, look)
@@ -194,7 +194,7 @@ def _cases_of_folder(opened: Selection) -> Catalog | None:
     the cases that it lists.
     """
     data_set, folder = opened.data_set, opened.look.place.folder
-    if folder is None or data_set.split_file is None or not (path := folder / data_set.split_file).is_file():
+    if folder is None or not (path := folder / data_set.split_file).is_file():
         return None
     try:
         own = data_set.read_cases(path)
@@ -236,8 +236,8 @@ def patients_of(selection: Selection) -> dict[str, str | None]:
         case_id, patient = file.case.case_id, parse(file.path)
         if patient is not None and patients[case_id] not in (None, patient):
             raise ValueError(
-                f"{file.name}: expected a file of {patients[case_id]}, as others of {case_id} are, found it in "
-                f"the folder of {patient}: move it to where it belongs"
+                f"{file.name}: expected a file of {patients[case_id]}, as others of {case_id} are, found it "
+                f"in the folder of {patient}: move it to where it belongs"
             )
         patients[case_id] = patient or patients[case_id]
     return patients
