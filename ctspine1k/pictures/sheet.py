@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctspine1k.catalog.cases import Case
-from ctspine1k.catalog.ctspine1k import CTSPINE1K
+from ctspine1k.catalog.registry import data_set
 from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.pictures.canvas import AMBER, BRIGHT, DIM, DPI, FACT_SIZE, new_figure, require_matplotlib
 from ctspine1k.pictures.planes import SAGITTAL, Sample, choose_slices, label_counts
@@ -37,7 +37,7 @@ _LONGEST_TITLE = 27
 def contact_sheet(
     samples: Iterable[tuple[Case | str, Mapping[str, Any] | VolumePair]],
     *,
-    vocabulary: Vocabulary = CTSPINE1K.vocabulary,
+    vocabulary: Vocabulary = data_set().vocabulary,
 ) -> Figure:
     """Draw one sagittal slice of each of many cases side by side, with labels but without their names.
 
