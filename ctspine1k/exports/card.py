@@ -36,12 +36,13 @@ _COLUMNS = {
     "array_affine": "4 x 4, of the volume: array index (slice, first, second axis) to RAS+ mm",
     "orientation": "anatomical direction of the slice, first and second axis, such as SLA",
     "n_labelled": "number of voxels with a label",
+    "points": "each label, name, voxel (index in the volume's array) and mm (RAS+); {points}",
 }
 
 _TEXT = """\
 # {title}
 
-Spine CT with voxel labels for each vertebra, as Parquet: {rows}.
+Spine CT with {what} for each vertebra, as Parquet: {rows}.
 It loads without any code of its own:
 
 ```python
@@ -63,7 +64,7 @@ pandas, Polars, DuckDB and other tools for Parquet read it, and the shards.
 {columns}
 
 The first axis counts the slices, the other two are the first and second of the raw file, {orientation}.
-Some labels are known to be wrong; they are not corrected. `{cases}` lists the known issues of each case.
+`{cases}` lists the known issues of each case, such as labels that are wrong: none is corrected.
 
 ## Left out
 
@@ -138,6 +139,7 @@ def make_card(
     """
     text = _TEXT.format(
         title=data_set.title,
+        what="voxel labels" if options[0].masks else "a point",
         rows=" and ".join(_counted(one.config, sizes) for one in options),
         config=options[0].config,
         split=sizes[0].split,
@@ -203,7 +205,12 @@ def _head(data_set: DataSet, options: Sequence[RowOptions], sizes: Sequence[Spli
 
 def _oldest_words(feature: Mapping[str, Any]) -> dict[str, Any]:
     """Return a feature as `datasets` 3 names it, which later releases also read: "sequence" for "list"."""
-    return {"sequence" if name == "list" else name: value for name, value in feature.items()}
+    return {
+        "sequence" if name == "list" else name: [_oldest_words(one) for one in value]
+        if name == "large_list"
+        else value
+        for name, value in feature.items()
+    }
 
 
 def _size_of(config: str, sizes: Sequence[SplitSize]) -> str:
@@ -223,7 +230,10 @@ def _by_config(sizes: Sequence[SplitSize]) -> list[SplitSize]:
 def _columns(data_set: DataSet, options: RowOptions) -> str:
     labels = data_set.vocabulary.describe(options.label_scheme or data_set.vocabulary.schemes[0])
     shape = _SHAPES[options.config].format(*(options.image_size or ()))
-    rows = [[f"`{name}`", _COLUMNS[name].format(shape=shape, labels=labels)] for name in features_of(options)]
+    which = "" if options.config == "3d" else "those nearest to the slice; "
+    points = f"{which}null if there is no file of them"
+    texts = {"shape": shape, "labels": labels, "points": points}
+    rows = [[f"`{name}`", _COLUMNS[name].format(**texts)] for name in features_of(options)]
     return _table([f"column of `{options.config}`", "what"], rows)
 
 

@@ -95,15 +95,15 @@ class Selection:
         """Return a selection with the cases named that meet all criteria; errors as for `Catalog.where`."""
         return self.keep(self.cases.select(cases).where(**criteria))
 
-    def fingerprint(self) -> list[str]:
-        """Return a list of texts that changes when files of the cases do.
+    def fingerprint(self, kinds: Sequence[Kind] | None = None) -> list[str]:
+        """Return a list of texts that changes when files of the cases do: of these kinds, or those required.
 
         It is the place's version, if it has one: a listing of the Hub is then not needed.
         """
         if (version := self.place.version()) is not None:
             return [version]
-        kinds = self.data_set.kinds
-        return [self.place.identity(file) for file in self.files() if file.kind in kinds]
+        used = self.data_set.kinds if kinds is None else kinds
+        return [self.place.identity(file) for file in self.files() if file.kind in used]
 
     def missing(
         self, files: Sequence[RawFile], kinds: Sequence[Kind], on_missing: OnMissing = "raise"
@@ -287,9 +287,15 @@ def selected_files(
 
 
 def case_files(
-    selection: Selection, on_missing: OnMissing
+    selection: Selection, on_missing: OnMissing, kinds: Sequence[Kind] | None = None
 ) -> tuple[list[CaseFiles], MissingFilesError | None]:
     """Find the files of each case that has all kinds that the data set requires, and what is missing.
+
+    Args:
+        selection: the cases.
+        on_missing: what to do about a case that lacks a file.
+        kinds: only these, of which those that cases may lack are not required; None for all required ones,
+            which then must be images and masks.
 
     Raises:
         ValueError: the data set has no images, or no masks.
@@ -297,11 +303,13 @@ def case_files(
         AmbiguousFilesError: several files of one kind for a case.
         HubError: the Hub cannot be reached.
     """
-    require_kinds(selection.data_set, "image", "mask")
-    kinds = selection.data_set.kinds
+    if kinds is None:
+        require_kinds(selection.data_set, "image", "mask")
+        kinds = selection.data_set.kinds
     files = [file for file in selection.files() if file.kind in kinds]
-    missing = selection.missing(files, kinds, on_missing)
-    complete = [one for one in group_files(files).values() if set(kinds) <= one.files.keys()]
+    required = [kind for kind in selection.data_set.kinds if kind in kinds]
+    missing = selection.missing(files, required, on_missing)
+    complete = [one for one in group_files(files).values() if set(required) <= one.files.keys()]
     if missing and (on_missing == "raise" or not complete):
         raise missing
     return complete, missing
