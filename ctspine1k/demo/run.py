@@ -32,6 +32,8 @@ def load_phantom(root: Path, cache_dir: Path, collection: str = DEFAULT) -> Iter
     options: dict[str, Any] = {"cache_dir": cache_dir}
     if phantom.data_set.image_size is None:
         options["storage"] = "compact"  # slices differ in size
+    if phantom.data_set.points_format is not None:
+        options["points"] = True
     for name in ("3d", "2d"):
         loaded = phantom.load(name, **options)
         yield f"{name}: {', '.join(f'{split} {len(rows)} rows' for split, rows in loaded.items())}"

@@ -35,7 +35,7 @@ def preview(
     *,
     case: str | Case | None = None,
     label_scheme: str | None = None,
-    vocabulary: Vocabulary = data_set().vocabulary,
+    vocabulary: Vocabulary | None = None,
 ) -> Figure:
     """Draw one case: axial, coronal and sagittal slices through the spine, with its labels and their names.
 
@@ -61,6 +61,7 @@ def preview(
         MissingPackageError: matplotlib is not installed.
     """
     matplotlib = require_matplotlib()
+    vocabulary = vocabulary or data_set().vocabulary
     scheme = label_scheme or vocabulary.schemes[0]
     names = vocabulary.names(scheme)
     scan = Sample.of(sample, case)

@@ -37,7 +37,7 @@ _LONGEST_TITLE = 27
 def contact_sheet(
     samples: Iterable[tuple[Case | str, Mapping[str, Any] | VolumePair]],
     *,
-    vocabulary: Vocabulary = data_set().vocabulary,
+    vocabulary: Vocabulary | None = None,
 ) -> Figure:
     """Draw one sagittal slice of each of many cases side by side, with labels but without their names.
 
@@ -60,7 +60,8 @@ def contact_sheet(
     """
     matplotlib = require_matplotlib()
     # Not a loop: its variable would keep the last sample in memory while the next one is made.
-    thumbnails = list(itertools.starmap(partial(_Thumbnail.of, vocabulary), samples))
+    of_labels = vocabulary or data_set().vocabulary
+    thumbnails = list(itertools.starmap(partial(_Thumbnail.of, of_labels), samples))
     if not thumbnails:
         raise ValueError("samples: expected at least one case, found none")
     with matplotlib.style.context("default"):
