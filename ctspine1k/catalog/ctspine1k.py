@@ -248,6 +248,7 @@ CTSPINE1K = DataSet(
     naming="An image is <case_id>.nii.gz, a mask <case_id>_seg.nii.gz.",
     kinds=("image", "mask"),
     splits=tuple(SECTIONS.values()),
+    sections=SECTIONS,
     facets=_FACETS,
     listed=("source", "scan_position", "special_case"),
     vocabulary=Vocabulary(

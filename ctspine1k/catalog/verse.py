@@ -32,6 +32,9 @@ __all__ = ["ERROR_KINDS", "EVIDENCE", "ISSUE_KINDS", "VERSE"]
 
 _SPLITS = ("train", "validation", "test")
 
+#: Sections of a split file; VerSe publishes none.
+_SECTIONS = {split: split for split in _SPLITS}
+
 #: Kinds of known issues of a series: errors, or things worth knowing.
 ISSUE_KINDS = (
     "orientation_differs",  # image and mask are stored in different orientations
@@ -119,8 +122,7 @@ def _read_cases(split_file: Path | None) -> Catalog:
             split: [case_id for case_id, row in series.items() if row["split"] == split] for split in _SPLITS
         }
     else:
-        sections = {split: split for split in _SPLITS}
-        assignment = parse_split(split_file.read_bytes(), str(split_file), sections, known=series)
+        assignment = parse_split(split_file.read_bytes(), str(split_file), _SECTIONS, known=series)
     cases = tuple(
         _case(case_id, split, index) for split, ids in assignment.items() for index, case_id in enumerate(ids)
     )
@@ -250,12 +252,13 @@ VERSE = DataSet(
     ),
     kinds=("image", "mask"),
     splits=_SPLITS,
+    sections=_SECTIONS,
     facets=_FACETS,
     listed=("patient", "release", "direction", "sex", "age", "licence"),
     vocabulary=Vocabulary(_vertebrae(), ("verse", "region", "binary", "ctspine1k")),
     image_size=None,
     suffixes=(".nii.gz", ".nii"),
-    split_file=None,
+    split_file="split.txt",
     licence=_BY_SA,
     credit="the authors of VerSe",
     known_by={

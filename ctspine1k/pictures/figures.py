@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from ctspine1k.catalog.cases import Case
-from ctspine1k.catalog.ctspine1k import CTSPINE1K
+from ctspine1k.catalog.registry import data_set
 from ctspine1k.catalog.vocabulary import BACKGROUND, Vocabulary
 from ctspine1k.pictures.canvas import AMBER, BRIGHT, DIM, FACT_SIZE, new_figure, require_matplotlib
 from ctspine1k.pictures.planes import Panel, Sample, label_colour, label_counts
@@ -35,7 +35,7 @@ def preview(
     *,
     case: str | Case | None = None,
     label_scheme: str | None = None,
-    vocabulary: Vocabulary = CTSPINE1K.vocabulary,
+    vocabulary: Vocabulary | None = None,
 ) -> Figure:
     """Draw one case: axial, coronal and sagittal slices through the spine, with its labels and their names.
 
@@ -61,6 +61,7 @@ def preview(
         MissingPackageError: matplotlib is not installed.
     """
     matplotlib = require_matplotlib()
+    vocabulary = vocabulary or data_set().vocabulary
     scheme = label_scheme or vocabulary.schemes[0]
     names = vocabulary.names(scheme)
     scan = Sample.of(sample, case)

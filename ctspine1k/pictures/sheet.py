@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctspine1k.catalog.cases import Case
-from ctspine1k.catalog.ctspine1k import CTSPINE1K
+from ctspine1k.catalog.registry import data_set
 from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.pictures.canvas import AMBER, BRIGHT, DIM, DPI, FACT_SIZE, new_figure, require_matplotlib
 from ctspine1k.pictures.planes import SAGITTAL, Sample, label_colour, label_counts
@@ -37,7 +37,7 @@ _LONGEST_TITLE = 27
 def contact_sheet(
     samples: Iterable[tuple[Case | str, Mapping[str, Any] | VolumePair]],
     *,
-    vocabulary: Vocabulary = CTSPINE1K.vocabulary,
+    vocabulary: Vocabulary | None = None,
 ) -> Figure:
     """Draw one sagittal slice of each of many cases side by side, with labels and points, without names.
 
@@ -60,7 +60,8 @@ def contact_sheet(
     """
     matplotlib = require_matplotlib()
     # Not a loop: its variable would keep the last sample in memory while the next one is made.
-    thumbnails = list(itertools.starmap(partial(_Thumbnail.of, vocabulary), samples))
+    of_labels = vocabulary or data_set().vocabulary
+    thumbnails = list(itertools.starmap(partial(_Thumbnail.of, of_labels), samples))
     if not thumbnails:
         raise ValueError("samples: expected at least one case, found none")
     with matplotlib.style.context("default"):

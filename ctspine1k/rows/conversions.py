@@ -14,7 +14,7 @@ import posixpath
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -74,15 +74,14 @@ def _request(asked: Asked) -> str:
 def record_of(asked: Asked, data_set: DataSet, place: str) -> dict[str, Any]:
     """Return the record of rows that are made from the files of a data set in a place."""
     options, cases = asked
-    plain = {**asdict(RowOptions()), "on_missing": "raise", "on_error": "raise"}
+    plain = {**RowOptions().keywords(), "on_missing": "raise", "on_error": "raise"}
+    plain["points"] = "points" in data_set.kinds
     plain |= {"image_size": data_set.image_size, "label_scheme": data_set.vocabulary.schemes[0]}
     return {
         "request": _request(asked),
         "splits": list(dict.fromkeys(split for _, split, *_ in cases)),
         "cases": len(cases),
-        "options": {
-            name: value for name, value in options.items() if name != "config" and value != plain[name]
-        },
+        "options": {name: value for name, value in options.items() if name in plain and value != plain[name]},
         "place": place,
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Literal, Protocol
 
 from ctspine1k.catalog.companions import is_metaimage
 from ctspine1k.errors import FileFormatError
@@ -12,7 +12,12 @@ from ctspine1k.volumes.headers import VolumeHeader
 from ctspine1k.volumes.metaimage import open_metaimage
 from ctspine1k.volumes.nifti import Readable, open_nifti
 
-__all__ = ["VoxelFile", "open_volume"]
+__all__ = ["VoxelFile", "open_volume", "world_of"]
+
+
+def world_of(name: str) -> Literal["LPS", "RAS"]:
+    """Return the convention of coordinates in the header of a file, by its name."""
+    return "LPS" if is_metaimage(name) else "RAS"
 
 
 class VoxelFile(Protocol):
