@@ -9,7 +9,7 @@
     train.export_parquet("out")
 
 Each verb is a few lines that import and call one function of one room. Those that export are in
-`ctspine1k.exports.verbs`.
+`ctspine1k.exports.verbs`, those about points in `ctspine1k.checks.verbs`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from ctspine1k.catalog.cases import Case, Catalog, Criterion
 from ctspine1k.catalog.dataset import DataSet, Kind
 from ctspine1k.catalog.registry import DEFAULT
+from ctspine1k.checks.verbs import PointVerbs
 from ctspine1k.exports.verbs import ExportVerbs
 from ctspine1k.files.places import Place
 from ctspine1k.files.raw import RawFile
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     import datasets
     from typing_extensions import Unpack
 
+    from ctspine1k.catalog.patients import OnUnknown
     from ctspine1k.checks.scan import ScanReport
     from ctspine1k.checks.verify import Report
     from ctspine1k.files.transfer import DownloadPlan
@@ -42,7 +44,7 @@ __all__ = ["Collection", "open_collection"]
 
 
 @dataclass(frozen=True)
-class Collection(ExportVerbs):
+class Collection(PointVerbs, ExportVerbs):
     """Cases of a data set, in its order, and where their files are.
 
     It stores no listing: each verb lists the files when it is called, and so sees the current ones.
@@ -96,12 +98,26 @@ class Collection(ExportVerbs):
             ValueError, TypeError: a value that is not allowed, or no such facet.
             ScanTableError: there is no such table, or it does not cover all files that are there.
         """
-        chosen = select(self.selection(), has_vertebrae=has_vertebrae, scan=scan, **criteria)
+        chosen = select(self.selection(), None, has_vertebrae=has_vertebrae, scan=scan, **criteria)
         return replace(self, cases=chosen.cases)
 
     def select(self, cases: str | Case | Iterable[str | Case]) -> Collection:
         """Keep the cases named, by id or as `Case`, in order; an unknown one raises `UnknownCaseError`."""
         return replace(self, cases=self.cases.select(cases))
+
+    def split_by_patient(
+        self, fractions: Sequence[float], *, seed: int = 0, on_unknown: OnUnknown = "raise"
+    ) -> list[Collection]:
+        """Split the cases at random, so that all cases of a patient are in the same part.
+
+        Arguments and errors are as for `Catalog.split_by_patient`. Where the catalogue does not know the
+        patients of a data set, the names of the folders with its files do.
+        """
+        from ctspine1k.catalog.patients import parts_by_patient
+        from ctspine1k.files.selection import patients_of
+
+        parts = parts_by_patient(patients_of(self.selection()), fractions, seed, on_unknown)
+        return [self.select(part) for part in parts]
 
     @overload
     def load(
@@ -169,10 +185,10 @@ class Collection(ExportVerbs):
         """List the raw files of the cases, without reading any.
 
         Args:
-            kind: "image" or "mask"; None for all.
+            kind: "image", "mask" or "points"; None for all that cases of the data set may have.
 
         Returns:
-            The files that are there, in the order of cases, image before mask. Offline
+            The files that are there, in the order of cases: image, mask, points. Offline
             (``HF_HUB_OFFLINE=1`` or ``HF_DATASETS_OFFLINE=1``) these are the files in the Hub's local cache.
 
         Raises:
@@ -196,7 +212,7 @@ class Collection(ExportVerbs):
         Hub's record, even if it was in the cache before.
 
         Args:
-            kind: "image" or "mask"; None for all.
+            kind: as for `files`. Files that a case may lack are only missing if they are asked for.
             on_missing: "raise" if a file is not there, or "skip" it with a warning.
             to: a folder to copy them to, in the published layout; what is there is kept.
             link: make symbolic links in ``to`` instead of copies.

@@ -127,7 +127,7 @@ class UnknownCaseError(CTSpine1KError, KeyError):
 
     def __str__(self) -> str:
         hint = f" Did you mean {' or '.join(self.similar)}?" if self.similar else ""
-        rule = "A case id is a volume's file name without .nii.gz."
+        rule = "`ctspine1k list` (load_catalog) lists the ids."
         return f"no case {self.case_id!r} in the catalog.{hint} {rule}"
 
 

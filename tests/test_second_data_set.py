@@ -58,10 +58,11 @@ def test_cases_and_files(tiny, root):
     assert [(file.case.case_id, file.kind) for file in tiny.select("a.1").files()] == [
         ("a.1", "image"),
         ("a.1", "mask"),
+        ("a.1", "points"),
     ]
     assert [file.local for file in tiny.files("mask")] == [str(path) for path in tiny.download("mask")]
     assert ctspine1k.list_files(collection="tiny", data_dir=root, scanner="old") == tiny.select("a.1").files()
-    assert [file.path for file in tiny.selection().files() if file.kind == "points"] == [
+    assert [file.path for file in tiny.files("points")] == [
         "old/a.1-points.json",
         "new/b_2-points.json",
         "new/c-3-points.json",
@@ -165,7 +166,7 @@ def test_export_for_nnunet(tiny, tmp_path):
     told = json.loads((tmp_path / "raw/Dataset511_TinySpines/dataset.json").read_text())
     assert list(told["labels"].values()) == list(range(29))  # nnU-Net wants no gaps
     assert [told["labels"][name] for name in ("T11", "T12", "T13")] == list(LABELS[1:])
-    assert told["licence"] == "CC0 (nothing)"
+    assert told["licence"] == "CC0: nothing"
     with pytest.raises(ValueError, match="label_scheme='ctspine1k': expected one of 'tiny', 'region'"):
         tiny.export_nnunet(tmp_path / "raw", label_scheme="ctspine1k")
 
@@ -215,7 +216,7 @@ def test_points_that_nothing_reads_change_nothing(tiny, root):
 
 
 def test_a_data_set_without_masks_is_loaded_and_else_refused_by_name(root):
-    registry.register(dataclasses.replace(TINY, name="images", kinds=("image",)))
+    registry.register(dataclasses.replace(TINY, name="images", kinds=("image",), optional=()))
     images = ctspine1k.open_collection("images", data_dir=root)
     assert [file.kind for file in images.files()] == ["image"] * 3
     assert len(images.download()) == 3

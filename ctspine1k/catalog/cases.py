@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ctspine1k._messages import check_choice, html_table
+from ctspine1k.catalog.patients import OnUnknown, parts_by_patient
 from ctspine1k.errors import UnknownCaseError
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ __all__ = [
     "equals",
     "fits",
     "has_issue",
+    "is_flagged",
+    "is_within",
     "lacks_issue",
 ]
 
@@ -75,8 +79,9 @@ class Case:
         return {"case_id": self.case_id, "split": self.split, "index": self.index, **self.facts}
 
 
-#: What a facet is asked for: one value, or several of which one must fit; None for any.
-Criterion: TypeAlias = "str | Iterable[str] | None"
+#: What a facet is asked for: one value, or several of which one must fit; None for any. A number is the same
+#: as its digits; True is "yes", and False "no".
+Criterion: TypeAlias = "str | int | Iterable[str | int] | None"
 
 #: The criteria that were given, by name, each with its values.
 Asked: TypeAlias = Mapping[str, tuple[str, ...]]
@@ -94,6 +99,32 @@ def fits(case: Case, name: str, asked: Asked) -> bool:
     """Return whether the case's fact of that name fits a pattern such as ``"*Prone*"``, case-sensitive."""
     fact = getattr(case, name) or ""
     return any(fnmatch.fnmatchcase(fact, pattern) for pattern in asked[name])
+
+
+def is_flagged(case: Case, name: str, asked: Asked) -> bool:
+    """Return whether the case has the fact of that name ("yes"), or lacks it ("no"), as requested."""
+    return ("yes" if getattr(case, name) else "no") in asked[name]
+
+
+def is_within(case: Case, name: str, asked: Asked) -> bool:
+    """Return whether the case's number of that name is a requested one, or in a range such as "40-60".
+
+    A range includes both ends, one of which may be left out: "70-", "-30". An unknown number is in none.
+
+    Raises:
+        ValueError: neither a number nor a range.
+    """
+    ranges = [_range(name, value) for value in asked[name]]
+    fact = getattr(case, name)
+    return fact is not None and any(least <= int(fact) <= most for least, most in ranges)
+
+
+def _range(name: str, value: str) -> tuple[float, float]:
+    found = re.fullmatch(r"(\d*)(-?)(\d*)", value)
+    if found is None or not (found[1] or found[3]):
+        raise ValueError(f"{name}={value!r}: expected a number, or a range such as '40-60', '70-' or '-30'")
+    least = float(found[1] or 0)
+    return least, float(found[3] or "inf") if found[2] else least
 
 
 def has_issue(case: Case, name: str, asked: Asked) -> bool:
@@ -123,17 +154,25 @@ class Facet:
     #: Allowed values that stand for several others.
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
-    def values(self, asked: str | Iterable[str]) -> tuple[str, ...]:
+    def values(self, asked: str | int | Iterable[str | int]) -> tuple[str, ...]:
         """Return the values that a case is compared with, with groups replaced by their members.
 
         Raises:
             ValueError: a value that is not allowed; the message lists the allowed ones.
         """
-        values = (asked,) if isinstance(asked, str) or not isinstance(asked, Iterable) else tuple(asked)
+        several = (asked,) if isinstance(asked, str) or not isinstance(asked, Iterable) else tuple(asked)
+        values = tuple(map(_as_text, several))
         if self.allowed is not None:
             for value in values:
                 check_choice(self.name, value, self.allowed)
         return tuple(member for value in values for member in self.groups.get(value, (value,)))
+
+
+def _as_text(value: str | int) -> str:
+    """Return a value of a criterion as facts are written; anything else as it is, to be refused."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value) if isinstance(value, int) else value
 
 
 @dataclass(frozen=True)
@@ -228,6 +267,31 @@ class Catalog:
     def keep(self, cases: Iterable[Case]) -> Catalog:
         """Return a catalog with only these cases, in the order given."""
         return replace(self, cases=tuple(cases))
+
+    def split_by_patient(
+        self, fractions: Sequence[float], *, seed: int = 0, on_unknown: OnUnknown = "raise"
+    ) -> list[Catalog]:
+        """Split the cases at random, so that all cases of a patient are in the same part.
+
+        ::
+
+            train, held_out = load_catalog("verse").where(split="train").split_by_patient([0.8, 0.2])
+
+        Args:
+            fractions: about how many of the cases each part gets; they add up to 1.
+            seed: another one gives another split; the same one the same, on every machine.
+            on_unknown: what to do about cases whose patient is not known: "raise" an error, or make each a
+                patient of its own ("separate").
+
+        Returns:
+            A catalog for each fraction, with cases in the same order as here.
+
+        Raises:
+            ValueError: fractions that do not add up to 1, unknown patients, or fewer patients than parts.
+        """
+        patients = {case.case_id: case.patient for case in self}
+        parts = parts_by_patient(patients, fractions, seed, on_unknown)
+        return [self.select(part) for part in parts]
 
     def by_split(self, splits: str | Iterable[str] | None = None) -> dict[str, Catalog]:
         """Group the cases by split; a split without cases is left out.

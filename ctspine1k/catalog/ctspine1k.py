@@ -6,13 +6,20 @@ wheel; ``facts/ctspine1k/cases.csv`` lists where each scan came from.
 
 from __future__ import annotations
 
-import csv
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ctspine1k.catalog.cases import Case, Catalog, Facet, Issue, fits, has_issue, lacks_issue
-from ctspine1k.catalog.dataset import DataSet, Kind, Licence, Misplaced, parse_endings
+from ctspine1k.catalog.dataset import (
+    DataSet,
+    Kind,
+    Licence,
+    Misplaced,
+    parse_endings,
+    read_citations,
+    read_csv,
+)
 from ctspine1k.catalog.split_file import parse_sections, parse_split
 from ctspine1k.catalog.vocabulary import Vocabulary, read_vertebrae
 
@@ -154,14 +161,14 @@ def _scans() -> dict[str, dict[str, str | None]]:
     """Read where each scan came from: source, series and position, by case id."""
     return {
         row.pop("case_id"): {name: value or None for name, value in row.items()}
-        for row in _csv_rows(_OWN_FACTS / "cases.csv")
+        for row in read_csv(_OWN_FACTS / "cases.csv")
     }
 
 
 @functools.cache
 def _issues() -> dict[str, tuple[Issue, ...]]:
     issues: dict[str, tuple[Issue, ...]] = {}
-    for row in _csv_rows(_top() / "special_cases" / "known_issues.csv"):
+    for row in read_csv(_top() / "special_cases" / "known_issues.csv"):
         case_id = row.pop("case_id")
         issues[case_id] = (*issues.get(case_id, ()), Issue(**row))
     return issues
@@ -176,11 +183,6 @@ def _special_cases() -> dict[str, str]:
         sections = parse_sections(path.read_bytes(), str(path), ("ctspine1k", "verse"), known=())
         special_cases.update(dict.fromkeys(sections["ctspine1k"], kind))
     return special_cases
-
-
-def _csv_rows(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def _top() -> Path:
@@ -234,8 +236,7 @@ def _terms(case: Case) -> Licence:
 
 
 def _citations() -> list[str]:
-    text = (_OWN_FACTS / "citations.bib").read_text(encoding="utf-8")
-    return [entry.strip() for entry in text.split("\n\n")]
+    return read_citations(_OWN_FACTS / "citations.bib")
 
 
 CTSPINE1K = DataSet(
@@ -244,8 +245,10 @@ CTSPINE1K = DataSet(
     description="1,005 spine CT scans with voxel labels for more than 11,100 vertebrae.",
     homepage="https://arxiv.org/abs/2105.14711",
     repo_id="alexanderdann/CTSpine1K",
+    naming="An image is <case_id>.nii.gz, a mask <case_id>_seg.nii.gz.",
     kinds=("image", "mask"),
     splits=tuple(SECTIONS.values()),
+    sections=SECTIONS,
     facets=_FACETS,
     listed=("source", "scan_position", "special_case"),
     vocabulary=Vocabulary(

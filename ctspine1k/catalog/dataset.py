@@ -6,6 +6,8 @@ which data set it is. ``tests/catalog/test_datasets.py`` tests what all of them 
 
 from __future__ import annotations
 
+import csv
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +16,17 @@ from typing import Literal, TypeAlias
 from ctspine1k.catalog.cases import Case, Catalog, Facet
 from ctspine1k.catalog.vocabulary import Vocabulary
 
-__all__ = ["KINDS", "DataSet", "Kind", "Licence", "Misplaced", "PointsFormat", "parse_endings"]
+__all__ = [
+    "KINDS",
+    "DataSet",
+    "Kind",
+    "Licence",
+    "Misplaced",
+    "PointsFormat",
+    "parse_endings",
+    "read_citations",
+    "read_csv",
+]
 
 #: What a file of a case contains: the CT, its label map, or points such as the centres of vertebrae.
 Kind: TypeAlias = Literal["image", "mask", "points"]
@@ -25,6 +37,17 @@ PointsFormat: TypeAlias = Literal["verse", "lml"]
 
 #: A file in the folder of another source, split or kind: what was expected, and what was found.
 Misplaced: TypeAlias = tuple[str, str]
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Read a table of facts, a CSV file: return its rows."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read_citations(path: Path) -> list[str]:
+    """Read BibTeX entries with blank lines between them."""
+    return [entry.strip() for entry in path.read_text(encoding="utf-8").split("\n\n")]
 
 
 def parse_endings(name: str, endings: Iterable[tuple[str, Kind]]) -> list[tuple[str, Kind]]:
@@ -53,14 +76,17 @@ class DataSet:
     description: str  #: one sentence
     homepage: str
     repo_id: str | None  #: the Hub repo (dataset) that holds the published files, if one does
+    #: A sentence on how images and other files are named, for those who miss some.
+    naming: str
     kinds: tuple[Kind, ...]  #: of the files that each case must have
     splits: tuple[str, ...]  #: in order
+    sections: Mapping[str, str] = field(hash=False)  #: of a split file, and the split that each stands for
     facets: tuple[Facet, ...]  #: criteria by which cases can be selected
     listed: tuple[str, ...]  #: facts that fit into a line per case, in that order
     vocabulary: Vocabulary
     image_size: tuple[int, int] | None  #: voxels of a slice, which dense rows declare; None if slices differ
     suffixes: tuple[str, ...]  #: endings of the file names of images and masks
-    split_file: str | None  #: path of the split file in the published layout, if it has one
+    split_file: str  #: path of the split file in a folder, where there is one
     licence: Licence  #: of its cases, unless `terms` says otherwise
     credit: str  #: whom to credit, for the card of an export
     #: For each check, the kinds of known issues that it may find.
@@ -88,9 +114,28 @@ class DataSet:
     #: Return the licence of one case, which need not be that of the data set.
     terms: Callable[[Case], Licence]
 
+    #: Sentences on where to get the files, and how to lay them out, if they are in no Hub repo.
+    how_to_get: str = ""
+    #: Return the patient of a file, given its path in the place, where only folders say it.
+    parse_patient: Callable[[str], str | None] | None = None
     optional: tuple[Kind, ...] = ()  #: kinds of files that a case may have, or lack
     #: How files with points are written, which chooses their reader; None if there are none.
     points_format: PointsFormat | None = None
+
+    def licence_text(self, cases: Iterable[Case]) -> str:
+        """Return the licence and its terms, and those of the cases that have another one, in words."""
+        counts = Counter(map(self.terms, cases))
+        del counts[self.licence]
+        others = (
+            f"; of {count:,} case{'' if count == 1 else 's'}, {licence.name}: {licence.terms}"
+            for licence, count in counts.items()
+        )
+        return f"{self.licence.name}: {self.licence.terms}{''.join(others)}"
+
+    @property
+    def possible(self) -> tuple[Kind, ...]:
+        """Kinds of files that a case must or may have, in the order of `KINDS`."""
+        return tuple(kind for kind in KINDS if kind in self.kinds or kind in self.optional)
 
     def __repr__(self) -> str:
         return f"DataSet({self.name!r}, {self.title!r})"

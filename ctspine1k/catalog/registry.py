@@ -17,7 +17,11 @@ __all__ = ["DEFAULT", "data_set", "load_catalog", "names", "register"]
 DEFAULT = "ctspine1k"
 
 #: Module and name of each data set of this package: imported when it is first used.
-_BUILT_IN = {"ctspine1k": ("ctspine1k.catalog.ctspine1k", "CTSPINE1K")}
+_BUILT_IN = {
+    "ctspine1k": ("ctspine1k.catalog.ctspine1k", "CTSPINE1K"),
+    "verse": ("ctspine1k.catalog.verse", "VERSE"),
+    "msr": ("ctspine1k.catalog.msr", "MSR"),
+}
 
 _registered: dict[str, DataSet] = {}
 

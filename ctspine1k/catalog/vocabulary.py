@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import operator
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -20,11 +20,11 @@ __all__ = ["BACKGROUND", "REGIONS", "LabelScheme", "Vertebra", "Vocabulary", "re
 
 BACKGROUND = 0
 
-#: From the head downwards; in the label scheme "region" they are 1, 2 and 3.
-REGIONS = ("cervical", "thoracic", "lumbar")
+#: From the head downwards; in the label scheme "region" they are 1, 2, 3 and 4.
+REGIONS = ("cervical", "thoracic", "lumbar", "sacral")
 
-#: What segmentations may contain: labels of the data set as they are, regions as 1-3, 1 for every vertebra,
-#: or VerSe's numbers.
+#: What segmentations may contain: labels of the data set as they are, regions as 1-4, 1 for every vertebra,
+#: or the numbers of CTSpine1K or VerSe.
 LabelScheme: TypeAlias = Literal["ctspine1k", "region", "binary", "verse"]
 
 
@@ -35,16 +35,18 @@ class Vertebra:
     label: int  #: in the data set, from 1
     name: str  #: such as "T12"
     region: str  #: one of `REGIONS`
-    verse: int  #: its label in VerSe
-    totalsegmentator: int | None  #: in TotalSegmentator's task "total", version 2; None: it has none there
-    volumes: int  #: of the data set that contain it
+    verse: int | None  #: its label in VerSe; None: it has none there
+    totalsegmentator: int | None  #: likewise in TotalSegmentator's task "total", version 2
+    volumes: int | None  #: of the data set that contain it; None: not published
+    ctspine1k: int | None = None  #: its label in CTSpine1K; None: it has none there
+    is_variant: bool = False  #: most people lack it, such as a sixth lumbar vertebra
 
 
 @dataclass(frozen=True)
 class Vocabulary:
     """The labels of a data set, and the schemes in which its segmentations can be given."""
 
-    vertebrae: tuple[Vertebra, ...]  #: in the order of their labels
+    vertebrae: tuple[Vertebra, ...]  #: from the head downwards, which need not be the order of their labels
     schemes: tuple[str, ...]  #: the first keeps labels as they are
 
     def __repr__(self) -> str:
@@ -59,6 +61,11 @@ class Vocabulary:
     def gaps(self) -> tuple[int, ...]:
         """Numbers from 1 to `max_label` that are not a label."""
         return tuple(number for number in range(1, self.max_label) if number not in self._by_label)
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """The regions from the head down to the lowest that a vertebra is in."""
+        return REGIONS[: 1 + max(REGIONS.index(vertebra.region) for vertebra in self.vertebrae)]
 
     @property
     def numbers(self) -> str:
@@ -110,25 +117,61 @@ class Vocabulary:
             )
         return found
 
-    def table(self, scheme: str) -> tuple[int, ...] | None:
-        """Return what each label, 0 to `max_label`, becomes in a scheme; None if each stays what it is.
+    def downwards(self, labels: Iterable[int]) -> list[int]:
+        """Return labels in the order of their vertebrae, from the head downwards.
 
-        Numbers that are not a label become background in the table; readers reject them.
+        Raises:
+            ValueError: no vertebra has one of the labels.
+        """
+        return sorted(labels, key=lambda label: self._positions[self.vertebra(label).label])
+
+    def missing(self, upper: int, lower: int) -> list[Vertebra]:
+        """List the vertebrae that everybody has between two, given by their labels; variants are left out.
+
+        If there are none, the two follow one another.
+
+        Raises:
+            ValueError: no vertebra has one of the labels.
+        """
+        first, last = (self._positions[self.vertebra(label).label] for label in (upper, lower))
+        return [vertebra for vertebra in self.vertebrae[first + 1 : last] if not vertebra.is_variant]
+
+    def convertible(self, scheme: str) -> Vocabulary:
+        """Return the vocabulary of the labels that have a number in a scheme: itself, if all have one.
 
         Raises:
             ValueError: there is no such scheme.
         """
+        values = self._values(scheme)
+        own = tuple(vertebra for vertebra in self.vertebrae if values[vertebra.label] is not None)
+        return self if own == self.vertebrae else replace(self, vertebrae=own)
+
+    def table(self, scheme: str) -> tuple[int, ...] | None:
+        """Return what each label, 0 to `max_label`, becomes in a scheme; None if each stays what it is.
+
+        Numbers that are not a label, and labels that have no number in the scheme, become background in the
+        table; readers reject them (`convertible`) unless they are told otherwise.
+
+        Raises:
+            ValueError: there is no such scheme.
+        """
+        values = self._values(scheme)
+        if all(label == value for label, value in values.items()):
+            return None
+        return tuple(values.get(label) or BACKGROUND for label in range(self.max_label + 1))
+
+    def _values(self, scheme: str) -> dict[int, int | None]:
+        """Return the number of each label in a scheme, and None for one that has none there."""
         check_choice("label_scheme", scheme, self.schemes)
         if scheme == self.schemes[0]:
-            return None
-        values = {
+            return {v.label: v.label for v in self.vertebrae}
+        values: dict[str, dict[int, int | None]] = {
             "region": {v.label: 1 + REGIONS.index(v.region) for v in self.vertebrae},
             "binary": {v.label: 1 for v in self.vertebrae},
             "verse": {v.label: v.verse for v in self.vertebrae},
-        }[scheme]
-        if all(label == value for label, value in values.items()):
-            return None
-        return tuple(values.get(label, BACKGROUND) for label in range(self.max_label + 1))
+            "ctspine1k": {v.label: v.ctspine1k for v in self.vertebrae},
+        }
+        return values[scheme]
 
     def names(self, scheme: str) -> dict[int, str]:
         """Return the names of the numbers in a scheme, except background.
@@ -136,12 +179,12 @@ class Vocabulary:
         Raises:
             ValueError: there is no such scheme.
         """
-        table = self.table(scheme)
+        values = self._values(scheme)
         if scheme == "region":
-            return dict(enumerate(REGIONS, start=1))
+            return dict(enumerate(self.regions, start=1))
         if scheme == "binary":
             return {1: "vertebra"}
-        return {v.label if table is None else table[v.label]: v.name for v in self.vertebrae}
+        return {value: v.name for v in self.vertebrae if (value := values[v.label]) is not None}
 
     def describe(self, scheme: str) -> str:
         """Return what the numbers in a scheme mean, in words.
@@ -159,9 +202,10 @@ class Vocabulary:
             f"{numbers[first]} {first}"
             if first == last
             else f"{numbers[first]}-{numbers[last]} {first}-{last}"
-            for first, last in self._spans()
+            for first, last in self.convertible(scheme)._spans()
         ]
-        return ", ".join(["0 background", *parts, *(["as VerSe counts"] if scheme == "verse" else [])])
+        of = {"verse": "VerSe", "ctspine1k": "CTSpine1K"}.get(scheme) if scheme != self.schemes[0] else None
+        return ", ".join(["0 background", *parts, *([f"as {of} counts"] if of else [])])
 
     def _spans(self) -> list[tuple[str, str]]:
         """Return the first and the last name of each run of vertebrae of a region with consecutive labels."""
@@ -175,6 +219,10 @@ class Vocabulary:
         return [(run[0].name, run[-1].name) for run in runs]
 
     @cached_property
+    def _positions(self) -> dict[int, int]:
+        return {vertebra.label: position for position, vertebra in enumerate(self.vertebrae)}
+
+    @cached_property
     def _by_name(self) -> dict[str, Vertebra]:
         return {vertebra.name: vertebra for vertebra in self.vertebrae}
 
@@ -184,7 +232,7 @@ class Vocabulary:
 
 
 def read_vertebrae(path: Path) -> tuple[Vertebra, ...]:
-    """Read a table of vertebrae, a CSV file whose columns are the fields of `Vertebra`."""
+    """Read the table of CTSpine1K's vertebrae, a CSV file."""
     with path.open(encoding="utf-8", newline="") as file:
         return tuple(_vertebrae(csv.DictReader(file)))
 
@@ -199,4 +247,6 @@ def _vertebrae(rows: Iterable[dict[str, Any]]) -> Iterable[Vertebra]:
             verse=int(row["verse"]),
             totalsegmentator=int(theirs) if theirs else None,
             volumes=int(row["volumes"]),
+            ctspine1k=int(row["label"]),
+            is_variant=row["variant"] == "yes",
         )

@@ -124,5 +124,6 @@ def cite(collection: str, as_json: bool) -> None:
     if as_json:
         print_json({"licence": licence.name, "terms": licence.terms, "bibtex": entries})
         return
+    text = chosen_set.licence_text(chosen_set.read_cases(None))
     # BibTeX ignores text between entries.
-    click.echo("\n\n".join([f"% The data are under {licence.name}: {licence.terms}.", *entries]))
+    click.echo("\n\n".join([f"% The data are under {text}.", *entries]))

@@ -10,6 +10,7 @@ import datasets
 from huggingface_hub import DatasetCardData
 
 from ctspine1k import __version__
+from ctspine1k.catalog.cases import Case
 from ctspine1k.catalog.dataset import DataSet
 from ctspine1k.exports.ledger import CASES_TABLE, MANIFEST, ShardRecord
 from ctspine1k.rows._datasets import DatasetInfosDict, SplitDict, SplitInfo
@@ -71,7 +72,7 @@ The first axis counts the slices, the other two are the first and second of the 
 
 ## Terms
 
-{licence}: {terms}. This also applies to what you make from it. Credit {credit}:
+{licence}. This also applies to what you make from it. Credit {credit}:
 
 ```bibtex
 {bibtex}
@@ -122,6 +123,7 @@ def make_card(
     *,
     facts: Sequence[str],
     is_scanned: bool,
+    cases: Iterable[Case] = (),
 ) -> str:
     """Return the text of the card.
 
@@ -133,6 +135,7 @@ def make_card(
         origin: where the raw files come from, as returned by `Place.origin`.
         facts: names of the facts in the table of cases.
         is_scanned: whether the table of cases has columns of a scan.
+        cases: those of the export, whose licences may differ.
     """
     text = _TEXT.format(
         title=data_set.title,
@@ -153,8 +156,7 @@ def make_card(
         left_out=_table(["case", "why"], [[f"`{case}`", why] for case, why in skipped.items()])
         if skipped
         else "Nothing.",
-        licence=data_set.licence.name,
-        terms=data_set.licence.terms,
+        licence=data_set.licence_text(cases),
         credit=data_set.credit,
         bibtex="\n\n".join(data_set.citations()),
         version=__version__,

@@ -38,7 +38,7 @@ from ctspine1k.volumes.headers import VolumeHeader, header_size
 from ctspine1k.volumes.nifti import open_nifti
 from ctspine1k.volumes.orientation import degenerate_axes
 from ctspine1k.volumes.positions import GEOMETRY_TOLERANCE
-from ctspine1k.volumes.relabel import ALL_BYTES, Others, label_table
+from ctspine1k.volumes.relabel import Others, accepted_labels, label_table
 from ctspine1k.volumes.slices import VolumeReader
 
 __all__ = ["CaseOutcome", "CaseTask", "export_case"]
@@ -306,7 +306,7 @@ def _labels(task: CaseTask, pair: _Pair, changes: list[str]) -> NDArray[np.uint8
     Raises:
         CaseError: the file is damaged, or has other labels than the data set.
     """
-    accepted = task.vocabulary if task.other_labels == "raise" else ALL_BYTES
+    accepted = accepted_labels(task.vocabulary, task.label_scheme, task.other_labels)
     i, j, k = pair.mask.shape
     whole = GrowingArray((k, i, j), np.uint8)
     with open_nifti(task.paths["mask"]) as opened:

@@ -32,7 +32,7 @@ def list_files(
 
     Args:
         cases: one case or several, by id or as `Case`; None for all.
-        kind: "image" or "mask"; None for all.
+        kind: "image", "mask" or "points"; None for all that cases may have.
         collection: the data set's name; the next five as for `ctspine1k.open_collection`.
         data_dir: a folder with raw files in any known layout, instead of the Hub.
         repo_id: a Hub repo (dataset) with them; None for the data set's own.
@@ -74,7 +74,7 @@ def download_files(
 
     Args:
         cases: one case or several, by id or as `Case`; None for all.
-        kind: "image" or "mask"; None for all.
+        kind: "image", "mask" or "points"; None for all that cases may have.
         collection: the data set's name; the next five as for `ctspine1k.open_collection`.
         data_dir: a folder with raw files in any known layout, whose paths are then returned.
         repo_id: a Hub repo (dataset) with them; None for the data set's own.

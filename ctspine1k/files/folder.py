@@ -96,13 +96,11 @@ class FolderPlace:
         """Yield the path: the file is local."""
         return nullcontext(str(self.folder / file.path))
 
-    def hint(self, listing: Listing, suffixes: tuple[str, ...]) -> str:
+    def hint(self, listing: Listing, suffixes: tuple[str, ...], naming: str) -> str:
         """Return what may explain that files are not there."""
         found = sum(path.lower().endswith(suffixes) for path in listing)
-        return (
-            f"The folder contains {found:,} NIfTI files in all; an image is <case_id>.nii.gz, a mask "
-            "<case_id>_seg.nii.gz."
-        )
+        endings = " or ".join(f"*{suffix}" for suffix in suffixes)
+        return f"The folder contains {found:,} files {endings} in all. {naming}"
 
 
 def walk(root: Path) -> Iterator[str]:

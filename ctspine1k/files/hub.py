@@ -224,7 +224,7 @@ class HubPlace:
         with stream:
             yield cast("IO[bytes]", _HubStream(stream, file.path, self._explained))
 
-    def hint(self, listing: Listing, suffixes: tuple[str, ...]) -> str:
+    def hint(self, listing: Listing, suffixes: tuple[str, ...], naming: str) -> str:
         """Return what may explain that files are not there; an empty text if nothing is known."""
         return f"{_offline()} is set: unset it to download them." if _offline() else ""
 

@@ -74,8 +74,14 @@ class Place(Protocol):
     def open(self, file: RawFile) -> AbstractContextManager[Opened]:
         """Open a file to read it once, from start to end, without fetching it; yield a local one's path."""
 
-    def hint(self, listing: Listing, suffixes: tuple[str, ...]) -> str:
-        """Return what may explain that files are not there; an empty text if nothing is known."""
+    def hint(self, listing: Listing, suffixes: tuple[str, ...], naming: str) -> str:
+        """Return what may explain that files are not there; an empty text if nothing is known.
+
+        Args:
+            listing: what is there.
+            suffixes: endings of the names of images and masks.
+            naming: how files are named, in words.
+        """
 
 
 @dataclass(frozen=True)
@@ -83,18 +89,20 @@ class UnknownPlace(FolderPlace):
     """A missing place: if a data set is in no Hub repo, its cases can be listed, but not its files."""
 
     folder: Path = Path()
+    how_to_get: str = ""  #: where to get the files, in words
 
     def describe(self) -> str:
         """Return a text that says so."""
         return "no place"
 
     def at_commit(self) -> FolderPlace:
-        """Raise an error that says where files are expected.
+        """Raise an error that says where files are expected, and where to get them.
 
         Raises:
             ValueError: always.
         """
-        raise ValueError("expected data_dir, a folder: the files of this data set are in no Hub repo")
+        where = "expected data_dir, a folder: the files of this data set are in no Hub repo"
+        raise ValueError(f"{where}. {self.how_to_get}" if self.how_to_get else where)
 
 
 def find_place(
@@ -102,8 +110,11 @@ def find_place(
     repo_id: str | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
+    how_to_get: str = "",
 ) -> Place:
     """Return the folder if one is given, else the Hub repo, if there is one.
+
+    ``how_to_get`` says where to get files that are in no repo, for the error of a verb that needs them.
 
     Raises:
         FileNotFoundError: there is no folder at ``data_dir``.
@@ -113,7 +124,7 @@ def find_place(
         if repo_id is None:
             if revision is not None:
                 raise ValueError(f"revision={revision!r}: the files of this data set are in no Hub repo")
-            return UnknownPlace()
+            return UnknownPlace(how_to_get=how_to_get)
         from ctspine1k.files.hub import HubPlace  # imports the Hub's client
 
         return HubPlace.of(repo_id, revision or "main", token)

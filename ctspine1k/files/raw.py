@@ -36,8 +36,8 @@ class Entry:
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a file or folder is hidden, such as ``._x.nii.gz``, which macOS writes."""
-    return name.startswith(".")
+    """Return whether a file or folder is hidden, or one that macOS adds: ``._x.nii.gz``, ``__MACOSX``."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,10 @@ __all__ = [
     "Look",
     "OnMissing",
     "Selection",
+    "all_files",
     "case_files",
     "open_selection",
+    "patients_of",
     "require_cases",
     "require_kinds",
     "selected_files",
@@ -119,7 +121,9 @@ class Selection:
         }
         if not absent:
             return None
-        hints = self.place.hint(self.listing, self.data_set.suffixes), self._advice(on_missing)
+        data_set = self.data_set
+        hint = self.place.hint(self.listing, data_set.suffixes, data_set.naming)
+        hints = hint, self._advice(on_missing)
         where = self.look.place.describe()
         return MissingFilesError(absent, len(self.cases), where, " ".join(filter(None, hints)))
 
@@ -136,7 +140,7 @@ class Selection:
 
     def _found_split_file(self) -> str | None:
         """Return the path of a file in the folder that has the name of a split file, if there is one."""
-        if self.place.folder is None or self.data_set.split_file is None:
+        if self.place.folder is None:
             return None
         name = posixpath.basename(self.data_set.split_file)
         # The one in the published layout was looked at when the folder was opened, and does not fit.
@@ -175,10 +179,10 @@ def open_selection(
     chosen: DataSet = data_set(collection)
     if data_dir is not None and repo_id not in (None, chosen.repo_id):
         raise ValueError(f"data_dir={os.fspath(data_dir)!r} and repo_id={repo_id!r} are two places: give one")
-    look = Look(find_place(data_dir, repo_id or chosen.repo_id, revision, token))
+    look = Look(find_place(data_dir, repo_id or chosen.repo_id, revision, token, chosen.how_to_get))
     catalog = load_catalog(collection, split_file=split_file)
     opened = Selection(chosen, catalog, catalog, look)
-    if data_dir is None or split_file is not None or chosen.split_file is None:
+    if data_dir is None or split_file is not None:
         return opened
     cases = _cases_of_folder(opened)
     return opened if cases is None else Selection(chosen, cases, cases, look)
@@ -191,7 +195,7 @@ def _cases_of_folder(opened: Selection) -> Catalog | None:
     the cases that it lists.
     """
     data_set, folder = opened.data_set, opened.look.place.folder
-    if folder is None or data_set.split_file is None or not (path := folder / data_set.split_file).is_file():
+    if folder is None or not (path := folder / data_set.split_file).is_file():
         return None
     try:
         own = data_set.read_cases(path)
@@ -215,6 +219,29 @@ def _cases_of_folder(opened: Selection) -> Catalog | None:
         )
         return own
     return None
+
+
+def patients_of(selection: Selection) -> dict[str, str | None]:
+    """Return the patient of each case, by id: as the catalogue says, or else the folders of its files.
+
+    Raises:
+        ValueError: files of a case are in the folders of two patients; or there is no place with files, which
+            would say it.
+        HubError: the Hub cannot be reached.
+    """
+    patients = {case.case_id: case.patient for case in selection.cases}
+    parse = selection.data_set.parse_patient
+    if parse is None or None not in patients.values():
+        return patients
+    for file in selection.files(every=True):
+        case_id, patient = file.case.case_id, parse(file.path)
+        if patient is not None and patients[case_id] not in (None, patient):
+            raise ValueError(
+                f"{file.name}: expected a file of {patients[case_id]}, as others of {case_id} are, found it "
+                f"in the folder of {patient}: move it to where it belongs"
+            )
+        patients[case_id] = patient or patients[case_id]
+    return patients
 
 
 def require_cases(selection: Selection) -> Selection:
@@ -244,17 +271,20 @@ def require_kinds(data_set: DataSet, *kinds: Kind) -> None:
 def selected_files(
     selection: Selection, kind: Kind | None = None
 ) -> tuple[list[RawFile], MissingFilesError | None]:
-    """Find the files of the cases, of one kind or of all that the data set has, and what is missing.
+    """Find the files of the cases, of one kind or of all that there may be, and what is missing.
+
+    Kinds that cases may lack are missing only if they are asked for by name.
 
     Raises:
         ValueError: the data set has no files of that kind.
         AmbiguousFilesError: several files of one kind for a case.
         HubError: the Hub cannot be reached.
     """
-    check_choice("kind", kind, selection.data_set.kinds)
-    kinds = selection.data_set.kinds if kind is None else (kind,)
+    data_set = selection.data_set
+    check_choice("kind", kind, data_set.possible)
+    kinds = data_set.possible if kind is None else (kind,)
     files = [file for file in selection.files() if file.kind in kinds]
-    return files, selection.missing(files, kinds)
+    return files, selection.missing(files, data_set.kinds if kind is None else kinds)
 
 
 def case_files(
@@ -279,6 +309,27 @@ def case_files(
         kinds = selection.data_set.kinds
     files = [file for file in selection.files() if file.kind in kinds]
     required = [kind for kind in selection.data_set.kinds if kind in kinds]
+    missing = selection.missing(files, required, on_missing)
+    complete = [one for one in group_files(files).values() if set(required) <= one.files.keys()]
+    if missing and (on_missing == "raise" or not complete):
+        raise missing
+    return complete, missing
+
+
+def all_files(
+    selection: Selection, on_missing: OnMissing, kinds: Sequence[Kind] | None = None
+) -> tuple[list[CaseFiles], MissingFilesError | None]:
+    """Find the files of each case that has all kinds that are required, and what is missing.
+
+    Args:
+        selection: the cases, and where their files are.
+        on_missing: as for `case_files`, which has the errors.
+        kinds: those required, and no others; None for all of the data set, with those that a case may lack
+            where it has them.
+    """
+    required = selection.data_set.kinds if kinds is None else kinds
+    wanted = selection.data_set.possible if kinds is None else kinds
+    files = [file for file in selection.files() if file.kind in wanted]
     missing = selection.missing(files, required, on_missing)
     complete = [one for one in group_files(files).values() if set(required) <= one.files.keys()]
     if missing and (on_missing == "raise" or not complete):

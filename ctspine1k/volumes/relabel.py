@@ -11,16 +11,28 @@ from numpy.typing import ArrayLike, NDArray
 from ctspine1k._messages import check_choice
 from ctspine1k.catalog.vocabulary import BACKGROUND, Vertebra, Vocabulary
 
-__all__ = ["ALL_BYTES", "Others", "label_table", "map_labels"]
+__all__ = ["ALL_BYTES", "Others", "accepted_labels", "label_table", "map_labels"]
 
 #: What to do with labels that have no counterpart.
 Others: TypeAlias = Literal["raise", "background"]
 
-
 #: The labels of masks of any origin: all numbers of a byte. More are in no mask, but in images.
 ALL_BYTES = Vocabulary(
-    tuple(Vertebra(label, str(label), "", label, None, 0) for label in range(1, 256)), schemes=("all",)
+    tuple(Vertebra(label, str(label), "", None, None, None) for label in range(1, 256)), schemes=("all",)
 )
+
+
+def accepted_labels(
+    vocabulary: Vocabulary, scheme: str | None = None, others: Others = "raise"
+) -> Vocabulary:
+    """Return the labels that a mask may contain: those that become something in a scheme, or all numbers.
+
+    Raises:
+        ValueError: there is no such scheme.
+    """
+    if others == "background":
+        return ALL_BYTES
+    return vocabulary if scheme is None else vocabulary.convertible(scheme)
 
 
 def label_table(

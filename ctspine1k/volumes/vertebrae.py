@@ -44,10 +44,10 @@ array([ 0, 32, 31])
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ctspine1k.catalog.ctspine1k import CTSPINE1K
-from ctspine1k.catalog.vocabulary import REGIONS, LabelScheme, Vertebra
+from ctspine1k.catalog.vocabulary import LabelScheme, Vertebra
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -69,6 +69,9 @@ __all__ = [
 ]
 
 _VOCABULARY = CTSPINE1K.vocabulary
+
+#: From the head downwards.
+REGIONS = _VOCABULARY.regions
 
 
 def all_vertebrae() -> tuple[Vertebra, ...]:
@@ -115,7 +118,7 @@ def to_verse(labels: ArrayLike) -> NDArray[Any]:
     Raises:
         ValueError: a value that is not a label; the message gives it.
     """
-    return _mapped(labels, {v.label: v.verse for v in all_vertebrae()}, "VerSe", "raise")
+    return _mapped(labels, _numbers("verse"), "VerSe", "raise")
 
 
 def from_verse(labels: ArrayLike, *, others: Others = "raise") -> NDArray[Any]:
@@ -129,7 +132,7 @@ def from_verse(labels: ArrayLike, *, others: Others = "raise") -> NDArray[Any]:
     Raises:
         ValueError: a value without counterpart; the message gives it.
     """
-    return _mapped(labels, {v.verse: v.label for v in all_vertebrae()}, "CTSpine1K", others)
+    return _mapped(labels, _back("verse"), "CTSpine1K", others)
 
 
 def to_totalsegmentator(labels: ArrayLike, *, others: Others = "raise") -> NDArray[Any]:
@@ -142,7 +145,7 @@ def to_totalsegmentator(labels: ArrayLike, *, others: Others = "raise") -> NDArr
     Raises:
         ValueError: a value without counterpart; the message gives it.
     """
-    return _mapped(labels, _totalsegmentator(), "TotalSegmentator v2", others)
+    return _mapped(labels, _numbers("totalsegmentator"), "TotalSegmentator v2", others)
 
 
 def from_totalsegmentator(labels: ArrayLike, *, others: Others = "raise") -> NDArray[Any]:
@@ -156,12 +159,16 @@ def from_totalsegmentator(labels: ArrayLike, *, others: Others = "raise") -> NDA
     Raises:
         ValueError: a value without counterpart; the message gives it.
     """
-    back = {theirs: ours for ours, theirs in _totalsegmentator().items()}
-    return _mapped(labels, back, "CTSpine1K", others)
+    return _mapped(labels, _back("totalsegmentator"), "CTSpine1K", others)
 
 
-def _totalsegmentator() -> dict[int, int]:
-    return {v.label: v.totalsegmentator for v in all_vertebrae() if v.totalsegmentator is not None}
+def _numbers(of: Literal["verse", "totalsegmentator"]) -> dict[int, int]:
+    """Return the number that each label has elsewhere; those that have none are left out."""
+    return {v.label: number for v in all_vertebrae() if (number := getattr(v, of)) is not None}
+
+
+def _back(of: Literal["verse", "totalsegmentator"]) -> dict[int, int]:
+    return {theirs: ours for ours, theirs in _numbers(of).items()}
 
 
 def _mapped(labels: ArrayLike, mapping: dict[int, int], target: str, others: Others) -> NDArray[Any]:

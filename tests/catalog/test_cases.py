@@ -210,7 +210,7 @@ def test_kinds_of_issues_are_left_out_and_selected():
     assert len(catalog.where(exclude_issues=[])) == 1005
     with pytest.raises(ValueError, match="issue='typo': expected one of 'label_missing'"):
         catalog.where(issue=["label_missing", "typo"])
-    with pytest.raises(ValueError, match="issue=3: expected one of 'label_missing'"):
+    with pytest.raises(ValueError, match="issue='3': expected one of 'label_missing'"):
         catalog.where(issue=3)
 
 

@@ -91,7 +91,10 @@ def test_images_of_other_channels_than_the_first_are_none_of_a_case(tmp_path):
 
 def test_advice_counts_no_hidden_files(tmp_path):
     place(tmp_path, "._a.nii.gz", "._b.nii.gz", "c.NII.GZ", "d.nii")
-    with pytest.raises(MissingFilesError, match="The folder contains 2 NIfTI files in all"):
+    with pytest.raises(
+        MissingFilesError,
+        match=r"The folder contains 2 files \*\.nii\.gz or \*\.nii in all\. An image is <case_id>\.nii\.gz",
+    ):
         download_files(cases="liver_106", data_dir=tmp_path)
 
 

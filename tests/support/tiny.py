@@ -87,15 +87,17 @@ TINY = DataSet(
     description="Three made-up spines.",
     homepage="https://example.org/tiny",
     repo_id=None,
+    naming="An image is <case_id>-ct.nii.gz, a mask <case_id>-labels.nii.gz.",
     kinds=("image", "mask"),
     splits=tuple(_SECTIONS.values()),
+    sections=_SECTIONS,
     facets=_FACETS,
     listed=("scanner",),
     vocabulary=Vocabulary(
         (
             Vertebra(18, "T11", "thoracic", 18, 33, 0),
             Vertebra(19, "T12", "thoracic", 19, 32, 0),
-            Vertebra(28, "T13", "thoracic", 28, None, 0),
+            Vertebra(28, "T13", "thoracic", 28, None, 0, is_variant=True),
         ),
         ("tiny", "region", "binary", "verse"),
     ),
