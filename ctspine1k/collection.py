@@ -9,7 +9,7 @@
     train.export_parquet("out")
 
 Each verb is a few lines that import and call one function of one room. Those that export are in
-`ctspine1k.exports.verbs`.
+`ctspine1k.exports.verbs`, those about points in `ctspine1k.checks.verbs`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from ctspine1k.catalog.cases import Case, Catalog, Criterion
 from ctspine1k.catalog.dataset import DataSet, Kind
 from ctspine1k.catalog.registry import DEFAULT
+from ctspine1k.checks.verbs import PointVerbs
 from ctspine1k.exports.verbs import ExportVerbs
 from ctspine1k.files.places import Place
 from ctspine1k.files.raw import RawFile
@@ -43,7 +44,7 @@ __all__ = ["Collection", "open_collection"]
 
 
 @dataclass(frozen=True)
-class Collection(ExportVerbs):
+class Collection(PointVerbs, ExportVerbs):
     """Cases of a data set, in its order, and where their files are.
 
     It stores no listing: each verb lists the files when it is called, and so sees the current ones.

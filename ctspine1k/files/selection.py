@@ -21,6 +21,7 @@ __all__ = [
     "Look",
     "OnMissing",
     "Selection",
+    "all_files",
     "case_files",
     "open_selection",
     "patients_of",
@@ -308,6 +309,27 @@ def case_files(
         kinds = selection.data_set.kinds
     files = [file for file in selection.files() if file.kind in kinds]
     required = [kind for kind in selection.data_set.kinds if kind in kinds]
+    missing = selection.missing(files, required, on_missing)
+    complete = [one for one in group_files(files).values() if set(required) <= one.files.keys()]
+    if missing and (on_missing == "raise" or not complete):
+        raise missing
+    return complete, missing
+
+
+def all_files(
+    selection: Selection, on_missing: OnMissing, kinds: Sequence[Kind] | None = None
+) -> tuple[list[CaseFiles], MissingFilesError | None]:
+    """Find the files of each case that has all kinds that are required, and what is missing.
+
+    Args:
+        selection: the cases, and where their files are.
+        on_missing: as for `case_files`, which has the errors.
+        kinds: those required, and no others; None for all of the data set, with those that a case may lack
+            where it has them.
+    """
+    required = selection.data_set.kinds if kinds is None else kinds
+    wanted = selection.data_set.possible if kinds is None else kinds
+    files = [file for file in selection.files() if file.kind in wanted]
     missing = selection.missing(files, required, on_missing)
     complete = [one for one in group_files(files).values() if set(required) <= one.files.keys()]
     if missing and (on_missing == "raise" or not complete):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ctspine1k._messages import shortened
 from ctspine1k.catalog.cases import Catalog
+from ctspine1k.catalog.dataset import KINDS
 from ctspine1k.errors import ScanTableError
 from ctspine1k.files.places import Place
 from ctspine1k.files.raw import group_files
@@ -52,7 +53,7 @@ def cases_containing(
     unseen = [
         one.case.case_id
         for one in complete
-        if one.case.case_id not in rows or not is_current(rows[one.case.case_id], one.states)
+        if one.case.case_id not in rows or not is_current(rows[one.case.case_id], one.states, KINDS)
     ]
     if unseen:
         found = f"no row, or a row of other files, for {shortened(unseen)}"

@@ -302,6 +302,15 @@ class CaseReader:
         """Yield only the image, as for `slabs`; the mask, if there is one, is not read."""
         return (image for (image,) in self._turned(depth, has_labels=False))
 
+    def label_slabs(self, depth: int = _DEPTH) -> Iterator[NDArray[Any]]:
+        """Yield only the labels of a case opened as stored, as for `slabs`; no voxel of the image is read.
+
+        Raises:
+            ValueError: there is no mask.
+            CaseError: the mask is damaged, or contains invalid values.
+        """
+        return self._read_ahead(self._labels(self._require_mask(), depth))
+
     def read(self, growth: Growth = GROWTH) -> VolumePair:
         """Read all slices into two arrays, whose memory grows by ``growth``.
 
@@ -333,9 +342,10 @@ class CaseReader:
             for _ in self._read_ahead(volume):
                 pass
 
-    def _require_mask(self) -> None:
+    def _require_mask(self) -> VolumeReader:
         if self._mask is None:
             raise ValueError(f"{self.name}: opened without a mask, so there are no labels")
+        return self._mask
 
     def _turned(self, depth: int, *, has_labels: bool) -> Iterator[Voxels]:
         """Yield slabs in the requested orientation."""
@@ -358,9 +368,12 @@ class CaseReader:
         """Return the slabs of each volume in its stored orientation, with labels in the requested scheme."""
         volumes = [self._image.images(depth)]
         if self._mask is not None and has_labels:
-            labels, table = self._mask.labels(depth, self.vocabulary), self._table
-            volumes.append(labels if table is None else (table[slab] for slab in labels))
+            volumes.append(self._labels(self._mask, depth))
         return volumes
+
+    def _labels(self, mask: VolumeReader, depth: int) -> Iterator[NDArray[Any]]:
+        labels, table = mask.labels(depth, self.vocabulary), self._table
+        return labels if table is None else (table[slab] for slab in labels)
 
     def _read_ahead(self, slabs: Iterator[Slab]) -> Iterator[Slab]:
         for slab in prefetch(slabs) if self._threads > 1 else slabs:

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctspine1k._messages import check_choice
+from ctspine1k.catalog.companions import is_metaimage
+from ctspine1k.catalog.dataset import Kind, PointsFormat
 from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.errors import FileFormatError
 from ctspine1k.running.disk import atomic_write, make_parent
@@ -24,11 +26,21 @@ from ctspine1k.volumes.nifti import Readable
 from ctspine1k.volumes.orientation import ORIENTATIONS, degenerate_axes
 from ctspine1k.volumes.point_formats import READINGS, World, lml_indices, read_bytes, verse_indices
 
-__all__ = ["READINGS", "Point", "Points", "PointsKind", "read_points", "write_points"]
+__all__ = [
+    "POINTS_KINDS",
+    "READINGS",
+    "Point",
+    "Points",
+    "PointsKind",
+    "read_case_points",
+    "read_points",
+    "write_points",
+]
 
 #: Where points come from: a file of the data set, or computed from masks, as the centre of all voxels of a
 #: vertebra ("mask") or of the part in front of the spinal canal ("body").
 PointsKind: TypeAlias = Literal["file", "mask", "body"]
+POINTS_KINDS: tuple[PointsKind, ...] = ("file", "mask", "body")
 
 _Triple: TypeAlias = "tuple[float, float, float]"
 
@@ -133,6 +145,29 @@ def read_points(
         indices, noted = verse_indices(data, geometry, vocabulary, reading, name)
         kind = noted if noted in ("mask", "body") else "file"  # type: ignore[assignment]
     return Points.of(indices, geometry, vocabulary, kind)
+
+
+def read_case_points(
+    paths: Mapping[Kind, Path],
+    geometry: Geometry,
+    vocabulary: Vocabulary,
+    points_format: PointsFormat | None,
+    reading: str | None = None,
+) -> Points | None:
+    """Read the points among the files of one case; None if it has no file with points.
+
+    Args:
+        paths: of the files; that of the image says in which convention its header is.
+        geometry: of the image, as stored in its file.
+        vocabulary: the vertebrae that points may be of.
+        points_format: that of the data set.
+        reading: as for `read_points`, which raises the errors.
+    """
+    if points_format is None or "points" not in paths:
+        return None
+    world: World = "LPS" if is_metaimage(str(paths["image"])) else "RAS"
+    options: dict[str, Any] = {"format": points_format, "reading": reading, "world": world}
+    return read_points(paths["points"], geometry, vocabulary, **options)
 
 
 def write_points(points: Points, path: str | os.PathLike[str]) -> None:

@@ -6,6 +6,7 @@ import functools
 import gzip
 import io
 import json
+import math
 import os
 import signal
 import tempfile
@@ -18,7 +19,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from ctspine1k import load_catalog, read_pair
+from ctspine1k import load_catalog, read_pair, read_points
+from ctspine1k.catalog.ctspine1k import CTSPINE1K
 from ctspine1k.checks.records import note_of
 from ctspine1k.errors import SplitFileError
 from ctspine1k.exports.folder_target import FolderTarget
@@ -26,8 +28,9 @@ from ctspine1k.exports.ledger import MANIFEST, read_records
 from ctspine1k.scans.tables import SCAN_VERSION, read_tables
 from ctspine1k.storage.chunks import StoredArray, store
 from ctspine1k.storage.form import checksum
+from ctspine1k.volumes.headers import Geometry
 from support.verbs import scan_files, verify_files
-from support.volumes import intensities, labels, nifti, save_case
+from support.volumes import AFFINE, SHAPE, intensities, labels, nifti, save_case
 
 __all__ = ["Subject", "subjects", "wrong_subjects"]
 
@@ -58,6 +61,7 @@ def subjects() -> tuple[Subject, ...]:
         *(8 * heads),
         Subject("gzip", compressed, functools.partial(_check_gzip, mask=mask, whole=image)),
         *_stored(),
+        *_points(),
         _split_file(),
         *_of_an_export(),
         *_of_a_scan(),
@@ -118,6 +122,39 @@ def _stored() -> list[Subject]:
     ]
     check = functools.partial(_check_chunks, fields=fields, shape=array.shape)
     return [*found, Subject("stored bytes with their checksums", wholes["bytes"], check, 64)]
+
+
+def _points() -> list[Subject]:
+    """Return points files of each form, in which the same place has other numbers."""
+    geometry = Geometry.of(AFFINE, SHAPE)
+    place = {"label": 20, "X": 1.0, "Y": 3.5, "Z": 2.25}
+    wholes = {
+        "seg-subreg_ctd.json": [{"direction": ["L", "P", "S"]}, place],
+        "case_ctd.json": {"verts": [place, {**place, "label": 21 + 256}]},
+        "case_iso-ctd.json": [place, {"label": 24, "x": 0, "y": 1, "z": math.nan}],
+    }
+    found = [
+        Subject(name, json.dumps(whole).encode(), functools.partial(_check_points, name, geometry))
+        for name, whole in wholes.items()
+    ]
+    rows = b"Landmarks\r\n1\tL1_center\t1.4\t2.4\t5.0\r\n2\tL2_center\t0.7\t1.6\t2.5\r\n"
+    return [*found, Subject("points.lml", rows, functools.partial(_check_points, "points.lml", geometry))]
+
+
+def _check_points(name: str, geometry: Geometry, data: bytes, folder: Path) -> None:
+    """Whatever is read lies in the image, with a label and a name that go together."""
+    path = folder / name
+    path.write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        vocabulary = CTSPINE1K.vocabulary
+        points = read_points(path, geometry, vocabulary, format="lml" if name.endswith("lml") else "verse")
+    assert [point.label for point in points] == sorted({point.label for point in points})
+    for point in points:
+        assert vocabulary.name(point.label) == point.name
+        assert all(-0.5 <= at <= size - 0.5 for at, size in zip(point.voxel, geometry.shape, strict=True))
+        k, i, j = point.voxel
+        assert np.allclose((AFFINE @ [i, j, k, 1])[:3], point.mm)
 
 
 def _numbers(data: bytes, kind: type[np.integer]) -> np.ndarray:

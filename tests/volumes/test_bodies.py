@@ -1,0 +1,128 @@
+"""Points computed from masks, against the points of VerSe's verse004 and made vertebrae of known geometry."""
+
+import csv
+import json
+import math
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from ctspine1k.catalog.registry import data_set
+from ctspine1k.volumes.bodies import mask_indices
+from ctspine1k.volumes.headers import Geometry
+from ctspine1k.volumes.points import Points, read_points
+
+#: Of a made spine: axes towards A, I and L, oblique; unequal spacing.
+SPACING = (0.9, 1.1, 2.5)
+TILT = math.radians(15)
+AXES = np.array(
+    [[0, math.sin(TILT), -math.cos(TILT)], [1, 0, 0], [0, -math.cos(TILT), -math.sin(TILT)]]
+) * np.array(SPACING)
+SHAPE = (110, 100, 40)
+
+
+def made(labels):
+    """Volume and affine of vertebrae 30 mm apart, and where the centres of their bodies are (mm)."""
+    affine = np.eye(4)
+    affine[:3, :3] = AXES
+    affine[:3, 3] = (70.0, -50.0, 90.0)
+    index = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"), -1)
+    x, y, z = np.moveaxis(index @ affine[:3, :3].T + affine[:3, 3], -1, 0)
+    middle = affine[:3, :3] @ (np.array(SHAPE) / 2) + affine[:3, 3]
+    volume, centres = np.zeros(SHAPE, np.uint8), {}
+    for number, label in enumerate(labels):
+        centre = middle + np.array([0.0, 15.0, 30.0 * ((len(labels) - 1) / 2 - number)])
+        side, front, up = x - centre[0], y - centre[1], z - centre[2]
+        is_level = abs(up) < 12
+        body = (side / 20) ** 2 + (front / 15) ** 2 < 1
+        canal = side**2 + (front + 24) ** 2
+        ring = (canal > 10**2) & (canal < 16**2) & (front < -13)
+        process = (abs(side) < 4) & (front < -38) & (front > -70)
+        volume[is_level & (body | ring | (process & (up < 0)))] = label
+        centres[label] = centre
+    return volume, affine, centres
+
+
+def errors(volume, affine, centres, kind="body"):
+    """How far each point is from the centre of its body (mm)."""
+    found = mask_indices(volume, Geometry.of(affine, volume.shape), kind)
+    assert list(found) == sorted(centres)
+    return {label: math.dist((affine @ [*index, 1])[:3], centres[label]) for label, index in found.items()}
+
+
+def test_a_body_is_in_front_of_the_canal_however_the_volume_lies():
+    volume, affine, centres = made((20, 21))
+    assert max(errors(volume, affine, centres).values()) < 1.5
+    assert min(errors(volume, affine, centres, "mask").values()) > 8
+    thick = affine @ np.diag([1.0, 3.0, 1.0, 1.0])
+    assert max(errors(volume[:, ::3], thick, centres).values()) < 2
+    only, _, one = made((20,))
+    assert errors(only, affine, one)[20] < 1.5
+
+
+def test_where_an_arch_is_open_the_plane_is_that_of_its_neighbours():
+    volume, affine, centres = made((20, 21))
+    middle = np.abs(np.arange(SHAPE[2]) - SHAPE[2] // 2) < 3
+    behind = np.arange(SHAPE[0])[:, np.newaxis, np.newaxis] < 45
+    volume[behind & middle & (volume == 21)] = 0
+    opened = errors(volume, affine, centres)
+    assert opened[20] < 1
+    assert opened[21] < 4
+    volume[np.broadcast_to(behind & middle, SHAPE)] = 0
+    assert max(errors(volume, affine, centres).values()) < 6  # in front of the centres of the masks
+
+
+def test_a_box_has_the_points_of_the_volume_and_the_centre_of_a_mask_is_the_mean_of_its_voxels():
+    volume, affine, _ = made((20, 21))
+    geometry = Geometry.of(affine, SHAPE)
+    start = np.argwhere(volume).min(axis=0)
+    box = volume[tuple(slice(first, None) for first in start)]
+    for kind in ("mask", "body"):
+        whole, part = (
+            mask_indices(part, geometry, kind, at) for part, at in ((volume, (0, 0, 0)), (box, start))
+        )
+        assert list(part) == list(whole) == [20, 21]
+        for label, index in part.items():
+            np.testing.assert_allclose(index, whole[label])
+    centres = mask_indices(volume, geometry, "mask")
+    for label in (20, 21):
+        np.testing.assert_allclose(centres[label], np.argwhere(volume == label).mean(axis=0))
+    assert mask_indices(np.zeros((3, 4, 5), np.uint8), geometry, "body") == {}
+
+
+def test_points_of_a_real_case_lie_where_verse_and_others_have_them():
+    if "CTSPINE1K_SAMPLE_VERSE" not in os.environ:
+        pytest.skip("CTSPINE1K_SAMPLE_VERSE names no folder with a real mask of VerSe")
+    root = Path(os.environ["CTSPINE1K_SAMPLE_VERSE"])
+    (mask,), (centroids,) = root.rglob("*_msk.nii.gz"), root.rglob("*_ctd.json")
+    image = nib.load(mask)
+    labels, affine = np.asarray(image.dataobj).astype(np.uint8), image.affine
+    geometry, vocabulary = Geometry.of(affine, labels.shape), data_set("verse").vocabulary
+    own = read_points(centroids, geometry, vocabulary, format="verse")
+    listed = {one["label"]: one for one in json.loads(centroids.read_text())[1:]}
+    assert [point.label for point in own] == list(listed) == list(range(16, 25))
+    for point in own:  # the image is stored in the direction of the file
+        k, i, j = point.voxel
+        assert (i, j, k) == pytest.approx([listed[point.label][key] for key in "XYZ"], abs=0.05)
+    with (root / "verse004_vid_bodies.csv").open(newline="") as file:
+        others = {
+            row["vertebra"]: [float(row[f"{axis}_mm"]) for axis in "xyz"] for row in csv.DictReader(file)
+        }
+    apart = [math.dist(point.mm, others[point.name]) for point in own]
+    assert 2.2 <= round(min(apart), 1) <= round(max(apart), 1) <= 7.7
+    verse = {point.label: point.mm for point in own}
+    computed = {
+        kind: Points.of(mask_indices(labels, geometry, kind), geometry, vocabulary, kind)
+        for kind in ("body", "mask")
+    }
+    to_verse = {
+        kind: [math.dist(point.mm, verse[point.label]) for point in points]
+        for kind, points in computed.items()
+    }
+    assert np.mean(to_verse["body"]) <= 1.5  # measured: 1.16
+    assert min(to_verse["mask"]) > 9
+    to_others = [math.dist(point.mm, others[point.name]) for point in computed["body"]]
+    assert max(to_others) <= 7.7
