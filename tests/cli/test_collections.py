@@ -22,7 +22,7 @@ def run(capsys, *words):
         (["list", "--licence", "CC BY-NC-ND", "--age", "-30"], "gl059"),
         (["info", "verse201"], "issue          orientation_differs (compiled): MICCAI 2019: image and mask"),
         (["info", "gl003"], "licence        CC BY-NC-ND"),
-        (["vertebrae", "T13", "L6"], "28\tT13\tthoracic\t28"),
+        (["vertebrae", "T13", "L6"], "28\tT13\tthoracic\t\t\t"),
         (["cite"], "% The data are under CC BY-SA 4.0: attribution, share alike; of 30 cases, CC BY-NC-ND: "),
     ],
 )
