@@ -65,7 +65,8 @@ def points(
 ) -> None:
     """Print one point for each vertebra of each case, as tab-separated values, or write them.
 
-    Voxels (k, i, j) are those of the image as stored, slice first; x, y and z are RAS+ mm.
+    Voxels (k, i, j) are those of the image as stored, slice first; x, y and z are RAS+ mm. They are rounded
+    to 0.001, except with --json and --out.
     """
     require_somewhere(options)
     collection = chosen(**options)
@@ -92,4 +93,7 @@ def points(
     if as_json:
         print_json(rows)
     else:
-        print_table(rows, _COLUMNS)
+        rounded = [
+            {key: round(at, 3) if isinstance(at, float) else at for key, at in row.items()} for row in rows
+        ]
+        print_table(rounded, _COLUMNS)
