@@ -173,6 +173,30 @@ def test_copies_and_exports(spine, name, tmp_path):
     assert set(spine.catalog.facts) <= set(table.columns)
 
 
+def test_scan_verify_points_and_pictures(spine, name, tmp_path):
+    report = spine.verify(tmp_path / "cases.parquet")
+    assert report.findings == ()
+    assert report.measured == len(spine)
+    table = pd.read_parquet(spine.scan(tmp_path / "cases.parquet").cases).set_index("case_id")
+    assert list(table.index) == [case.case_id for case in spine]
+    holding = spine.where(has_vertebrae=["L3"], scan=tmp_path / "cases.parquet")
+    assert [case.case_id for case in holding] == {"verse": ["gl017"], "msr": ["4543953", "4633999"]}[name]
+    with_file = [file.case.case_id for file in spine.files("points")]
+    given = {case.case_id: points for case, points in spine.select(with_file).points("file")}
+    assert list(given) == [case.case_id for case in spine if case.case_id != "gl017"]
+    if name == "verse":
+        for case, computed in spine.select(list(given)).points("body"):
+            for one, other in zip(given[case.case_id], computed, strict=True):
+                assert one.label == other.label
+                assert np.linalg.norm(np.subtract(one.mm, other.mm)) < 5
+    else:
+        with pytest.raises(ValueError, match="kind='body': expected mask files of Microsoft"):
+            list(spine.points("body"))
+    paths = spine.preview("pictures")
+    assert [path.stem for path in paths] == [case.case_id for case in spine]
+    assert spine.preview("sheet.png", sheet=True)
+
+
 def run(*words):
     """Run a command; return its status and output."""
     out, err = io.StringIO(), io.StringIO()
@@ -203,6 +227,21 @@ def test_from_a_shell(spine, name, root, tmp_path):
         "80",
     )
     assert status == 0, err
+    status, out, _ = run("points", "--kind", "file", "--on-missing", "skip", "--num-proc", "1", *place)
+    assert status == 0
+    assert f"{SQUARE[name][0]}\tfile\t" in out
+    status, out, err = run("preview", SQUARE[name][1], *place)
+    assert (status, out) == (0, f"{SQUARE[name][1]}.png\n"), err
+    for verb in ("scan", "verify"):
+        status, _, err = run(
+            verb,
+            "--num-proc",
+            "1",
+            *place,
+            "--scan" if verb == "verify" else "--out",
+            tmp_path / "cases.parquet",
+        )
+        assert status == 0, err
     status, out, err = run("export", "nnunet", tmp_path / "raw", *place)
     if name == "verse":
         assert status == 0, err

@@ -179,7 +179,7 @@ class Volumes:
             )
         if mask is not None and mask.shape != image.shape:
             raise ValueError(f"{case_id}: expected a mask of shape {image.shape}, found {mask.shape}")
-        geometry: tuple[Any, ...] = (None, None, None)
+        geometry: tuple[Any, Any, Any] = (None, None, None)
         if self.has_geometry:
             affine = np.asarray(row["array_affine"], np.float64)
             geometry = affine, tuple(row["spacing"]), row["orientation"]

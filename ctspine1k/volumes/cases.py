@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -25,9 +24,9 @@ from ctspine1k.errors import CaseError, GeometryWarning, PairMismatchError, Voxe
 from ctspine1k.running.stops import check_stopped
 from ctspine1k.running.threads import prefetch, usable_threads
 from ctspine1k.volumes.alignment import Alignment
-from ctspine1k.volumes.arrays import Voxels, read_all
+from ctspine1k.volumes.arrays import VolumePair, Voxels, pair_of, read_all
 from ctspine1k.volumes.growing import GROWTH, GrowingArray, Growth
-from ctspine1k.volumes.headers import Geometry, array_affine
+from ctspine1k.volumes.headers import Geometry
 from ctspine1k.volumes.nifti import Readable
 from ctspine1k.volumes.opening import open_volume
 from ctspine1k.volumes.orientation import PLANES, check_orientation
@@ -42,7 +41,6 @@ __all__ = [
     "VolumePair",
     "check_file",
     "open_case",
-    "pair_of",
     "read_pair",
 ]
 
@@ -50,26 +48,6 @@ __all__ = [
 _DEPTH = 8
 
 Slab = TypeVar("Slab")
-
-
-@dataclass(frozen=True)
-class VolumePair:
-    """Image and segmentation of one case, slice first."""
-
-    image: NDArray[np.float32]  #: (k, i, j), Hounsfield units
-    segmentation: NDArray[np.int32]  #: (k, i, j), 0 background, else the label of a vertebra
-    affine: NDArray[np.float64]  #: (4, 4), of the file: voxel index (i, j, k) -> RAS+ millimetres
-    spacing: tuple[float, float, float]  #: mm, in the array's axis order
-    orientation: str  #: anatomical directions of the array's axes, such as "SLA"
-
-    def __repr__(self) -> str:
-        spacing = " x ".join(f"{size:.3g}" for size in self.spacing)
-        return f"VolumePair(shape={self.image.shape}, spacing {spacing} mm, orientation {self.orientation!r})"
-
-    @property
-    def array_affine(self) -> NDArray[np.float64]:
-        """(4, 4), of the arrays: index (k, i, j) -> RAS+ millimetres."""
-        return array_affine(self.affine)
 
 
 def read_pair(
@@ -188,12 +166,6 @@ def check_file(file: Readable) -> None:
     with open_volume(file) as opened:
         for _ in VolumeReader(opened).stored(_DEPTH):
             pass
-
-
-def pair_of(geometry: Geometry, voxels: Voxels) -> VolumePair:
-    """Return image and labels as a `VolumePair`."""
-    image, segmentation = voxels
-    return VolumePair(image, segmentation, geometry.affine, geometry.spacing, geometry.orientation)
 
 
 class CaseReader:

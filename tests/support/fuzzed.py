@@ -28,7 +28,10 @@ from ctspine1k.exports.ledger import MANIFEST, read_records
 from ctspine1k.scans.tables import SCAN_VERSION, read_tables
 from ctspine1k.storage.chunks import StoredArray, store
 from ctspine1k.storage.form import checksum
+from ctspine1k.volumes.cases import open_case
 from ctspine1k.volumes.headers import Geometry
+from ctspine1k.volumes.metaimage import require_simpleitk
+from support.metaimage import save_metaimage
 from support.verbs import scan_files, verify_files
 from support.volumes import AFFINE, SHAPE, intensities, labels, nifti, save_case
 
@@ -59,6 +62,7 @@ def subjects() -> tuple[Subject, ...]:
     compressed = gzip.compress(image, 6, mtime=0)
     return (
         *(8 * heads),
+        *_metaimage(),
         Subject("gzip", compressed, functools.partial(_check_gzip, mask=mask, whole=image)),
         *_stored(),
         *_points(),
@@ -102,6 +106,51 @@ def _check_gzip(data: bytes, folder: Path, mask: bytes, whole: bytes) -> None:
     """Its checksum covers all that is inflated."""
     _check_image(whole, folder, mask)
     assert np.array_equal(_read(data, mask).image, _read(whole, mask).image)
+
+
+def _metaimage() -> list[Subject]:
+    require_simpleitk()  # in this process: the children that are forked from it have less memory
+    voxels = intensities()
+    with tempfile.TemporaryDirectory() as folder:
+        wholes = {
+            name: save_metaimage(Path(folder, name), voxels, packed="packed" in name).read_bytes()
+            for name in ("case.mhd", "case.mha", "packed.mha")
+        }
+        raw = Path(folder, "case.raw").read_bytes()
+    found = [
+        Subject(name, whole, functools.partial(_check_metaimage, name=name, raw=raw), 600)
+        for name, whole in wholes.items()
+    ]
+    return [*(3 * found), Subject("case.raw", raw, functools.partial(_check_raw, whole=wholes["case.mhd"]))]
+
+
+def _check_metaimage(data: bytes, folder: Path, name: str, raw: bytes) -> None:
+    """SimpleITK reads the same voxels at once, at the same places, and no file but these two is there."""
+    sitk = require_simpleitk()
+    path = folder / name
+    path.write_bytes(data)
+    (folder / "case.raw").write_bytes(raw)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with open_case(path, None) as case:
+            found, affine = case.read_image(), case.geometry.affine
+    image = sitk.ReadImage(str(path), imageIO="MetaImageIO")
+    voxels = sitk.GetArrayFromImage(image).transpose(0, 2, 1)
+    assert np.array_equal(found, voxels.astype(np.float64).astype(np.float32))
+    assert np.isfinite(found).all()
+    last = [size - 1 for size in image.GetSize()]
+    x, y, z = image.TransformIndexToPhysicalPoint(last)
+    assert np.allclose(affine @ [*last, 1], (-x, -y, z, 1))
+
+
+def _check_raw(data: bytes, folder: Path, whole: bytes) -> None:
+    """Bytes that are neither too few nor too many are voxels, whatever they are."""
+    (folder / "case.mhd").write_bytes(whole)
+    (folder / "case.raw").write_bytes(data)
+    with open_case(folder / "case.mhd", None) as case:
+        found = case.read_image()
+    voxels = np.frombuffer(data[: 2 * found.size], "<i2").reshape(SHAPE, order="F")
+    assert np.array_equal(found, voxels.transpose(2, 0, 1))
 
 
 def _stored() -> list[Subject]:
