@@ -21,6 +21,7 @@ def test_public_names_are_these():
         "Collection",
         "Issue",
         "LazyDataset",
+        "Points",
         "RawFile",
         "RowOptions",
         "VolumePair",
@@ -33,8 +34,10 @@ def test_public_names_are_these():
         "open_collection",
         "preview",
         "read_pair",
+        "read_points",
         "training",
         "vertebrae",
+        "write_points",
     ]
     assert dir(ctspine1k) == sorted(ctspine1k.__all__)
     for name in ctspine1k.__all__:
@@ -53,6 +56,8 @@ def test_public_names_are_these():
         "open_collection",
         "read_pair",
         "preview",
+        "read_points",
+        "write_points",
         "LazyDataset",
         "training.PatchDataset",
         "training.PatchStream",
@@ -61,7 +66,7 @@ def test_public_names_are_these():
             f"Collection.{verb}"
             for verb in (
                 *("where", "files", "download", "scan", "verify", "preview"),
-                *("export_parquet", "export_nnunet"),
+                *("points", "write_points", "export_parquet", "export_nnunet"),
             )
         ),
     ],

@@ -113,14 +113,9 @@ def _points_of(
             if kind != "file":
                 return files.case, _computed(case, kind)
             read = read_case_points(paths, case.geometry, vocabulary, points_format, reading)
+            return files.case, cast("Points", read)  # there is the file, else it would be missing
     except (CaseError, ChecksumError) as error:
         return files.case, error
-    found = cast("Points", read)  # the case has the file, else it would be missing
-    if found.kind == "file":
-        return files.case, found
-    hint = f"Ask for kind={found.kind!r}, or restore the file of the data set."
-    expected, computed = "points of the data set", f"points computed from a mask, of kind {found.kind!r}"
-    return files.case, PointsError(str(paths["points"]), expected, computed, hint)
 
 
 def _computed(case: CaseReader, kind: Literal["mask", "body"]) -> Points:

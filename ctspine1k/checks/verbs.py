@@ -48,7 +48,8 @@ class PointVerbs(abc.ABC):
     ) -> Iterator[tuple[Case, Points]]:
         """Yield each case with one point for each of its vertebrae, as soon as it is read.
 
-        Voxels are those of the image as stored, (k, i, j); `Points.on` brings them into another array.
+        Voxels are those of the image as stored, (k, i, j); `Points.on` brings them into another array. Of the
+        image only the header is read; from the Hub, its file is downloaded.
 
         Args:
             kind: "file" for the points of the data set; or computed from masks, "mask" for the centre of each
@@ -76,9 +77,14 @@ class PointVerbs(abc.ABC):
     def write_points(
         self, out: str | os.PathLike[str], kind: PointsKind, **options: Unpack[PointsOptions]
     ) -> list[Path]:
-        """Write `points` as VerSe's JSON, ``out``/CASE_ctd.json for each case, and return the paths.
+        """Write `points` as VerSe's JSON, a file for each case, and return the paths.
 
-        Options, and other errors, are those of `points`.
+        Files that were written before, of the same kind, are replaced.
+
+        Args:
+            out: the folder; files are named CASE_ctd.json.
+            kind: as for `points`.
+            options: the others of `points`, which has the other errors.
 
         Raises:
             OutputError: there are points of another kind in the folder, or files that are not ours.

@@ -275,12 +275,7 @@ class CaseReader:
         return (image for (image,) in self._turned(depth, has_labels=False))
 
     def label_slabs(self, depth: int = _DEPTH) -> Iterator[NDArray[Any]]:
-        """Yield only the labels of a case opened as stored, as for `slabs`; no voxel of the image is read.
-
-        Raises:
-            ValueError: there is no mask.
-            CaseError: the mask is damaged, or contains invalid values.
-        """
+        """Yield only the labels of a case opened as stored, as for `slabs`; no voxel of the image is read."""
         return self._read_ahead(self._labels(self._require_mask(), depth))
 
     def read(self, growth: Growth = GROWTH) -> VolumePair:

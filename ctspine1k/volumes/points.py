@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctspine1k._messages import check_choice
-from ctspine1k.catalog.companions import is_metaimage
 from ctspine1k.catalog.dataset import Kind, PointsFormat
 from ctspine1k.catalog.vocabulary import Vocabulary
-from ctspine1k.errors import FileFormatError
+from ctspine1k.errors import FileFormatError, PointsError
 from ctspine1k.running.disk import atomic_write, make_parent
 from ctspine1k.volumes.headers import Geometry
 from ctspine1k.volumes.nifti import Readable
+from ctspine1k.volumes.opening import world_of
 from ctspine1k.volumes.orientation import ORIENTATIONS, degenerate_axes
 from ctspine1k.volumes.point_formats import READINGS, World, lml_indices, read_bytes, verse_indices
 
@@ -116,7 +116,7 @@ def read_points(
 
     Args:
         file: a path, or an open binary stream.
-        geometry: of the image, as stored in its file.
+        geometry: of the image, as stored in its file, such as ``Geometry.of(affine, shape)``.
         vocabulary: the vertebrae that points may be of.
         format: one of `READINGS`.
         reading: how the coordinates are meant, one of the format's `READINGS`; None for the one that fits.
@@ -161,20 +161,32 @@ def read_case_points(
         geometry: of the image, as stored in its file.
         vocabulary: the vertebrae that points may be of.
         points_format: that of the data set.
-        reading: as for `read_points`, which raises the errors.
+        reading: as for `read_points`, which has the other errors.
+
+    Raises:
+        PointsError: the points were computed from a mask: kinds are not mixed.
     """
     if points_format is None or "points" not in paths:
         return None
-    world: World = "LPS" if is_metaimage(str(paths["image"])) else "RAS"
+    world = world_of(str(paths["image"]))
     options: dict[str, Any] = {"format": points_format, "reading": reading, "world": world}
-    return read_points(paths["points"], geometry, vocabulary, **options)
+    points = read_points(paths["points"], geometry, vocabulary, **options)
+    if points.kind != "file":
+        found = f"points computed from a mask, of kind {points.kind!r}"
+        hint = f"Ask for kind={points.kind!r}, or put the data set's own file in its place."
+        raise PointsError(str(paths["points"]), "the data set's own points", found, hint)
+    return points
 
 
 def write_points(points: Points, path: str | os.PathLike[str]) -> None:
     """Write points as JSON of VerSe's first form: the file appears whole, and replaces what is there.
 
     Coordinates are those of `Point.voxel`. Points that were computed are marked with their kind, which
-    `read_points` reads again, beside the direction, where other readers ignore it.
+    `read_points` reads again, beside the direction.
+
+    Args:
+        points: of one case, on the grid of its image as stored or of another array.
+        path: the file, such as ``CASE_ctd.json``; its folder is made.
 
     Raises:
         ValueError: an axis of the array has no direction.

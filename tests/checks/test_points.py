@@ -170,6 +170,7 @@ def test_kinds_are_not_mixed(verse, tmp_path):
     files["points"].write_bytes(written)
     with pytest.raises(PointsError, match=r"computed from a mask, of kind 'body'\. Ask for kind='body'"):
         next(iter(collection.points("file")))
+    assert checks(collection.verify()) == ["points"]
     with pytest.warns(SkippedCasesWarning, match="verse004 is left out"):
         assert list(collection.points("file", on_error="skip")) == []
     write_json(tmp_path / "own" / "a_ctd.json")

@@ -47,18 +47,14 @@ def test_msr(capsys, words, told):
     assert told in out
 
 
+@pytest.mark.parametrize("verb", ["download", "scan", "verify", "preview", "points"])
 @pytest.mark.parametrize(
-    ("verb", "name", "case", "where"),
-    [
-        ("download", "msr", "4553575", "from Microsoft Research"),
-        *[
-            (verb, "verse", "verse004", "https://github.com/anjany/verse")
-            for verb in ("download", "scan", "preview")
-        ],
-    ],
+    ("name", "case", "where"),
+    [("verse", "verse004", "https://github.com/anjany/verse"), ("msr", "4553575", "from Microsoft Research")],
 )
 def test_what_is_not_fetched_says_where_to_get_it_and_how_to_lay_it_out(capsys, verb, name, case, where):
     words = [verb, case] if verb == "preview" else [verb, "--case", case]
+    words += ["--kind", "file"] if verb == "points" else []
     status, out, err = run(capsys, *words, "--collection", name)
     assert (status, out) == (2, "")
     assert err.startswith(
@@ -92,7 +88,18 @@ def test_files_that_are_there_are_listed_and_missing_ones_explained(capsys, tmp_
 
 @pytest.mark.parametrize("name", registry.names())
 def test_every_verb_takes_collection(capsys, name):
-    for verb in ("list", "info", "download", "scan", "verify", "preview", "vertebrae", "cite", "demo"):
+    for verb in (
+        "list",
+        "info",
+        "download",
+        "scan",
+        "verify",
+        "preview",
+        "points",
+        "vertebrae",
+        "cite",
+        "demo",
+    ):
         status, out, _ = run(capsys, verb, "--collection", name, "--help")
         assert status == 0
         assert "--collection NAME" in out
