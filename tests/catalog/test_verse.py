@@ -253,6 +253,15 @@ def test_the_licence_is_told_by_case():
     )
 
 
+def test_licences_of_several_cases_are_joined():
+    catalog = load_catalog("verse")
+    assert VERSE.licence_names(catalog) == "CC BY-NC-ND and CC BY-SA 4.0"
+    assert VERSE.licence_names(catalog.where(release=2019)) == VERSE.licence_names(()) == "CC BY-SA 4.0"
+    assert VERSE.licence_text(catalog.where(release=2019)) == "CC BY-SA 4.0: attribution, share alike"
+    assert "; of 30 cases, CC BY-NC-ND: " in VERSE.licence_text(catalog)
+    assert "; of 1 case, CC BY-NC-ND: " in VERSE.licence_text(catalog.select("gl003"))
+
+
 def test_a_t13_is_expected_only_where_it_is_listed():
     catalog = load_catalog("verse")
     assert list(VERSE.odd_labels(catalog["verse509"], [19, 28, 20])) == []
