@@ -217,6 +217,14 @@ def test_the_catalogue():
     assert len(catalog.where(exclude_issues="errors")) > 374 - 40 > len(catalog.where(exclude_issues="all"))
 
 
+def test_variants_are_those_that_the_lists_of_ctspine1k_name_in_verse():
+    catalog = load_catalog("verse")
+    named = [case.case_id for case in catalog.where(special_case="lumbar_sacralization")]
+    assert named == ["verse100", "verse584", "verse594"]
+    assert len(catalog.where(special_case="sacral_lumbarization")) == 8
+    assert catalog["verse506"].special_case == "sacral_lumbarization"  # listed as verse506_CT-iso
+
+
 def test_sex_is_the_patients_and_age_only_where_it_is_listed():
     catalog = load_catalog("verse")
     for row in facts():
