@@ -111,6 +111,9 @@ _MICCAI = re.compile(
     re.IGNORECASE,
 )
 
+#: Names of the splits in folders.
+_PHASES = {"train": "training", "validation": "validation", "test": "test"}
+
 #: What folders say: which kinds of files are in them, and which release and split; and whose files they are.
 _KIND_FOLDERS: dict[str, tuple[Kind, ...]] = {"rawdata": ("image",), "derivatives": ("mask", "points")}
 _SPLIT_FOLDER = re.compile(
@@ -201,9 +204,6 @@ def _file_name(case: Case, kind: Kind) -> str:
     tree = next(folder for folder, kinds in _KIND_FOLDERS.items() if kind in kinds)
     release = f"dataset-verse{(case.release or '2020')[2:]}{_PHASES[case.split]}"
     return f"{release}/{tree}/sub-{patient}/sub-{patient}{split}{direction}_{end}"
-
-
-_PHASES = {"train": "training", "validation": "validation", "test": "test"}
 
 
 def _misplaced(path: str, case: Case, kind: Kind) -> Iterator[Misplaced]:
