@@ -4,6 +4,7 @@ import json
 
 import datasets
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from support.bare import ALL_IDS, BARE, IDS, POINTS, SHAPE, image_of, save_bare
 from support.compare import identical, rows
@@ -12,6 +13,7 @@ from support.tiny import TINY, save_tiny
 
 import ctspine1k
 from ctspine1k.catalog import registry
+from ctspine1k.cli.main import main
 from ctspine1k.errors import FileFormatError, PointsError, SkippedCasesWarning
 from ctspine1k.rows.options import RowOptions
 
@@ -201,6 +203,17 @@ def test_an_export_without_masks(bare, tmp_path):
     assert "`segmentation`" not in card
     assert "| `points` |" in card
     assert set(ALL_IDS) == {*IDS["learn"], *IDS["judge"]}
+
+
+def test_an_export_from_a_shell(tmp_path, capsys):
+    root = save_tiny(tmp_path / "tiny")
+    words = ["export", "parquet", "--collection", "tiny", "--data-dir", str(root), "--config", "3d"]
+    for flags, has_points in (([], False), (["--points"], True), (["--no-points"], False)):
+        assert main([*words, str(tmp_path / f"out{len(flags)}{has_points}"), *flags]) == 0, (
+            capsys.readouterr().err
+        )
+        shard = next((tmp_path / f"out{len(flags)}{has_points}/3d/judge").iterdir())
+        assert ("points" in pq.read_schema(shard).names) is has_points
 
 
 def test_copies_and_links_have_the_raw_beside_the_header(bare, root, tmp_path):
