@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import os
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -48,3 +49,16 @@ def make_cases(root: Path, slices: int, count: int) -> str:
         for case_id in CASES[1:count]:
             (folder / f"{case_id}{suffix}.nii.gz").hardlink_to(first)
     return origin
+
+
+def load(root: Path, name: str, storage: str, count: int, **options: Any) -> Any:
+    """Load rows of the first cases, converting at the first call."""
+    return ctspine1k.load_dataset(
+        name,
+        split="train",
+        data_dir=root / "cases",
+        cases=CASES[:count],
+        cache_dir=root / "cache",
+        storage=storage,
+        **options,
+    )

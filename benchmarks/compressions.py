@@ -1,24 +1,19 @@
 """What ``compression="fast"`` takes on disk and gains in reads, against "small".
 
-    .venv/bench/bin/python benchmarks/compressions.py [--slices 300] [--repeat 25]
-
 Reads are those of one thread, as in a worker of a DataLoader, of image and segmentation at random places. The
 time is the processor's, so that what else a machine does changes little.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
 import statistics
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import datasets
-from cases import make_cases
-from run import load
+from cases import load
+from measuring import Row
 from ways import pairs_of
 
 import ctspine1k
@@ -59,43 +54,28 @@ def milliseconds(both: list[Any], size: tuple[int, ...] | None, turns: int) -> l
     return [statistics.median(seconds) * 1e3 for seconds in times]
 
 
-def main() -> None:
-    """Print two tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--slices", type=int, default=300)
-    parser.add_argument("--repeat", type=int, default=25)
-    args = parser.parse_args()
-    datasets.disable_progress_bars()
-    with tempfile.TemporaryDirectory() as temporary:
-        root = Path(temporary)
-        make_cases(root, args.slices, 1)
-        raw = sum(Path(path).stat().st_size for path in pairs_of(root / "cases")[0].values())
-        rows = {
-            (name, compression): load(root, name, "compact", 1, compression=compression)
-            for name in ("3d", "2d")
-            for compression in COMPRESSIONS
-        }
-        print(f"| rows | small | fast | fast against raw, {raw / 1e6:.1f} MB |\n|---|---|---|---|")
-        for name in ("3d", "2d"):
-            small, fast = (
-                sum(Path(file["filename"]).stat().st_size for file in rows[name, compression].cache_files)
+def compression_rows(root: Path, turns: int) -> list[Row]:
+    """Bytes and reads of one case."""
+    raw = sum(Path(path).stat().st_size for path in pairs_of(root / "cases")[0].values()) / 1e6
+    loaded = {
+        (name, compression): load(root, name, "compact", 1, compression=compression)
+        for name in ("3d", "2d")
+        for compression in COMPRESSIONS
+    }
+    rows = []
+    for name, bar in (("3d", "<= 1.1"), ("2d", "")):
+        files = loaded[name, "fast"].cache_files
+        size = sum(Path(file["filename"]).stat().st_size for file in files) / 1e6
+        ours = f"{size:.1f} MB a volume"
+        rows.append(Row(f'bytes, "fast" {name}', ours, f"raw: {raw:.1f} MB", size / raw, bar))
+    for name, part in PARTS:
+        what = " x ".join(map(str, part)) if part else "volume" if name == "3d" else "slice of 2d"
+        for dtype, types in (("float32", "float32 + int32"), ("stored", "int16 + uint8")):
+            both = [
+                ctspine1k.LazyDataset(loaded[name, compression], dtype=dtype, threads=1)
                 for compression in COMPRESSIONS
-            )
-            print(f"| {name} | {small / 1e6:.1f} MB | {fast / 1e6:.1f} MB | {fast / raw:.3g} |")
-        print("\n| read | types | small | fast | small against fast |\n|---|---|---|---|---|")
-        for name, size in PARTS:
-            what = " x ".join(map(str, size)) if size else "volume" if name == "3d" else "slice of 2d"
-            for dtype in ("float32", "stored"):
-                both = [
-                    ctspine1k.LazyDataset(rows[name, compression], dtype=dtype, threads=1)
-                    for compression in COMPRESSIONS
-                ]
-                small_ms, fast_ms = milliseconds(both, size, args.repeat)
-                types = "float32, int32" if dtype == "float32" else "int16, uint8"
-                print(
-                    f"| {what} | {types} | {small_ms:.3g} ms | {fast_ms:.3g} ms | {small_ms / fast_ms:.3g} |"
-                )
-
-
-if __name__ == "__main__":
-    main()
+            ]
+            small, fast = milliseconds(both, part, 5 * turns)
+            what_of = f'processor\'s time, {what}, {types}, "fast"'
+            rows.append(Row(what_of, f"{fast:.3g} ms", f"small: {small:.3g} ms", small / fast))
+    return rows

@@ -16,8 +16,9 @@ from typing import Any
 
 import datasets
 import numpy as np
-from cases import make_cases
-from run import corner, in_turn, load, median_ms, part, part_of, whole
+from cases import load, make_cases
+from measuring import in_turn, median_ms
+from run import corner, part, part_of, whole
 
 import ctspine1k
 from ctspine1k.running.threads import spread, usable_threads

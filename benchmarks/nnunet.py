@@ -1,23 +1,19 @@
 """How long an export for nnU-Net takes, and how many bytes of voxels it writes.
 
-    .venv/bench/bin/python benchmarks/nnunet.py [--slices 300] [--cases 100] [--repeat 5]
-
-The cases are of `cases.py`, one pair of files under many names. In place, files are linked. The others are a
-second run, which keeps all, and an export in another label scheme, for which every mask is rewritten.
+One pair of files has many names. In place, files are linked. The others are a second run, which keeps all,
+and an export in another label scheme, for which every mask is rewritten.
 """
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from cases import CASES, make_cases
-from run import Row, table
+from measuring import Row
 
 import ctspine1k
 
@@ -38,8 +34,11 @@ def seconds(repeat: int, work: Callable[[], object], before: Callable[[], object
     return statistics.median(times[1:])
 
 
-def rows_of(root: Path, count: int, repeat: int) -> list[Row]:
-    """Measure exports of so many cases."""
+def nnunet_rows(scratch: Path, repeat: int) -> list[Row]:
+    """Exports of many cases: only headers are read in place, so that few slices do."""
+    root, count = scratch / "nnunet", 100
+    root.mkdir()
+    make_cases(root, 100, count)
     spine = ctspine1k.open_collection(data_dir=root / "cases").select(CASES[:count])
     out = root / "raw"
 
@@ -59,21 +58,5 @@ def rows_of(root: Path, count: int, repeat: int) -> list[Row]:
     rows.append(Row(f"{what}, again", f"{again:.3g} s", "a second", again))
     binary = seconds(1, lambda: spine.export_nnunet(out, label_scheme="binary"), empty)
     rows.append(Row(f"{what}, binary labels", f"{binary:.3g} s", "a second", binary))
+    shutil.rmtree(root)
     return rows
-
-
-def main() -> None:
-    """Measure, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--slices", type=int, default=300)
-    parser.add_argument("--cases", type=int, default=100)
-    parser.add_argument("--repeat", type=int, default=5)
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        origin = make_cases(Path(temporary), args.slices, args.cases)
-        rows = rows_of(Path(temporary), args.cases, args.repeat)
-    print(f"{args.cases} cases of {args.slices} slices of 512 x 512 ({origin})\n\n{table(rows)}")
-
-
-if __name__ == "__main__":
-    main()

@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import random
+import resource
 import shutil
 import statistics
 import subprocess
@@ -20,86 +21,46 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import compressions
 import datasets
+import nnunet
 import numpy as np
 import ways
-from cases import CASES, make_cases
+from cases import CASES, load, make_cases
+from measuring import Row, Timed, compare, in_turn, table
 
 import ctspine1k
+from ctspine1k.storage.codec import require_blosc2
 
-PACKAGES = (
-    "datasets", "pyarrow", "numpy", "nibabel", "isal", "blosc2", "torch", "monai", "torchio", "zarr",
+SECTIONS = (
+    "conversion", "memory", "scans", "exports", "costs", "reads", "epochs", "growth", "training", "nnunet",
+    "compressions",
 )  # fmt: skip
 
-
-@dataclass
-class Row:
-    """One line of the table: ours, the other, and how they compare."""
-
-    what: str
-    ours: str
-    other: str
-    ratio: float
-    bar: str = ""  #: such as ">= 6" for "at least six times as good"
-
-    @property
-    def verdict(self) -> str:
-        """Whether the bar is met."""
-        if not self.bar:
-            return ""
-        relation, number = self.bar.split()
-        is_met = self.ratio >= float(number) if relation == ">=" else self.ratio <= float(number)
-        return f"{self.bar}: {'met' if is_met else 'NOT MET'}"
-
-
-Timed = dict[str, list[float]]
-
-
-def in_turn(turns: int, **work: Callable[[int], object]) -> Timed:
-    """Time each in turn, after one turn that is not counted; numbers are drawn alike for all."""
-    times: Timed = {name: [] for name in work}
-    for turn in range(turns + 1):
-        for name, once in work.items():
-            random.seed(turn)
-            start = time.perf_counter()
-            once(turn)
-            if turn:
-                times[name].append(time.perf_counter() - start)
-    return times
-
-
-def median_ms(seconds: list[float]) -> float:
-    """Return the median, in milliseconds."""
-    return statistics.median(seconds) * 1e3
-
-
-def compare(
-    what: str, times: Timed, ours: str, other: str, bar: str = "", *, unit: str = "ms", is_time: bool = False
-) -> Row:
-    """Compare two medians: how many times faster ours is, or with ``is_time`` how many times its time."""
-    mine, others = median_ms(times[ours]), median_ms(times[other])
-    scale = {"ms": 1.0, "s": 1e-3}[unit]
-    ratio = mine / others if is_time else others / mine
-    return Row(what, f"{mine * scale:.3g} {unit}", f"{other}: {others * scale:.3g} {unit}", ratio, bar)
+PACKAGES = (
+    "datasets", "pyarrow", "numpy", "nibabel", "isal", "blosc2", "torch", "monai", "torchio",
+    "nnunetv2", "zarr",
+)  # fmt: skip
 
 
 # Conversion: each run is a process.
 
 
 def convert(way: str, root: Path, count: int) -> dict[str, float]:
-    """Convert the cases once, in this process: seconds a volume, peak memory and bytes on disk."""
+    """Convert the cases once, in this process: seconds a volume, also of the processor, memory and bytes."""
     datasets.disable_progress_bars()
+    require_blosc2()  # importing it takes as long for many cases as for a few
     who, _, name = way.partition(" ")
     folder, batch = root / "cases", None
     if who == "published-one-by-one":  # with more cases than its default holds in memory at once
         who, batch = "published", {"3d": 1, "2d": 16}[name]
     with tempfile.TemporaryDirectory(dir=root) as cache:
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), user_seconds()
         if who == "inflate":
             ways.inflate([p for pair in ways.pairs_of(folder)[:count] for p in pair.values()], int(name or 1))
         elif who == "scan":
@@ -123,10 +84,10 @@ def convert(way: str, root: Path, count: int) -> dict[str, float]:
             ctspine1k.load_dataset(
                 name, split="train", data_dir=folder, cases=CASES[:count], cache_dir=cache, storage=who
             )
-        seconds = time.perf_counter() - start
+        seconds, cpu = time.perf_counter() - start, user_seconds() - cpu
         kind = "*.parquet" if who in ("export", "cluster", "to_parquet") else "*.arrow"
         size = sum(path.stat().st_size for path in Path(cache).rglob(kind))
-    return {"seconds": seconds / count, "peak_mb": peak_mb(), "mb": size / count / 1e6}
+    return {"seconds": seconds / count, "cpu": cpu / count, "peak_mb": peak_mb(), "mb": size / count / 1e6}
 
 
 def chosen(folder: Path, count: int) -> ctspine1k.Collection:
@@ -146,6 +107,11 @@ def export(who: str, config: Any, processes: int, cases: ctspine1k.Collection, c
     ) as cluster:
         scheduler = cluster.scheduler_address
         cases.export_parquet(cache / "out", config=config, cases_per_shard=1, scheduler=scheduler)
+
+
+def user_seconds() -> float:
+    """Return the processor's time that all threads of this process have spent outside of the kernel."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_utime
 
 
 def peak_mb() -> float:
@@ -184,6 +150,9 @@ def conversion_rows(root: Path, slices: int, count: int, turns: int) -> list[Row
         rows.append(row)
     for way, bar in {"compact 3d": "<= 2.0", "compact 2d": "", "dense 3d": ""}.items():
         rows.append(compare(f"time of {way} conversion", times, way, "inflate", bar, unit="s", is_time=True))
+    cpu = {name: [result["cpu"] for result in runs] for name, runs in results.items()}
+    what = "processor's time of compact 3d conversion"
+    rows.append(compare(what, cpu, "compact 3d", "inflate", "<= 2.4", unit="s", is_time=True))
     raw = sum(Path(path).stat().st_size for path in ways.pairs_of(root / "cases")[0].values()) / 1e6
     size = {name: runs[0]["mb"] for name, runs in results.items()}
     for name in ("3d", "2d"):
@@ -317,19 +286,6 @@ def cost_rows(scratch: Path, slices: int) -> list[Row]:
 # Reads: in one process, in turn.
 
 
-def load(root: Path, name: str, storage: str, count: int, **options: Any) -> Any:
-    """Load, converting at the first call."""
-    return ctspine1k.load_dataset(
-        name,
-        split="train",
-        data_dir=root / "cases",
-        cases=CASES[:count],
-        cache_dir=root / "cache",
-        storage=storage,
-        **options,
-    )
-
-
 def corner(shape: tuple[int, ...]) -> tuple[slice, ...]:
     """Draw a patch."""
     starts = [random.randrange(max(1, n - p + 1)) for n, p in zip(shape, ways.PATCH, strict=True)]
@@ -347,7 +303,8 @@ def read_rows(root: Path, slices: int, count: int, turns: int) -> list[Row]:
     other = root / "other"
     other.mkdir()
     raw = [(row.image[...], row.segmentation[...]) for row in stored]
-    nnunet, zarr = ways.nnunet(raw, other), ways.zarr_sharded(raw, other)
+    ways.nnunet_write(raw, other / "nnunet", ways.PATCH)
+    of_nnunet, zarr = ways.nnunet_read(other / "nnunet"), ways.zarr_sharded(raw, other)
     del raw
     folder, every = root / "cases", (slice(None),) * 3
     volume = {
@@ -359,7 +316,7 @@ def read_rows(root: Path, slices: int, count: int, turns: int) -> list[Row]:
         "datasets.Nifti": ways.nifti_feature(folder),
         "MONAI LoadImaged": ways.monai_load(folder),
         "TorchIO": ways.torchio_load(folder),
-        "nnU-Net style .b2nd": lambda n: nnunet(n, every),
+        "nnU-Net's files": lambda n: of_nnunet(n, every),
         "Zarr sharded": lambda n: zarr(n, every),
     }
     times = in_turn(turns, **of_each_case(volume, count))
@@ -381,17 +338,17 @@ def read_rows(root: Path, slices: int, count: int, turns: int) -> list[Row]:
         "compact, one thread": lambda n: part(one_thread[n], corner(shape)),
         "a dense row": lambda n: part_of(in_numpy[n], corner(shape)),
         "a dense row in torch": lambda n: part_of(in_torch[n], corner(shape)),
-        "MONAI PersistentDataset": ways.monai_persistent_patch(folder, other / "monai"),
+        "MONAI PersistentDataset": ways.monai_persistent_patch(folder, other / "monai", ways.PATCH),
         "TorchIO UniformSampler": ways.torchio_patch(folder),
-        "nnU-Net style .b2nd": lambda n: nnunet(n, corner(shape)),
+        "nnU-Net's files": lambda n: of_nnunet(n, corner(shape)),
         "Zarr sharded": lambda n: zarr(n, corner(shape)),
     }
     times = in_turn(2 * turns, **of_each_case(patch, count))
-    bars = {"a dense row": ">= 80", "MONAI PersistentDataset": ">= 25", "nnU-Net style .b2nd": ">= 1.3"}
+    bars = {"a dense row": ">= 80", "MONAI PersistentDataset": ">= 25"}
     for name in patch:
         if not name.startswith("compact"):
             rows.append(compare("random patch pair, compact", times, "compact", name, bars.get(name, "")))
-    rows.append(compare("the same, one thread", times, "compact, one thread", "nnU-Net style .b2nd"))
+    rows.append(compare("the same, one thread", times, "compact, one thread", "nnU-Net's files"))
     return rows + slice_rows(root, count, turns)
 
 
@@ -524,18 +481,17 @@ def growth_rows(scratch: Path, slices: int, turns: int) -> list[Row]:
     return rows
 
 
-def table(rows: list[Row]) -> str:
-    """Write Markdown."""
-    lines = ["| what | ours | against | ratio | bar |", "|---|---|---|---|---|"]
-    lines += [f"| {r.what} | {r.ours} | {r.other} | {r.ratio:.3g} | {r.verdict} |" for r in rows]
-    return "\n".join(lines)
+def training_rows(root: Path, count: int, turns: int) -> list[Row]:
+    """What needs PyTorch, which is imported here: conversions are held to memory, of which it takes much."""
+    import training
+
+    return training.training_rows(root, count, turns)
 
 
 def main() -> None:
     """Run the sections asked for, print the table and keep it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    sections = ("conversion", "memory", "scans", "exports", "costs", "reads", "epochs", "growth")
-    parser.add_argument("sections", nargs="*", default=sections, help=f"of {', '.join(sections)}; all")
+    parser.add_argument("sections", nargs="*", default=SECTIONS, help=f"of {', '.join(SECTIONS)}; all")
     parser.add_argument("--slices", type=int, default=300)
     parser.add_argument("--cases", type=int, default=5)
     parser.add_argument("--repeat", type=int, default=5)
@@ -562,22 +518,30 @@ def main() -> None:
             "reads": lambda: read_rows(root, args.slices, args.cases, 3 * args.repeat),
             "epochs": lambda: epoch_rows(root, args.slices, args.cases),
             "growth": lambda: growth_rows(scratch, args.slices, args.repeat),
+            "training": lambda: training_rows(root, args.cases, args.repeat),
+            "nnunet": lambda: nnunet.nnunet_rows(scratch, args.repeat),
+            "compressions": lambda: compressions.compression_rows(root, args.repeat),
         }
         for name in args.sections:
             print(f"{name} ...", file=sys.stderr, flush=True)
             rows += work[name]()
+            keep(args, origin, rows)  # after each, so that a run that is stopped leaves what it has measured
+
+
+def keep(args: argparse.Namespace, origin: str, rows: list[Row]) -> None:
+    """Print all rows so far, and write them to files."""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     head = (
         f"{args.cases} cases of {args.slices} slices of 512 x 512 ({origin}), medians of runs in turn; "
         f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, {versions}."
     )
     text = f"{head}\n\n{table(rows)}\n"
-    print(text)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / "results.md").write_text(text)
         kept = [{**asdict(row), "verdict": row.verdict} for row in rows]
         (args.out / "results.json").write_text(json.dumps({"head": head, "rows": kept}, indent=1) + "\n")
+    print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,29 +1,28 @@
-"""How fast patches and slices for training are: draws, batches through workers, slices in slabs.
-
-    .venv/bench/bin/python benchmarks/training.py [--slices 300] [--cases 5] [--repeat 5]
-
-Ways take turns, as in run.py. Through workers, an epoch is timed from the first batch on: starting the
-workers does not count.
-"""
+"""How fast patches and slices for training are: draws, batches, patches through workers, slices in slabs."""
 
 from __future__ import annotations
 
-import argparse
+import contextlib
+import itertools
+import os
 import random
-import tempfile
+import shutil
 import time
-import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
-from cases import CASES, make_cases
-from run import Row, Timed, compare, in_turn, median_ms, table
+import ways
+from cases import load
+from measuring import Row, Timed, compare, in_turn, median_ms
 from torch.utils.data import DataLoader
 
 import ctspine1k
 from ctspine1k import training
+from ctspine1k.storage.codec import COMPRESSIONS, decompress
 from ctspine1k.training.foreground import Foreground
 from ctspine1k.training.sampling import generator
 from ctspine1k.training.volumes import Volumes
@@ -76,29 +75,142 @@ def draw_rows(volumes: Volumes, turns: int) -> list[Row]:
     ]
 
 
-def patch_rows(data: datasets.Dataset, turns: int) -> list[Row]:
-    """Patches of each size through two workers."""
-    lazy, rows = ctspine1k.LazyDataset(data), []
+def batch_rows(root: Path, count: int, turns: int) -> list[Row]:
+    """Batches of two patches, half of them in the foreground, on one core: against nnU-Net's loader."""
+    rows, loaded = [], {name: load_patches(root, count, name) for name in COMPRESSIONS}
+    volumes = [
+        (row.image[...], row.segmentation[...])
+        for row in ctspine1k.LazyDataset(loaded["small"], dtype="stored")
+    ]
     for size in SIZES:
+        ways.nnunet_write(volumes, root / "nnunet", size)
+        sets = {name: patches_of(data, size, 200 * turns) for name, data in loaded.items()}
+        for patches, case in itertools.product(sets.values(), range(count)):
+            patches.draw(case)  # opens the case
+        with one_core():
+            batches = {name: batches_of(patches) for name, patches in sets.items()}
+            batches["nnU-Net"] = ways.nnunet_loader(root / "nnunet", size)
+            work = {name: partial(lambda one, _: next(one), one) for name, one in batches.items()}
+            for name, patches in sets.items():
+                work[f"decoding {name}"] = decoding(loaded[name], patches, 8 * turns + 1)
+            times = in_turn(8 * turns, **work)
+        what = f"two {named(size)} patches, one core"
+        for name, bar in (("fast", ">= 2.0"), ("small", ">= 1.2")):
+            rows.append(compare(f'{what}, "{name}"', times, name, "nnU-Net", bar))
+            rows.append(compare(f"{what}, decoding alone", times, f"decoding {name}", "nnU-Net"))
+        shutil.rmtree(root / "nnunet")
+    return rows
+
+
+def decoding(data: datasets.Dataset, patches: training.PatchDataset, batches: int) -> Callable[[int], None]:
+    """Return what decodes the chunks of a batch, and does nothing else: no read of them takes less."""
+    volumes, chunks = Volumes(data), []
+    for index in range(2 * batches):
+        row, corner, _ = patches.draw(index)
+        ranges = [range(at, at + size) for at, size in zip(corner, patches.size, strict=True)]
+        parts = [part for name in volumes.columns for part in volumes[row].column(name).parts(ranges)]
+        chunks.append([part for part in parts if not part.is_zeros])
+    voxels = np.empty(max(part.nbytes for one in chunks for part in one), np.uint8)
+
+    def decode(turn: int) -> None:
+        for part in chunks[2 * turn] + chunks[2 * turn + 1]:
+            decompress(part.chunk, voxels[: part.nbytes])
+
+    return decode
+
+
+def other_rows(root: Path, count: int, turns: int) -> list[Row]:
+    """Two patches against the ways of MONAI and TorchIO, each as its users run it."""
+    size, cache, per_volume = SIZES[1], root / "monai", 10
+    batches = {
+        name: batches_of(patches_of(load_patches(root, count, name), size, 100 * turns))
+        for name in COMPRESSIONS
+    }
+    single = ways.monai_persistent_patch(root / "cases", cache, size)
+    several = ways.monai_persistent_patch(root / "cases", cache, size, 4)
+
+    def queue(_: int) -> None:
+        for batch in ways.torchio_queue(root / "cases", 1, size, per_volume):
+            del batch
+
+    times = in_turn(
+        turns,
+        small=lambda _: [next(batches["small"]) for _ in range(10)],
+        fast=lambda _: [next(batches["fast"]) for _ in range(10)],
+        single=lambda n: single(n % count),
+        several=lambda n: several(n % count),
+        queue=queue,
+    )
+    patches = {"small": 20, "fast": 20, "single": 1, "several": 4, "queue": per_volume}
+    others = {
+        "single": ("MONAI PersistentDataset, RandCropByPosNegLabeld", ">= 25"),
+        "several": ("the same, 4 patches of a case", ""),
+        "queue": (f"TorchIO Queue, {per_volume} patches of a case", ">= 50"),
+    }
+    each = {others.get(name, (name,))[0]: [s / patches[name] for s in times[name]] for name in patches}
+    return [
+        compare(f'{named(size)} patch, "{name}"', each, name, other, bar)
+        for name in COMPRESSIONS
+        for other, bar in others.values()
+    ]
+
+
+def worker_rows(root: Path, count: int, turns: int) -> list[Row]:
+    """Patches of each size through two workers."""
+    rows = []
+    for name, size in itertools.product(COMPRESSIONS, SIZES):
+        data = load_patches(root, count, name)
         options: dict[str, Any] = {"foreground": 0.5, "overhang": 0, "patches_per_case": 60 // len(data)}
         stored = training.PatchDataset(data, size, dtype="stored", **options)
         sets = {
             "int16 + uint8": stored,
             "float32 + uint8": training.PatchDataset(data, size, **options),
-            "float32 + int32": Plain(lazy, stored),
+            "float32 + int32": Plain(ctspine1k.LazyDataset(data), stored),
         }
-        times: Timed = {name: [] for name in sets}
+        times: Timed = {types: [] for types in sets}
         for turn in range(turns + 1):
-            for name, items in sets.items():
+            for types, items in sets.items():
                 seconds = epoch_seconds(items)
                 if turn:
-                    times[name].append(seconds)
-        what = f"{' x '.join(map(str, size))} patch, 2 workers"
+                    times[types].append(seconds)
+        what = f'{named(size)} patch, 2 workers, "{name}"'
         rows += [
             compare(what, times, "int16 + uint8", "float32 + int32", ">= 1.5"),
             compare(what, times, "int16 + uint8", "float32 + uint8"),
         ]
     return rows
+
+
+def load_patches(root: Path, count: int, compression: str) -> datasets.Dataset:
+    """Load volumes to take patches of."""
+    return load(root, "3d", "compact", count, compression=compression, geometry=True)
+
+
+def patches_of(data: datasets.Dataset, size: tuple[int, ...], count: int) -> training.PatchDataset:
+    """Return so many patches, drawn as nnU-Net draws them."""
+    per_case = -(-count // len(data))
+    return training.PatchDataset(data, size, 0.5, balance="class", overhang=0, patches_per_case=per_case)
+
+
+def batches_of(patches: training.PatchDataset) -> Iterator[Any]:
+    """Return batches of two patches."""
+    return iter(DataLoader(patches, batch_size=2))
+
+
+def named(size: tuple[int, ...]) -> str:
+    """Return a size as text."""
+    return " x ".join(map(str, size))
+
+
+@contextlib.contextmanager
+def one_core() -> Iterator[None]:
+    """Stay on one core, as a worker among others does: nnU-Net's loader has one thread, too."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def epoch_seconds(items: Any) -> float:
@@ -134,31 +246,10 @@ def slice_rows(data: datasets.Dataset, volumes: Volumes, turns: int) -> list[Row
     return [compare("sagittal slice pair in an epoch", times, "in slabs", "one by one", ">= 20")]
 
 
-def main() -> None:
-    """Print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--slices", type=int, default=300)
-    parser.add_argument("--cases", type=int, default=5)
-    parser.add_argument("--repeat", type=int, default=5)
-    args = parser.parse_args()
-    warnings.simplefilter("ignore")
-    datasets.disable_progress_bars()
-    with tempfile.TemporaryDirectory() as temporary:
-        root = Path(temporary)
-        make_cases(root, args.slices, args.cases)
-        data = ctspine1k.load_dataset(
-            "3d",
-            split="train",
-            data_dir=root / "cases",
-            cases=CASES[: args.cases],
-            cache_dir=root / "cache",
-            storage="compact",
-            geometry=True,
-        )
-        volumes = Volumes(data)
-        rows = draw_rows(volumes, args.repeat) + slice_rows(data, volumes, args.repeat)
-        print(table(rows + patch_rows(data, args.repeat)))
-
-
-if __name__ == "__main__":
-    main()
+def training_rows(root: Path, count: int, turns: int) -> list[Row]:
+    """All of it."""
+    data = load_patches(root, count, "small")
+    volumes = Volumes(data)
+    rows = draw_rows(volumes, turns) + slice_rows(data, volumes, turns)
+    rows += batch_rows(root, count, turns) + other_rows(root, count, turns)
+    return rows + worker_rows(root, count, turns)

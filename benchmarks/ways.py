@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import blosc2
 import datasets
 import nibabel as nib
 import numpy as np
@@ -21,6 +19,9 @@ PATCH = (96, 128, 128)
 
 #: Reads image and segmentation of the case with this number: the volume, or a random patch of it.
 Reader = Callable[[int], Any]
+
+#: Image and segmentation of each case.
+Pairs = Sequence[tuple[NDArray[Any], NDArray[Any]]]
 
 
 class Published(datasets.GeneratorBasedBuilder):
@@ -103,14 +104,25 @@ def monai_load(folder: Path) -> Reader:
     return lambda index: load(dict(pairs[index]))
 
 
-def monai_persistent_patch(folder: Path, cache: Path) -> Reader:
-    """MONAI's ``PersistentDataset``: volumes as tensors on disk, a random crop after they are loaded."""
-    from monai.data import PersistentDataset
-    from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, RandSpatialCropd
+def monai_persistent_patch(folder: Path, cache: Path, size: Sequence[int], patches: int = 1) -> Reader:
+    """MONAI's ``PersistentDataset``: volumes as tensors on disk, crops after they are loaded.
 
-    keys, size = ("image", "segmentation"), (PATCH[1], PATCH[2], PATCH[0])
-    steps = [LoadImaged(keys), EnsureChannelFirstd(keys), RandSpatialCropd(keys, size, random_size=False)]
-    cached = PersistentDataset(pairs_of(folder), Compose(steps), cache_dir=cache)
+    Args:
+        folder: with the cases.
+        cache: for the tensors.
+        size: of a crop, (k, i, j).
+        patches: crops of a volume that is loaded, half of them in the foreground.
+    """
+    from monai.data import PersistentDataset
+    from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, RandCropByPosNegLabeld
+
+    keys = ("image", "segmentation")
+    k, i, j = size
+    crop = RandCropByPosNegLabeld(
+        keys, "segmentation", (i, j, k), pos=1, neg=1, num_samples=patches, allow_smaller=True
+    )
+    steps = Compose([LoadImaged(keys), EnsureChannelFirstd(keys), crop])
+    cached = PersistentDataset(pairs_of(folder), steps, cache_dir=cache)
     for index in range(len(cached)):
         cached[index]  # makes the cache
     return lambda index: cached[index]
@@ -142,6 +154,21 @@ def torchio_patch(folder: Path) -> Reader:
     return read
 
 
+def torchio_queue(folder: Path, count: int, size: Sequence[int], per_volume: int) -> Iterator[Any]:
+    """Return the batches of an epoch from TorchIO's ``Queue``: two patches each, centred on labels."""
+    import torchio
+
+    subject = _subjects(folder)
+    k, i, j = size
+    queue = torchio.Queue(
+        torchio.SubjectsDataset([subject(index) for index in range(count)]),
+        max_length=count * per_volume,
+        samples_per_volume=per_volume,
+        sampler=torchio.LabelSampler((i, j, k), "segmentation"),
+    )
+    return iter(torchio.SubjectsLoader(queue, batch_size=2))
+
+
 def _subjects(folder: Path) -> Callable[[int], Any]:
     import torchio
 
@@ -152,53 +179,64 @@ def _subjects(folder: Path) -> Callable[[int], Any]:
     )
 
 
-def nnunet(volumes: list[tuple[NDArray[Any], NDArray[Any]]], folder: Path) -> Callable[[int, Any], Any]:
-    """Read parts the way nnU-Net stores what it has preprocessed.
+def nnunet_write(volumes: Pairs, folder: Path, size: Sequence[int]) -> None:
+    """Write volumes with nnU-Net's code, as its preprocessing does for patches of this size.
 
-    A float32 ``.b2nd`` file each for image and segmentation, zstd level 8, with blocks that fit the level 1
-    cache and chunks that fit a core's share of level 3, memory-mapped, one thread.
+    They are normalised, but not resampled, nor cut to what is not air.
     """
-    for index, pair in enumerate(volumes):
-        for name, array in zip(("image", "segmentation"), pair, strict=True):
-            blocks = _largest_power_of_two_box(32768 * 0.8 / 4, [1 << int(math.log2(n / 2)) for n in PATCH])
-            chunks = _grown(blocks, array.shape, 1441792 * 0.8 / 4)
-            blosc2.asarray(
-                np.ascontiguousarray(array, np.float32),
-                urlpath=str(folder / f"{index}_{name}.b2nd"),
-                chunks=chunks,
-                blocks=blocks,
-                cparams={"codec": blosc2.Codec.ZSTD, "clevel": 8},
-            )
+    from nnunetv2.preprocessing.normalization.default_normalization_schemes import CTNormalization
+    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+    from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
+
+    folder.mkdir()
+    for index, (image, mask) in enumerate(volumes):
+        low, high = np.percentile(foreground := image[mask > 0], (0.5, 99.5))
+        facts = {"mean": foreground.mean(), "std": foreground.std()}
+        facts |= {"percentile_00_5": low, "percentile_99_5": high}
+        data = CTNormalization(use_mask_for_norm=False, intensityproperties=facts).run(image)[np.newaxis]
+        seg = mask[np.newaxis].astype(np.int16)
+        layout = {}
+        for suffix, array in (("", data), ("_seg", seg)):
+            blocks, chunks = comp_blosc2_params(array.shape, tuple(size), array.itemsize)
+            layout |= {f"blocks{suffix}": blocks, f"chunks{suffix}": chunks}
+        voxels = DefaultPreprocessor._sample_foreground_locations(seg, list(range(1, 26)))
+        nnUNetDatasetBlosc2.save_case(
+            data, seg, {"class_locations": voxels}, str(folder / f"{index}"), **layout
+        )
+
+
+def nnunet_read(folder: Path) -> Callable[[int, Any], Any]:
+    """Read parts of what `nnunet_write` has written, as nnU-Net's data set opens it."""
+    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+
+    cases = nnUNetDatasetBlosc2(str(folder))
 
     def read(index: int, part: Any) -> Any:
-        paths = [str(folder / f"{index}_{name}.b2nd") for name in ("image", "segmentation")]
-        return [
-            blosc2.open(urlpath=path, mode="r", dparams={"nthreads": 1}, mmap_mode="r")[part]
-            for path in paths
-        ]
+        image, mask, *_ = cases.load_case(str(index))
+        return image[(0, *part)], mask[(0, *part)]
 
     return read
 
 
-def _largest_power_of_two_box(voxels: float, box: list[int]) -> tuple[int, ...]:
-    while math.prod(box) > voxels:
-        longest = max(range(3), key=lambda axis: box[axis] / PATCH[axis])
-        box[longest] //= 2
-    return tuple(box)
+def nnunet_loader(folder: Path, size: Sequence[int]) -> Iterator[Any]:
+    """Return nnU-Net's loader: batches of two, the second one in the foreground, without augmentation."""
+    from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+    labels = LabelManager({"background": 0, **{str(label): label for label in range(1, 26)}}, None)
+    loader: Iterator[Any] = nnUNetDataLoader(
+        nnUNetDatasetBlosc2(str(folder)),
+        2,
+        tuple(size),
+        tuple(size),
+        labels,
+        oversample_foreground_percent=0.5,
+    )
+    return loader
 
 
-def _grown(blocks: tuple[int, ...], shape: tuple[int, ...], voxels: float) -> tuple[int, ...]:
-    chunks = list(blocks)
-    while True:
-        axis = min(range(3), key=lambda axis: (chunks[axis] >= shape[axis], chunks[axis] / PATCH[axis]))
-        larger = chunks.copy()
-        larger[axis] = min(chunks[axis] + blocks[axis], shape[axis])
-        if math.prod(larger) > voxels or larger == chunks:
-            return tuple(chunks)
-        chunks = larger
-
-
-def zarr_sharded(volumes: list[tuple[NDArray[Any], NDArray[Any]]], folder: Path) -> Callable[[int, Any], Any]:
+def zarr_sharded(volumes: Pairs, folder: Path) -> Callable[[int, Any], Any]:
     """Zarr 3: one shard a volume, in the stored types, chunks of the size of our chunks, its own codec."""
     import zarr
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import html
 import itertools
+import operator
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import TypeVar
 
-__all__ = ["check_choice", "html_table", "shortened", "size_text", "warn"]
+__all__ = ["check_choice", "check_count", "html_table", "shortened", "size_text", "warn"]
 
 Choice = TypeVar("Choice", bound="str | None")
 
@@ -50,6 +51,24 @@ def check_choice(name: str, value: Choice, allowed: Sequence[str]) -> Choice:
     if value is not None and value not in allowed:
         raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, allowed))}")
     return value
+
+
+def check_count(name: str, value: object, least: int, *, or_none: bool = False) -> None:
+    """Check that ``value`` is a whole number, of any type, and not too small; or None, if it may be.
+
+    Raises:
+        ValueError: it is not; the message says what is expected.
+    """
+    if value is None and or_none:
+        return
+    kind = ""
+    try:
+        if not isinstance(value, bool) and operator.index(value) >= least:  # type: ignore[arg-type]
+            return
+    except TypeError:
+        kind = "a whole number, "
+    other = ", or None" if or_none else ""
+    raise ValueError(f"{name}={value!r}: expected {kind}{least} or more{other}")
 
 
 def warn(message: str, category: type[Warning]) -> None:

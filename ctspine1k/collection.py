@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ctspine1k.checks.verify import Report
     from ctspine1k.files.transfer import DownloadPlan
     from ctspine1k.rows.keywords import LoadOptions, Split
+    from ctspine1k.volumes.relabel import Others
 
 __all__ = ["Collection", "open_collection"]
 
@@ -305,7 +306,13 @@ class Collection(PointVerbs, ExportVerbs):
         options: dict[str, Any] = {"reread": reread, "num_proc": num_proc, "scheduler": scheduler}
         return verify(self.selection(), None if scan is None else Path(scan), **options)
 
-    def preview(self, out: str | os.PathLike[str] | None = None, *, sheet: bool = False) -> list[Path]:
+    def preview(
+        self,
+        out: str | os.PathLike[str] | None = None,
+        *,
+        sheet: bool = False,
+        other_labels: Others = "raise",
+    ) -> list[Path]:
         """Draw cases with their labels, and return the paths of the pictures.
 
         If there are several cases, those that cannot be drawn are left out with a warning.
@@ -313,9 +320,11 @@ class Collection(PointVerbs, ExportVerbs):
         Args:
             out: the picture, or the folder for several; None for CASE.png, "previews" or "sheet.png".
             sheet: draw all cases into one picture.
+            other_labels: as for `load_dataset`.
 
         Raises:
-            ValueError: ``out`` names one picture, but there are several; or its suffix is not supported.
+            ValueError: ``out`` names one picture, but there are several; its suffix is not supported; or an
+                argument that is not allowed.
             MissingFilesError: no case has image and mask.
             NothingLeftError: none of several cases can be drawn.
             CaseError, ChecksumError: the only case cannot be used.
@@ -325,7 +334,8 @@ class Collection(PointVerbs, ExportVerbs):
         """
         from ctspine1k.pictures.previews import draw_cases
 
-        return list(draw_cases(self.selection(), None if out is None else Path(out), sheet=sheet))
+        options: dict[str, Any] = {"sheet": sheet, "other_labels": other_labels}
+        return list(draw_cases(self.selection(), None if out is None else Path(out), **options))
 
     def selection(self) -> Selection:
         """Return the cases with a new look at the place; each verb makes one and passes it to its room."""

@@ -7,6 +7,7 @@ import errno
 import gc
 import importlib.metadata
 import io
+import json
 import logging
 import multiprocessing.util
 import os
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import filelock
 import hypothesis
 import pytest
 from support import loopback  # noqa: F401 (imported for what it does)
@@ -222,14 +224,22 @@ class Demo:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """One run of the command. No test may add to its folder: others copy it."""
+    """One run of the command, for all processes of pytest. No test may add to its folder: others copy it."""
     from ctspine1k.cli.main import main
 
-    root = tmp_path_factory.mktemp("demo") / "new" / "demo"
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
-        status = main(["demo", "--out", str(root)])
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    root, told = shared / "demo" / "new" / "demo", shared / "demo.json"
+    with filelock.FileLock(shared / "demo.lock"):
+        if not told.exists():
+            with (
+                contextlib.redirect_stdout(io.StringIO()) as out,
+                contextlib.redirect_stderr(io.StringIO()) as err,
+            ):
+                status = main(["demo", "--out", str(root)])
+            told.write_text(json.dumps([status, out.getvalue(), err.getvalue()]))
     made = set(root.rglob("*"))
-    yield Demo(root, status, out.getvalue(), err.getvalue())
+    yield Demo(root, *json.loads(told.read_text()))
     assert set(root.rglob("*")) == made
 
 

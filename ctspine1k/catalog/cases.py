@@ -158,13 +158,17 @@ class Facet:
         """Return the values that a case is compared with, with groups replaced by their members.
 
         Raises:
-            ValueError: a value that is not allowed; the message lists the allowed ones.
+            ValueError: a value that is not allowed; the message says which are.
         """
         several = (asked,) if isinstance(asked, str) or not isinstance(asked, Iterable) else tuple(asked)
-        values = tuple(map(_as_text, several))
-        if self.allowed is not None:
-            for value in values:
+        values: tuple[Any, ...] = (
+            several if self.matches is fits else tuple(map(_as_text, several))
+        )  # patterns are texts
+        for value in values:
+            if self.allowed is not None:
                 check_choice(self.name, value, self.allowed)
+            elif not isinstance(value, str):
+                raise ValueError(f"{self.name}={value!r}: expected a text, or several in a list")
         return tuple(member for value in values for member in self.groups.get(value, (value,)))
 
 
@@ -255,12 +259,15 @@ class Catalog:
         """Keep the cases named, in the catalog's order; None for all.
 
         Raises:
+            ValueError: neither ids nor cases.
             UnknownCaseError: a case that is not in the catalog.
         """
         if cases is None:
             return self
         if isinstance(cases, (str, Case)):
             cases = [cases]
+        if not isinstance(cases, Iterable):
+            raise ValueError(f"cases={cases!r}: expected ids or cases, one or several in a list")
         wanted = {self[case.case_id if isinstance(case, Case) else case].case_id for case in cases}
         return self.keep(case for case in self if case.case_id in wanted)
 

@@ -68,4 +68,14 @@ def load_catalog(collection: str = DEFAULT, *, split_file: str | os.PathLike[str
         SplitFileError: the file cannot be parsed; the message gives line and text.
         FileNotFoundError: there is no file at ``split_file``.
     """
-    return data_set(collection).read_cases(None if split_file is None else Path(split_file).expanduser())
+    chosen = data_set(collection)
+    if split_file is None:
+        return chosen.read_cases(None)
+    path = Path(split_file).expanduser()
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "none"
+        raise FileNotFoundError(
+            f"split_file={os.fspath(split_file)!r}: expected a file with case ids, found {found} at "
+            f"{path.absolute()}. Pass its path, or leave the option out for the list of {chosen.title}."
+        )
+    return chosen.read_cases(path)

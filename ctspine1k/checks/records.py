@@ -16,9 +16,9 @@ from ctspine1k.catalog.dataset import KINDS, DataSet
 from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.checks.measure import CaseMeasures, VertebraMeasures
 from ctspine1k.checks.reading import ScannedCase
-from ctspine1k.errors import BusyError, CTSpine1KWarning, ScanTableError
+from ctspine1k.errors import BusyError, CTSpine1KWarning, OutputError, ScanTableError
 from ctspine1k.files.raw import CaseFiles
-from ctspine1k.running.disk import exclusive_lock
+from ctspine1k.running.disk import exclusive_lock, make_folder
 from ctspine1k.scans.tables import (
     SCAN_VERSION,
     ScanTables,
@@ -130,10 +130,11 @@ def own_records(path: Path) -> Iterator[Records]:
 
     Raises:
         ValueError: the name is not that of such a table.
+        OutputError: a file is in the place of its folder.
         ScanTableError: there is a file that no scan wrote.
         BusyError: another process is writing there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with exclusive_lock(path):
         check_target(path)
         yield Records(path)
@@ -144,10 +145,10 @@ def records_if_possible(path: Path) -> Iterator[Records]:
     """Open the records as `own_records` does; if that fails, warn, and store nothing."""
     with contextlib.ExitStack() as stack:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             stack.enter_context(exclusive_lock(path))
             check_target(path, "--scan")
-        except (BusyError, OSError, ScanTableError) as error:
+        except (BusyError, OSError, OutputError, ScanTableError) as error:
             warn(_NOT_KEPT.format(error), CTSpine1KWarning)
             yield Records(path, is_kept=False)
         else:
@@ -259,4 +260,4 @@ def note_of(record: Record) -> str:
 
 
 def _digest(note: str) -> str:
-    return hashlib.sha256(note.encode(errors="replace")).hexdigest()
+    return hashlib.sha256(note.encode()).hexdigest()

@@ -45,7 +45,7 @@ from ctspine1k.running.stops import check_stopped, deferred_interrupts
 from ctspine1k.scans.containing import scan_path
 from ctspine1k.scans.tables import is_current
 from ctspine1k.volumes.cases import open_case
-from ctspine1k.volumes.positions import CHOICE, Doubt
+from ctspine1k.volumes.positions import Doubt
 
 __all__ = ["CHECKS", "Check", "Finding", "Report", "verify"]
 
@@ -295,7 +295,7 @@ def _of_case(data_set: DataSet, one: ScannedCase) -> Iterator[Finding]:
     if one.geometry_mismatch:
         of_place.append(("geometry", one.geometry_mismatch))
     for check, error in of_place:
-        hint = error.hint.removesuffix(CHOICE) + CHECKS[check].hint  # there is no such choice here
+        hint = f"{error.hint} {CHECKS[check].hint}"
         yield finding(check, case, error.expected, error.found, error.file, hint)
     if one.measures:
         for kind, check, expected, found in _implausible(data_set, case, one.measures):

@@ -14,6 +14,7 @@ from ctspine1k.cli.options import (
     CASES,
     JSON,
     ON_MISSING,
+    OTHER_LABELS,
     PLACE,
     SCHEDULER,
     CompletedText,
@@ -35,11 +36,6 @@ LABEL_SCHEME = click.option(
     "--label-scheme",
     type=CompletedText("scheme", label_schemes),
     help="What masks contain, such as binary [labels as they are].",
-)
-OTHER_LABELS = click.option(
-    "--other-labels",
-    type=click.Choice(["raise", "background"]),
-    help="If a mask has labels that the data set does not have: an error, or background [raise].",
 )
 ON_GEOMETRY = click.option(
     "--on-geometry",

@@ -30,6 +30,7 @@ __all__ = [
     "JSON",
     "NUM_PROC",
     "ON_MISSING",
+    "OTHER_LABELS",
     "PLACE",
     "SCHEDULER",
     "SPLIT_FILE",
@@ -125,13 +126,19 @@ def label_schemes(chosen: DataSet) -> tuple[str, ...]:
     return chosen.vocabulary.schemes
 
 
+#: What `click.Path` calls what is at a path, by whether it is a folder.
+_KINDS = {True: "directory", False: "file"}
+
+
 class FilePath(click.Path):
     """A file or a folder; an empty string, such as an unset variable, does not mean the working directory."""
 
     def convert(self, value: Any, param: Parameter | None, ctx: Context | None) -> Any:
-        """Return a path, or raise an error if the text is empty."""
+        """Return a path, or raise an error if the text is empty, or if something else is at the path."""
         if value == "":
             self.fail(f"expected a {self.name}, found an empty string.", param, ctx)
+        if (path := Path(value)).exists() and not (self.dir_okay if path.is_dir() else self.file_okay):
+            self.fail(f"expected a {self.name}, found a {_KINDS[path.is_dir()]} at {path}.", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -183,6 +190,11 @@ ON_MISSING = click.option(
     "--on-missing",
     type=click.Choice(["raise", "skip"]),
     help="If a case has no raw files: stop with an error, or leave it out with a warning [raise].",
+)
+OTHER_LABELS = click.option(
+    "--other-labels",
+    type=click.Choice(["raise", "background"]),
+    help="If a mask has labels that the data set does not have: an error, or background [raise].",
 )
 NUM_PROC = click.option(
     "--num-proc",

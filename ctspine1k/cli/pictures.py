@@ -11,11 +11,13 @@ from ctspine1k.catalog.registry import load_catalog
 from ctspine1k.cli.options import (
     CASES,
     JSON,
+    OTHER_LABELS,
     PLACE,
     CompletedText,
     FilePath,
     case_ids,
     chosen,
+    is_given,
     require_somewhere,
 )
 from ctspine1k.cli.output import print_json
@@ -40,9 +42,12 @@ __all__ = ["preview"]
         help="The picture file [CASE.png, sheet.png]; for several pictures, their folder [previews].",
     ),
     click.option("--sheet", is_flag=True, help="Draw all cases into one picture."),
+    OTHER_LABELS,
     JSON,
 )
-def preview(target: str | None, out: Path | None, sheet: bool, as_json: bool, **options: Any) -> None:
+def preview(
+    target: str | None, out: Path | None, sheet: bool, other_labels: str | None, as_json: bool, **options: Any
+) -> None:
     """Draw cases with their labels: axial, coronal and sagittal slices through the spine.
 
     CASE is an id. DIR is a folder, the same as --data-dir DIR. Prints the path of each picture.
@@ -56,7 +61,8 @@ def preview(target: str | None, out: Path | None, sheet: bool, as_json: bool, **
         else:
             options["cases"] = (target, *options["cases"])
     require_somewhere(options)
-    pictures = chosen(**options).preview(out, sheet=sheet)
+    own = is_given({"other_labels": other_labels})
+    pictures = chosen(**options).preview(out, sheet=sheet, **own)
     if as_json:
         print_json(pictures)
         return

@@ -37,7 +37,7 @@ from ctspine1k.volumes.growing import GrowingArray
 from ctspine1k.volumes.headers import VolumeHeader, header_size
 from ctspine1k.volumes.nifti import open_nifti
 from ctspine1k.volumes.orientation import degenerate_axes
-from ctspine1k.volumes.positions import GEOMETRY_TOLERANCE
+from ctspine1k.volumes.positions import GEOMETRY_TOLERANCE, with_choice
 from ctspine1k.volumes.relabel import Others, accepted_labels, label_table
 from ctspine1k.volumes.slices import VolumeReader
 
@@ -137,7 +137,8 @@ class _Pair:
         """List what leaves in doubt where voxels lie."""
         mismatch = self.alignment.mismatch(self.image, self.mask)
         doubts = (*self.image.doubts, *(doubt for doubt in self.mask.doubts if doubt.kind != "unplaced"))
-        return [*([] if mismatch is None else [mismatch]), *(doubt.error for doubt in doubts)]
+        problems = [*([] if mismatch is None else [mismatch]), *(doubt.error for doubt in doubts)]
+        return [with_choice(problem) for problem in problems]
 
     @cached_property
     def table(self) -> NDArray[np.uint8] | None:

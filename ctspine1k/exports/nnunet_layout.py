@@ -93,8 +93,8 @@ def folder_name(number: int, name: str) -> str:
     Raises:
         ValueError: nnU-Net does not take such an id or name.
     """
-    if not 1 <= number <= 999:
-        raise ValueError(f"id={number}: expected a whole number from 1 to 999")
+    if not isinstance(number, int) or not 1 <= number <= 999:
+        raise ValueError(f"id={number!r}: expected a whole number from 1 to 999")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise ValueError(f"name={name!r}: expected letters, digits, - and _, such as 'CTSpine1K'")
     return f"Dataset{number:03d}_{name}"

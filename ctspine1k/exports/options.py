@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from ctspine1k._messages import check_choice
+from ctspine1k._messages import check_choice, check_count
 from ctspine1k.catalog.dataset import DataSet
 from ctspine1k.catalog.vocabulary import LabelScheme
 from ctspine1k.files.selection import OnMissing
@@ -99,8 +99,7 @@ class ExportOptions:
         check_choice("on_missing", self.on_missing, ("raise", "skip"))
         check_choice("on_error", self.on_error, ("raise", "skip"))
         executor(self.num_proc, self.scheduler)
-        if self.cases_per_shard < 1:
-            raise ValueError(f"cases_per_shard={self.cases_per_shard}: expected 1 or more")
+        check_count("cases_per_shard", self.cases_per_shard, 1)
 
     @property
     def scan_table(self) -> Path | None:

@@ -136,7 +136,9 @@ def find_place(
         )
     root = Path(data_dir).expanduser()
     if not root.is_dir():
+        found = "a file" if root.exists() else "none"
         raise FileNotFoundError(
-            f"data_dir={os.fspath(data_dir)!r}: no such folder (looked for {root.absolute()})"
+            f"data_dir={os.fspath(data_dir)!r}: expected a folder with raw files, found {found} at "
+            f"{root.absolute()}. Pass the folder that has the scans, at any depth."
         )
     return FolderPlace(root.resolve())

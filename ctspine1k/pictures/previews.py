@@ -7,11 +7,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from ctspine1k._messages import warn
+from ctspine1k._messages import check_choice, warn
 from ctspine1k.catalog.cases import Case
 from ctspine1k.errors import (
     CaseError,
     ChecksumError,
+    GeometryWarning,
     MissingFilesError,
     NothingLeftError,
     SkippedCasesWarning,
@@ -27,11 +28,14 @@ from ctspine1k.running.progress import progress_bar
 from ctspine1k.running.threads import usable_threads
 from ctspine1k.volumes.cases import open_case
 from ctspine1k.volumes.points import read_case_points
+from ctspine1k.volumes.relabel import Others
 
 __all__ = ["draw_cases"]
 
 
-def draw_cases(selection: Selection, out: Path | None = None, *, sheet: bool = False) -> Iterator[Path]:
+def draw_cases(
+    selection: Selection, out: Path | None = None, *, sheet: bool = False, other_labels: Others = "raise"
+) -> Iterator[Path]:
     """Draw cases, and yield the path of each picture after it is written.
 
     If there are several cases, those that cannot be drawn are left out with a warning.
@@ -40,10 +44,11 @@ def draw_cases(selection: Selection, out: Path | None = None, *, sheet: bool = F
         selection: the cases, and where their files are.
         out: the picture, or the folder for several; None for CASE.png, "previews" or "sheet.png".
         sheet: draw all cases into one picture.
+        other_labels: of masks, that the data set does not have: "raise" an error, or draw "background".
 
     Raises:
-        ValueError: no case is selected; ``out`` names one picture, but there are several; or its suffix is
-            not supported.
+        ValueError: no case is selected; ``out`` names one picture, but there are several; its suffix is not
+            supported; or another ``other_labels``.
         MissingFilesError: no case has all files that it must have.
         NothingLeftError: none of several cases can be drawn.
         CaseError, ChecksumError: the only case cannot be used.
@@ -51,8 +56,9 @@ def draw_cases(selection: Selection, out: Path | None = None, *, sheet: bool = F
         NoSpaceError: a disk is full.
         MissingPackageError: pictures need ``ctspine1k[preview]``.
     """
+    check_choice("other_labels", other_labels, ("raise", "background"))
     cases = list(require_cases(selection).cases)
-    samples, vocabulary = _read_all(selection), selection.data_set.vocabulary
+    samples, vocabulary = _read_all(selection, other_labels), selection.data_set.vocabulary
     if sheet:
         path = check_picture_name(out or Path("sheet.png"))
         make_parent(path)
@@ -71,7 +77,7 @@ def draw_cases(selection: Selection, out: Path | None = None, *, sheet: bool = F
         yield path
 
 
-def _read_all(selection: Selection) -> Iterator[tuple[Case, Mapping[str, Any]]]:
+def _read_all(selection: Selection, other_labels: Others) -> Iterator[tuple[Case, Mapping[str, Any]]]:
     """Yield cases with their volumes; if there are several, leave out those that cannot be used."""
     is_one = len(selection.cases) == 1
     files, missing = _complete(selection)
@@ -83,7 +89,8 @@ def _read_all(selection: Selection) -> Iterator[tuple[Case, Mapping[str, Any]]]:
     with nullcontext() if is_one else progress_bar("Drawing", len(files), "case") as bar:
         for one in files:
             try:
-                yield one.case, _read(selection, one)  # no variable keeps it while the next one is read
+                # No variable keeps it while the next one is read.
+                yield one.case, _read(selection, one, other_labels)
             except (CaseError, ChecksumError) as error:
                 if is_one:
                     raise
@@ -103,7 +110,7 @@ def _complete(selection: Selection) -> tuple[list[CaseFiles], MissingFilesError 
         raise MissingFilesError(error.missing, error.selected, error.where, hint) from None
 
 
-def _read(selection: Selection, files: CaseFiles) -> Mapping[str, Any]:
+def _read(selection: Selection, files: CaseFiles, other_labels: Others) -> Mapping[str, Any]:
     """Return a case as a row of config "3d" with its points, of those of its files that there are."""
     data_set = selection.data_set
     with progress_on_terminal():
@@ -113,11 +120,16 @@ def _read(selection: Selection, files: CaseFiles) -> Mapping[str, Any]:
         open_case(
             paths["image"],
             paths.get("mask"),
+            on_geometry=None,
             on_voxels="replace",
             vocabulary=data_set.vocabulary,
+            other_labels=other_labels,
             threads=usable_threads(),
         ) as case,
     ):
+        # Not by ``on_geometry``, whose warning advises to use that option.
+        if problems := case.geometry_problems():
+            warn("\n".join(map(str, problems)), GeometryWarning)
         geometry = case.geometry
         points = read_case_points(paths, geometry, data_set.vocabulary, data_set.points_format)
         volumes = vars(case.read()) if case.has_mask else {"image": case.read_image()}

@@ -29,7 +29,7 @@ from datasets.utils.info_utils import is_small_dataset
 from ctspine1k.errors import CTSpine1KError, OutputError, WorkerError
 from ctspine1k.rows.features import lists_in
 from ctspine1k.rows.kept import prepare_cases
-from ctspine1k.running.disk import is_full_disk, make_parent, require_plain_path
+from ctspine1k.running.disk import is_full_disk, make_parent, require_folder, require_plain_path
 from ctspine1k.running.stops import check_stopped, deferred_interrupts, interruptible
 
 __all__ = [
@@ -146,6 +146,7 @@ class TableBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
         option = "HF_DATASETS_CACHE" if cache_dir is None else "cache_dir"
         root = Path(cache_dir or datasets.config.HF_DATASETS_CACHE).expanduser().absolute()
         require_plain_path(option, root, PLACEHOLDERS)
+        require_folder(root)
         try:
             super().__init__(cache_dir=cache_dir, **options)
             return

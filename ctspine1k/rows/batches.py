@@ -27,6 +27,7 @@ from ctspine1k.storage.chunks import ArrayWriter, store
 from ctspine1k.storage.feature import CompactArray, stored_column
 from ctspine1k.volumes.cases import CaseReader, Readable, open_case
 from ctspine1k.volumes.headers import array_affine
+from ctspine1k.volumes.positions import with_choice
 from ctspine1k.volumes.resampling import ResampledCase
 from ctspine1k.volumes.scaling import Scaling
 
@@ -124,7 +125,7 @@ def _opened(
         on_change=on_change,
     ) as pair:
         if reports and (problems := pair.geometry_problems()):
-            reports("\n".join(map(str, problems)))
+            reports("\n".join(str(with_choice(problem)) for problem in problems))
         rows = pair if options.spacing is None else ResampledCase(pair, options.spacing)
         size, expected = rows.geometry.shape[1:], options.image_size
         if expected is not None and size != expected:

@@ -39,7 +39,7 @@ from typing import Any, Literal
 import datasets
 import pyarrow as pa
 
-from ctspine1k._messages import check_choice, warn
+from ctspine1k._messages import check_choice, check_count, warn
 from ctspine1k.catalog.cases import Case, Criterion
 from ctspine1k.catalog.dataset import Kind
 from ctspine1k.catalog.registry import DEFAULT
@@ -64,6 +64,7 @@ from ctspine1k.rows.options import (
     Storage,
 )
 from ctspine1k.rows.room import RoomBuilder
+from ctspine1k.rows.shapes import row_counts
 from ctspine1k.rows.skipped import read_skipped, record_skipped, warn_skipped
 from ctspine1k.running.disk import require_plain_path
 from ctspine1k.running.stops import closed_at_exit
@@ -125,23 +126,18 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
         if not self.verify_files:
             what = f"{self.name} rows of {' and '.join(chosen.cases.by_split())}"
             place, collection = chosen.look.place.describe(), chosen.data_set.name
-            return find_conversion(str(self.cache_root), collection, self._asked, place, what)
-        state = [*self._asked, chosen.fingerprint(self.row_options.kinds)]
+            return find_conversion(str(self.cache_root), collection, self.asked, place, what)
+        state = [*self.asked, chosen.fingerprint(self.row_options.kinds)]
         if self.on_missing == "skip":  # the rows then depend on which files exist
             state.append([file.name for file in chosen.files()])
         return f"{self.name}-{hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]}"
 
     @property
-    def _asked(self) -> tuple[dict[str, Any], list[Any]]:
+    def asked(self) -> tuple[dict[str, Any], list[Any]]:
         """The options and the cases."""
         options = {**self.row_options.key(), "on_missing": self.on_missing, "on_error": self.on_error}
         cases = self.selected.cases
         return options, [(case.case_id, case.split, case.index, case.facts.get("source")) for case in cases]
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """What rows are made from, to be kept beside them."""
-        return record_of(self._asked, self.selected.data_set, self.selected.look.place.describe())
 
     def kept_name(self, files: CaseFiles) -> str:
         """Return a name for the row of a case in "3d", made from all that it depends on."""
@@ -204,6 +200,9 @@ class CTSpine1K(RoomBuilder):
     ]
     DEFAULT_CONFIG_NAME = "3d"
 
+    #: Of a part of a split: what its record says about all of it.
+    whole: Mapping[str, Any] | None = None
+
     def __init__(
         self,
         cache_dir: str | None = None,
@@ -223,8 +222,7 @@ class CTSpine1K(RoomBuilder):
         at_commit = re.search(r"/resolve/([^/]+)", base_path or "")
         if at_commit and not repo and kwargs.get("data_dir") is None:
             kwargs["data_revision"] = kwargs.get("data_revision") or at_commit[1]
-        if writer_batch_size is not None and writer_batch_size < 1:
-            raise ValueError(f"writer_batch_size={writer_batch_size}: expected 1 or more")
+        check_count("writer_batch_size", writer_batch_size, 1, or_none=True)
         self._threads = 1
         selection = kwargs.get("selection")
         folder = kwargs.get("data_dir") if selection is None else selection.look.place.folder
@@ -291,7 +289,9 @@ class CTSpine1K(RoomBuilder):
         config: CTSpine1KConfig = self.config
         if not dl_manager.is_streaming:
             self.clear_leftovers()
-            record_conversion(self.filesystem, self.output_dir, config.record)
+            place = config.selected.look.place.describe()
+            record = record_of(config.asked, config.selected.data_set, place, self.whole)
+            record_conversion(self.filesystem, self.output_dir, record)
         files, missing = config.files
         if missing:
             for case_id, reason in missing.reasons.items():
@@ -305,10 +305,14 @@ class CTSpine1K(RoomBuilder):
         of_split: dict[str, list[_Job]] = {}
         for job in jobs:
             of_split.setdefault(job.files.case.split, []).append(job)
-        # With num_proc, `datasets` splits lists among processes: each job has all that its rows need.
-        return [
-            datasets.SplitGenerator(name=split, gen_kwargs={"jobs": of_split[split]}) for split in of_split
-        ]
+        generators = []
+        for split, own in of_split.items():
+            # With num_proc, `datasets` splits lists among processes: each job has all that its rows need.
+            generators.append(datasets.SplitGenerator(name=split, gen_kwargs={"jobs": own}))
+            if not dl_manager.is_streaming:  # the total of the progress bar; rows are counted when written
+                counts = row_counts([job.files for job in own], config.selected.place, config.row_options)
+                generators[-1].split_info.num_examples = sum(counts or [])
+        return generators
 
     def _generate_examples(self, jobs: list[_Job]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield rows for a stream: slice by slice, without reading ahead."""

@@ -28,11 +28,13 @@ from ctspine1k.running.disk import exclusive_lock
 
 __all__ = [
     "Conversion",
+    "NotConvertedError",
     "clear",
     "find_conversion",
     "list_conversions",
     "record_conversion",
     "record_of",
+    "whole_of",
 ]
 
 #: Name of the record.
@@ -61,6 +63,19 @@ class Conversion:
     place: str | None  #: where the raw files were
     options: Mapping[str, Any]  #: those of the rows that were given
     request: str | None  #: digest of options and cases
+    whole: Mapping[str, Any] | None = None  #: of a part of a split: what `whole_of` says of the split
+
+
+class NotConvertedError(FileNotFoundError):
+    """No rows of a request are converted.
+
+    ``row_counts`` has the number of rows of each of its cases, if a part of them is; else it is None.
+    """
+
+    def __init__(self, message: str, row_counts: Sequence[int] | None) -> None:
+        # FileNotFoundError takes several arguments as errno, message and file name: pass only the message.
+        super().__init__(message)
+        self.row_counts = row_counts
 
 
 #: Options of rows, and for each case its id, split, index and source.
@@ -71,8 +86,11 @@ def _request(asked: Asked) -> str:
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
-def record_of(asked: Asked, data_set: DataSet, place: str) -> dict[str, Any]:
-    """Return the record of rows that are made from the files of a data set in a place."""
+def record_of(asked: Asked, data_set: DataSet, place: str, whole: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the record of rows that are made from the files of a data set in a place.
+
+    ``whole`` is of a part of a split: what `whole_of` says about all of it.
+    """
     options, cases = asked
     plain = {**RowOptions().keywords(), "on_missing": "raise", "on_error": "raise"}
     plain["points"] = "points" in data_set.kinds
@@ -83,7 +101,13 @@ def record_of(asked: Asked, data_set: DataSet, place: str) -> dict[str, Any]:
         "cases": len(cases),
         "options": {name: value for name, value in options.items() if name in plain and value != plain[name]},
         "place": place,
+        **({} if whole is None else {"whole": whole}),
     }
+
+
+def whole_of(asked: Asked, row_counts: Sequence[int]) -> dict[str, Any]:
+    """Return what the record of a part of a split says about all of it: the request, and how many rows."""
+    return {"request": _request(asked), "rows": list(row_counts)}
 
 
 def record_conversion(filesystem: Any, folder: str, record: Mapping[str, Any]) -> None:
@@ -143,7 +167,7 @@ def _conversion(folder: Path) -> Conversion | None:
     record: dict[str, Any] = {}
     for path in _folders(folder):
         record = record or _read_record(path / _RECORD)
-    collection = folder.parent.parent.name
+    collection, whole = folder.parent.parent.name, record.get("whole")
     if not record and collection not in names():
         return None  # of another library
     return Conversion(
@@ -160,6 +184,7 @@ def _conversion(folder: Path) -> Conversion | None:
         place=record.get("place"),
         options=record.get("options", {}),
         request=record.get("request"),
+        whole=whole if isinstance(whole, dict) and whole.keys() >= {"request", "rows"} else None,
     )
 
 
@@ -195,17 +220,20 @@ def find_conversion(cache_dir: str, collection: str, asked: Asked, place: str, w
         what: the rows, for messages.
 
     Raises:
-        FileNotFoundError: there is none.
+        NotConvertedError: there is none.
     """
     request = _request(asked)
     every = list_conversions(Path(cache_dir).expanduser())
     ours = [one for one in every if (one.collection, one.folder.name) == (collection, ROWS_VERSION)]
     found = [one for one in ours if one.is_finished and one.request == request]
     if not found:
-        raise FileNotFoundError(
+        message = (
             f"verify_files=False: expected converted {what} with these cases and options in {cache_dir}, "
             "found none. `ctspine1k cache` lists what is there. Without this option, raw files are converted."
         )
+        wholes = [one.whole for one in ours if one.is_finished and one.whole]
+        counts = {tuple(whole["rows"]) for whole in wholes if whole["request"] == request}
+        raise NotConvertedError(message, counts.pop() if len(counts) == 1 else None)  # else they contradict
     here = [one for one in found if one.place == place] or found
     newest = max(here, key=lambda one: (one.folder / "dataset_info.json").stat().st_mtime_ns)
     if len({one.place for one in here}) > 1:

@@ -6,15 +6,14 @@ them later converts only those that are missing.
 
 from __future__ import annotations
 
-import operator
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import datasets
 
-from ctspine1k._messages import warn
+from ctspine1k._messages import check_count, warn
 from ctspine1k.catalog.cases import Case, Criterion
 from ctspine1k.catalog.registry import DEFAULT
 from ctspine1k.catalog.vocabulary import LabelScheme
@@ -255,8 +254,7 @@ def load(
 
     ``rows`` has the options of rows as one value; single options override it.
     """
-    if num_proc is not None and (isinstance(num_proc, bool) or operator.index(num_proc) < 1):
-        raise ValueError(f"num_proc={num_proc}: expected 1 or more, or None")
+    check_count("num_proc", num_proc, 1, or_none=True)
     if streaming and num_proc is not None:
         raise ValueError("num_proc is for conversion: with streaming=True use the DataLoader's num_workers")
     if not options.get("verify_files", True) and (streaming or is_forced(download_mode)):
@@ -272,7 +270,8 @@ def load(
         lambda cases: CTSpine1K(config_name=name, selection=selection.keep(cases), token=token, **own),
         download_mode,
     )
-    _check_files(builders, may_drop=split is None)
+    to_read = {part for part, one in builders.items() if streaming or one.will_convert(download_mode)}
+    _check_files(builders, to_read, may_drop=split is None)
     if not streaming:
         check_room(builders.values(), download_mode, verification_mode)
         _prepare(
@@ -290,14 +289,14 @@ def load(
     return finish(datasets.IterableDatasetDict(every)) if streaming else datasets.DatasetDict(every)
 
 
-def _check_files(builders: dict[str, CTSpine1K], *, may_drop: bool) -> None:
-    """Check that all cases have their files before anything is fetched or converted.
+def _check_files(builders: dict[str, CTSpine1K], to_read: Container[str], *, may_drop: bool) -> None:
+    """Check that all cases of the splits to read have their files before anything is fetched or converted.
 
     Splits without any files are dropped, with a warning, if ``on_missing`` allows it and others remain.
     """
     absent: dict[str, MissingFilesError] = {}
     for name, builder in builders.items():
-        if os.path.exists(builder.cache_dir):  # noqa: PTH110 (converted already)
+        if name not in to_read:
             continue
         try:
             builder.config.files  # noqa: B018 (read for its errors)

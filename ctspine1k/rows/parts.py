@@ -12,8 +12,9 @@ import datasets
 from ctspine1k.catalog.cases import WHAT_SELECTS, Case, Catalog
 from ctspine1k.rows._datasets import has_checks
 from ctspine1k.rows.builder import CTSpine1K
+from ctspine1k.rows.conversions import NotConvertedError, whole_of
 from ctspine1k.rows.room import require_room
-from ctspine1k.rows.shapes import local_shape
+from ctspine1k.rows.shapes import row_counts
 
 __all__ = ["Split", "builders_of", "check_room", "specs_of", "split_name"]
 
@@ -73,34 +74,35 @@ def builders_of(
         of_split.setdefault(split_name(part), []).append(part)
     builders, reads = {}, {part: part for part in parts}
     for split, own in of_split.items():
-        builders[split] = make(by_split[split])
-        if not all("[" in part for part in own) or not builders[split].will_convert(download_mode):
-            continue
-        counted = _row_counts(builders[split])
-        if counted is None:
-            continue
+        are_slices, whole = all("[" in part for part in own), None
+        try:
+            builders[split] = make(by_split[split])
+        except NotConvertedError as error:  # without a look at the files: maybe the parts are converted
+            if not are_slices or error.row_counts is None:
+                raise
+            counts = error.row_counts
+        else:
+            if not are_slices or not builders[split].will_convert(download_mode):
+                continue
+            if (known := _row_counts(builders[split])) is None:
+                continue
+            counts, whole = known, whole_of(builders[split].config.asked, known)
+        counted = list(zip(by_split[split], counts, strict=True))
         cases, chosen = _needed(split, own, counted)
         if len(cases) < len(counted):
             builders[split] = make(by_split[split].select(cases))
+            builders[split].whole = whole
             reads |= chosen
     return builders, reads
 
 
-def _row_counts(builder: CTSpine1K) -> list[tuple[Case, int]] | None:
+def _row_counts(builder: CTSpine1K) -> list[int] | None:
     """Return the number of rows of each case, in order; None if that is not known before a conversion."""
     config = builder.config
     files, missing = config.files
     if missing or config.on_error == "skip":
         return None
-    if config.name == "3d":
-        return [(one.case, 1) for one in files]
-    counted = []
-    for one in files:
-        shape = local_shape(one["image"], config.selected.place, config.row_options)
-        if shape is None:
-            return None
-        counted.append((one.case, shape[0]))
-    return counted
+    return row_counts(files, config.selected.place, config.row_options)
 
 
 def _needed(

@@ -1,20 +1,21 @@
-"""Shapes of volumes that can be known before a conversion: from the headers of files of this machine."""
+"""Shapes of volumes that can be known before a conversion, by the headers of files here; numbers of rows."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 from ctspine1k.errors import CaseError
 from ctspine1k.files.places import Place
-from ctspine1k.files.raw import RawFile
+from ctspine1k.files.raw import CaseFiles, RawFile
 from ctspine1k.rows.options import RowOptions
 from ctspine1k.volumes.headers import Geometry
 from ctspine1k.volumes.opening import open_volume
 from ctspine1k.volumes.orientation import turn_to
 from ctspine1k.volumes.resampling import resampled_geometry
 
-__all__ = ["local_shape"]
+__all__ = ["local_shape", "row_counts"]
 
 
 def local_shape(image: RawFile, place: Place, options: RowOptions) -> tuple[int, int, int] | None:
@@ -37,3 +38,14 @@ def local_shape(image: RawFile, place: Place, options: RowOptions) -> tuple[int,
     except (CaseError, OSError, ValueError):
         return None
     return geometry.shape
+
+
+def row_counts(files: Iterable[CaseFiles], place: Place, options: RowOptions) -> list[int] | None:
+    """Return the number of rows of each case; None if that is not known before a conversion."""
+    counts = []
+    for one in files:
+        shape = (1,) if options.config == "3d" else local_shape(one["image"], place, options)
+        if shape is None:
+            return None
+        counts.append(shape[0])
+    return counts

@@ -14,7 +14,7 @@ from typing import IO
 
 import filelock
 
-from ctspine1k.errors import BusyError, NoSpaceError
+from ctspine1k.errors import BusyError, NoSpaceError, OutputError
 
 __all__ = [
     "HINT_IF_FULL",
@@ -25,7 +25,9 @@ __all__ = [
     "explain_full_disk",
     "free_bytes",
     "is_full_disk",
+    "make_folder",
     "make_parent",
+    "require_folder",
     "require_plain_path",
     "sha256_of",
 ]
@@ -66,14 +68,42 @@ def require_plain_path(option: str, path: str | os.PathLike[str], others: Sequen
             )
 
 
+def require_folder(folder: Path) -> None:
+    """Check that no file is where a folder is, or is to be made.
+
+    Raises:
+        OutputError: one is there, or where one of the folders above it should be.
+    """
+    for place in (folder, *folder.absolute().parents):
+        if place.is_dir():
+            return
+        if place.exists():
+            hint = "Choose another folder, or move the file away."
+            raise OutputError(
+                str(folder), "a folder, or a path at which one can be made", f"the file {place}", hint
+            )
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are not there.
+
+    Raises:
+        OutputError: a file is in the place of one.
+        OSError: it cannot be made.
+    """
+    require_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
 def make_parent(path: Path) -> None:
     """Make the folder of a file, and check that it is writable, before any work is done.
 
     Raises:
+        OutputError: a file is in its place.
         OSError: the folder cannot be made, or is not writable.
     """
     folder = path.absolute().parent
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with tempfile.TemporaryFile(dir=folder):
         pass
 

@@ -23,6 +23,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import TypeVar
 
+from ctspine1k._messages import check_count
 from ctspine1k.errors import WorkerError
 from ctspine1k.running.stops import Flag, check_stopped, stop_with
 from ctspine1k.running.work import Executor, Run
@@ -126,10 +127,9 @@ def executor(
         initializer: function that each spawned worker calls when it starts.
 
     Raises:
-        ValueError: ``num_proc`` is below 1, or both options are given.
+        ValueError: ``num_proc`` is not 1 or more, or both options are given.
     """
-    if num_proc < 1:
-        raise ValueError(f"num_proc={num_proc}: expected 1 or more")
+    check_count("num_proc", num_proc, 1)
     if scheduler is None:
         return InProcess() if num_proc == 1 else Spawned(num_proc, initializer)
     if num_proc != 1:

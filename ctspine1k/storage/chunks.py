@@ -298,8 +298,12 @@ class StoredArray:
 
     def _decode(self, parts: Sequence[ChunkPart], out: NDArray[Any], scaling: Scaling | None) -> None:
         """Decode chunks, and write the requested part of each to its place in ``out``."""
-        for number, _, chunk, steps in parts:
-            voxels = np.empty([step.size for step in steps], self.header.dtype)
+        dtype = self.header.dtype
+        may_lose = scaling is not None and out.dtype.kind in "iu" and not self._fits(out.dtype)
+        # One buffer for all chunks: it stays in the CPU's cache.
+        buffer = np.empty(max((part.nbytes for part in parts), default=0) // dtype.itemsize, dtype)
+        for number, nbytes, chunk, steps in parts:
+            voxels = buffer[: nbytes // dtype.itemsize].reshape([step.size for step in steps])
             try:
                 codec.decompress(chunk, voxels)
             except (RuntimeError, ValueError) as error:
@@ -312,7 +316,6 @@ class StoredArray:
                 continue
             with np.errstate(invalid="ignore"):
                 scaling.write(found, target)
-            may_lose = out.dtype.kind in "iu" and not self._fits(out.dtype)
             if may_lose and not np.array_equal(target, scaling.values(found)):
                 hint = 'Cast the column to CompactArray("float32"), say.'
                 raise StoredArrayError(self.header.name, f"numbers that {out.dtype} holds", "others", hint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from types import EllipsisType
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -13,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import DTypeLike, NDArray
 
-from ctspine1k._messages import check_choice, html_table
+from ctspine1k._messages import check_choice, check_count, html_table
 from ctspine1k.errors import StoredArrayError
 from ctspine1k.running.progress import progress_bar
 from ctspine1k.running.threads import usable_threads
@@ -208,8 +209,7 @@ class LazyDataset(Sequence[LazyRow]):
         threads: int | None = None,
     ) -> None:
         check_choice("dtype", dtype, ("float32", "stored"))
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads={threads}: expected 1 or more, or None")
+        check_count("threads", threads, 1, or_none=True)
         if not isinstance(dataset, datasets.Dataset):
             raise ValueError(
                 f"expected one split, a datasets.Dataset that is not streamed; found {type(dataset).__name__}"
@@ -238,11 +238,13 @@ class LazyDataset(Sequence[LazyRow]):
         if isinstance(index, slice):
             chosen = self._dataset.select(range(len(self))[index])
             return LazyDataset(chosen, dtype=self._dtype, threads=self._threads)
+        # Here, since data sets around this one, such as PyTorch's ConcatDataset, collate single rows.
+        register_collate(LazyArray, _stacked)
+        register_collate(LazyRow, _collated)
         return LazyRow(self, range(len(self))[index])
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Return the rows of a batch, for PyTorch's DataLoader, which stacks arrays of the same shape."""
-        register_collate(LazyArray, _stacked)
         return [dict(self[index]) for index in indices]
 
     def _cells(self, number: int) -> pa.Table:
@@ -314,6 +316,11 @@ def _stacked(batch: Sequence[LazyArray], **_: Any) -> Any:
     for one, target in zip(batch, array, strict=True):
         one._stored.read(None, one._dtype, one._threads, out=target)
     return tensor
+
+
+def _collated(batch: Sequence[LazyRow], **_: Any) -> Any:
+    """Return a batch of rows as one dict. PyTorch would decode twice: it tries to make a `LazyRow` first."""
+    return sys.modules["torch"].utils.data.default_collate([dict(row) for row in batch])
 
 
 def _own(element: Any) -> Any:

@@ -40,7 +40,7 @@ class Intensities:
         window_limits(self.window)
         if self.dtype == "stored":
             raise ValueError(
-                f"window={self.window}: stored numbers have no window. Apply scaling and window later "
+                f"window={self.window!r}: stored numbers have no window. Apply scaling and window later "
                 '(on the GPU, say), or pass dtype="float32".'
             )
 

@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ctspine1k._messages import check_count
 from ctspine1k.errors import MissingPackageError
 from ctspine1k.storage.chunks import StoredArray
 from ctspine1k.training.cutting import affine_of_patch, read_as_file, read_patch
@@ -146,8 +147,7 @@ class LoadPatchesd(Randomizable, MapTransform, MultiSampleTrait):
         i, j, k = check_size(size, 3)
         self._plan = PatchPlan((k, i, j), foreground, balance, overhang, seed=0)
         self._intensities = Intensities("float32", window)
-        if num_samples < 1:
-            raise ValueError(f"num_samples={num_samples}: expected 1 or more")
+        check_count("num_samples", num_samples, 1)
         self._num_samples = num_samples
         self._cases = _Cases(data)
         if foreground:

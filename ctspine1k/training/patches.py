@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ctspine1k._messages import check_choice
+from ctspine1k._messages import check_choice, check_count
 from ctspine1k.storage.collate import empty_batch, register_collate
 from ctspine1k.training.cutting import affine_of_patch, read_patch
 from ctspine1k.training.intensities import Intensities
@@ -87,8 +87,7 @@ class PatchDataset:
         check_choice("around", around, ("labels", "points"))
         plan = PatchPlan(check_size(size, 3), foreground, balance, overhang, seed)
         self._intensities = Intensities(dtype, window)
-        if patches_per_case < 1:
-            raise ValueError(f"patches_per_case={patches_per_case}: expected 1 or more")
+        check_count("patches_per_case", patches_per_case, 1)
         self._volumes = Volumes(data)
         self._per_case = patches_per_case
         self._plan = replace(plan, around=self._volumes.require_centres(around, foreground))
@@ -116,7 +115,7 @@ class PatchDataset:
         """Draw other patches from now on; workers that stay (``persistent_workers=True``) see it, too.
 
         Raises:
-            ValueError: a negative number.
+            ValueError: no whole number, or a negative one.
         """
         self._epoch.number = epoch
 
@@ -238,22 +237,24 @@ class PatchStream(Stream):
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: expected 1 or more, or None for single patches")
+        check_count("batch_size", batch_size, 1, or_none=True)
         super().__init__(patches.epoch, rank, world_size)
         self._patches, self._batch_size, self._drop_last = patches, batch_size, drop_last
 
     def __len__(self) -> int:
         """Return the number of batches, or of patches, of this node in an epoch."""
-        rank, world_size, *_ = self._share()
-        count = len(range(rank, len(self._patches), world_size))
+        return self._count(self._share())
+
+    def _count(self, share: Share) -> int:
+        """Return the number of batches, or of patches, of all workers of a node."""
+        count = len(range(share.rank, len(self._patches), share.world_size))
         if self._batch_size is None:
             return count
         return count // self._batch_size if self._drop_last else -(-count // self._batch_size)
 
     def _items(self, epoch: int, start: Position, share: Share) -> Iterator[tuple[Position, Any]]:
         order = shuffled(self._patches.seed, len(self._patches), epoch)[share.rank :: share.world_size]
-        numbers = range(share.worker, len(self), share.workers)
+        numbers = range(share.worker, self._count(share), share.workers)
         for at in range(start[0], len(numbers)):
             number = numbers[at]
             if self._batch_size is None:

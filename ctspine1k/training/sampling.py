@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.context import get_spawning_popen
 from multiprocessing.sharedctypes import RawValue
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ctspine1k._messages import check_choice
+from ctspine1k._messages import check_choice, check_count
 from ctspine1k.training.volumes import Around, Volume
 
 __all__ = ["Epoch", "PatchPlan", "check_size", "generator", "shuffled"]
@@ -42,8 +43,7 @@ class Epoch:
 
     @number.setter
     def number(self, number: int) -> None:
-        if number < 0:
-            raise ValueError(f"epoch={number}: expected 0 or more")
+        check_count("epoch", number, 0)
         self._shared.value = number
 
 
@@ -99,13 +99,11 @@ class PatchPlan:
     around: Around = "labels"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.foreground <= 1:
-            raise ValueError(f"foreground={self.foreground}: expected a share, from 0 to 1")
+        if not (isinstance(self.foreground, Real) and 0 <= self.foreground <= 1):
+            raise ValueError(f"foreground={self.foreground!r}: expected a share, from 0 to 1")
         check_choice("balance", str(self.balance), ("voxel", "class"))
-        if self.overhang is not None and self.overhang < 0:
-            raise ValueError(f"overhang={self.overhang}: expected a number of voxels, or None")
-        if self.seed < 0:
-            raise ValueError(f"seed={self.seed}: expected 0 or more")
+        check_count("overhang", self.overhang, 0, or_none=True)
+        check_count("seed", self.seed, 0)
 
     def corner(self, volume: Volume, epoch: int, index: int) -> tuple[tuple[int, ...], bool]:
         """Return the first voxel of a patch, negative where it overhangs, and whether it is on a centre."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ctspine1k._messages import check_choice
+from ctspine1k._messages import check_choice, check_count
 from ctspine1k.running.threads import usable_threads
 from ctspine1k.storage.collate import register_collate
 from ctspine1k.training.intensities import Intensities
@@ -56,7 +56,8 @@ class SliceDataset(Stream):
         world_size: number of nodes; None likewise.
 
     Raises:
-        ValueError: another data set, or arguments that are not allowed.
+        ValueError: another data set, arguments that are not allowed, or ``foreground_only`` where no case has
+            labels.
     """
 
     def __init__(
@@ -73,9 +74,8 @@ class SliceDataset(Stream):
         world_size: int | None = None,
     ) -> None:
         check_choice("axis", str(axis), ("axial", "sagittal", "coronal"))
-        for name, number, least in (("buffer", buffer, 1), ("seed", seed, 0)):
-            if number < least:
-                raise ValueError(f"{name}={number}: expected {least} or more")
+        check_count("buffer", buffer, 1)
+        check_count("seed", seed, 0)
         super().__init__(Epoch(), rank, world_size)
         self._side, self._only = PLANES[axis], foreground_only
         self._size = None if size is None else check_size(size, 2)
@@ -89,6 +89,8 @@ class SliceDataset(Stream):
         if foreground_only:
             self._volumes.require_masks("foreground_only", True, without=False)
         self._slabs = self._all_slabs()  # here, since workers may be started for each epoch
+        if not self._slabs:
+            raise ValueError("foreground_only=True: expected at least one labelled voxel, found none")
 
     def _all_slabs(self) -> list[_Slab]:
         """Return the slabs of all cases; with ``foreground_only`` those whose chunks may have labels."""

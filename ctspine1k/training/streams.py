@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from multiprocessing.context import get_spawning_popen
 from typing import Any, NamedTuple, TypeAlias
 
+from ctspine1k._messages import check_count
 from ctspine1k.training.sampling import Epoch
 
 __all__ = ["Position", "Share", "Stream"]
@@ -42,7 +43,9 @@ class Stream:
     def __init__(self, epoch: Epoch, rank: int | None, world_size: int | None) -> None:
         if (rank is None) != (world_size is None):
             raise ValueError("expected both rank and world_size, or neither")
-        if rank is not None and world_size is not None and not 0 <= rank < world_size:
+        check_count("rank", rank, 0, or_none=True)
+        check_count("world_size", world_size, 1, or_none=True)
+        if rank is not None and world_size is not None and rank >= world_size:
             raise ValueError(f"rank={rank}: expected 0 to {world_size - 1}, as world_size={world_size}")
         self._epoch = epoch
         self._node = None if rank is None or world_size is None else (rank, world_size)
@@ -58,7 +61,7 @@ class Stream:
         """Draw and order anew, from the next iteration on; workers that stay see it, too.
 
         Raises:
-            ValueError: a negative number.
+            ValueError: no whole number, or a negative one.
         """
         if epoch != self._epoch.number:  # else a position that was loaded stays
             self._epoch.number = epoch

@@ -1,4 +1,4 @@
-"""Compact volumes in TorchIO 1: subjects that are read when TorchIO loads them.
+"""Compact volumes in TorchIO: subjects that are read when TorchIO loads them, or with TorchIO 2 in parts.
 
 ::
 
@@ -6,7 +6,8 @@
 
     queue = tio.Queue(tio.SubjectsDataset(subjects(data)), 8, 4, tio.LabelSampler((96, 96, 96), "label"))
 
-Importing it needs TorchIO. It reads whole volumes; `ctspine1k.training.PatchDataset` reads only patches.
+Importing it needs TorchIO. TorchIO 1 and the queue of TorchIO 2 read whole volumes, whereas the samplers of
+TorchIO 2 read the patches that they draw, as `ctspine1k.training.PatchDataset` does.
 """
 
 from __future__ import annotations
@@ -18,10 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctspine1k.errors import MissingPackageError
+from ctspine1k.running.threads import usable_threads
+from ctspine1k.storage.chunks import StoredArray
+from ctspine1k.storage.lazy import LazyArray
 from ctspine1k.training.cutting import read_as_file
-from ctspine1k.training.volumes import Volumes
+from ctspine1k.training.volumes import FILE_AXES, Volume, Volumes
 
 try:
+    import torch
     import torchio as tio
 except ImportError as error:
     raise MissingPackageError("ctspine1k.training.torchio", "torchio", "torchio") from error
@@ -33,7 +38,8 @@ def subjects(data: Any) -> list[Any]:
     """Return one `torchio.Subject` per case: ``image``, ``label`` if there are masks, and ``case_id``.
 
     Image (a `ScalarImage`) and label (a `LabelMap`) have the voxels and the affine of the NIfTI files. They
-    are decoded when TorchIO loads them, and not before. ``path`` is the data set's file, for all alike.
+    are decoded when TorchIO loads them, and not before; with TorchIO 2, slicing one (``subject.image[...]``)
+    decodes only that part. ``path`` is the data set's file, for all alike.
 
     Args:
         data: a "3d" `datasets.Dataset` in compact storage, with ``geometry=True``.
@@ -69,3 +75,50 @@ class _Reader:
         volume = self.volumes[self.number]
         voxels = read_as_file(volume.column(self.column), np.float32)  # TorchIO's type
         return voxels[np.newaxis], volume.affine_of_file
+
+    def create_backend(self, request: Any) -> _Backend:
+        """Return what TorchIO 2 reads parts with."""
+        return _Backend(self)
+
+
+@dataclass(frozen=True)
+class _Backend:
+    """One image or mask, of which TorchIO 2 reads parts, (1, i, j, k): an ``ImageDataBackend``."""
+
+    reader: _Reader  #: it pickles small, and opens the volume again
+
+    @property
+    def _volume(self) -> Volume:
+        return self.reader.volumes[self.reader.number]
+
+    @property
+    def _stored(self) -> StoredArray:
+        return self._volume.column(self.reader.column)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes along the axes."""
+        return (1, *(self._stored.shape[axis] for axis in FILE_AXES))
+
+    @property
+    def affine(self) -> Any:
+        """The affine of the NIfTI file, a tensor."""
+        return torch.tensor(self._volume.affine_of_file)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the numbers in the file."""
+        return self._stored.dtype
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return a part as a tensor with all four axes: of the file's type, or float64 if it is scaled."""
+        from torchio.data.backends import normalize_index  # which TorchIO 1 does not have
+
+        channels, i, j, k = normalize_index(index)
+        dtype = None if self._stored.header.scaling.is_identity else np.float64  # nibabel's type
+        part = LazyArray(self._stored, dtype, usable_threads())[k, i, j].transpose(FILE_AXES)
+        return torch.from_numpy(np.ascontiguousarray(part[np.newaxis][channels]))
+
+    def to_tensor(self) -> Any:
+        """Return all of it."""
+        return self[...]

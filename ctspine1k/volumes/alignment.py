@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ctspine1k.errors import FileFormatError, PairMismatchError
 from ctspine1k.volumes.headers import VolumeHeader
 from ctspine1k.volumes.orientation import Turn, resolved, turn_to
-from ctspine1k.volumes.positions import CHOICE, GEOMETRY_TOLERANCE
+from ctspine1k.volumes.positions import GEOMETRY_TOLERANCE
 
 __all__ = ["Alignment"]
 
@@ -74,7 +74,7 @@ class Alignment:
             mask.name,
             f"the {' and '.join(differing)} of {image.name}, {expected}",
             found,
-            f"{pairing} {CHOICE}",
+            pairing,
         )
 
 

@@ -30,7 +30,7 @@ from ctspine1k.volumes.headers import Geometry
 from ctspine1k.volumes.nifti import Readable
 from ctspine1k.volumes.opening import open_volume
 from ctspine1k.volumes.orientation import PLANES, check_orientation
-from ctspine1k.volumes.positions import Doubt
+from ctspine1k.volumes.positions import Doubt, with_choice
 from ctspine1k.volumes.relabel import Others, accepted_labels, label_table
 from ctspine1k.volumes.scaling import Scaling
 from ctspine1k.volumes.slices import OnVoxels, VolumeReader
@@ -150,9 +150,10 @@ def open_case(
             image_reader, mask_reader, accepted, table, orientation, threads, on_change or _warn_of_change
         )
         if on_geometry is not None and (problems := case.geometry_problems()):
+            advised = [with_choice(problem) for problem in problems]
             if on_geometry == "raise":
-                raise problems[0]
-            warn("\n".join(map(str, problems)), GeometryWarning)
+                raise advised[0]
+            warn("\n".join(map(str, advised)), GeometryWarning)
         yield case
 
 

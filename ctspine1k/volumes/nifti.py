@@ -224,6 +224,13 @@ class _Prefixed(io.RawIOBase):
         return len(data)
 
 
+class _Gzip(igzip.IGzipFile):
+    """A gzip stream that is inflated into place: its base class would copy what `read` returns."""
+
+    def readinto(self, buffer: Any) -> int:
+        return int(self._buffer.readinto(buffer))
+
+
 def _inflated(stream: IO[bytes], name: str) -> io.BufferedIOBase:
     """Return the stream, inflated if its first bytes are those of gzip."""
     head = b""
@@ -233,7 +240,7 @@ def _inflated(stream: IO[bytes], name: str) -> io.BufferedIOBase:
         raise _not_nifti(head, name)
     raw = _Prefixed(head, stream)
     if head.startswith(_GZIP_MAGIC):
-        return igzip.IGzipFile(fileobj=raw, mode="rb")
+        return _Gzip(fileobj=raw, mode="rb")  # type: ignore[no-untyped-call]
     return io.BufferedReader(raw)
 
 

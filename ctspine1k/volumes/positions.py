@@ -18,10 +18,10 @@ from nibabel.quaternions import quat2mat
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
-from ctspine1k.errors import GeometryError
+from ctspine1k.errors import CaseError, GeometryError
 from ctspine1k.volumes.orientation import degenerate_axes
 
-__all__ = ["CHOICE", "GEOMETRY_TOLERANCE", "Doubt", "DoubtKind", "doubts_about", "unit_of"]
+__all__ = ["GEOMETRY_TOLERANCE", "Doubt", "DoubtKind", "doubts_about", "unit_of", "with_choice"]
 
 #: Headers of one scan that two programs wrote differ by rounding, up to this much (affine entries, mm).
 GEOMETRY_TOLERANCE = 1e-3
@@ -29,8 +29,8 @@ GEOMETRY_TOLERANCE = 1e-3
 #: The same for the directions of a qform: near half a turn, its rounded quaternion is off by 1e-3 radians.
 _DIRECTION_TOLERANCE = 3e-3
 
-#: The hint of errors that ``on_geometry`` turns into warnings.
-CHOICE = 'Pass on_geometry="raise" to stop here, on_geometry="warn" to continue.'
+#: Advice for whoever has the option ``on_geometry``.
+_CHOICE = 'Pass on_geometry="raise" to stop here, on_geometry="warn" to continue.'
 
 #: "header": its fields disagree, or are invalid; "units": not mm; "degenerate": an axis without length or
 #: direction; "unplaced": neither sform nor qform.
@@ -46,6 +46,11 @@ class Doubt:
 
     kind: DoubtKind
     error: GeometryError  #: it names the file, and is raised or becomes a warning
+
+
+def with_choice(error: CaseError) -> CaseError:
+    """Return an error about where voxels lie, with advice for functions that have ``on_geometry``."""
+    return type(error)(error.file, error.expected, error.found, f"{error.hint} {_CHOICE}")
 
 
 def unit_of(header: nib.Nifti1Header) -> tuple[str, float]:
@@ -65,7 +70,7 @@ def doubts_about(
         name: of the file, for messages.
     """
     return tuple(
-        Doubt(kind, GeometryError(name, expected, found, f"{hint} {CHOICE}"))
+        Doubt(kind, GeometryError(name, expected, found, hint))
         for kind, expected, found, hint in _doubts(header, stored, affine)
     )
 

@@ -29,7 +29,7 @@ _PADDING_HU = -1024.0
 #: integers with a slope, differ from whole numbers by rounding, which is less than this.
 _ROUNDING = 1e-3
 
-#: Bytes that are inflated at a time: they are copied once, which is fast while they are in the CPU's cache.
+#: Bytes that are read at a time: if they are copied, that is fast while they are in the CPU's cache.
 _PIECE = 1 << 19
 
 #: Values beyond these are no labels of any data set that we know, but intensities.
@@ -51,7 +51,7 @@ class VolumeReader:
         self.header = file.header
         self._replaces = on_voxels == "replace"
         self._file = file
-        self._buffer, self._other_buffer = bytearray(), bytearray()
+        self._buffer, self._other_buffer = np.empty(0, np.uint8), np.empty(0, np.uint8)
         self.label_rounding = 0.0  #: greatest distance from a whole number of the labels read so far
         self._changes: deque[str] = deque()
 
@@ -91,7 +91,8 @@ class VolumeReader:
         for stored in self.stored(depth):
             if self._stores_labels:
                 labels = stored
-                if stored.min() < 0 or stored.max() > vocabulary.max_label:
+                is_signed = stored.dtype.kind == "i"  # finding the least number takes time
+                if stored.max() > vocabulary.max_label or (is_signed and stored.min() < 0):
                     is_beyond = (stored < 0) | (stored > vocabulary.max_label)
                     raise self._not_a_label(stored[is_beyond][0], stored, vocabulary)
             else:
@@ -134,9 +135,10 @@ class VolumeReader:
             if len(self._buffer) == filled:
                 # As many bytes as the other buffer has received may well arrive here, too.
                 more = max(filled, len(self._other_buffer), _FIRST_BUFFER)
-                # Not extended in place: a bytearray that NumPy arrays still refer to cannot be resized.
-                self._buffer = self._buffer + bytes(min(size - filled, more))
-            piece = memoryview(self._buffer)[filled : min(size, filled + _PIECE)]
+                larger = np.empty(filled + min(size - filled, more), np.uint8)
+                larger[:filled] = self._buffer
+                self._buffer = larger
+            piece = self._buffer.data[filled : min(size, filled + _PIECE)]
             count = self._file.readinto(piece)
             if not count:
                 break
@@ -182,7 +184,7 @@ class VolumeReader:
         hint = (
             f"The scaling ({self._number_type}) leaves no number for padding: convert the file."
             if self._replaces
-            else f'Pass on_voxels="replace" to read {_PADDING_HU:g} HU in their place, or leave the case out.'
+            else f'on_voxels="replace" of loading and exporting reads {_PADDING_HU:g} HU in their place.'
         )
         found = f"{first}, the first of {count:,} voxels" if count > 1 else f"{first}, and nowhere else"
         return VoxelValueError(self.header.name, "finite intensities", found, hint)

@@ -326,3 +326,11 @@ def test_facts_are_attributes_also_of_a_copy_from_another_process():
     assert copy.special_case == "sacral_lumbarization"
     with pytest.raises(AttributeError, match="'Case' object has no attribute 'castellvi'"):
         copy.castellvi  # noqa: B018
+
+
+@pytest.mark.parametrize("value", [5, [5], ["*Prone*", 5]])
+def test_values_that_are_no_texts_are_named(value):
+    with pytest.raises(ValueError, match="tcia_series=5: expected a text, or several in a list"):
+        load_catalog().where(tcia_series=value)
+    with pytest.raises(ValueError, match=r"split=.*: expected one of 'train', 'validation', 'test'"):
+        load_catalog().where(split=value)

@@ -1,5 +1,8 @@
 import re
 
+import pytest
+
+from ctspine1k import load_catalog
 from ctspine1k.catalog.ctspine1k import CTSPINE1K, SOURCES
 
 
@@ -18,3 +21,35 @@ def test_entries_are_bibtex():
         assert re.findall(r"^  (\w+) = \{", entry, re.MULTILINE)[:2] == ["title", "author"]
         assert re.search(r"^  (doi|eprint) = \{\S+\},$", entry, re.MULTILINE)
         assert re.search(r"^  year = \{20\d\d\},$", entry, re.MULTILINE)
+
+
+#: Folders of the layouts in circulation, and what lies in them.
+FOLDERS = {
+    "source": {
+        "COLONOG": ["COLONOG", "colon", "conlon"],
+        "COVID-19": ["COVID-19", "covid-19"],
+        "HNSCC-3DCT-RT": ["HNSCC-3DCT-RT", "HNSCC-3DCT-RT_neck"],
+        "MSD-T10": ["MSD-T10", "liver"],
+    },
+    "kind": {
+        "image": ["volumes", "data", "imagesTr", "imagesTs"],
+        "mask": ["labels", "label", "label_new", "labelsTr", "labelsTs", "masks"],
+    },
+    "split": {"train": ["trainset"], "validation": ["test_public"], "test": ["test_private"]},
+}
+
+
+@pytest.mark.parametrize("what", FOLDERS)
+def test_folders_say_what_lies_in_them(what):
+    cases = {case.source: case for case in load_catalog().where(split="train")}
+    cases |= {case.split: case for case in load_catalog()}
+    for right, folders in FOLDERS[what].items():
+        for folder in folders:
+            for asked in FOLDERS[what]:
+                case = cases.get(asked, cases["train"])
+                kind = asked if what == "kind" else "image"
+                told = list(CTSPINE1K.misplaced(f"any/{folder}/x.nii.gz", case, kind))
+                wrong = [(f"a folder of {what} {asked}", f"folder {folder}")]
+                assert told == ([] if asked == right else wrong), (folder, asked)
+            if what == "kind":
+                assert CTSPINE1K.parse_name(f"{folder}/any/x.nii.gz")[0] == ("x", right)

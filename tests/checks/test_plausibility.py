@@ -263,6 +263,79 @@ def test_voxels_without_size(tmp_path, healthy, axis):
     assert strange(tmp_path, image, mask, flat) == {}
 
 
+@pytest.fixture
+def measured(tmp_path, healthy):
+    """The measures of a healthy spine, T10 to L3, with heights and places of 25 voxels."""
+    with open_case(*save_spine(tmp_path, "liver_106", *healthy), on_geometry=None) as pair:
+        measures = measure(pair)
+    return replace(measures, vertebrae=tuple(replace(v, mean_hu=300.0) for v in measures.vertebrae))
+
+
+def changed(measures, **values):
+    """Return the checks that find something in measures whose vertebrae have these values."""
+    vertebrae = tuple(
+        replace(one, **{name: of_each[number] for name, of_each in values.items()})
+        for number, one in enumerate(measures.vertebrae[: len(next(iter(values.values())))])
+    )
+    return {check for check, *_ in implausible(replace(measures, vertebrae=vertebrae), VOCABULARY)}
+
+
+def at_heights(*heights):
+    return [(0.0, 0.0, -float(height)) for height in heights]
+
+
+@pytest.mark.parametrize(
+    ("check", "name", "inside", "outside"),
+    [
+        ("intensity", "mean_hu", [80.0, 1000.0, 300.0], [79.9, 1000.0, 300.0]),
+        ("intensity", "mean_hu", [80.0, 1000.0, 300.0], [80.0, 1000.1, 300.0]),
+        ("volume", "volume_cm3", [8.0], [7.9]),
+        ("volume", "volume_cm3", [94.0], [94.1]),
+        (
+            "volume",
+            "volume_cm3",
+            [20.0, 20.0, 34.0, 20.0, 20.0],
+            [20.0, 20.0, 34.1, 20.0, 20.0],
+        ),  # 1.7 times that beside it
+        ("volume", "volume_cm3", [20.0, 12.0, 20.0], [20.0, 11.9, 20.0]),  # 0.6 times
+        ("distance", "centroid_mm", at_heights(0, 10, 26, 36), at_heights(0, 10, 26.1, 36.1)),
+        ("distance", "centroid_mm", at_heights(0, 10, 20, 26, 36, 46), at_heights(0, 10, 20, 25.9, 36, 46)),
+        ("order", "centroid_mm", at_heights(0, 10, 20.0, 30), at_heights(0, 10, 10, 30)),
+    ],
+)
+def test_limits_are_allowed_and_what_is_beyond_is_not(measured, check, name, inside, outside):
+    assert changed(measured, **{name: inside}) & {check} == set()
+    assert changed(measured, **{name: outside}) & {check} == {check}
+
+
+def test_rounding_is_told_and_by_how_much(measured):
+    found = list(implausible(replace(measured, label_rounding=2.5e-4), VOCABULARY))
+    assert found == [("label_rounding", "whole numbers", "numbers that are up to 0.00025 off")]
+    assert list(implausible(measured, VOCABULARY)) == []
+
+
+@pytest.mark.parametrize(("behind", "found"), [(1.0, {"front_to_back"}), (0.9, set())])
+def test_how_far_behind_its_middle_a_vertebra_may_be(measured, behind, found):
+    """Of 25 voxels from 10 to 34, the middle is 22; the array's last axis but one leads to the front."""
+    axis = {"A": 1, "P": -1}
+    (number,) = (n for n, code in enumerate(measured.orientation) if code in axis)
+    start, stop, centre = [5, 5, 5], [30, 30, 30], [17.0, 17.0, 17.0]
+    start[number], stop[number] = 10, 35
+    centre[number] = 22 - axis[measured.orientation[number]] * behind
+    places = {"start": [tuple(start)] * 2, "stop": [tuple(stop)] * 2, "centroid": [tuple(centre)] * 2}
+    assert changed(measured, **places) & {"front_to_back"} == found
+
+
+@pytest.mark.parametrize("orientation", ["SLA", "ILA"])
+@pytest.mark.parametrize(("top", "found"), [(90, {"pieces"}), (89, set())])
+def test_heights_are_those_along_the_spine(measured, orientation, top, found):
+    places = {
+        "start": [(50, 5, 5), (30, 5, 5), (10, 5, 5)],
+        "stop": [(top, 30, 30), (50, 30, 30), (30, 30, 30)],
+    }
+    assert changed(replace(measured, orientation=orientation), **places) & {"pieces"} == found
+
+
 def test_names_are_those_of_the_vocabulary(tmp_path, healthy):
     """A data set whose labels are one less than ours, and whose regions are of no known size."""
     image, mask = healthy

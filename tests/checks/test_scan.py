@@ -22,11 +22,13 @@ from support.verbs import scan_files, verify_files
 from support.volumes import ALL_IDS, break_case
 
 import ctspine1k
-from ctspine1k.checks.records import own_records
+from ctspine1k.checks.records import Records, own_records
 from ctspine1k.errors import (
     BusyError,
+    CTSpine1KWarning,
     HubError,
     MissingFilesError,
+    OutputError,
     ScanTableError,
     SkippedCasesWarning,
     WorkerError,
@@ -202,15 +204,43 @@ def test_what_was_mended_is_measured_again(spines):
     assert (report.measured, report.kept, report.problems) == (1, 2, {})
 
 
+def test_a_file_in_the_place_of_the_tables_folder_is_named(spines, tmp_path):
+    (tmp_path / "taken").touch()
+    with pytest.raises(OutputError, match=r"expected a folder, .* found the file .*taken"):
+        scan(spines, out=tmp_path / "taken/cases.parquet")
+    with pytest.warns(CTSpine1KWarning, match=r"measures are not stored .* found the file .*taken"):
+        verify_files(data_dir=spines, cases=IDS[:1], table=tmp_path / "taken/cases.parquet")
+
+
+def test_another_file_in_the_place_of_the_table_stays(spines, tmp_path):
+    (tmp_path / "mine.parquet").write_bytes(b"mine")
+    with pytest.raises(ScanTableError, match="choose another --out"):
+        scan(spines, out=tmp_path / "mine.parquet")
+    with pytest.warns(CTSpine1KWarning, match="not stored .* choose another --scan"):
+        verify_files(data_dir=spines, cases=IDS[:1], table=tmp_path / "mine.parquet")
+    assert (tmp_path / "mine.parquet").read_bytes() == b"mine"
+
+
+def test_measures_that_cannot_be_stored_are_told_once(tmp_path):
+    (tmp_path / "made").mkdir()
+    optional = Records(tmp_path / "made/cases.parquet", is_optional=True)
+    (tmp_path / "made").rmdir()
+    with pytest.warns(CTSpine1KWarning, match="measures are not stored for other runs"):
+        optional.note({"case": {"case_id": IDS[0]}})
+    optional.note({"case": {"case_id": IDS[1]}})  # without a second warning, which would be an error
+    required = Records(tmp_path / "made/cases.parquet")
+    with pytest.raises(FileNotFoundError):
+        required.note({"case": {"case_id": IDS[0]}})
+
+
 def test_no_case_no_scan(spines):
     with pytest.raises(ValueError, match="no case is selected: check splits, cases, split_file"):
         scan(spines, split="test")
 
 
-@pytest.mark.processes
 def test_broken_cases_have_a_row_that_says_why(spines):
     path = break_case(spines)
-    report = scan(spines, num_proc=2)
+    report = scan(spines)
     assert list(report.problems) == ["liver_106"]
     row = pd.read_parquet(report.cases).set_index("case_id").loc["liver_106"]
     assert row.problem == report.problems["liver_106"]
@@ -283,13 +313,12 @@ def test_the_hub_is_asked_once_for_the_revision(repo_id, split_file, hub, tmp_pa
     assert len(asked) <= 2, asked  # which commit it is, and its record in the cache: not once a case
 
 
-@pytest.mark.processes
 def test_from_the_hub(tree, repo_id, split_file, hub, tmp_path):
     """Also of a private repo's files by sha256: nothing is measured again from another revision of them."""
     out = tmp_path / "cases.parquet"
     options = {"repo_id": repo_id, "split_file": split_file, "out": out}
     folder = scan_files(data_dir=tree, split_file=split_file, out=tmp_path / "folder.parquet")
-    report = scan_files(**options, num_proc=2)
+    report = scan_files(**options)
     assert report.measured == len(ALL_IDS)
     columns = [name for name in CASES.names if name not in ("image_file", "mask_file")]
     ours, theirs = (pd.read_parquet(r.cases)[columns].to_dict("records") for r in (report, folder))

@@ -3,6 +3,8 @@
 import gzip
 import itertools
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,10 @@ from support.volumes import break_case, files_of, save
 
 import ctspine1k
 from ctspine1k.catalog.ctspine1k import CTSPINE1K, ISSUE_KINDS
+from ctspine1k.checks.verify import verify as verify_selection
 from ctspine1k.errors import CTSpine1KWarning, NoSpaceError
+from ctspine1k.files.folder import FolderPlace
+from ctspine1k.files.selection import Look, Selection
 from ctspine1k.scans.tables import read_tables
 
 #: Each with vertebrae of its own, so that no two are alike; the ids have no known issue but where a test says so.
@@ -119,6 +124,40 @@ def test_duplicated(root):
     assert report.measured == 3
 
 
+def test_each_file_has_its_own_problem(root):
+    """That of the mask is seen first; the image's is at its end."""
+    image, mask = spine(list(CASES["liver_106"][0]))
+    mask[0, 0, 0] = 77
+    save(mask_of(root, "liver_106"), mask, affine=AFFINE)
+    save(image_of(root, "liver_106"), image, affine=AFFINE)
+    cut(image_of(root, "liver_106"))
+    found = {(f.check, f.file) for f in verify(root).findings}
+    assert found == {
+        ("values", str(mask_of(root, "liver_106"))),
+        ("truncated", str(image_of(root, "liver_106"))),
+    }
+
+
+def test_a_file_that_the_system_cannot_read_is_of_no_format(root):
+    catalog = ctspine1k.load_catalog()
+    selection = Selection(CTSPINE1K, catalog, catalog.select("liver_106"), Look(FolderPlace(root)))
+    (path,) = (Path(file.local) for file in selection.files() if file.kind == "image")
+    path.unlink()
+    path.mkdir()  # after it was listed
+    found = [(f.check, f.file, f.expected) for f in verify_selection(selection).findings]
+    assert found == [("format", str(path), "a file that can be read")]
+
+
+def test_a_data_set_without_masks_cannot_be_verified(root):
+    catalog = ctspine1k.load_catalog()
+    images_only = replace(CTSPINE1K, kinds=("image",))
+    selection = Selection(images_only, catalog, catalog.select("liver_106"), Look(FolderPlace(root)))
+    with pytest.raises(
+        ValueError, match=r"expected image and mask of each case, found image: .* without mask"
+    ):
+        verify_selection(selection)
+
+
 def test_no_case_is_no_clean_tree(root):
     with pytest.raises(ValueError, match="no case is selected"):
         verify(root, split="test")
@@ -140,6 +179,7 @@ def test_at_a_wrong_place(root, case_id, folder, expected, told):
     assert (finding.check, finding.level, finding.case_id) == ("wrong_place", "warning", case_id)
     assert (finding.expected, finding.found) == (expected, told)
     assert finding.file == str(root / folder / path.name)
+    assert finding.hint == "Check whose file it is, and move it to its folder."
 
 
 def test_a_mask_among_images_and_an_image_among_masks(root):
@@ -361,6 +401,9 @@ def test_without_size_of_voxels_there_are_no_volumes(root):
         volumes[row["case_id"]].add(row["volume_cm3"] is None)
     assert volumes == {"liver_106": {True}, "liver_100": {False}, "HN_P023": {False}}
     problems = {row["case_id"]: row["header_problem"] for row in tables.cases}
+    assert "on_geometry" not in str(
+        [[row["geometry_problem"], row["header_problem"]] for row in tables.cases]
+    )
     assert "(no length along j)" in problems.pop("liver_106")
     assert set(problems.values()) == {None}
     report = verify(root)

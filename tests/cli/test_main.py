@@ -68,7 +68,19 @@ def test_without_a_verb_it_tells_the_verbs_in_the_order_of_use(run):
         (["info"], "error: Missing argument 'CASE'"),
         (["info", "liver_1066"], "error: no case 'liver_1066' in the catalog. Did you mean liver_106"),
         (["vertebrae", "S1"], "error: no vertebra 'S1': expected C1 to C7"),
-        (["scan", "nowhere"], "error: data_dir='nowhere': no such folder"),
+        (["scan", "nowhere"], "error: data_dir='nowhere': expected a folder with raw files, found none at"),
+        (
+            ["list", "--data-dir", __file__],
+            "error: Invalid value for '--data-dir': expected a directory, found a file",
+        ),
+        (
+            ["list", "--split-file", "/"],
+            "error: Invalid value for '--split-file': expected a file, found a directory",
+        ),
+        (
+            ["list", "--split-file", "nowhere"],
+            "error: split_file='nowhere': expected a file with case ids, found none",
+        ),
         (["verify", "x", "--data-dir", "y"], "error: DIR and --data-dir are the same: give one."),
         (["scan", "--num-proc", "0"], "error: Invalid value for '--num-proc'"),
         (["preview", "liver_1066"], "error: no case 'liver_1066'"),
@@ -356,9 +368,8 @@ def test_verify(run, root):
     assert sorted(os.listdir()) == ["new", "report.csv"]  # noqa: PTH208
 
 
-@pytest.mark.processes
 def test_verify_of_a_clean_tree_is_0_and_of_none_is_2(run, root):
-    status, out, err = run("verify", root, "--case", "liver_106", "--case", "HN_P023")
+    status, out, err = run("verify", root, "--case", "liver_106", "--case", "HN_P023", "--num-proc", 1)
     assert (status, err) == (0, "")
     assert out.endswith("2 of 2 cases read to the end\nnothing found\n")
     assert run("verify", root / "nowhere")[0] == 2

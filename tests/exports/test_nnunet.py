@@ -344,6 +344,7 @@ def test_an_id_that_is_in_use_is_refused(spine, raw, tmp_path, monkeypatch, vari
     ("options", "told"),
     [
         ({"id": 1000}, "id=1000: expected a whole number from 1 to 999"),
+        ({"id": "7"}, "id='7': expected a whole number from 1 to 999"),
         ({"name": "a/b"}, "name='a/b': expected letters, digits"),
         ({"label_scheme": "all"}, "label_scheme='all': expected one of 'ctspine1k'"),
         ({"on_error": "warn"}, "on_error='warn': expected one of"),

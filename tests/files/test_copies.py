@@ -7,6 +7,7 @@ from support.volumes import IDS, files_of, intensities, save
 
 import ctspine1k
 from ctspine1k.errors import MissingFilesError, NoSpaceError, OutputError, SkippedCasesWarning
+from ctspine1k.files.copies import put_file
 
 LIVER = "liver_106"
 
@@ -39,6 +40,9 @@ def test_files_get_the_published_layout(spine, tree, tmp_path, published, link):
         assert path.read_bytes() == next(tree.rglob(path.name)).read_bytes()
         assert path.is_symlink() == link
         assert os.access(path, os.W_OK)
+    assert [path.stat().st_mtime_ns for path in paths] == [
+        path.stat().st_mtime_ns for path in spine.download()
+    ]
     copied = ctspine1k.open_collection(data_dir=tmp_path / "to", split_file=tmp_path / "split.txt")
     assert len(copied.where(split="train").files()) == 4
     assert list((tmp_path / "to").rglob(".*")) == []
@@ -59,6 +63,14 @@ def test_what_is_there_is_kept(spine, tmp_path):
     assert not half.exists()
     assert spine.download(to=tmp_path / "to", link=True) == paths
     assert not any(path.is_symlink() for path in paths)
+
+
+def test_whether_a_file_was_there_is_told(tmp_path):
+    source = save(tmp_path / "from.nii", intensities())
+    for link in (True, True, False, False, True):
+        is_new = not (tmp_path / "to.nii").exists() or ((tmp_path / "to.nii").is_symlink() and not link)
+        assert put_file(source, tmp_path / "to.nii", link=link) == is_new
+        assert (tmp_path / "to.nii").read_bytes() == source.read_bytes()
 
 
 def test_another_file_is_not_replaced(spine, tmp_path):
@@ -114,10 +126,11 @@ def test_a_file_where_a_folder_belongs(spine, tmp_path, is_file):
 
 
 def test_a_disk_that_fills_meanwhile(spine, small_disk, monkeypatch):
-    monkeypatch.setattr("ctspine1k.files.copies.require_room", lambda *_: 7)
+    monkeypatch.setattr("ctspine1k.files.copies.free_bytes", lambda folder: 1 << 40)
     small_disk.fill_up()
-    with pytest.raises(NoSpaceError, match="expected room for copies"):
+    with pytest.raises(NoSpaceError, match="expected room for copies") as told:
         spine.download(to=small_disk.root / "to")
+    assert told.value.needed == sum(file.size for file in spine.files())
 
 
 def test_links_become_copies_and_dead_links_are_replaced(spine, tree, tmp_path):

@@ -30,7 +30,8 @@ def asked(monkeypatch):
 def transport(request, monkeypatch):
     """The library that the client speaks HTTP with, as the base of its own error says."""
     library = pytest.importorskip(request.param)
-    http_error = type("HfHubHTTPError", (library.HTTPError,), {})
+    between = type("Own", (library.HTTPError,), {"__module__": "huggingface_hub.errors"})
+    http_error = type("HfHubHTTPError", (between,), {})
     monkeypatch.setattr(huggingface_hub.errors, "HfHubHTTPError", http_error)
     # What is found out once a process is found out again.
     monkeypatch.setattr(hub_module, "_client_errors", functools.cache(hub_module._client_errors.__wrapped__))

@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 from support.volumes import files_of, place, save_case
@@ -19,8 +20,10 @@ from ctspine1k.errors import (
 )
 from ctspine1k.files.hub import HubPlace
 from ctspine1k.files.places import find_place
+from ctspine1k.files.raw import Listing
 from ctspine1k.files.selection import Look
-from ctspine1k.files.transfer import download
+from ctspine1k.files.tokens import all_tokens
+from ctspine1k.files.transfer import copied, download, quiet_hub, worker_start
 
 
 def test_links_to_folders_are_followed_and_loops_end(tmp_path):
@@ -41,6 +44,24 @@ def test_hub_listing_tells_what_the_hub_records(hub, repo_id, tree):
     commit = hub.repos[repo_id].refs["main"]
     assert files[0].url == f"{hub.url}/datasets/{repo_id}/resolve/{commit}/{files[0].path}"
     assert hub.downloads() == {}
+
+
+def test_a_file_of_the_hub_is_known_by_its_bytes(hub, repo_id):
+    (file,) = list_files(cases="liver_106", kind="mask", repo_id=repo_id)
+    assert HubPlace.of(repo_id, "main", None).identity(file) == f"{file.path} {file.sha256}"
+
+
+def test_a_look_records_the_revision_once_and_without_a_bar(hub, repo_id, capfd):
+    look = Look(HubPlace.of(repo_id, "main", None))
+    files = list_files(cases="liver_106", repo_id=repo_id)
+    look.prepare([])
+    with hub.watched() as first:
+        look.prepare(files)
+    with hub.watched() as second:
+        look.prepare(files)
+    assert any("/revision/main" in request.path for request in first)
+    assert second == []
+    assert capfd.readouterr().err == ""
 
 
 def test_revision(hub, repo_id, tree, tmp_path):
@@ -134,11 +155,11 @@ def test_a_cached_file_that_was_changed_is_reported(repo_id):
 OFFLINE = """
 import json, sys
 import ctspine1k, ctspine1k.errors
-try:
-    paths = ctspine1k.download_files(repo_id=sys.argv[1], cases=json.loads(sys.argv[2]))
-    print(json.dumps([str(path) for path in paths]))
-except ctspine1k.errors.CTSpine1KError as error:
-    print(type(error).__name__, error)
+for options in map(json.loads, sys.argv[1:]):
+    try:
+        print(json.dumps([str(path) for path in ctspine1k.download_files(**options)]))
+    except ctspine1k.errors.CTSpine1KError as error:
+        print(type(error).__name__, error)
 """
 
 
@@ -146,22 +167,26 @@ except ctspine1k.errors.CTSpine1KError as error:
 @pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"])
 def test_offline_serves_what_is_cached_and_names_what_is_not(hub, repo_id, python, variable):
     paths = download_files(cases="liver_106", repo_id=repo_id)
+    two = ["liver_106", "HN_P023"]
+    options = [
+        {"repo_id": repo_id, "cases": two[:1]},
+        {"repo_id": repo_id, "cases": two},
+        {"repo_id": "tests/never-seen", "cases": two[:1]},
+    ]
     with hub.watched() as requests:
-        run = python(OFFLINE, repo_id, '["liver_106"]', **{variable: "1"})
-        assert json.loads(run.stdout) == [str(path) for path in paths], run.stderr
-        run = python(OFFLINE, repo_id, '["liver_106", "HN_P023"]', **{variable: "1"})
-        assert "MissingFilesError 1 of 2 cases lack raw files in the local cache" in run.stdout, run.stderr
-        assert f"HN_P023 (image and mask). {variable} is set" in run.stdout
-        run = python(OFFLINE, "tests/never-seen", '["liver_106"]', **{variable: "1"})
-        assert run.stdout.startswith(f"HubError {variable} is set, and nothing of tests/never-seen"), (
-            run.stderr
-        )
+        run = python(OFFLINE, *map(json.dumps, options), **{variable: "1"})
+    cached, part, none = run.stdout.splitlines()
+    assert json.loads(cached) == [str(path) for path in paths], run.stderr
+    assert "MissingFilesError 1 of 2 cases lack raw files in the local cache" in part
+    assert f"HN_P023 (image and mask). {variable} is set" in part
+    assert none.startswith(f"HubError {variable} is set, and nothing of tests/never-seen")
     assert requests == []
 
 
 @pytest.mark.processes
 def test_a_hub_out_of_reach_is_told(python):
-    run = python(OFFLINE, "tests/x", '["liver_106"]', HF_ENDPOINT="http://127.0.0.1:9")
+    options = {"repo_id": "tests/x", "cases": ["liver_106"]}
+    run = python(OFFLINE, json.dumps(options), HF_ENDPOINT="http://127.0.0.1:9")
     assert run.stdout.startswith("HubError Hub repo tests/x at main"), run.stdout + run.stderr
     assert "With HF_HUB_OFFLINE=1, files from the local cache are used" in run.stdout
 
@@ -206,7 +231,7 @@ def test_a_download_that_just_fits_and_its_revision(hub, repo_id, tmp_path, monk
         ("liver_106.nii.gz", 1_700_000_000_000_000_001, "{state}"),
         # As archives restore them: the size and the CRC at the end of a gzip file, or the folder, tell them apart.
         ("liver_106.nii.gz", 1_700_000_000_000_000_000, "{state} {end}"),
-        ("liver_106.nii", 1_700_000_000_000_000_000, "{folder}/{state}"),
+        ("liver_106.nii", 1_700_000_007_000_000_000, "{folder}/{state}"),
     ],
 )
 def test_what_a_file_is_known_by_when_its_folder_is_moved(tmp_path, name, nanoseconds, identity):
@@ -224,3 +249,60 @@ def test_what_a_file_is_known_by_when_its_folder_is_moved(tmp_path, name, nanose
 def test_where_files_come_from_is_told_without_a_machines_path(tmp_path):
     (tmp_path / "raw").mkdir()
     assert find_place(data_dir=tmp_path / "raw").origin() == {"folder": "raw"}
+
+
+@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"])
+def test_offline_is_named_where_files_are_missing(repo_id, monkeypatch, variable):
+    place, listing = HubPlace.of(repo_id, "main", None), Listing({})
+    assert place.hint(listing, ()) == ""
+    if variable == "HF_HUB_OFFLINE":  # which the client has read
+        monkeypatch.setattr(huggingface_hub.constants, variable, True)
+    else:
+        monkeypatch.setenv(variable, "yes")
+    assert place.hint(listing, ()) == f"{variable} is set: unset it to download them."
+
+
+def test_what_is_cached_is_checked_and_served_offline(repo_id, tree, monkeypatch):
+    options = {"cases": "liver_106", "repo_id": repo_id}
+    paths = download_files(**options)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert download_files(**options) == paths
+    blob = paths[1].resolve()
+    blob.write_bytes(blob.read_bytes()[::-1])
+    with pytest.raises(ChecksumError, match=r"liver_106_seg.* sha256 is"):
+        download_files(**options)
+
+
+def test_a_file_of_the_hub_is_a_stream_of_one_request(hub, repo_id, tree):
+    (file,) = list_files(cases="liver_106", kind="mask", repo_id=repo_id)
+    data, hub_place = (tree / file.path).read_bytes(), HubPlace.of(repo_id, "main", None)
+    with hub.watched() as requests, hub_place.open(file) as stream:
+        assert b"".join(iter(lambda: stream.read(100), b"")) == data
+    asked = [request for request in requests if request.path.endswith(file.path)]
+    assert [request.method for request in asked] == ["GET"]
+    with copied(hub_place, file) as stream:
+        assert [stream.read(), stream.seek(0), stream.read()] == [data, 0, data]
+        assert stream.name == file.path
+    (local,) = list_files(cases="liver_106", kind="mask", data_dir=tree)
+    with copied(find_place(tree), local) as path:
+        assert path == local.local
+
+
+def test_bars_of_the_hubs_client_are_off_for_a_while():
+    from huggingface_hub.utils import are_progress_bars_disabled
+
+    assert not are_progress_bars_disabled()
+    with quiet_hub():
+        assert are_progress_bars_disabled()
+        with quiet_hub():
+            pass
+        assert are_progress_bars_disabled()
+    assert not are_progress_bars_disabled()
+
+
+def test_workers_show_no_bars_of_the_hub_and_know_our_tokens(monkeypatch):
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "")
+    start = worker_start()
+    start()
+    assert os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "1"
+    assert start.args == (dict(all_tokens()),)

@@ -41,7 +41,19 @@ def test_selection_by_id_keeps_the_catalogs_order(tree):
         ({"cases": "liver_1066"}, UnknownCaseError, "liver_1066"),
         ({"revision": "main"}, ValueError, "has no revisions"),
         ({"data_dir": ""}, ValueError, "data_dir is empty"),
-        ({"data_dir": "/nowhere"}, FileNotFoundError, "data_dir='/nowhere': no such folder"),
+        (
+            {"data_dir": "/nowhere"},
+            FileNotFoundError,
+            "'/nowhere': expected a folder with raw files, found none",
+        ),
+        ({"data_dir": __file__}, FileNotFoundError, "expected a folder with raw files, found a file at "),
+        (
+            {"split_file": "/nowhere"},
+            FileNotFoundError,
+            "'/nowhere': expected a file with case ids, found none",
+        ),
+        ({"split_file": "/"}, FileNotFoundError, "expected a file with case ids, found a folder at /"),
+        ({"cases": 5}, ValueError, "cases=5: expected ids or cases, one or several in a list"),
     ],
 )
 def test_bad_arguments(tree, arguments, error, message):

@@ -1,5 +1,7 @@
 """Pictures of many cases: which are drawn, where they are, and what becomes of those that cannot be."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from support.volumes import AFFINE, break_case, intensities, labels, save
@@ -12,6 +14,7 @@ from ctspine1k.errors import (
     MissingFilesError,
     NothingLeftError,
     SkippedCasesWarning,
+    VoxelValueError,
     VoxelWarning,
 )
 from ctspine1k.files.folder import FolderPlace
@@ -71,10 +74,34 @@ def test_voxels_that_are_not_numbers_are_drawn_as_padding(draw, tree):
         assert draw("liver_106") == ["liver_106.png"]
 
 
+def test_labels_that_the_data_set_lacks_are_drawn_as_background_if_told_so(draw, tree):
+    with_sacrum = labels(1, (6, 5, 4))
+    before = draw("liver_106", out=tree / "before.png")
+    save(
+        next(tree.rglob("liver_106_seg.nii.gz")),
+        np.where(with_sacrum == 0, 26, with_sacrum).astype("u1"),
+        affine=AFFINE,
+    )
+    with pytest.raises(VoxelValueError, match="whole numbers from 0 to 25, found 26"):
+        draw("liver_106")
+    after = draw("liver_106", out=tree / "after.png", other_labels="background")
+    assert Path(*before).read_bytes() == Path(*after).read_bytes()
+    with pytest.raises(ValueError, match="other_labels='ignore': expected one of 'raise', 'background'"):
+        draw("liver_106", other_labels="ignore")
+
+
 def test_a_mask_that_is_stored_otherwise_is_told(draw, tree):
     mask = next(tree.rglob("liver_106_seg.nii.gz"))
     backwards = AFFINE @ np.diag([-1, 1, 1, 1.0])
     backwards[:3, 3] += AFFINE[:3, 0] * 5
     save(mask, labels(1, (6, 5, 4))[::-1], affine=backwards)
-    with pytest.warns(GeometryWarning, match='which orientation="RAS" would bring to the same place'):
+    with pytest.warns(GeometryWarning, match='which orientation="RAS" would bring to the same place') as told:
         draw("liver_106")
+    assert ["on_geometry" in str(one.message) for one in told] == [False]  # an option that it does not have
+
+
+def test_a_header_in_doubt_is_told(draw, tree):
+    save(next(tree.rglob("liver_106.nii.gz")), intensities(1, (6, 5, 4)), affine=AFFINE, qoffset_x=99.0)
+    with pytest.warns(GeometryWarning, match="come from sform, as in nibabel") as told:
+        draw("liver_106")
+    assert ["on_geometry" in str(one.message) for one in told] == [False]

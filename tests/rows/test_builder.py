@@ -432,7 +432,7 @@ def test_voxels_that_are_not_finite_are_replaced_when_asked(load, tree, name, st
     save(image, values)
     options = {"split": "validation", "storage": storage, "on_error": on_error}
     if on_error == "raise":
-        with pytest.raises(VoxelValueError, match=r"the first of 2 voxels\. Pass on_voxels="):
+        with pytest.raises(VoxelValueError, match=r"the first of 2 voxels\. on_voxels="):
             load(name, **options)
     with pytest.warns(
         VoxelWarning, match=r"HN_P023\.nii\.gz: NaN and infinite voxels are read as -1024"

@@ -64,7 +64,7 @@ def test_another_folder_with_files_of_the_same_names_sizes_and_times_is_another(
 def test_rows_can_be_opened_when_the_raw_files_are_gone(load, tree, tmp_path, name, options):
     right = rows(load(name, split="train", **options))
     shutil.rmtree(tree)
-    with pytest.raises(FileNotFoundError, match="no such folder"):
+    with pytest.raises(FileNotFoundError, match="expected a folder with raw files, found none"):
         load(name, split="train", **options)
     for more in ({}, {"data_dir": None}):
         found = load(name, split="train", verify_files=False, **options, **more)

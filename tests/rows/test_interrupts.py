@@ -3,11 +3,10 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 from support.compare import identical, rows, wanted
+from support.forks import fork
 from support.paths import ROOT
 from support.processes import wait_until
 from support.volumes import SIZE
@@ -17,47 +16,21 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "killpg"), reason="Windows has no process groups"),
 ]
 
-#: Converts cases that take until there is a file "release", and says how it ended.
-CONVERTS = """
-import json, os, sys, time
-from pathlib import Path
-import multiprocess
-import ctspine1k
-import ctspine1k.rows.builder as builder
 
-options, folder = json.loads(sys.argv[1]), Path(sys.argv[2])
-read = builder.case_batches
-
-def slow(*args, **kwargs):
-    (folder / f"reading-{os.getpid()}").touch()
-    while not (folder / "release").exists():
-        time.sleep(0.02)
-    yield from read(*args, **kwargs)
-
-builder.case_batches = slow
-try:
-    ctspine1k.load_dataset("3d", split="train", **options)
-except KeyboardInterrupt:
-    print("interrupted", len(multiprocess.active_children()))
-"""
+@pytest.fixture
+def options(tree, split_file, tmp_path):
+    """What a conversion is called with."""
+    cache = str(tmp_path / "cache")
+    return {"data_dir": str(tree), "split_file": str(split_file), "image_size": SIZE, "cache_dir": cache}
 
 
 @pytest.fixture
-def converting(tree, split_file, tmp_path):
+def converting(options, tmp_path):
     """Start a conversion in a process group of its own, as a terminal does."""
     started = []
 
-    def run(code=CONVERTS, **options):
-        options |= {"data_dir": str(tree), "split_file": str(split_file), "image_size": SIZE}
-        options["cache_dir"] = str(tmp_path / "cache")
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, json.dumps(options), str(tmp_path)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
-            start_new_session=True,
-        )
+    def run(**more):
+        process = fork("support.converting:convert_slowly", {**options, **more}, str(tmp_path))
         started.append(process)
         return process
 
@@ -65,14 +38,10 @@ def converting(tree, split_file, tmp_path):
     for process in started:
         if not is_gone(process):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-        process.stderr.close()
 
 
 def is_gone(process) -> bool:
     """Whether no process of its group is left."""
-    process.poll()
     try:
         os.killpg(process.pid, 0)
     except ProcessLookupError:
@@ -92,8 +61,9 @@ def test_an_interrupt_ends_a_conversion_and_its_workers(
     (os.killpg if whom == "all" else os.kill)(process.pid, signal.SIGINT)
     if num_proc is None:  # the case that is being read is read to its end
         (tmp_path / "release").touch()
-    printed, told = process.communicate(timeout=60)
-    assert (printed, process.returncode) == ("interrupted 0\n", 0), told
+    status = process.wait()
+    printed, told = process.printed
+    assert (printed, status) == ("interrupted 0\n", 0), told
     assert "Traceback" not in told
     assert "Exception ignored" not in told
     wait_until(lambda: is_gone(process))
@@ -107,7 +77,8 @@ def test_a_second_interrupt_changes_nothing(converting, tmp_path):
     wait_until(lambda: len(list(tmp_path.glob("reading-*"))) == 2)
     for _ in range(3):
         os.killpg(process.pid, signal.SIGINT)
-    assert process.communicate(timeout=60)[0] == "interrupted 0\n"
+    process.wait()
+    assert process.printed[0] == "interrupted 0\n"
     wait_until(lambda: is_gone(process))
 
 
@@ -123,7 +94,8 @@ def test_a_worker_that_is_killed_is_an_error_that_says_so(converting, tmp_path):
     process = converting(num_proc=2)
     wait_until(lambda: len(list(tmp_path.glob("reading-*"))) == 2)
     os.kill(int(next(tmp_path.glob("reading-*")).name.partition("-")[2]), signal.SIGKILL)
-    _, told = process.communicate(timeout=60)
+    assert process.wait() == 1
+    told = process.printed[1]
     assert "WorkerError: num_proc: expected processes that convert to the end, found that one was" in told
     wait_until(lambda: is_gone(process))
 
@@ -148,9 +120,8 @@ except KeyboardInterrupt:
 """
 
 
-def test_an_interrupt_while_modules_are_imported_is_not_lost(converting, tmp_path):
-    process = converting(IMPORTS)
-    printed, told = process.communicate(timeout=60)
-    assert (printed, process.returncode) == ("interrupted\n", 0), told
+def test_an_interrupt_while_modules_are_imported_is_not_lost(options, tmp_path, python):
+    run = python(IMPORTS, json.dumps(options), PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+    assert (run.stdout, run.returncode) == ("interrupted\n", 0), run.stderr
     assert not list((tmp_path / "cache").rglob("*.arrow"))
     assert not list((tmp_path / "cache").rglob("*.incomplete"))

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import json
 import os
 import signal
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.compare import identical, rows, wanted
+from support.forks import fork
 from support.volumes import ALL_IDS, SIZE
 
 from ctspine1k.errors import CorruptFileError, CTSpine1KError, NoSpaceError, SkippedCasesWarning, WorkerError
@@ -214,28 +214,17 @@ def test_rows_that_are_written_together_are_not_kept(load, tree, one_split, tmp_
     assert len(load("3d", **options)) == 4
 
 
-KILLED = """
-import json, os, signal, sys
-import ctspine1k, ctspine1k.rows.builder as builder
-convert, killer = builder.case_batches, getattr(signal, sys.argv[2])
-def stopped(options, vocabulary, case, *args, **kwargs):
-    if case.case_id == sys.argv[3]:
-        os.kill(os.getpid(), killer)
-    yield from convert(options, vocabulary, case, *args, **kwargs)
-builder.case_batches = stopped
-ctspine1k.load_dataset("3d", split="train", **json.loads(sys.argv[1]))
-"""
-
-
 @pytest.mark.processes
-@pytest.mark.parametrize(("number", "storage"), [("SIGKILL", "dense"), ("SIGINT", "compact")])
-def test_a_kill(load, tree, one_split, tmp_path, right, python, number, storage):
+@pytest.mark.parametrize(
+    ("number", "storage", "status"), [("SIGKILL", "dense", -signal.SIGKILL), ("SIGINT", "compact", 1)]
+)
+def test_a_kill(load, tree, one_split, tmp_path, right, number, storage, status):
     options = {"split_file": str(one_split), "storage": storage, "image_size": SIZE}
     cache, last = tmp_path / "cache", ALL_IDS[3]
-    run = python(
-        KILLED, json.dumps({**options, "data_dir": str(tree), "cache_dir": str(cache)}), number, last
-    )
-    assert run.returncode == -getattr(signal, number), run.stderr
+    where = {"data_dir": str(tree), "cache_dir": str(cache)}
+    process = fork("support.converting:convert_until", {**options, **where}, last, number)
+    assert process.wait() == status, process.printed
+    assert ("KeyboardInterrupt" in process.printed[1]) == (number == "SIGINT")
     # The thread that reads ahead is in the last case while the third is not complete.
     kept = kept_ids(cache)
     assert kept >= {ALL_IDS[0]}

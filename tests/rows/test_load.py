@@ -17,6 +17,7 @@ from ctspine1k.errors import (
     FileFormatError,
     HubError,
     MissingFilesError,
+    OutputError,
     SkippedCasesWarning,
     TruncatedFileError,
     UnknownCaseError,
@@ -198,14 +199,13 @@ for streaming, cache_dir in ((False, sys.argv[2]), (True, sys.argv[3])):
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"])
-def test_offline_loads_what_is_there(load, hub, repo_id, split_file, tmp_path, python, variable):
+def test_offline_loads_what_is_there(load, hub, repo_id, split_file, tmp_path, python):
     """From the cache; and as a stream, with no cache of `datasets`."""
     load("2d", split="test", repo_id=repo_id)
     options = {"repo_id": repo_id, "split_file": str(split_file), "image_size": SIZE}
     folders = (str(tmp_path / "cache"), str(tmp_path / "elsewhere"))
     with hub.watched() as requests:
-        run = python(OFFLINE, json.dumps(options), *folders, **{variable: "1"})
+        run = python(OFFLINE, json.dumps(options), *folders, HF_DATASETS_OFFLINE="1")
     assert run.stdout.splitlines() == [
         f"{streaming} {IDS['test'][0]} {k}" for streaming in (False, True) for k in range(6)
     ], run.stderr
@@ -309,6 +309,44 @@ def test_forced_conversion(load, tmp_path):
     inode, time = made.stat().st_ino, made.stat().st_mtime_ns
     load(split="test", download_mode="force_redownload")
     assert (made.stat().st_ino, made.stat().st_mtime_ns) != (inode, time)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_files_that_are_gone_are_told_before_a_converted_split_is_read_again(load, tree, tmp_path, streaming):
+    """Nothing else is converted before, and a split without files is left out where that is allowed."""
+    load(split="test")
+    for path in tree.rglob(f"{IDS['test'][0]}*"):
+        path.unlink()
+    again = {"streaming": True} if streaming else {"download_mode": "force_redownload"}
+    with pytest.raises(MissingFilesError):
+        load(split=["validation", "test"], **again)
+    assert len(list((tmp_path / "cache").rglob("*.arrow"))) == 1
+    with pytest.warns(SkippedCasesWarning, match="1 of 1 cases lack raw files"):
+        assert list(load(on_missing="skip", **again)) == ["train", "validation"]
+
+
+@pytest.fixture
+def bars():
+    """Progress bars, which a run of the demo in this process switches off."""
+    was_quiet = datasets.are_progress_bars_disabled()
+    datasets.enable_progress_bars()
+    yield
+    if was_quiet:
+        datasets.disable_progress_bars()
+
+
+@pytest.mark.usefixtures("bars")
+def test_the_bar_of_a_conversion_has_a_total(load, name, capfd):
+    count = {"3d": 2, "2d": 7}[name]
+    assert len(load(name, split="train")) == count
+    assert f"{count}/{count}" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("below", ["", "cache"])
+def test_a_file_in_the_place_of_the_cache_is_named(load, tmp_path, below):
+    (tmp_path / "taken").touch()
+    with pytest.raises(OutputError, match=r"expected a folder, .* found the file .*taken\. Choose another"):
+        load(split="test", cache_dir=tmp_path / "taken" / below)
 
 
 def test_keep_in_memory(load):

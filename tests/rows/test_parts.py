@@ -1,5 +1,7 @@
 """Slices of splits convert only the cases that they need."""
 
+import shutil
+
 import datasets
 import pytest
 from support.compare import CONFIGS, identical, rows
@@ -102,6 +104,30 @@ def test_a_turn_changes_the_number_of_slices(load, tree, one_split):
     whole = rows(load("2d", split="train", **options))
     assert len(whole) == 4 * 6
     assert identical(rows(load("2d", split="train[6:8]", geometry=False, **options)), whole[6:8])
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_converted_parts_are_opened_without_a_look_at_the_files(load, tree, one_split, name):
+    options = {"split_file": one_split, "verify_files": False}
+    parts = ["train[2:4]", "train[1:2]"] if name == "3d" else ["train[7:12]", "train[1:2]"]
+    right = [rows(load(name, split=part, split_file=one_split)) for part in parts]
+    shutil.rmtree(tree)
+    for part, want in zip(parts, right, strict=True):
+        assert identical(rows(load(name, split=part, **options)), want)
+    for missing in ("train", "train[-1:]" if name == "2d" else "train[:1]"):
+        with pytest.raises(FileNotFoundError, match=r"expected converted [23]d rows of train"):
+            load(name, split=missing, **options)
+
+
+def test_numbers_of_rows_that_contradict_each_other_are_not_used(load, tree, one_split, tmp_path):
+    options = {"split": "train[:2]", "split_file": one_split}
+    for seed, case_id in enumerate(ALL_IDS):
+        save_case(tmp_path / "other", case_id, seed=seed, shape=(6, 5, 2 + seed))
+    first = rows(load("2d", **options))
+    assert identical(rows(load("2d", verify_files=False, **options)), first)
+    load("2d", data_dir=tmp_path / "other", **options)
+    with pytest.raises(FileNotFoundError, match="expected converted 2d rows of train"):
+        load("2d", verify_files=False, **options)
 
 
 @pytest.mark.parametrize("part", ["train[:0]", "train[3:2]", "train[9:12]", "train[:x]", "train[::2]"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import filelock
 import pytest
 
-from ctspine1k.errors import BusyError, NoSpaceError
+from ctspine1k.errors import BusyError, NoSpaceError, OutputError
 from ctspine1k.running.disk import (
     atomic_write,
     device_of,
@@ -15,6 +15,7 @@ from ctspine1k.running.disk import (
     free_bytes,
     is_full_disk,
     make_parent,
+    require_folder,
     sha256_of,
 )
 
@@ -102,9 +103,6 @@ def test_the_sha256_is_of_what_is_left_to_read(tmp_path):
 def test_a_folder_is_made_and_written_to_before_there_is_work_to_lose(tmp_path):
     make_parent(tmp_path / "a/b/c.txt")
     assert list((tmp_path / "a/b").iterdir()) == []
-    (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file"):
-        make_parent(tmp_path / "file/c.txt")
 
 
 def test_a_folder_that_is_not_there_yet_has_the_disk_of_the_one_above(tmp_path):
@@ -167,3 +165,13 @@ def test_a_full_disk_is_seen_behind_the_errors_that_it_caused():
     other.__context__ = behind  # a circle
     assert not is_full_disk(behind)
     assert not is_full_disk(None)
+
+
+@pytest.mark.parametrize("below", ["", "more"])
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, below):
+    (tmp_path / "taken").touch()
+    folder = tmp_path / "taken" / below
+    with pytest.raises(OutputError) as told:
+        make_parent(folder / "picture.png")
+    assert (told.value.path, told.value.found) == (str(folder), f"the file {tmp_path / 'taken'}")
+    require_folder(tmp_path / "none" / "yet")

@@ -272,6 +272,7 @@ def crafted(data: bytes, **changes) -> StoredArray:
 
 
 CHUNK = bytes(store(np.ones((2, 2), "i2"))["bytes"])
+NOISE = bytes(store(np.arange(4000, dtype="i2").reshape(50, 80))["bytes"])
 
 
 @pytest.mark.parametrize(
@@ -285,6 +286,11 @@ CHUNK = bytes(store(np.ones((2, 2), "i2"))["bytes"])
             {},
             "chunk 0: expected voxels, found a chunk that says",
         ),
+        (
+            NOISE[:32] + bytes([255] * 8) + NOISE[40:],
+            {"shape": [50, 80], "box": [50, 80]},
+            "chunk 0: expected a Blosc2 chunk",
+        ),
     ],
 )
 def test_a_checksum_that_fits_does_not_make_a_chunk_safe(data, changes, message):
@@ -292,6 +298,12 @@ def test_a_checksum_that_fits_does_not_make_a_chunk_safe(data, changes, message)
     stored = crafted(data, **changes)
     with pytest.raises(StoredArrayError, match=message):
         stored.read()
+
+
+def test_what_is_stored_is_told_without_its_bytes():
+    told = repr(crafted(CHUNK))
+    assert told.startswith("StoredArray(header=ArrayHeader(")
+    assert not any(name in told for name in ("ends=", "checksums=", "data=", "seed="))
 
 
 def test_a_shape_without_elements_is_no_work():

@@ -1,6 +1,8 @@
 """Compact columns go through whatever `datasets` does with a data set, and give the arrays of dense ones."""
 
 import pickle
+import sys
+import types
 
 import datasets
 import numpy as np
@@ -11,9 +13,10 @@ from datasets import concatenate_datasets, load_from_disk
 from support.compare import identical, rows
 
 from ctspine1k import LazyDataset
-from ctspine1k.errors import StoredArrayError
+from ctspine1k.errors import MissingPackageError, StoredArrayError
 from ctspine1k.running.threads import usable_threads
 from ctspine1k.storage.chunks import store
+from ctspine1k.storage.codec import require_blosc2
 from ctspine1k.storage.feature import CompactArray, stored_array, stored_column
 
 
@@ -238,3 +241,14 @@ print(datasets.load_from_disk(sys.argv[1])[0]["image"].dtype)
 """
     run = python(code, str(tmp_path / "saved"))
     assert run.stdout == "True\nfloat32\n", run.stderr
+
+
+@pytest.mark.parametrize("version", [None, "2.7.1"])
+def test_compact_storage_needs_blosc2_of_version_3(monkeypatch, version):
+    installed = types.ModuleType("blosc2")
+    installed.__version__ = version
+    monkeypatch.setitem(sys.modules, "blosc2", installed if version else None)
+    with pytest.raises(
+        MissingPackageError, match=r"needs blosc2 3 or later: pip install 'ctspine1k\[compact\]'"
+    ):
+        require_blosc2.__wrapped__()

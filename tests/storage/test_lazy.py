@@ -242,6 +242,7 @@ def test_nulls(tmp_path):
     [
         ({"dtype": "int16"}, "dtype='int16': expected one of 'float32', 'stored'"),
         ({"threads": 0}, "threads=0: expected 1 or more, or None"),
+        ({"threads": 1.5}, "threads=1.5: expected a whole number, 1 or more, or None"),
     ],
 )
 def test_bad_arguments(load, arguments, message):

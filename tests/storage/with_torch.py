@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from support.compare import wanted
-from torch.utils.data import DataLoader
+from torch.utils.data import ConcatDataset, DataLoader
 
 import ctspine1k
 from ctspine1k.storage.chunks import StoredArray
@@ -64,6 +64,17 @@ def test_loader_of_lazy_rows(load, tree, workers, reads):
         assert found.tobytes() == np.stack([row[column] for row in right]).tobytes()
     assert [one for batch in batches for one in batch["patient_id"]] == [row["patient_id"] for row in right]
     assert len(reads) == (0 if workers else 2 * len(right))
+
+
+def test_loader_of_a_data_set_around_lazy_rows(load, tree, reads):
+    """It asks for single rows. Each array is decoded once."""
+    lazy = ctspine1k.LazyDataset(load("2d", split="train", storage="compact"))
+    (batch,) = DataLoader(ConcatDataset([lazy, lazy]), batch_size=2 * len(lazy))
+    right = [*wanted(tree, "2d", "train")] * 2
+    for column in ("image", "segmentation"):
+        assert batch[column].numpy().tobytes() == np.stack([row[column] for row in right]).tobytes()
+    assert batch["patient_id"] == [row["patient_id"] for row in right]
+    assert len(reads) == 2 * len(right)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -1,24 +1,21 @@
-"""A Dask cluster of processes, started by their commands, over TCP on loopback."""
+"""A Dask cluster of processes, over TCP on loopback."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
 import json
-import os
-import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from support import work
-from support.paths import ROOT
-from support.processes import process_of, wait_until
+from support.forks import Child, fork
+from support.processes import wait_until
 
-#: What runs on a cluster stands in the package, or in `support.work`. The rest is what Dask does while nothing
-#: is to be done: profiles every 10 ms, a tick every 20 ms and others keep a tenth of a core busy for each process.
+#: What Dask does while nothing is to be done, less often: profiles every 10 ms, a tick every 20 ms and others keep
+#: a tenth of a core busy for each process.
 HERE = {
-    "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests"))),
     "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
     "DASK_DISTRIBUTED__WORKER__MEMORY__MONITOR_INTERVAL": "1s",
     "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "500ms",
@@ -33,7 +30,7 @@ class Cluster:
 
     address: str
     file: Path  #: the scheduler file
-    workers: Mapping[str, subprocess.Popen]
+    workers: Mapping[str, Child]
 
     def set_environment(self, **environment: str) -> None:
         """Set variables of the workers' environment, from now on."""
@@ -60,25 +57,35 @@ def cluster_of(*names: str, folder: Path, **environment: str) -> Iterator[Cluste
         yield Cluster(address, file, workers)
 
 
-def _scheduler(folder: Path, **environment: str) -> contextlib.AbstractContextManager[subprocess.Popen]:
-    command = ("dask", "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
-    log, file = folder / "scheduler.log", folder / "scheduler.json"
-    return process_of(*command, "--scheduler-file", str(file), log=log, **{**HERE, **environment})
+def _scheduler(folder: Path, **environment: str) -> contextlib.AbstractContextManager[Child]:
+    file = str(folder / "scheduler.json")
+    options = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", file)
+    return _node("scheduler", *options, HF_HUB_CACHE=str(folder / "cache"), **environment)
 
 
 def _worker(
     folder: Path, name: str, *scheduler: str, **environment: str
-) -> contextlib.AbstractContextManager[subprocess.Popen]:
+) -> contextlib.AbstractContextManager[Child]:
     # Without the nanny, which would start another worker if this one died.
-    command = ("dask", "worker", *scheduler, "--host", "127.0.0.1", "--nthreads", "1", "--no-nanny")
-    cache = {"HF_HUB_CACHE": str(folder / f"cache-{name}")}  # as on a machine of its own
-    command += ("--no-dashboard", "--name", name)
-    return process_of(*command, log=folder / f"{name}.log", **{**HERE, **cache, **environment})
+    options = (*scheduler, "--host", "127.0.0.1", "--nthreads", "1", "--no-nanny", "--no-dashboard")
+    # A cache as on a machine of its own.
+    cache = str(folder / f"cache-{name}")
+    return _node("worker", *options, "--name", name, HF_HUB_CACHE=cache, **environment)
+
+
+@contextlib.contextmanager
+def _node(command: str, *options: str, **environment: str) -> Iterator[Child]:
+    """Run a command of Dask meanwhile."""
+    node = fork("support.nodes:run_there", command, options, {**HERE, **environment})
+    try:
+        yield node
+    finally:
+        node.kill()
 
 
 def worker(
     folder: Path, address: str, name: str, **environment: str
-) -> contextlib.AbstractContextManager[subprocess.Popen]:
+) -> contextlib.AbstractContextManager[Child]:
     """Another worker of a scheduler."""
     return _worker(folder, name, address, **environment)
 

@@ -118,8 +118,10 @@ def _serve() -> None:
     import ctspine1k.scans.selecting  # noqa: F401
 
     for line in sys.stdin:
+        request = json.loads(line)
+        importlib.import_module(request["work"].partition(":")[0])  # once, for all that are forked after
         if os.fork() == 0:
-            _mind(**json.loads(line))
+            _mind(**request)
         os.wait()  # the first fork ends at once: what it forks is nobody's child
         sys.stdout.write("forked\n")
         sys.stdout.flush()

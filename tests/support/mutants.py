@@ -40,7 +40,7 @@ _COMPUTED: dict[type[ast.operator], type[ast.operator]] = {
     ast.RShift: ast.LShift,
 }
 #: Calls whose strings are there to be read.
-_TELLING = {"warn", "warning", "info", "debug", "hint", "write", "print", "_log", "skipped"}
+_TELLING = {"warn", "warning", "info", "debug", "hint", "write", "print", "progress_bar", "_log", "skipped"}
 
 Node = ast.expr | ast.stmt
 

@@ -1,6 +1,6 @@
 """Mutants of the package, each run against the tests that call what it changes. ``make mutants``.
 
-PYTHONPATH=tests python -m support.mutating [MUTANTS] [--seed 0] [--only TEXT] [--rooms NAME ...]
+PYTHONPATH=tests python -m support.mutating [MUTANTS] [--seed 0] [--only TEXT ...] [--rooms NAME ...]
 
 Mutants are made in a copy of the checkout. Each is run in a process that is forked from one whose imports are done,
 the package's own apart. The tests are first run once without a fault, to see which of them call which function.
@@ -8,6 +8,8 @@ tests/equivalent.txt names the mutants that no test can notice, with the reason.
 
 Neither mutmut nor cosmic-ray is used: in mutmut 3.8 there is no sample to be drawn, and cosmic-ray 8.7 changes the files
 in place and starts a process for each mutant, whose imports alone take seconds.
+
+Ctrl-C ends a run early: it prints the rate of the mutants that it has seen.
 """
 
 from __future__ import annotations
@@ -48,6 +50,14 @@ _TESTS = (
     "tests/test_docs.py::test_checks_are_the_modules",
     "tests/test_docs.py::test_issues_are_the_catalogs",
 )
+#: Tests that show what other rooms make only as rows. They take longer, so they see only what the others do not
+#: notice.
+_TESTS_OF_ROWS = tuple(
+    f"tests/rows/test_{name}.py"
+    for name in ("batches", "builder", "conversions", "kept", "load", "parts", "room")
+)
+#: What hardly any test calls may be called once only, and its result be cached.
+_FEW = 4
 #: Seconds that the tests of a mutant may take, as they took without it: those that call it, and the rest.
 _SECONDS, _SECONDS_OF_THE_REST = 12.0, 4.0
 #: How many times as long they may take with it.
@@ -75,8 +85,8 @@ class Reach:
     def tests(self, mutant: Mutant) -> list[str]:
         """Return the tests to run for a mutant: those of its module, the others that call it, the rest.
 
-        The rest are for what is called by the first test alone that needs it, since it is cached, and for what the
-        import of a module runs: all tests of the module then, or all tests.
+        The rest are the tests of the module that do not call it. For what the import of a module runs, and for
+        what few tests call, maybe since its result is cached, they are all tests.
         """
         module = Path(mutant.path)
         own = f"tests/{module.parent.name}/test_{module.stem}.py::"
@@ -85,7 +95,8 @@ class Reach:
             path, _, line = function.partition(":")
             if path == mutant.path and mutant.starts in (None, int(line)):
                 callers.update(tests)
-        rest = {test for test in self.seconds if mutant.starts is None or test.startswith(own)} - callers
+        is_hidden = mutant.starts is None or len(callers) < _FEW
+        rest = {test for test in self.seconds if is_hidden or test.startswith(own)} - callers
         return [
             *self._affordable(callers, own, _SECONDS),
             *self._affordable(rest, own, _SECONDS_OF_THE_REST),
@@ -163,13 +174,13 @@ class Checkout:
             ignore=shutil.ignore_patterns(".*", "build", "dist", "__pycache__", "results"),
         )
 
-    def reach(self) -> Reach:
-        """Run all tests, without a fault."""
+    def reach(self, tests: Sequence[str]) -> Reach:
+        """Run tests, without a fault."""
         noting = Noting(self.root / "ctspine1k")
         told = self._folder / "reach.json"
 
         def run() -> int:
-            status = self._pytest(_TESTS, noting)
+            status = self._pytest(tests, noting)
             told.write_text(json.dumps(vars(noting.reach)))
             return status
 
@@ -294,7 +305,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("count", nargs="?", type=int, default=300, help="of mutants in the sample")
     parser.add_argument("--seed", type=int, default=0, help="what the sample is drawn from")
     parser.add_argument(
-        "--only", metavar="TEXT", help="all mutants whose name and changes contain this, no sample"
+        "--only",
+        metavar="TEXT",
+        nargs="+",
+        help="all mutants whose name and changes contain one of these, no sample",
     )
     parser.add_argument("--rooms", nargs="+", default=ROOMS, help="whose modules are changed")
     parser.add_argument("--verbose", action="store_true", help="also print what kills each mutant")
@@ -310,18 +324,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.only is None:
             sample = random.Random(options.seed).sample(sample, min(options.count, len(sample)))
         else:
-            sample = [one for one in sample if options.only in "\n".join([one.name, *one.changes])]
-        reach = checkout.reach()
-        for mutant in tqdm(sample, disable=None):
-            outcome = _outcome(checkout, reach, mutant, reasons)
-            counts[outcome.partition(" ")[0]] += 1
-            if outcome.startswith("survived"):
-                tqdm.write("\n".join([f"{mutant.name}, line {mutant.line}: {outcome}", *mutant.changes, ""]))
-            elif options.verbose:
-                tqdm.write(f"{mutant.name}, line {mutant.line}: {outcome}")
-    judged = len(sample) - counts["equivalent"]
+            named = [(one, "\n".join([one.name, *one.changes])) for one in sample]
+            sample = [one for one, name in named if any(text in name for text in options.only)]
+        reaches = [checkout.reach(tests) for tests in (_TESTS, _TESTS_OF_ROWS)]
+        with contextlib.suppress(KeyboardInterrupt):  # then what was seen so far counts
+            for mutant in tqdm(sample, disable=None):
+                outcome = _outcome(checkout, reaches, mutant, reasons)
+                counts[outcome.partition(" ")[0]] += 1
+                if outcome.startswith("survived"):
+                    lines = [f"{mutant.name}, line {mutant.line}: {outcome}", *mutant.changes, ""]
+                    tqdm.write("\n".join(lines))
+                elif options.verbose:
+                    tqdm.write(f"{mutant.name}, line {mutant.line}: {outcome}")
+    seen, tests = counts.total(), sum(len(reach.seconds) for reach in reaches)
+    judged = seen - counts["equivalent"]
     print(
-        f"{len(sample)} mutants of seed {options.seed}, {len(reach.seconds)} tests, "
+        f"{seen} of {len(sample)} mutants of seed {options.seed}, {tests} tests, "
         f"{time.monotonic() - start:.0f} s: {counts['killed']} killed, {counts['equivalent']} equivalent, "
         f"{counts['survived']} survived. Killed of those that are not equivalent: "
         f"{counts['killed'] / max(judged, 1):.1%}"
@@ -330,13 +348,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _outcome(
-    checkout: Checkout, reach: Reach, mutant: Mutant, reasons: Mapping[tuple[str, tuple[str, ...]], str]
+    checkout: Checkout,
+    reaches: Sequence[Reach],
+    mutant: Mutant,
+    reasons: Mapping[tuple[str, tuple[str, ...]], str],
 ) -> str:
     if (mutant.name, mutant.changes) in reasons:
         return "equivalent"
-    tests = reach.tests(mutant)
-    killer = checkout.killed_by(mutant, tests, reach.seconds) if tests else None
-    return f"survived {len(tests)} tests" if killer is None else f"killed by {killer}"
+    count = 0
+    for reach in reaches:
+        tests = reach.tests(mutant)
+        count += len(tests)
+        killer = checkout.killed_by(mutant, tests, reach.seconds) if tests else None
+        if killer is not None:
+            return f"killed by {killer}"
+    return f"survived {count} tests"
 
 
 if __name__ == "__main__":

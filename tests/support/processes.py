@@ -1,34 +1,14 @@
-"""Commands that run beside a test, and waiting for what they do."""
+"""Waiting for what other processes do, and interrupts at chosen moments."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
-from support.paths import ROOT
-
-
-@contextlib.contextmanager
-def process_of(*command: str, log: Path, **environment: str) -> Iterator[subprocess.Popen]:
-    """Run a command of our environment meanwhile."""
-    with log.open("w") as told:
-        process = subprocess.Popen(
-            [str(Path(sys.executable).with_name(command[0])), *command[1:]],
-            stdout=told,
-            stderr=told,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        )
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait()
 
 
 def wait_until(condition, seconds: float = 60) -> None:

@@ -85,10 +85,17 @@ def save_case(
     root: Path, case_id: str, *, seed: int = 0, shape: tuple[int, ...] = SHAPE, folder: str = "any"
 ) -> tuple[Path, Path]:
     """Write image and mask of a case below ``root``, in the layout of the Hub."""
-    return (
-        save(root / f"raw_data/volumes/{folder}/{case_id}.nii.gz", intensities(seed, shape)),
-        save(root / f"raw_data/labels/{folder}/{case_id}_seg.nii.gz", labels(seed, shape)),
-    )
+    image = root / f"raw_data/volumes/{folder}/{case_id}.nii.gz"
+    mask = root / f"raw_data/labels/{folder}/{case_id}_seg.nii.gz"
+    for path, data in zip((image, mask), _case_data(seed, shape), strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return image, mask
+
+
+@functools.lru_cache(maxsize=256)
+def _case_data(seed: int, shape: tuple[int, ...]) -> tuple[bytes, bytes]:
+    return _compressed(nifti(intensities(seed, shape))), _compressed(nifti(labels(seed, shape)))
 
 
 def expected(path: Path, dtype: str) -> np.ndarray:

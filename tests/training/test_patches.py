@@ -192,15 +192,19 @@ def test_data_sets_without_geometry_or_masks(volumes):
         ({"size": (3, 3, 0)}, "expected 3 positive integers"),
         ({"size": 128}, "size=128: expected 3 positive integers"),
         ({"foreground": 1.5}, r"foreground=1.5: expected a share, from 0 to 1"),
+        ({"foreground": "half"}, "foreground='half': expected a share"),
         ({"balance": "label"}, "balance='label': expected one of 'voxel', 'class'"),
         ({"balance": None}, "balance='None': expected one of 'voxel', 'class'"),
         ({"patches_per_case": 0}, "patches_per_case=0: expected 1 or more"),
+        ({"patches_per_case": 1.5}, "patches_per_case=1.5: expected a whole number, 1 or more"),
         ({"window": "lung"}, r"window='lung': expected 'bone', .*\(-1000, 2000\)"),
         ({"window": (5, 5)}, r"window=\(5, 5\): expected 'bone'"),
-        ({"window": "bone", "dtype": "stored"}, "stored numbers have no window"),
+        ({"window": "bone", "dtype": "stored"}, "window='bone': stored numbers have no window"),
         ({"dtype": "int16"}, "dtype='int16': expected one of 'float32', 'stored'"),
-        ({"overhang": -1}, "overhang=-1: expected a number of voxels, or None"),
+        ({"overhang": -1}, "overhang=-1: expected 0 or more, or None"),
+        ({"overhang": (1, 2, 3)}, r"overhang=\(1, 2, 3\): expected a whole number, 0 or more, or None"),
         ({"seed": -1}, "seed=-1: expected 0 or more"),
+        ({"seed": None}, "seed=None: expected a whole number, 0 or more"),
     ],
 )
 def test_bad_arguments(volumes, arguments, message):
@@ -222,6 +226,8 @@ def test_other_data_sets(volumes, load):
         patches[3]
     with pytest.raises(ValueError, match="epoch=-1: expected 0 or more"):
         patches.set_epoch(-1)
+    with pytest.raises(ValueError, match=r"epoch=1\.5: expected a whole number"):
+        patches.set_epoch(1.5)
 
 
 def names(stream):
@@ -288,7 +294,9 @@ def test_a_stream_resumes_where_it_stopped(volumes, batch_size):
     [
         ({"rank": 0}, "both rank and world_size, or neither"),
         ({"rank": 2, "world_size": 2}, "rank=2: expected 0 to 1, as world_size=2"),
-        ({"batch_size": 0}, "batch_size=0: expected 1 or more"),
+        ({"rank": 0.5, "world_size": 2}, "rank=0.5: expected a whole number, 0 or more"),
+        ({"rank": 0, "world_size": 0}, "world_size=0: expected 1 or more"),
+        ({"batch_size": 0}, "batch_size=0: expected 1 or more, or None"),
     ],
 )
 def test_bad_arguments_of_a_stream(volumes, arguments, message):

@@ -140,6 +140,14 @@ def test_without_masks(volumes, right):
         training.SliceDataset(bare, "axial", foreground_only=True)
 
 
+def test_foreground_of_cases_without_labels(volumes):
+    """An epoch without slices would pass unnoticed."""
+    empty = volumes.select([2])
+    assert len(list(training.SliceDataset(empty, "axial"))) == 9
+    with pytest.raises(ValueError, match="foreground_only=True: expected at least one labelled voxel, found"):
+        training.SliceDataset(empty, "axial", foreground_only=True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -147,6 +155,7 @@ def test_without_masks(volumes, right):
         ({"axis": None}, "axis='None': expected one of 'axial'"),
         ({"size": (3, 3, 3)}, r"size=\(3, 3, 3\): expected 2 positive integers"),
         ({"buffer": 0}, "buffer=0: expected 1 or more"),
+        ({"buffer": True}, "buffer=True: expected 1 or more"),
         ({"seed": -1}, "seed=-1: expected 0 or more"),
         ({"window": (1, 0)}, r"window=\(1, 0\): expected 'bone'"),
     ],

@@ -10,7 +10,7 @@ from support.compare import same_bits
 from support.volumes import AFFINE, SHAPE, expected, intensities, labels, save
 
 from ctspine1k import read_pair
-from ctspine1k.errors import GeometryWarning, PairMismatchError, TruncatedFileError
+from ctspine1k.errors import FileFormatError, GeometryWarning, PairMismatchError, TruncatedFileError
 from ctspine1k.volumes.cases import open_case
 from ctspine1k.volumes.orientation import ORIENTATIONS
 
@@ -37,11 +37,15 @@ def files(tmp_path, stored, affine=AFFINE, suffix=".nii", **fields):
     )
 
 
-@pytest.mark.parametrize("affine", [AFFINE, OBLIQUE], ids=["axial", "oblique"])
+@pytest.mark.parametrize(
+    ("affine", "orientations"),
+    [(AFFINE, ("PIR",)), (OBLIQUE, ("RAS", "LAS", "PIR"))],
+    ids=["axial", "oblique"],
+)
 @pytest.mark.parametrize("stored", ORIENTATIONS)
-def test_each_is_turned_by_its_own_header(tmp_path, stored, affine):
+def test_each_is_turned_by_its_own_header(tmp_path, stored, affine, orientations):
     image, mask = files(tmp_path, stored, affine)
-    for wanted in ("RAS", "LAS", "PIR"):
+    for wanted in orientations:
         pair = read_pair(image, mask, orientation=wanted, on_geometry="raise")
         right, right_affine = reoriented(labels(), affine, wanted)
         assert same_bits(pair.segmentation, np.transpose(right, (2, 0, 1)).astype("i4", order="C"))
@@ -52,8 +56,8 @@ def test_each_is_turned_by_its_own_header(tmp_path, stored, affine):
             slabs = list(map(np.copy, (part for _, part in case.slabs(3))))
             assert same_bits(np.concatenate(slabs).astype("i4"), pair.segmentation)
             assert case.geometry_mismatch() is None
-        with open_case(image, mask, orientation=wanted, label_scheme="binary") as case:
-            assert np.array_equal(case.read().segmentation, pair.segmentation > 0)
+    with open_case(image, mask, orientation=wanted, label_scheme="binary") as case:
+        assert np.array_equal(case.read().segmentation, pair.segmentation > 0)
 
 
 def test_slices_of_a_plane_are_those_of_the_image_for_its_mask_too(tmp_path):
@@ -176,3 +180,18 @@ def test_spacing_is_compared_where_the_axes_are(tmp_path):
         image, mask = files(tmp_path, stored)
         assert nib.load(mask).shape == (SHAPE[1], SHAPE[0], SHAPE[2])
         read_pair(image, mask, orientation=wanted, on_geometry="raise")
+
+
+@pytest.mark.parametrize("has_mask", [True, False])
+def test_an_image_whose_axes_have_no_direction_cannot_be_turned(tmp_path, has_mask):
+    flat = {"srow_y": [0, 0, 0, 1.0], "qform_code": 0}
+    image, mask = (save(tmp_path / f"{kind}.nii", labels(1), **flat) for kind in ("image", "mask"))
+    with (
+        pytest.raises(
+            FileFormatError, match=r"a direction for each axis, .*no length along j.*without orientation"
+        ),
+        open_case(image, mask if has_mask else None, on_geometry=None, orientation="RAS"),
+    ):
+        pass
+    with open_case(image, None, on_geometry=None) as case:
+        assert case.geometry.shape == (4, 6, 5)

@@ -11,7 +11,7 @@ from support.volumes import AFFINE, SIZE, expected, intensities, labels, save
 from ctspine1k import read_pair
 from ctspine1k.errors import FileFormatError
 from ctspine1k.volumes.cases import open_case
-from ctspine1k.volumes.orientation import OPPOSITE, ORIENTATIONS, PLANES, sliced
+from ctspine1k.volumes.orientation import OPPOSITE, ORIENTATIONS, PLANES, sliced, turn_to
 
 SHAPE = (6, 5, 4)
 OBLIQUE = AFFINE @ np.array([[0.96, 0.28, 0, 0], [-0.28, 0.96, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], np.float64)
@@ -170,3 +170,19 @@ def test_a_plane_changes_the_order_of_axes_alone(plane):
         assert set(found) == set(code)
         assert found[2] in (PLANES[plane], OPPOSITE[PLANES[plane]])
         assert [code.index(letter) for letter in found[:2]] == sorted(map(code.index, found[:2]))
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_a_turn_that_leaves_slices_in_their_order_needs_no_volume_in_memory(orientation):
+    turn = turn_to(orientation, AFFINE, SHAPE)  # LAS
+    assert turn.keeps_slices == (orientation[2] == "S")
+
+
+@pytest.mark.parametrize(
+    ("axis", "size", "found"), [(1, 0.0, "no length along j"), ([0, 2], 0.0, "no length along i and k")]
+)
+def test_axes_without_length_are_named(axis, size, found):
+    flat = AFFINE.copy()
+    flat[:3, axis] = size
+    with pytest.raises(ValueError, match=f"^{found}$"):
+        turn_to("RAS", flat, SHAPE)

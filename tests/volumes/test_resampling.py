@@ -192,7 +192,8 @@ def test_axes():
 
 
 @pytest.mark.parametrize(
-    "spacing", [1, "111", (1, 1), (1, 1, 0), (1, 1, -2), (1, 1, float("nan")), ("a", 1, 1)]
+    "spacing",
+    [1, "111", (1, 1), (1, 1, 0), (1, 1, -2), (1, 1, float("nan")), (1, 1, float("inf")), ("a", 1, 1)],
 )
 def test_other_spacings_are_refused(spacing):
     with pytest.raises(ValueError, match=r"expected three positive numbers, mm from left .*\(1, 1, 1\)"):

@@ -11,9 +11,11 @@ from support.compare import same_bits
 from support.volumes import SHAPE, expected, intensities, labels, nifti, save
 
 from ctspine1k import read_pair
-from ctspine1k.errors import TruncatedFileError, VoxelValueError, VoxelWarning
+from ctspine1k.errors import CorruptFileError, TruncatedFileError, VoxelValueError, VoxelWarning
 from ctspine1k.volumes.cases import open_case
 from ctspine1k.volumes.growing import Growth
+from ctspine1k.volumes.nifti import open_nifti
+from ctspine1k.volumes.slices import VolumeReader
 
 
 def test_a_slab_stays_while_the_next_one_is_read(image, mask):
@@ -103,7 +105,7 @@ def test_intensities_that_are_not_finite_are_counted_or_replaced(tmp_path, mask,
     first = r"nan at \(i, j, k\) = \(5, 0, 1\)"
     with pytest.raises(
         VoxelValueError,
-        match=rf"expected finite intensities, found {first}, the first of 3 voxels\. Pass on_voxels=",
+        match=rf"expected finite intensities, found {first}, the first of 3 voxels\. on_voxels=",
     ):
         read_pair(image, mask)
     message = rf"a\.nii\.gz: NaN and infinite voxels are read as -1024 HU; the first is {first}$"
@@ -228,3 +230,24 @@ def test_a_header_that_promises_too_much_is_not_believed(tmp_path, shape):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 160 << 20  # the first allocations of two arrays; the header says up to 70 TB
+
+
+def test_voxels_in_several_slices_are_one_change(tmp_path):
+    voxels = intensities(dtype="<f4")
+    voxels[1, 2, 1:] = np.nan
+    with open_nifti(save(tmp_path / "a.nii", voxels)) as file:
+        reader = VolumeReader(file, "replace")
+        changes = [change for _ in reader.images(1) for change in reader.new_changes()]
+    assert [change.partition("; ")[2] for change in changes] == ["the first is nan at (i, j, k) = (1, 2, 1)"]
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_the_end_of_a_file_is_checked_after_its_last_slice(tmp_path, suffix):
+    data = nifti(intensities()) + b"more"
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(gzip.compress(data) if suffix == ".nii.gz" else data)
+    with open_nifti(path) as file:
+        slices = VolumeReader(file).stored(1)
+        assert len([next(slices) for _ in range(SHAPE[2])]) == 4
+        with pytest.raises(CorruptFileError):
+            next(slices)
