@@ -175,7 +175,7 @@ def test_bad_points_and_points_of_another_kind(bare, root, tmp_path):
     tiny = save_tiny(tmp_path / "tiny")
     computed = [{"direction": ["L", "A", "S"], "kind": "body"}, {"label": 19, "X": 1, "Y": 2, "Z": 3}]
     (tiny / "new/c-3-points.json").write_text(json.dumps(computed))
-    with pytest.raises(PointsError, match='of kind "body"'):
+    with pytest.raises(PointsError, match="of kind 'body'"):
         ctspine1k.open_collection("tiny", data_dir=tiny).load("3d", split="judge", points=True)
 
 
