@@ -90,6 +90,13 @@ def test_the_same_rows_dense_compact_and_streamed(spine, name):
         ]
         assert identical(arrays, [right(spine, case_id) for case_id in ids])
         assert [row["points"] is None for row in stream] == [case_id == "gl017" for case_id in ids]
+    called = {
+        "collection": name,
+        "data_dir": spine.place.folder,
+        "split_file": spine.place.folder / "split.txt",
+    }
+    stored = ctspine1k.load_dataset("3d", split="test", storage="compact", points=True, **called)
+    assert identical(rows(stored), rows(spine.load("3d", split="test", storage="compact", points=True)))
     square = spine.select(SQUARE[name])
     for config in ("3d", "2d"):
         options = {"split": "train", "points": True}

@@ -197,29 +197,27 @@ def test_verify_from_a_shell(root, capsys):
     assert (report["cases"], report["measured"]) == (3, 3)
 
 
-def test_rows_know_points_only_if_they_have_them_and_a_scan_always(tiny, root):
+def test_points_change_what_reads_them(tiny, root):
     before = tiny.load("3d", split="judge").cache_files
-    (root / "new/c-3-points.json").write_text("[]")
-    assert tiny.load("3d", split="judge").cache_files == before
     assert tiny.scan().measured == 3
-    (root / "new/c-3-points.json").write_text("[1]")
+    points = root / "new/c-3-points.json"
+    points.write_text("[]")
     assert tiny.load("3d", split="judge").cache_files == before
-    report = tiny.scan()
-    assert (report.kept, report.problems.keys()) == (2, {"c-3"})
-    assert str(root / "new/c-3-points.json") in {
-        finding.file for finding in tiny.verify().findings if finding.level == "error"
-    }
+    assert (tiny.scan().measured, tiny.scan().kept) == (1, 3)
+    points.write_text("[1]")
     path = root / "new/c-3-ct.nii.gz"
     path.write_bytes(path.read_bytes()[:-10])
-    files = {
-        finding.file
-        for finding in tiny.verify().findings
-        if finding.check in ("format", "truncated", "corrupt")
-    }
-    assert files == {str(path)}
+    assert files_of(tiny.verify(), "truncated") == {str(path)}  # points cannot be read without the image
+    save_tiny(root)
+    points.write_text("[1]")
+    assert files_of(tiny.verify(), "format") == {str(points)}
 
 
-def test_a_data_set_without_masks_has_all_verbs_but_those_for_masks(root):
+def files_of(report, check):
+    return {finding.file for finding in report.findings if finding.check == check}
+
+
+def test_a_data_set_without_masks_is_loaded_and_else_refused_by_name(root):
     registry.register(dataclasses.replace(TINY, name="images", kinds=("image",), optional=()))
     images = ctspine1k.open_collection("images", data_dir=root)
     assert [file.kind for file in images.files()] == ["image"] * 3
@@ -227,11 +225,14 @@ def test_a_data_set_without_masks_has_all_verbs_but_those_for_masks(root):
     assert images.load("3d", split="judge").column_names == ["image", "patient_id", "index"]
     assert images.scan().measured == 3
     assert images.verify().kept == 3
+    assert len(images.where(has_vertebrae="T11")) == 0
     assert len(images.preview()) == 3
     with pytest.raises(
         ValueError, match="collection='images': expected image and mask of each case, found image:"
     ):
         images.export_nnunet("raw")
+    with pytest.raises(ValueError, match="kind='mask': expected mask files of Tiny Spines, found none"):
+        next(iter(images.points("mask")))
 
 
 def test_a_collection_is_a_value(tiny):

@@ -132,6 +132,11 @@ class DataSet:
         )
         return f"{self.licence.name}: {self.licence.terms}{''.join(others)}"
 
+    def licence_names(self, cases: Iterable[Case]) -> str:
+        """Return the names of the licences of cases, joined; that of the data set if there are no cases."""
+        names = dict.fromkeys(self.terms(case).name for case in cases)
+        return " and ".join(names) or self.licence.name
+
     @property
     def possible(self) -> tuple[Kind, ...]:
         """Kinds of files that a case must or may have, in the order of `KINDS`."""

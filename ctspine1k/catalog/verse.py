@@ -24,6 +24,7 @@ from ctspine1k.catalog.cases import (
     is_within,
     lacks_issue,
 )
+from ctspine1k.catalog.ctspine1k import SPECIAL_CASES, special_cases
 from ctspine1k.catalog.dataset import DataSet, Kind, Licence, Misplaced, read_citations, read_csv
 from ctspine1k.catalog.split_file import parse_split
 from ctspine1k.catalog.vocabulary import Vertebra, Vocabulary, read_vertebrae
@@ -55,7 +56,10 @@ _FACTS = Path(__file__).resolve().parent / "facts"
 _OWN_FACTS = _FACTS / "verse"
 
 #: Facts of each case, in the order of the columns.
-_FACT_NAMES = ("patient", "release", "direction", "sex", "age", "in_miccai19", "in_miccai20", "licence")
+_FACT_NAMES = (
+    *("patient", "release", "direction", "sex", "age", "in_miccai19", "in_miccai20", "special_case"),
+    "licence",
+)
 
 _BY_SA = Licence("CC BY-SA 4.0", "attribution, share alike", "cc-by-sa-4.0")
 _BY_NC_ND = Licence(
@@ -76,6 +80,7 @@ _FACETS = (
     Facet("age", "Only series of patients of this age, or range such as 40-60, 70- or -30.", None, is_within),
     Facet("in_miccai19", "Only series in, or not in, the release of MICCAI 2019.", _YES_OR_NO, is_flagged),
     Facet("in_miccai20", "Only series in, or not in, the release of MICCAI 2020.", _YES_OR_NO, is_flagged),
+    Facet("special_case", "Only cases with this variant of the anatomy.", SPECIAL_CASES),
     Facet("licence", "Only series under this licence.", (_BY_SA.name, _BY_NC_ND.name)),
     Facet(
         "exclude_issues",
@@ -133,6 +138,7 @@ def _case(case_id: str, split: str, index: int) -> Case:
     row = _series().get(case_id, {})
     facts = {name: row.get(name) for name in _FACT_NAMES}
     if row:
+        facts["special_case"] = _special_cases().get(case_id)
         facts["licence"] = (_BY_NC_ND if case_id.startswith("gl") else _BY_SA).name
     return Case(
         case_id, split, index, patient=row.get("patient"), facts=facts, issues=_issues().get(case_id, ())
@@ -152,6 +158,16 @@ def _series() -> dict[str, dict[str, str | None]]:
             "in_miccai20": "yes" if row["in_miccai20"] == "1" else None,
         }
         for row in rows
+    }
+
+
+@functools.cache
+def _special_cases() -> dict[str, str]:
+    """Return the variants that CTSpine1K's lists name in VerSe, by names of the release of MICCAI 2020."""
+    return {
+        case_id: variant
+        for name, variant in special_cases("verse").items()
+        for case_id, _ in _parse_name(f"{name}.nii.gz")
     }
 
 

@@ -78,16 +78,13 @@ def _required(data_set: DataSet, kind: PointsKind) -> Sequence[Kind]:
     Raises:
         ValueError: the data set has no such files; the message says what there is.
     """
-    source: Kind = "points" if kind == "file" else "mask"
+    sources: dict[PointsKind, Kind] = {"file": "points", "mask": "mask", "body": "mask"}
+    source = sources[kind]
     if source in data_set.possible:
         return "image", source
-    there = [
-        other for other in POINTS_KINDS if ("points" if other == "file" else "mask") in data_set.possible
-    ]
-    raise ValueError(
-        f"kind={kind!r}: expected {source} files of {data_set.title}, found none: pass "
-        f"{' or '.join(f'kind={other!r}' for other in there)}"
-    )
+    there = [f"kind={other!r}" for other, needed in sources.items() if needed in data_set.possible]
+    advice = f": pass {' or '.join(there)}" if there else ""
+    raise ValueError(f"kind={kind!r}: expected {source} files of {data_set.title}, found none{advice}")
 
 
 def _points_of(

@@ -252,7 +252,7 @@ class CTSpine1K(RoomBuilder):
             description=data_set.description,
             features=features_of(config.row_options),
             homepage=data_set.homepage,
-            license=data_set.licence.name,
+            license=data_set.licence_names(config.selected.cases),
             citation=data_set.citations()[0],
         )
 

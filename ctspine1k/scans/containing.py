@@ -48,8 +48,9 @@ def cases_containing(
     wanted = [vertebrae] if isinstance(vertebrae, str) else vertebrae
     names = {vocabulary.vertebra(which).name for which in wanted}
     rows = {row["case_id"]: row for row in read_tables(table).cases}
-    kinds = set(selection.data_set.kinds)
-    complete = [one for one in group_files(selection.files()).values() if kinds <= one.files.keys()]
+    kinds, possible = set(selection.data_set.kinds), selection.data_set.possible
+    files = [file for file in selection.files() if file.kind in possible]
+    complete = [one for one in group_files(files).values() if kinds <= one.files.keys()]
     unseen = [
         one.case.case_id
         for one in complete

@@ -108,6 +108,8 @@ def verse_indices(
     """
     entries, head = _of_json(data, vocabulary, name)
     found = _without_duplicates(entries, vocabulary, name)
+    if not found:  # in no frame
+        return {}, head.get("kind")
     indices = _of_frame(found, geometry, reading or _form(head, name), head, name)
     if outside := _outside(indices, geometry):
         listed = shortened(

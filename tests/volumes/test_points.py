@@ -98,7 +98,7 @@ def test_what_is_no_point_is_left_out_and_parts_count_as_their_vertebra():
     content[2]["label"] = float(content[2]["label"])
     nothing = [{"label": 19, "X": float("nan"), "Y": 1, "Z": 1}, {"label": 18, "X": None, "Y": 1, "Z": 1}]
     check_places(read([*nothing, *content]))
-    assert len(read([{"direction": ["P", "I", "R"]}])) == 0
+    assert len(read([{"direction": ["P", "I", "R"]}])) == len(read([], "other.json")) == 0
     again = {"label": 18, "X": 0, "Y": 0, "Z": 0}
     with pytest.warns(CTSpine1KWarning, match=r"case_ctd.json: several points of T11; the first is used"):
         check_places(read([*content, again]))
@@ -141,6 +141,8 @@ def test_what_is_written_is_read_again(tmp_path, kind):
         write_points(Points((), "file", "S?A"), path)
 
 
+POINT = {"label": 18, "X": 1, "Y": 2, "Z": 3}
+
 BAD_JSON = {
     "cut": (b'[{"direction": ["P", "I', FileFormatError, "JSON with a list of points, found Unterminated"),
     "not JSON": (b"18 1 2 3", FileFormatError, "Extra data"),
@@ -149,8 +151,12 @@ BAD_JSON = {
     "deep": (b"[" * 100_000, FileFormatError, "JSON with a list of points"),
     "many digits": (b"[" + b"9" * 9_999 + b"]", FileFormatError, "JSON with a list of points"),
     "large": (b" " * (1 << 21), FileFormatError, "at most 1 MB, found a larger file"),
-    "other direction": ([{"direction": ["P", "I", "S"]}], FileFormatError, "a direction with one each of"),
-    "no direction": ([{"direction": 5}], FileFormatError, "a direction with one each of"),
+    "other direction": (
+        [{"direction": ["P", "I", "S"]}, POINT],
+        FileFormatError,
+        "a direction with one each of",
+    ),
+    "no direction": ([{"direction": 5}, POINT], FileFormatError, "a direction with one each of"),
     "no label": ([{"X": 1, "Y": 2, "Z": 3}], FileFormatError, "a number as label of entry 0, found no label"),
     "text": ([{"label": 18, "X": "1", "Y": 2, "Z": 3}], FileFormatError, "number as x of entry 0, found '1'"),
     "truth": ([{"label": True, "X": 1, "Y": 2, "Z": 3}], FileFormatError, "number as label .* found True"),
