@@ -236,7 +236,8 @@ class Catalog:
                 ``tcia_series`` (a path, or a pattern such as ``"*Coloprone*"``; case-sensitive), ``issue``,
                 ``evidence`` and ``exclude_issues``, which leaves out the cases with an issue of a kind such
                 as "label_missing", of any kind that means wrong labels or geometry ("errors"), that was
-                reported on the data set's own tracker ("reported"), or with any issue ("all").
+                reported on the data set's own tracker ("reported"), or with any issue ("all"). Numbers are
+                values, too, and True or False where others are "yes" or "no".
 
         Raises:
             ValueError: a value that is not allowed; the message lists the allowed ones.
