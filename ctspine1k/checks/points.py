@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from ctspine1k import __version__
 from ctspine1k._messages import check_choice, warn
@@ -15,18 +15,26 @@ from ctspine1k.catalog.cases import Case
 from ctspine1k.catalog.dataset import DataSet, Kind, PointsFormat
 from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.errors import CaseError, ChecksumError, OutputError, PointsError, SkippedCasesWarning
+from ctspine1k.files.copies import require_outside
 from ctspine1k.files.places import Place
 from ctspine1k.files.raw import CaseFiles
 from ctspine1k.files.selection import OnMissing, Selection, all_files, require_cases
 from ctspine1k.files.transfer import fetch_case, quiet_hub, reading_case, worker_start
-from ctspine1k.running.executors import executor
+from ctspine1k.running.executors import Executor, executor
 from ctspine1k.running.progress import progress_bar
 from ctspine1k.running.threads import usable_threads
 from ctspine1k.running.versions import require_version
 from ctspine1k.volumes.bodies import mask_indices
 from ctspine1k.volumes.cases import CaseReader, open_case
 from ctspine1k.volumes.orientation import degenerate_axes
-from ctspine1k.volumes.points import POINTS_KINDS, Points, PointsKind, read_case_points, write_points
+from ctspine1k.volumes.points import (
+    POINTS_KINDS,
+    READINGS,
+    Points,
+    PointsKind,
+    read_case_points,
+    write_points,
+)
 from ctspine1k.volumes.regions import LabelBox, require_scipy
 
 __all__ = ["points_of_cases", "write_points_of_cases"]
@@ -41,7 +49,7 @@ def points_of_cases(
     on_missing: OnMissing = "raise",
     on_error: OnMissing = "raise",
 ) -> Iterator[tuple[Case, Points]]:
-    """Yield each case with its points when they are read; see `Collection.points`."""
+    """Check what is asked for, and yield each case with its points when read; see `Collection.points`."""
     check_choice("kind", kind, POINTS_KINDS)
     check_choice("on_missing", on_missing, ("raise", "skip"))
     check_choice("on_error", on_error, ("raise", "skip"))
@@ -49,6 +57,10 @@ def points_of_cases(
     required = _required(data_set, kind)
     if kind != "file":
         require_scipy()
+        if reading is not None:
+            raise ValueError(f"reading={reading!r}: expected None for kind={kind!r}, which reads no points")
+    elif data_set.points_format is not None:
+        check_choice("reading", reading, READINGS[data_set.points_format])
     workers = executor(num_proc, None, initializer=worker_start())
     files, missing = all_files(selection, on_missing, required)
     if missing:
@@ -56,6 +68,16 @@ def points_of_cases(
     selection.look.prepare([file for one in files for file in one.files.values()])
     format_of = data_set.points_format
     work = partial(_points_of, __version__, selection.place, data_set.vocabulary, format_of, kind, reading)
+    return _read_all(work, files, workers, on_error)
+
+
+#: The points of a case, or why there are none.
+_Result: TypeAlias = "tuple[Case, Points | CaseError | ChecksumError]"
+
+
+def _read_all(
+    work: Callable[[CaseFiles], _Result], files: Sequence[CaseFiles], workers: Executor, on_error: OnMissing
+) -> Iterator[tuple[Case, Points]]:
     names = [f"points/{one.case.case_id}" for one in files]
     with (
         workers.ready() as run,
@@ -95,7 +117,7 @@ def _points_of(
     kind: PointsKind,
     reading: str | None,
     files: CaseFiles,
-) -> tuple[Case, Points | CaseError | ChecksumError]:
+) -> _Result:
     """Return the points of one case, or why there are none; runs in any process."""
     require_version(version)
     try:
@@ -138,9 +160,11 @@ def write_points_of_cases(
     """Write the points of each case to ``out``/CASE_ctd.json, and yield its path; see `Collection.points`.
 
     Raises:
-        OutputError: the folder holds points of another kind, or other files with these names.
+        ValueError: the folder is in that of the raw files.
+        OutputError: it holds points of another kind, or other files with these names.
     """
     check_choice("kind", kind, POINTS_KINDS)
+    require_outside("out", out, [], selection.place.folder)
     for path in sorted(out.glob(f"*{_ENDING}")):
         found = _noted_kind(path)
         if found != kind or kind == "file":

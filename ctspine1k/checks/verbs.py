@@ -87,6 +87,7 @@ class PointVerbs(abc.ABC):
             options: the others of `points`, which has the other errors.
 
         Raises:
+            ValueError: ``out`` is in the folder of the raw files.
             OutputError: there are points of another kind in the folder, or files that are not ours.
         """
         from ctspine1k.checks.points import write_points_of_cases

@@ -149,12 +149,16 @@ def test_points_are_those_of_the_kind_that_is_asked_for(verse, msr):
     for _, points in msr[0].points("file"):
         check_centres(points)
     with pytest.raises(ValueError, match=r"kind='body': expected mask files of .*: pass kind='file'"):
-        next(iter(msr[0].points("body")))
+        msr[0].points("body")
     with pytest.raises(ValueError, match="kind='all': expected one of 'file', 'mask', 'body'"):
-        next(iter(collection.points("all")))
+        collection.points("all")
+    with pytest.raises(ValueError, match="reading='affine': expected one of 'voxels', 'miccai2019'"):
+        collection.points("file", reading="affine")
+    with pytest.raises(ValueError, match="reading='voxels': expected None for kind='mask'"):
+        collection.points("mask", reading="voxels")
     files["points"].unlink()
     with pytest.raises(MissingFilesError, match=rf"{VERSE} \(points\)"):
-        next(iter(collection.points("file")))
+        collection.points("file")
 
 
 def test_kinds_are_not_mixed(verse, tmp_path):
@@ -167,6 +171,8 @@ def test_kinds_are_not_mixed(verse, tmp_path):
     for kind in ("mask", "file"):
         with pytest.raises(OutputError, match=r"found points of kind 'body'\. Kinds are not mixed"):
             collection.write_points(tmp_path / "out", kind)
+    with pytest.raises(ValueError, match=r"expected a folder outside of .*verse, which has these files"):
+        collection.write_points(tmp_path / "verse" / "out", "body")
     files["points"].write_bytes(written)
     with pytest.raises(PointsError, match=r"computed from a mask, of kind 'body'\. Ask for kind='body'"):
         next(iter(collection.points("file")))

@@ -86,6 +86,7 @@ def test_without_direction_the_name_says_in_which_frame_the_points_are():
     stored = entries("".join(nib.aff2axcodes(AFFINE)))
     for name in ("sub-x_seg-subreg_ctd.json", "sub-x_dir-ax_seg-vb_ctd.json"):
         check_places(read(stored, name))
+        check_places(read([{"direction": None}, *stored], name))
     for content, form in ((oldest, "miccai2019"), (old, "miccai2020"), (stored, "voxels")):
         check_places(read(content, "other.json", reading=form))
     with pytest.raises(FileFormatError, match=r"expected a direction, or a name .* Pass reading=.* 'voxels'"):
@@ -162,6 +163,7 @@ BAD_JSON = {
     "truth": ([{"label": True, "X": 1, "Y": 2, "Z": 3}], FileFormatError, "number as label .* found True"),
     "infinite": (b'[{"label": 18, "X": 1e999, "Y": 2, "Z": 3}]', FileFormatError, "x of entry 0, found inf"),
     "background": ([{"label": 256, "X": 1, "Y": 2, "Z": 3}], PointsError, "without 0, found label 256"),
+    "negative": ([{"label": 18 - 256, "X": 1, "Y": 2, "Z": 3}], PointsError, "found label -238"),
     "gap": ([{"label": 27, "X": 1, "Y": 2, "Z": 3}], PointsError, "found label 27"),
     "fraction": ([{"label": 18.5, "X": 1, "Y": 2, "Z": 3}], PointsError, "found label 18.5"),
     "outside": (
@@ -239,7 +241,9 @@ def test_where_both_readings_of_lml_fit_the_first_is_taken_unless_the_user_says_
 def test_lml_keeps_the_first_of_duplicates_and_skips_lines_without_a_number():
     geometry = Geometry.of(PLAIN, SHAPE)
     values = {label: np.array(place) * (0.7, 0.8, 2.5) for label, place in PLACES.items()}
-    text = rows(values) + b"\nT11_center 1 2 3\n9 T11_center 0 0 0\n10 T12_center nan 0 0\n"
+    text = (
+        b"3 landmarks\n" + rows(values) + b"\nT11_center 1 2 3\n9 T11_center 0 0 0\n10 T12_center nan 0 0\n"
+    )
     with pytest.warns(CTSpine1KWarning, match="1.lml: several points of T11; the first is used"):
         check_indices(read(text, "1.lml", geometry=geometry))
 
