@@ -161,7 +161,8 @@ class Facet:
             ValueError: a value that is not allowed; the message says which are.
         """
         several = (asked,) if isinstance(asked, str) or not isinstance(asked, Iterable) else tuple(asked)
-        values = tuple(map(_as_text, several))
+        # Patterns are texts: only for others, numbers are written as facts are.
+        values: tuple[Any, ...] = several if self.matches is fits else tuple(map(_as_text, several))
         for value in values:
             if self.allowed is not None:
                 check_choice(self.name, value, self.allowed)

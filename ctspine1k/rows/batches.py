@@ -133,7 +133,7 @@ def _opened(
             raise ImageSizeError(
                 pair.name, f"slices of {expected[0]} x {expected[1]}", found, _size_hint(options, size)
             )
-        yield rows, point_rows(options, vocabulary, pair, rows.geometry, files.get("points"))
+        yield rows, point_rows(options, vocabulary, pair, rows.geometry, files)
 
 
 def _size_hint(options: RowOptions, size: tuple[int, int]) -> str:

@@ -7,16 +7,16 @@ is nearest to this slice).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
+from ctspine1k.catalog.dataset import Kind
 from ctspine1k.catalog.vocabulary import Vocabulary
-from ctspine1k.errors import PointsError
 from ctspine1k.rows.options import RowOptions
 from ctspine1k.volumes.cases import CaseReader
 from ctspine1k.volumes.headers import Geometry
 from ctspine1k.volumes.nifti import Readable
-from ctspine1k.volumes.opening import world_of
-from ctspine1k.volumes.points import read_points
+from ctspine1k.volumes.points import read_case_points
 
 __all__ = ["PointRows", "nearest_to", "point_rows"]
 
@@ -25,7 +25,11 @@ PointRows: TypeAlias = "list[dict[str, Any]]"
 
 
 def point_rows(
-    options: RowOptions, vocabulary: Vocabulary, case: CaseReader, geometry: Geometry, file: Readable | None
+    options: RowOptions,
+    vocabulary: Vocabulary,
+    case: CaseReader,
+    geometry: Geometry,
+    files: Mapping[Kind, Readable],
 ) -> PointRows | None:
     """Return the points of a case, if rows have them; None if there is no file.
 
@@ -34,25 +38,15 @@ def point_rows(
         vocabulary: the vertebrae of the data set.
         case: the image, opened.
         geometry: of the array that rows have.
-        file: of the points.
+        files: of the case; one of points only if there is one.
 
     Raises:
         CaseError: the file cannot be used, or its points were computed from a mask.
     """
-    if options.points_format is None or file is None:
+    reading = options.points if isinstance(options.points, str) else None
+    points = read_case_points(files, case.file_geometry, vocabulary, options.points_format, reading)
+    if points is None:
         return None
-    points = read_points(
-        file,
-        case.file_geometry,
-        vocabulary,
-        format=options.points_format,
-        reading=options.points if isinstance(options.points, str) else None,
-        world=world_of(case.name),
-    )
-    if points.kind != "file":
-        found = f'points that were computed from a mask, of kind "{points.kind}"'
-        hint = "Rows have one kind of points: put the data set's own file in its place."
-        raise PointsError(str(getattr(file, "name", file)), "the data set's own points", found, hint)
     if options.turned_to is not None or options.spacing is not None:
         points = points.on(geometry)
     return [

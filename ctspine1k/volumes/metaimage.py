@@ -28,7 +28,7 @@ from ctspine1k.volumes.headers import GET_AGAIN, WRITE_AGAIN, VolumeHeader
 from ctspine1k.volumes.metaheader import MetaHeader, read_meta_header
 from ctspine1k.volumes.nifti import MAX_PADDING
 from ctspine1k.volumes.orientation import degenerate_axes
-from ctspine1k.volumes.positions import CHOICE, Doubt
+from ctspine1k.volumes.positions import Doubt
 from ctspine1k.volumes.scaling import Scaling
 
 __all__ = ["MetaImageFile", "open_metaimage", "require_simpleitk"]
@@ -203,5 +203,5 @@ class MetaImageFile:
 
 
 def _unplaced(name: str) -> Doubt:
-    hint = f"The directions of the axes are a guess: left, posterior and superior, as in SimpleITK. {CHOICE}"
+    hint = "The directions of the axes are a guess: left, posterior and superior, as in SimpleITK."
     return Doubt("unplaced", GeometryError(name, "a header with a TransformMatrix", "none", hint))

@@ -148,7 +148,7 @@ def read_points(
 
 
 def read_case_points(
-    paths: Mapping[Kind, Path],
+    files: Mapping[Kind, Readable],
     geometry: Geometry,
     vocabulary: Vocabulary,
     points_format: PointsFormat | None,
@@ -157,7 +157,7 @@ def read_case_points(
     """Read the points among the files of one case; None if it has no file with points.
 
     Args:
-        paths: of the files; that of the image says in which convention its header is.
+        files: as paths or streams; the name of the image says in which convention its header is.
         geometry: of the image, as stored in its file.
         vocabulary: the vertebrae that points may be of.
         points_format: that of the data set.
@@ -166,15 +166,15 @@ def read_case_points(
     Raises:
         PointsError: the points were computed from a mask: kinds are not mixed.
     """
-    if points_format is None or "points" not in paths:
+    if points_format is None or "points" not in files:
         return None
-    world = world_of(str(paths["image"]))
+    file, world = files["points"], world_of(files["image"])
     options: dict[str, Any] = {"format": points_format, "reading": reading, "world": world}
-    points = read_points(paths["points"], geometry, vocabulary, **options)
+    points = read_points(file, geometry, vocabulary, **options)
     if points.kind != "file":
         found = f"points computed from a mask, of kind {points.kind!r}"
         hint = f"Ask for kind={points.kind!r}, or put the data set's own file in its place."
-        raise PointsError(str(paths["points"]), "the data set's own points", found, hint)
+        raise PointsError(str(getattr(file, "name", file)), "the data set's own points", found, hint)
     return points
 
 

@@ -15,6 +15,7 @@ import ctspine1k
 from ctspine1k.catalog import registry
 from ctspine1k.cli.main import main
 from ctspine1k.errors import FileFormatError, PointsError, SkippedCasesWarning
+from ctspine1k.rows.builder import CTSpine1K
 from ctspine1k.rows.options import RowOptions
 
 #: mm along the axes of the array, (k, i, j), of `support.bare`.
@@ -175,8 +176,15 @@ def test_bad_points_and_points_of_another_kind(bare, root, tmp_path):
     tiny = save_tiny(tmp_path / "tiny")
     computed = [{"direction": ["L", "A", "S"], "kind": "body"}, {"label": 19, "X": 1, "Y": 2, "Z": 3}]
     (tiny / "new/c-3-points.json").write_text(json.dumps(computed))
-    with pytest.raises(PointsError, match='of kind "body"'):
+    with pytest.raises(PointsError, match="of kind 'body'"):
         ctspine1k.open_collection("tiny", data_dir=tiny).load("3d", split="judge", points=True)
+
+
+def test_dense_rows_need_room_for_images_alone(bare, tmp_path):
+    for points in (True, False):  # files of points take next to nothing
+        options = {"image_size": SHAPE[:2], "points": points, "cache_dir": str(tmp_path / "room")}
+        builder = CTSpine1K(config_name="3d", selection=bare.where(split="learn").selection(), **options)
+        assert builder.need.rows == 2 * 9 * 7 * 11 * 4
 
 
 def test_ids_of_caches_change_only_with_points_that_rows_have():
@@ -220,7 +228,7 @@ def test_copies_and_links_have_the_raw_beside_the_header(bare, root, tmp_path):
     for link in (False, True):
         to = tmp_path / f"copies-{link}"
         paths = bare.download(to=to, link=link)
-        assert to / "b/b_2.mhd" in paths
+        assert {to / "a/a.1.nii.gz", to / "b/b_2.mhd", to / "c/c-3.mha", to / "c/c-3.lml"} <= set(paths)
         assert (to / "b/b_2.raw").read_bytes() == (root / "b/b_2.raw").read_bytes()
         assert (to / "b/b_2.raw").is_symlink() is link
         copied = ctspine1k.open_collection("bare", data_dir=to).load("3d", split="learn", storage="compact")
