@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from ctspine1k.volumes import vertebrae as vertebrae
     from ctspine1k.volumes.cases import VolumePair as VolumePair
     from ctspine1k.volumes.cases import read_pair as read_pair
+    from ctspine1k.volumes.points import Points as Points
+    from ctspine1k.volumes.points import read_points as read_points
+    from ctspine1k.volumes.points import write_points as write_points
 
 __version__ = "0.1.0"
 
@@ -47,6 +50,7 @@ _MODULES = {
     "Collection": "collection",
     "Issue": "catalog.cases",
     "LazyDataset": "storage.lazy",
+    "Points": "volumes.points",
     "RawFile": "files.raw",
     "RowOptions": "rows.options",
     "VolumePair": "volumes.cases",
@@ -57,6 +61,8 @@ _MODULES = {
     "open_collection": "collection",
     "preview": "pictures.figures",
     "read_pair": "volumes.cases",
+    "read_points": "volumes.points",
+    "write_points": "volumes.points",
 }
 
 __all__ = ["__version__", "errors", "training", "vertebrae", *_MODULES]

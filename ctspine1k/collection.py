@@ -8,7 +8,7 @@
     train.scan()
     train.export_parquet("out")
 
-Each verb is a few lines that import and call one function of one room. Those that load, judge or export are
+Each verb is a few lines that import and call one function of one room. Those that load, judge, export or compute points are
 in the modules `verbs` of their rooms.
 """
 
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from ctspine1k.catalog.cases import Case, Catalog, Criterion
 from ctspine1k.catalog.dataset import DataSet, Kind
 from ctspine1k.catalog.registry import DEFAULT
+from ctspine1k.checks.verbs import PointVerbs
 from ctspine1k.evaluation.verbs import EvaluationVerbs
 from ctspine1k.exports.verbs import ExportVerbs
 from ctspine1k.files.places import Place, find_folder
@@ -51,7 +52,7 @@ __all__ = ["Collection", "open_collection"]
 
 
 @dataclass(frozen=True)
-class Collection(RowVerbs, EvaluationVerbs, ExportVerbs):
+class Collection(RowVerbs, PointVerbs, EvaluationVerbs, ExportVerbs):
     """Cases of a data set, in its order, and where their files are.
 
     It stores no listing: each verb lists the files when it is called, and so sees the current ones.

@@ -13,6 +13,7 @@ import pkgutil
 import re
 import shlex
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -175,6 +176,12 @@ def test_issues_are_the_catalogs():
     issues = [issue.kind for case in ctspine1k.load_catalog() for issue in case.issues]
     listed = [(row[0].strip("`"), int(row[1])) for row in rows_of("docs/data.md", "kind")]
     assert dict(listed) == {kind: issues.count(kind) for kind in ISSUE_KINDS}
+
+
+@pytest.mark.parametrize(("page", "name"), [("docs/verse.md", "verse")])
+def test_issues_of_other_data_sets_are_the_catalogs(page, name):
+    counts = Counter(issue.kind for case in ctspine1k.load_catalog(name) for issue in case.issues)
+    assert {row[0].strip("`"): int(row[1]) for row in rows_of(page, "kind")} == counts
 
 
 def anchors(page: Path) -> set[str]:

@@ -21,6 +21,7 @@ def test_public_names_are_these():
         "Collection",
         "Issue",
         "LazyDataset",
+        "Points",
         "RawFile",
         "RowOptions",
         "VolumePair",
@@ -33,8 +34,10 @@ def test_public_names_are_these():
         "open_collection",
         "preview",
         "read_pair",
+        "read_points",
         "training",
         "vertebrae",
+        "write_points",
     ]
     assert dir(ctspine1k) == sorted(ctspine1k.__all__)
     for name in ctspine1k.__all__:
@@ -53,6 +56,8 @@ def test_public_names_are_these():
         "open_collection",
         "read_pair",
         "preview",
+        "read_points",
+        "write_points",
         "LazyDataset",
         "training.PatchDataset",
         "training.PatchStream",
@@ -61,7 +66,7 @@ def test_public_names_are_these():
             f"Collection.{verb}"
             for verb in (
                 *("where", "files", "download", "scan", "verify", "preview"),
-                *("export_parquet", "export_nnunet"),
+                *("points", "write_points", "export_parquet", "export_nnunet"),
             )
         ),
     ],
@@ -181,6 +186,11 @@ def test_facts_travel_in_the_wheel(wheel, tmp_path, python):
         "ctspine1k/catalog/facts/ctspine1k/special_cases/lumbar_sacralization.txt",
         "ctspine1k/catalog/facts/ctspine1k/special_cases/known_issues.csv",
         "ctspine1k/catalog/facts/ctspine1k/citations.bib",
+        "ctspine1k/catalog/facts/verse/series.csv",
+        "ctspine1k/catalog/facts/verse/issues.csv",
+        "ctspine1k/catalog/facts/verse/citations.bib",
+        "ctspine1k/catalog/facts/msr/scans.csv",
+        "ctspine1k/catalog/facts/msr/citations.bib",
         "ctspine1k/catalog/facts/vertebrae.csv",
         "ctspine1k/py.typed",
     } <= set(names)
@@ -192,9 +202,12 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import ctspine1k
 assert ctspine1k.__file__.startswith(sys.argv[1]), ctspine1k.__file__
-print(len(ctspine1k.load_catalog()), len(ctspine1k.load_catalog().where(special_case="sacral_lumbarization")))
+for name in ("ctspine1k", "verse"):
+    catalog = ctspine1k.load_catalog(name)
+    print(len(catalog), len(catalog.where(special_case="sacral_lumbarization")))
+print(len(ctspine1k.load_catalog("msr")))
 """
-    assert python(code, str(tmp_path / "site")).stdout.strip() == "1005 17"
+    assert python(code, str(tmp_path / "site")).stdout.split() == ["1005", "17", "374", "8", "302"]
 
 
 def test_top_level_facts_are_those_of_the_package():

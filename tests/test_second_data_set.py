@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import pickle
-from functools import partial
 
 import datasets
 import nibabel as nib
@@ -166,7 +165,7 @@ def test_export_for_nnunet(tiny, tmp_path):
     told = json.loads((tmp_path / "raw/Dataset511_TinySpines/dataset.json").read_text())
     assert list(told["labels"].values()) == list(range(29))  # nnU-Net wants no gaps
     assert [told["labels"][name] for name in ("T11", "T12", "T13")] == list(LABELS[1:])
-    assert told["licence"] == "CC0 (nothing)"
+    assert told["licence"] == "CC0: nothing"
     with pytest.raises(ValueError, match="label_scheme='ctspine1k': expected one of 'tiny', 'region'"):
         tiny.export_nnunet(tmp_path / "raw", label_scheme="ctspine1k")
 
@@ -198,42 +197,42 @@ def test_verify_from_a_shell(root, capsys):
     assert (report["cases"], report["measured"]) == (3, 3)
 
 
-def test_points_that_nothing_reads_change_nothing(tiny, root):
+def test_points_change_what_reads_them(tiny, root):
     before = tiny.load("3d", split="judge").cache_files
-    (root / "new/c-3-points.json").write_text("[]")
-    assert tiny.load("3d", split="judge").cache_files == before
     assert tiny.scan().measured == 3
-    (root / "new/c-3-points.json").write_text("[1]")
-    assert tiny.scan().kept == 3
+    points = root / "new/c-3-points.json"
+    points.write_text("[]")
+    assert tiny.load("3d", split="judge").cache_files == before
+    assert (tiny.scan().measured, tiny.scan().kept) == (1, 3)
+    points.write_text("[1]")
     path = root / "new/c-3-ct.nii.gz"
     path.write_bytes(path.read_bytes()[:-10])
-    files = {
-        finding.file
-        for finding in tiny.verify().findings
-        if finding.check in ("format", "truncated", "corrupt")
-    }
-    assert files == {str(path)}
+    assert files_of(tiny.verify(), "truncated") == {str(path)}  # points cannot be read without the image
+    save_tiny(root)
+    points.write_text("[1]")
+    assert files_of(tiny.verify(), "format") == {str(points)}
 
 
-def test_a_data_set_without_masks_is_refused_by_name(root):
+def files_of(report, check):
+    return {finding.file for finding in report.findings if finding.check == check}
+
+
+def test_a_data_set_without_masks_is_loaded_and_else_refused_by_name(root):
     registry.register(dataclasses.replace(TINY, name="images", kinds=("image",), optional=()))
     images = ctspine1k.open_collection("images", data_dir=root)
     assert [file.kind for file in images.files()] == ["image"] * 3
     assert len(images.download()) == 3
-    stream = partial(images.load, streaming=True)
-    for verb in (
-        images.load,
-        stream,
-        images.scan,
-        images.verify,
-        images.preview,
-        partial(images.export_parquet, "out"),
-        partial(images.export_nnunet, "raw"),
+    assert images.load("3d", split="judge").column_names == ["image", "patient_id", "index"]
+    assert images.scan().measured == 3
+    assert images.verify().kept == 3
+    assert len(images.where(has_vertebrae="T11")) == 0
+    assert len(images.preview()) == 3
+    with pytest.raises(
+        ValueError, match="collection='images': expected image and mask of each case, found image:"
     ):
-        with pytest.raises(
-            ValueError, match="collection='images': expected image and mask of each case, found image:"
-        ):
-            verb()
+        images.export_nnunet("raw")
+    with pytest.raises(ValueError, match="kind='mask': expected mask files of Tiny Spines, found none"):
+        next(iter(images.points("mask")))
 
 
 def test_a_collection_is_a_value(tiny):

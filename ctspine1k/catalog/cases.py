@@ -161,13 +161,12 @@ class Facet:
             ValueError: a value that is not allowed; the message says which are.
         """
         several = (asked,) if isinstance(asked, str) or not isinstance(asked, Iterable) else tuple(asked)
-        values = []
-        for value in several:
+        # Patterns are texts: only for others, numbers are written as facts are.
+        values: tuple[Any, ...] = several if self.matches is fits else tuple(map(_as_text, several))
+        for value in values:
             if self.allowed is not None:
-                values.append(check_choice(self.name, _as_text(value), self.allowed))
-            elif isinstance(value, str):
-                values.append(value)
-            else:
+                check_choice(self.name, value, self.allowed)
+            elif not isinstance(value, str):
                 raise ValueError(f"{self.name}={value!r}: expected a text, or several in a list")
         return tuple(member for value in values for member in self.groups.get(value, (value,)))
 
@@ -237,7 +236,8 @@ class Catalog:
                 ``tcia_series`` (a path, or a pattern such as ``"*Coloprone*"``; case-sensitive), ``issue``,
                 ``evidence`` and ``exclude_issues``, which leaves out the cases with an issue of a kind such
                 as "label_missing", of any kind that means wrong labels or geometry ("errors"), that was
-                reported on the data set's own tracker ("reported"), or with any issue ("all").
+                reported on the data set's own tracker ("reported"), or with any issue ("all"). Numbers are
+                values, too, and True or False where others are "yes" or "no".
 
         Raises:
             ValueError: a value that is not allowed; the message lists the allowed ones.

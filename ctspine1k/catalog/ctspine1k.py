@@ -23,7 +23,16 @@ from ctspine1k.catalog.dataset import (
 from ctspine1k.catalog.split_file import parse_sections, parse_split
 from ctspine1k.catalog.vocabulary import Vocabulary, read_vertebrae
 
-__all__ = ["CTSPINE1K", "ERROR_KINDS", "EVIDENCE", "ISSUE_KINDS", "SECTIONS", "SOURCES", "SPECIAL_CASES"]
+__all__ = [
+    "CTSPINE1K",
+    "ERROR_KINDS",
+    "EVIDENCE",
+    "ISSUE_KINDS",
+    "SECTIONS",
+    "SOURCES",
+    "SPECIAL_CASES",
+    "special_cases",
+]
 
 #: Each section of the split file, and the split it stands for.
 SECTIONS = {"trainset": "train", "test_public": "validation", "test_private": "test"}
@@ -132,13 +141,13 @@ def _official_catalog() -> Catalog:
 
 
 def _read_catalog(path: Path) -> Catalog:
-    scans, special_cases, issues = _scans(), _special_cases(), _issues()
+    scans, variants, issues = _scans(), special_cases(), _issues()
     assignment = parse_split(path.read_bytes(), str(path), SECTIONS, known=scans)
 
     def case_of(case_id: str, split: str, index: int) -> Case:
         scan = scans.get(case_id, {})
         series = scan.get("tcia_series")  # on TCIA, a series is in its patient's folder
-        facts = {**scan, "special_case": special_cases.get(case_id)}
+        facts = {**scan, "special_case": variants.get(case_id)}
         return Case(
             case_id,
             split,
@@ -175,14 +184,14 @@ def _issues() -> dict[str, tuple[Issue, ...]]:
 
 
 @functools.cache
-def _special_cases() -> dict[str, str]:
-    special_cases = {}
+def special_cases(section: str = "ctspine1k") -> dict[str, str]:
+    """Return the variant of each case that the published lists name in a section: "ctspine1k" or "verse"."""
+    found = {}
     for kind in SPECIAL_CASES:
         path = _top() / "special_cases" / f"{kind}.txt"
-        # Section "verse" names scans of another data set: it is parsed to find errors, and not used.
         sections = parse_sections(path.read_bytes(), str(path), ("ctspine1k", "verse"), known=())
-        special_cases.update(dict.fromkeys(sections["ctspine1k"], kind))
-    return special_cases
+        found.update(dict.fromkeys(sections[section], kind))
+    return found
 
 
 def _top() -> Path:
@@ -248,6 +257,7 @@ CTSPINE1K = DataSet(
     naming="An image is <case_id>.nii.gz, a mask <case_id>_seg.nii.gz.",
     kinds=("image", "mask"),
     splits=tuple(SECTIONS.values()),
+    sections=SECTIONS,
     facets=_FACETS,
     listed=("source", "scan_position", "special_case"),
     vocabulary=Vocabulary(

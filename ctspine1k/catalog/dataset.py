@@ -7,6 +7,7 @@ which data set it is. ``tests/catalog/test_datasets.py`` tests what all of them 
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,12 +80,13 @@ class DataSet:
     naming: str
     kinds: tuple[Kind, ...]  #: of the files that each case must have
     splits: tuple[str, ...]  #: in order
+    sections: Mapping[str, str] = field(hash=False)  #: of a split file, and the split that each stands for
     facets: tuple[Facet, ...]  #: criteria by which cases can be selected
     listed: tuple[str, ...]  #: facts that fit into a line per case, in that order
     vocabulary: Vocabulary
     image_size: tuple[int, int] | None  #: voxels of a slice, which dense rows declare; None if slices differ
     suffixes: tuple[str, ...]  #: endings of the file names of images and masks
-    split_file: str | None  #: path of the split file in the published layout, if it has one
+    split_file: str  #: path of the split file in a folder, where there is one
     licence: Licence  #: of its cases, unless `terms` says otherwise
     credit: str  #: whom to credit, for the card of an export
     #: For each check, the kinds of known issues that it may find.
@@ -119,6 +121,21 @@ class DataSet:
     optional: tuple[Kind, ...] = ()  #: kinds of files that a case may have, or lack
     #: How files with points are written, which chooses their reader; None if there are none.
     points_format: PointsFormat | None = None
+
+    def licence_text(self, cases: Iterable[Case]) -> str:
+        """Return the licence and its terms, and those of the cases that have another one, in words."""
+        counts = Counter(map(self.terms, cases))
+        del counts[self.licence]
+        others = (
+            f"; of {count:,} case{'' if count == 1 else 's'}, {licence.name}: {licence.terms}"
+            for licence, count in counts.items()
+        )
+        return f"{self.licence.name}: {self.licence.terms}{''.join(others)}"
+
+    def licence_names(self, cases: Iterable[Case]) -> str:
+        """Return the names of the licences of cases, joined; that of the data set if there are no cases."""
+        names = dict.fromkeys(self.terms(case).name for case in cases)
+        return " and ".join(names) or self.licence.name
 
     @property
     def possible(self) -> tuple[Kind, ...]:

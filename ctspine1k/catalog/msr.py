@@ -21,6 +21,9 @@ __all__ = ["MSR"]
 
 _SPLITS = ("train", "test")
 
+#: Sections of a split file; none is published.
+_SECTIONS = {split: split for split in _SPLITS}
+
 _FACTS = Path(__file__).resolve().parent / "facts"
 _OWN_FACTS = _FACTS / "msr"
 
@@ -73,8 +76,7 @@ def _read_cases(split_file: Path | None) -> Catalog:
             split: [case_id for case_id, row in scans.items() if row["split"] == split] for split in _SPLITS
         }
     else:
-        sections = {split: split for split in _SPLITS}
-        assignment = parse_split(split_file.read_bytes(), str(split_file), sections, known=scans)
+        assignment = parse_split(split_file.read_bytes(), str(split_file), _SECTIONS, known=scans)
     cases = tuple(
         Case(case_id, split, index, facts={name: scans.get(case_id, {}).get(name) for name in _FACT_NAMES})
         for split, ids in assignment.items()
@@ -159,12 +161,13 @@ MSR = DataSet(
     ),
     kinds=("image", "points"),
     splits=_SPLITS,
+    sections=_SECTIONS,
     facets=_FACETS,
     listed=_FACT_NAMES,
     vocabulary=Vocabulary(_vertebrae(), ("msr", "region", "binary")),
     image_size=None,
     suffixes=_SUFFIXES,
-    split_file=None,
+    split_file="split.txt",
     licence=Licence(
         "non-commercial research use",
         "under the terms of its page, without redistribution",

@@ -24,6 +24,7 @@ from ctspine1k.catalog.cases import (
     is_within,
     lacks_issue,
 )
+from ctspine1k.catalog.ctspine1k import SPECIAL_CASES, special_cases
 from ctspine1k.catalog.dataset import DataSet, Kind, Licence, Misplaced, read_citations, read_csv
 from ctspine1k.catalog.split_file import parse_split
 from ctspine1k.catalog.vocabulary import Vertebra, Vocabulary, read_vertebrae
@@ -31,6 +32,9 @@ from ctspine1k.catalog.vocabulary import Vertebra, Vocabulary, read_vertebrae
 __all__ = ["ERROR_KINDS", "EVIDENCE", "ISSUE_KINDS", "VERSE"]
 
 _SPLITS = ("train", "validation", "test")
+
+#: Sections of a split file; VerSe publishes none.
+_SECTIONS = {split: split for split in _SPLITS}
 
 #: Kinds of known issues of a series: errors, or things worth knowing.
 ISSUE_KINDS = (
@@ -52,7 +56,10 @@ _FACTS = Path(__file__).resolve().parent / "facts"
 _OWN_FACTS = _FACTS / "verse"
 
 #: Facts of each case, in the order of the columns.
-_FACT_NAMES = ("patient", "release", "direction", "sex", "age", "in_miccai19", "in_miccai20", "licence")
+_FACT_NAMES = (
+    *("patient", "release", "direction", "sex", "age", "in_miccai19", "in_miccai20", "special_case"),
+    "licence",
+)
 
 _BY_SA = Licence("CC BY-SA 4.0", "attribution, share alike", "cc-by-sa-4.0")
 _BY_NC_ND = Licence(
@@ -73,6 +80,7 @@ _FACETS = (
     Facet("age", "Only series of patients of this age, or range such as 40-60, 70- or -30.", None, is_within),
     Facet("in_miccai19", "Only series in, or not in, the release of MICCAI 2019.", _YES_OR_NO, is_flagged),
     Facet("in_miccai20", "Only series in, or not in, the release of MICCAI 2020.", _YES_OR_NO, is_flagged),
+    Facet("special_case", "Only cases with this variant of the anatomy.", SPECIAL_CASES),
     Facet("licence", "Only series under this licence.", (_BY_SA.name, _BY_NC_ND.name)),
     Facet(
         "exclude_issues",
@@ -103,6 +111,9 @@ _MICCAI = re.compile(
     re.IGNORECASE,
 )
 
+#: Names of the splits in folders.
+_PHASES = {"train": "training", "validation": "validation", "test": "test"}
+
 #: What folders say: which kinds of files are in them, and which release and split; and whose files they are.
 _KIND_FOLDERS: dict[str, tuple[Kind, ...]] = {"rawdata": ("image",), "derivatives": ("mask", "points")}
 _SPLIT_FOLDER = re.compile(
@@ -119,8 +130,7 @@ def _read_cases(split_file: Path | None) -> Catalog:
             split: [case_id for case_id, row in series.items() if row["split"] == split] for split in _SPLITS
         }
     else:
-        sections = {split: split for split in _SPLITS}
-        assignment = parse_split(split_file.read_bytes(), str(split_file), sections, known=series)
+        assignment = parse_split(split_file.read_bytes(), str(split_file), _SECTIONS, known=series)
     cases = tuple(
         _case(case_id, split, index) for split, ids in assignment.items() for index, case_id in enumerate(ids)
     )
@@ -131,6 +141,7 @@ def _case(case_id: str, split: str, index: int) -> Case:
     row = _series().get(case_id, {})
     facts = {name: row.get(name) for name in _FACT_NAMES}
     if row:
+        facts["special_case"] = _special_cases().get(case_id)
         facts["licence"] = (_BY_NC_ND if case_id.startswith("gl") else _BY_SA).name
     return Case(
         case_id, split, index, patient=row.get("patient"), facts=facts, issues=_issues().get(case_id, ())
@@ -150,6 +161,16 @@ def _series() -> dict[str, dict[str, str | None]]:
             "in_miccai20": "yes" if row["in_miccai20"] == "1" else None,
         }
         for row in rows
+    }
+
+
+@functools.cache
+def _special_cases() -> dict[str, str]:
+    """Return the variants that CTSpine1K's lists name in VerSe, by names of the release of MICCAI 2020."""
+    return {
+        case_id: variant
+        for name, variant in special_cases("verse").items()
+        for case_id, _ in _parse_name(f"{name}.nii.gz")
     }
 
 
@@ -183,9 +204,6 @@ def _file_name(case: Case, kind: Kind) -> str:
     tree = next(folder for folder, kinds in _KIND_FOLDERS.items() if kind in kinds)
     release = f"dataset-verse{(case.release or '2020')[2:]}{_PHASES[case.split]}"
     return f"{release}/{tree}/sub-{patient}/sub-{patient}{split}{direction}_{end}"
-
-
-_PHASES = {"train": "training", "validation": "validation", "test": "test"}
 
 
 def _misplaced(path: str, case: Case, kind: Kind) -> Iterator[Misplaced]:
@@ -250,12 +268,13 @@ VERSE = DataSet(
     ),
     kinds=("image", "mask"),
     splits=_SPLITS,
+    sections=_SECTIONS,
     facets=_FACETS,
     listed=("patient", "release", "direction", "sex", "age", "licence"),
     vocabulary=Vocabulary(_vertebrae(), ("verse", "region", "binary", "ctspine1k")),
     image_size=None,
     suffixes=(".nii.gz", ".nii"),
-    split_file=None,
+    split_file="split.txt",
     licence=_BY_SA,
     credit="the authors of VerSe",
     known_by={

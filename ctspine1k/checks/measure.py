@@ -6,15 +6,18 @@ a few slices. Vertebrae are measured in that box after the last slice.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from isal import isal_zlib
+from numpy.typing import NDArray
 
 from ctspine1k.volumes.cases import CaseReader
 from ctspine1k.volumes.headers import Geometry
 from ctspine1k.volumes.orientation import degenerate_axes
+from ctspine1k.volumes.points import Point, Points
 from ctspine1k.volumes.regions import LabelBox, Region, label_regions, require_scipy
 
 __all__ = ["CaseMeasures", "VertebraMeasures", "measure", "require_scipy"]
@@ -49,37 +52,39 @@ class CaseMeasures:
     orientation: str  #: anatomical directions of the array's axes, such as "SLA"
     affine: tuple[tuple[float, ...], ...]  #: 4 x 4, of the image's file: (i, j, k) -> RAS+ mm
     image_type: str  #: of the voxels in the file, such as "int16"
-    mask_type: str
+    mask_type: str | None  #: None for a case without a mask, as other measures of labels
     slope: float  #: HU = slope x stored + intercept
     intercept: float
     hu_min: float
     hu_max: float
     hu_beside: float | None  #: mean of the voxels without label in the boxes around labels, one per slab
-    label_rounding: float  #: greatest distance from a whole number of the values in the mask
+    label_rounding: float | None  #: greatest distance from a whole number of the values in the mask
     image_crc32: int  #: of the stored voxels; equal for files with the same image
-    mask_crc32: int  #: of the labels and their positions
-    vertebrae: tuple[VertebraMeasures, ...]  #: in the order of labels
+    mask_crc32: int | None  #: of the labels and their positions
+    vertebrae: tuple[VertebraMeasures, ...]  #: of the mask, in the order of labels
+    points: tuple[Point, ...] | None = None  #: of the points file; None if there is none
 
 
-def measure(case: CaseReader) -> CaseMeasures:
-    """Measure a case that was opened as stored, with its mask.
+def measure(case: CaseReader, points: Points | None = None) -> CaseMeasures:
+    """Measure a case that was opened as stored, with its mask if it has one.
 
     Raises:
         CaseError: the files cannot be used.
         MissingPackageError: SciPy is not installed.
-        ValueError: the case was opened without a mask.
     """
     require_scipy()  # before the files are read
     labels_and_background = case.vocabulary.max_label + 1
     lowest, highest, image_crc32 = np.inf, -np.inf, 0
     hu_sums, beside_sum, beside_count = np.zeros(labels_and_background), 0.0, 0
     spine = LabelBox()
-    for stored, labels in case.slabs():
+    for stored, labels in _slabs(case):
         # To (k, j, i), the file's order in memory, so that the arrays are contiguous.
-        image, mask = stored.transpose(0, 2, 1), labels.transpose(0, 2, 1)
+        image = stored.transpose(0, 2, 1)
         lowest, highest = min(lowest, image.min()), max(highest, image.max())
         image_crc32 = isal_zlib.crc32(np.ascontiguousarray(image), image_crc32)
-        window, labelled = spine.append(mask)
+        if labels is None:
+            continue
+        window, labelled = spine.append(labels.transpose(0, 2, 1))
         if labelled.size:
             voxels = case.scaling.values(image[window].reshape(-1))
             in_labels = voxels[labelled]
@@ -96,17 +101,27 @@ def measure(case: CaseReader) -> CaseMeasures:
         orientation=geometry.orientation,
         affine=tuple(tuple(row) for row in geometry.affine.tolist()),
         image_type=case.file_types[0].name,
-        mask_type=case.file_types[1].name,
+        mask_type=case.file_types[1].name if case.has_mask else None,
         slope=case.scaling.slope,
         intercept=case.scaling.intercept,
         hu_min=float(extremes.min()),
         hu_max=float(extremes.max()),
         hu_beside=beside_sum / beside_count if beside_count else None,
-        label_rounding=case.label_rounding,
+        label_rounding=case.label_rounding if case.has_mask else None,
         image_crc32=image_crc32,
-        mask_crc32=isal_zlib.crc32(box, isal_zlib.crc32(repr((start, box.shape)).encode())),
+        mask_crc32=_checksum(start, box) if case.has_mask else None,
         vertebrae=tuple(_vertebra(region, float(hu_sums[region.label]), geometry) for region in regions),
+        points=None if points is None else points.points,
     )
+
+
+def _slabs(case: CaseReader) -> Iterator[tuple[NDArray[Any], NDArray[Any] | None]]:
+    """Yield image and labels, as `CaseReader.slabs`; None for labels if there is no mask."""
+    return case.slabs() if case.has_mask else ((image, None) for image in case.image_slabs())
+
+
+def _checksum(start: _Triple, box: NDArray[np.uint8]) -> int:
+    return isal_zlib.crc32(box, isal_zlib.crc32(repr((start, box.shape)).encode()))
 
 
 def _vertebra(region: Region, hu_sum: float, geometry: Geometry) -> VertebraMeasures:

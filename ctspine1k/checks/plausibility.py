@@ -10,12 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import pairwise
-from statistics import mean, median
-from typing import TypeAlias
+from statistics import median
 
 from ctspine1k._messages import shortened
 from ctspine1k.catalog.vocabulary import Vocabulary
+from ctspine1k.checks.levels import Places, Strange, beside, distance, gap, order, upside_down
 from ctspine1k.checks.measure import CaseMeasures, VertebraMeasures
 from ctspine1k.volumes.orientation import axis_along
 
@@ -38,9 +37,8 @@ _MEAN_HU = (80.0, 1000.0)
 #: and below 60 if they are moved by 10 mm to the side or 20 mm to the back.
 _CONTRAST_HU = 70.0
 
-#: Allowed ratios of a vertebra's volume, or distance, to that of its neighbours.
+#: Allowed ratios of a vertebra's volume to that of its neighbours.
 _VOLUME_RATIO = (0.6, 1.7)
-_DISTANCE_RATIO = (0.6, 1.6)
 
 #: Fraction of a vertebra's voxels that may be apart from its largest piece, and the allowed ratio of its
 #: height to that of its neighbours.
@@ -54,21 +52,20 @@ _BACKWARDS = -0.04
 #: Checks that need positions and sizes in mm.
 _IN_MM = ("order", "distance", "volume", "upside_down", "front_to_back")
 
-#: What was expected and what was found; None if nothing is wrong.
-_Strange: TypeAlias = "tuple[str, str] | None"
-
 
 def implausible(measures: CaseMeasures, vocabulary: Vocabulary) -> Iterator[tuple[str, str, str]]:
     """Yield findings about a case: the check, what it expected, and what it found.
 
     Args:
-        measures: of the case.
+        measures: of the case; without a mask, only its intensities are judged.
         vocabulary: names and regions of its labels, and their order down the spine.
     """
     lowest, highest = measures.hu_min, measures.hu_max
     if lowest > _AIR_HU or highest > _GREATEST_HU:
         expected = f"air, below {_AIR_HU:.0f} HU, and nothing beyond {_GREATEST_HU:,.0f} HU"
         yield "hu_range", expected, f"{lowest:,.0f} to {highest:,.0f} HU"
+    if measures.mask_type is None:
+        return
     if measures.label_rounding:
         yield "label_rounding", "whole numbers", f"numbers that are up to {measures.label_rounding:.2g} off"
     if not measures.vertebrae:
@@ -84,65 +81,27 @@ def implausible(measures: CaseMeasures, vocabulary: Vocabulary) -> Iterator[tupl
             yield check, *strange
 
 
-def _gap(measures: CaseMeasures, vocabulary: Vocabulary) -> _Strange:
-    name = vocabulary.name
-    labels = [vertebra.label for vertebra in measures.vertebrae]
-    missing = [v.name for v in vocabulary.missing(labels[0], labels[-1]) if v.label not in labels]
-    if not missing:
-        return None
-    return (
-        f"all labels from {name(labels[0])} to {name(labels[-1])}",
-        f"no {shortened(missing, limit=len(vocabulary.vertebrae))}",
-    )
+def _places(measures: CaseMeasures, *, only_whole: bool = False) -> Places:
+    return {v.label: v.centroid_mm for v in measures.vertebrae if not only_whole or _is_whole(v, measures)}
 
 
-def _steps(measures: CaseMeasures) -> list[tuple[int, int, float]]:
-    """List each pair of labels that follow one another, and how much higher the second one is (mm)."""
-    return [
-        (upper.label, lower.label, lower.centroid_mm[2] - upper.centroid_mm[2])
-        for upper, lower in pairwise(measures.vertebrae)
-    ]
+def _gap(measures: CaseMeasures, vocabulary: Vocabulary) -> Strange:
+    return gap([vertebra.label for vertebra in measures.vertebrae], vocabulary)
 
 
-def _order(measures: CaseMeasures, vocabulary: Vocabulary) -> _Strange:
-    name = vocabulary.name
-    steps = _steps(measures)
-    wrong = [f"{name(lower)} above {name(upper)}" for upper, lower, rise in steps if rise >= 0]
-    if not wrong or len(wrong) == len(steps):  # if all are wrong, `_upside_down` reports it
-        return None
-    return "each vertebra below the one before", shortened(wrong)
+def _order(measures: CaseMeasures, vocabulary: Vocabulary) -> Strange:
+    return order(_places(measures), vocabulary)
 
 
-def _upside_down(measures: CaseMeasures, vocabulary: Vocabulary) -> _Strange:
-    steps = _steps(measures)
-    if not steps or any(rise < 0 for *_, rise in steps):
-        return None
-    first, last = (vocabulary.name(measures.vertebrae[end].label) for end in (0, -1))
-    return f"{first} above {last}, by the header", "it below"
+def _upside_down(measures: CaseMeasures, vocabulary: Vocabulary) -> Strange:
+    return upside_down(_places(measures), vocabulary)
 
 
-def _distance(measures: CaseMeasures, vocabulary: Vocabulary) -> _Strange:
-    name = vocabulary.name
-    whole = [vertebra for vertebra in measures.vertebrae if _is_whole(vertebra, measures)]
-    below = {
-        upper.label: lower
-        for upper, lower in pairwise(whole)
-        if not vocabulary.missing(upper.label, lower.label)
-    }
-    distances = {
-        upper.label: math.dist(upper.centroid_mm, below[upper.label].centroid_mm)
-        for upper in whole
-        if upper.label in below
-    }
-    wrong = [
-        f"{name(upper)} to {name(below[upper].label)} {found:.0f} mm ({usual:.0f} mm beside it)"
-        for upper, found, usual in _beside(distances, vocabulary)
-        if not _DISTANCE_RATIO[0] <= found / usual <= _DISTANCE_RATIO[1]
-    ]
-    return ("neighbours as far apart as those beside them", shortened(wrong)) if wrong else None
+def _distance(measures: CaseMeasures, vocabulary: Vocabulary) -> Strange:
+    return distance(_places(measures, only_whole=True), vocabulary)
 
 
-def _pieces(measures: CaseMeasures, vocabulary: Vocabulary) -> _Strange:
+def _pieces(measures: CaseMeasures, vocabulary: Vocabulary) -> Strange:
     name = vocabulary.name
     along = axis_along(measures.orientation, "S")
     heights = (
@@ -158,13 +117,13 @@ def _pieces(measures: CaseMeasures, vocabulary: Vocabulary) -> _Strange:
     # which also stretch the box, are ignored.
     stray = {v.label for v in measures.vertebrae if 0 < apart[v.label] < _APART * v.voxels}
     whole = {v.label: heights[v.label] for v in measures.vertebrae if heights and _is_whole(v, measures)}
-    for number, height, usual in _beside(heights, vocabulary, whole):
+    for number, height, usual in beside(heights, vocabulary, whole):
         if height >= _HEIGHT_RATIO * usual and number not in stray:
             wrong.setdefault(number, f"{name(number)} {height / usual:.1f} times as high as those beside it")
     return ("each vertebra in one piece", shortened(wrong.values())) if wrong else None
 
 
-def _volume(measures: CaseMeasures, vocabulary: Vocabulary) -> _Strange:
+def _volume(measures: CaseMeasures, vocabulary: Vocabulary) -> Strange:
     name = vocabulary.name
     whole = {
         v.label: v.volume_cm3
@@ -176,13 +135,13 @@ def _volume(measures: CaseMeasures, vocabulary: Vocabulary) -> _Strange:
         least, most = _VOLUME_CM3.get(vocabulary.region(number), (0.0, math.inf))
         if not least <= volume <= most:
             wrong[number] = f"{name(number)} {volume:.1f} cm3 (of its region {least:.0f} to {most:.0f})"
-    for number, volume, usual in _beside(whole, vocabulary):
+    for number, volume, usual in beside(whole, vocabulary):
         if not _VOLUME_RATIO[0] <= volume / usual <= _VOLUME_RATIO[1]:
             wrong.setdefault(number, f"{name(number)} {volume:.1f} cm3 ({usual:.1f} cm3 beside it)")
     return ("whole vertebrae of a usual size", shortened(wrong.values())) if wrong else None
 
 
-def _intensity(measures: CaseMeasures, vocabulary: Vocabulary) -> _Strange:
+def _intensity(measures: CaseMeasures, vocabulary: Vocabulary) -> Strange:
     least, most = _MEAN_HU
     wrong = [
         f"{vocabulary.name(v.label)} {v.mean_hu:.0f} HU"
@@ -200,7 +159,7 @@ def _intensity(measures: CaseMeasures, vocabulary: Vocabulary) -> _Strange:
     )
 
 
-def _front_to_back(measures: CaseMeasures, vocabulary: Vocabulary) -> _Strange:
+def _front_to_back(measures: CaseMeasures, vocabulary: Vocabulary) -> Strange:
     along = axis_along(measures.orientation, "A")
     if along is None:
         return None
@@ -223,24 +182,7 @@ def _is_whole(vertebra: VertebraMeasures, measures: CaseMeasures) -> bool:
     )
 
 
-def _beside(
-    values: dict[int, float], vocabulary: Vocabulary, among: dict[int, float] | None = None
-) -> Iterator[tuple[int, float, float]]:
-    """Yield each label, its value, and the mean value of its neighbours, which ``among`` may give."""
-    others = values if among is None else among
-    order = vocabulary.downwards({*values, *others})
-    beside: dict[int, list[int]] = {label: [] for label in order}
-    for upper, lower in pairwise(order):
-        if not vocabulary.missing(upper, lower):
-            beside[upper].append(lower)
-            beside[lower].insert(0, upper)
-    for number, value in values.items():
-        near = [others[other] for other in beside[number] if other in others]
-        if any(near):  # distances are 0 if vertebrae have the same centre
-            yield number, value, mean(near)
-
-
-_CHECKS: dict[str, Callable[[CaseMeasures, Vocabulary], _Strange]] = {
+_CHECKS: dict[str, Callable[[CaseMeasures, Vocabulary], Strange]] = {
     "gap": _gap,
     "order": _order,
     "distance": _distance,

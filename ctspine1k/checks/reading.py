@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from ctspine1k import __version__
-from ctspine1k.catalog.dataset import Kind
+from ctspine1k.catalog.dataset import Kind, PointsFormat
 from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.checks.measure import CaseMeasures, measure
 from ctspine1k.errors import CaseError, ChecksumError, PairMismatchError, UnreadableFileError
@@ -22,6 +22,7 @@ from ctspine1k.running.progress import progress_bar
 from ctspine1k.running.threads import usable_threads
 from ctspine1k.running.versions import require_version
 from ctspine1k.volumes.cases import check_file, open_case
+from ctspine1k.volumes.points import read_case_points
 from ctspine1k.volumes.positions import Doubt
 
 __all__ = ["ScannedCase", "read_cases"]
@@ -51,7 +52,8 @@ def read_cases(
     if not files:  # without work, no cluster is connected to
         return
     selection.look.prepare([file for one in files for file in one.files.values()])
-    work = partial(_scan_case, __version__, selection.place, selection.data_set.vocabulary)
+    data_set = selection.data_set
+    work = partial(_scan_case, __version__, selection.place, data_set.vocabulary, data_set.points_format)
     names = [f"scan/{one.case.case_id}" for one in files]
     with (
         workers.ready() as run,
@@ -63,14 +65,18 @@ def read_cases(
             yield one
 
 
-def _scan_case(version: str, place: Place, vocabulary: Vocabulary, files: CaseFiles) -> ScannedCase:
+def _scan_case(
+    version: str, place: Place, vocabulary: Vocabulary, points_format: PointsFormat | None, files: CaseFiles
+) -> ScannedCase:
     """Measure one case; runs in any process."""
     require_version(version)
     with quiet_hub():
-        return _scanned(place, vocabulary, files)
+        return _scanned(place, vocabulary, points_format, files)
 
 
-def _scanned(place: Place, vocabulary: Vocabulary, files: CaseFiles) -> ScannedCase:
+def _scanned(
+    place: Place, vocabulary: Vocabulary, points_format: PointsFormat | None, files: CaseFiles
+) -> ScannedCase:
     try:
         with reading_case(files):
             # Before reading: a file that is replaced meanwhile must not be mistaken for the measured one.
@@ -86,23 +92,27 @@ def _scanned(place: Place, vocabulary: Vocabulary, files: CaseFiles) -> ScannedC
             reading_case(files),
             open_case(
                 paths["image"],
-                paths["mask"],
+                paths.get("mask"),
                 on_geometry=None,
                 vocabulary=vocabulary,
                 threads=usable_threads(),
                 on_change=lambda _: None,  # it is among the measures
             ) as case,
         ):
-            measures, mismatch = measure(case), case.geometry_mismatch()
+            points = read_case_points(paths, case.geometry, vocabulary, points_format)
+            measures, mismatch = measure(case, points), case.geometry_mismatch()
             return ScannedCase(files, states, measures, geometry_mismatch=mismatch, doubts=case.doubts)
     except CaseError as error:
         return ScannedCase(files, states, None, tuple(_all_problems(error, files, paths)))
 
 
 def _all_problems(seen: CaseError, files: CaseFiles, paths: dict[Kind, Path]) -> list[CaseError]:
-    """List the problems of each file: the second file may be damaged, too, and the first in other ways."""
+    """List the problems of each file: the second file may be damaged, too, and the first in other ways.
+
+    Points cannot be read without the image.
+    """
     problems = [] if isinstance(seen, UnreadableFileError) else [seen]
-    for path in paths.values():
+    for path in (path for kind, path in paths.items() if kind != "points"):
         try:
             with reading_case(files):
                 check_file(path)

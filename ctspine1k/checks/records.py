@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from ctspine1k._messages import warn
 from ctspine1k.catalog.cases import Case, Catalog
+from ctspine1k.catalog.dataset import KINDS, DataSet
 from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.checks.measure import CaseMeasures, VertebraMeasures
 from ctspine1k.checks.reading import ScannedCase
@@ -27,6 +28,7 @@ from ctspine1k.scans.tables import (
     read_tables,
     write_tables,
 )
+from ctspine1k.volumes.points import Point
 
 __all__ = ["Record", "Records", "measures_of", "note_of", "own_records", "record_of", "records_if_possible"]
 
@@ -59,7 +61,7 @@ class Records:
         record = self._known.get(files.case.case_id)
         if record is None or record["case"]["problem"] is not None:
             return None
-        if not is_current(record["case"], files.states):
+        if not is_current(record["case"], files.states, KINDS):
             return None
         record["case"] |= _facts(files.case)  # the record may come from another split file
         return record
@@ -153,12 +155,13 @@ def records_if_possible(path: Path) -> Iterator[Records]:
             yield Records(path, is_optional=True)
 
 
-def record_of(scanned: ScannedCase, vocabulary: Vocabulary) -> Record:
+def record_of(scanned: ScannedCase, data_set: DataSet) -> Record:
     """Return the result of a case as a row of the table of cases, and rows of that of vertebrae."""
+    vocabulary = data_set.vocabulary
     case, mismatch = scanned.files.case, scanned.geometry_mismatch
     row: dict[str, Any] = {
         **_facts(case),
-        **file_columns(scanned.states),
+        **file_columns(scanned.states, data_set.possible),
         "geometry_problem": None if mismatch is None else str(mismatch),
         "header_problem": " ".join(str(doubt.error) for doubt in scanned.doubts) or None,
         "problem": " ".join(map(str, scanned.problems)) or None,
@@ -166,25 +169,52 @@ def record_of(scanned: ScannedCase, vocabulary: Vocabulary) -> Record:
     if scanned.measures is None:
         return {"version": SCAN_VERSION, "case": row, "vertebrae": []}
     measures = asdict(scanned.measures)
-    vertebrae = []
-    for own in measures.pop("vertebrae"):
-        vertebra = vocabulary.vertebra(own["label"])
-        names = {"case_id": case.case_id, "vertebra": vertebra.name, "region": vertebra.region}
-        vertebrae.append({**names, **own})
+    labelled, points = measures.pop("vertebrae"), measures.pop("points")
     row |= measures
-    row["labels"] = [vertebra["label"] for vertebra in vertebrae]
-    row["vertebrae"] = [vertebra["vertebra"] for vertebra in vertebrae]
+    vertebrae = _vertebra_rows(case.case_id, labelled, points, vocabulary)
+    # Without a mask, the vertebrae of a case are those that have points.
+    found = [one for one in vertebrae if one["voxels"] is not None] if measures["mask_type"] else vertebrae
+    row["labels"] = [vertebra["label"] for vertebra in found]
+    row["vertebrae"] = [vertebra["vertebra"] for vertebra in found]
     return {"version": SCAN_VERSION, "case": row, "vertebrae": vertebrae}
+
+
+def _vertebra_rows(
+    case_id: str,
+    labelled: Sequence[dict[str, Any]],
+    points: Sequence[dict[str, Any]] | None,
+    vocabulary: Vocabulary,
+) -> list[dict[str, Any]]:
+    """Return a row for each vertebra that has a label in the mask, or a point, in the order of labels."""
+    own = {one["label"]: one for one in labelled}
+    places = {one["label"]: {"point": one["voxel"], "point_mm": one["mm"]} for one in points or ()}
+    rows = []
+    for label in sorted({*own, *places}):
+        vertebra = vocabulary.vertebra(label)
+        names = {"case_id": case_id, "vertebra": vertebra.name, "region": vertebra.region, "label": label}
+        measured = own.get(label) or dict.fromkeys(VertebraMeasures.__dataclass_fields__)
+        rows.append({**names, **measured, "label": label, **places.get(label, {})})
+    return rows
 
 
 def measures_of(record: Record) -> CaseMeasures:
     """Return the measures that a record was made from."""
 
     def fields(kind: type[Any], row: dict[str, Any]) -> dict[str, Any]:
-        return {name: _as_tuples(row[name]) for name in kind.__dataclass_fields__ if name != "vertebrae"}
+        names = [name for name in kind.__dataclass_fields__ if name not in ("vertebrae", "points")]
+        return {name: _as_tuples(row[name]) for name in names}
 
-    vertebrae = tuple(VertebraMeasures(**fields(VertebraMeasures, row)) for row in record["vertebrae"])
-    return CaseMeasures(**fields(CaseMeasures, record["case"]), vertebrae=vertebrae)
+    rows, points = record["vertebrae"], None
+    if record["case"].get("points_file") is not None:
+        points = tuple(
+            Point(row["label"], row["vertebra"], _as_tuples(row["point"]), _as_tuples(row["point_mm"]))
+            for row in rows
+            if row.get("point") is not None
+        )
+    vertebrae = tuple(
+        VertebraMeasures(**fields(VertebraMeasures, row)) for row in rows if row["voxels"] is not None
+    )
+    return CaseMeasures(**fields(CaseMeasures, record["case"]), vertebrae=vertebrae, points=points)
 
 
 def _as_tuples(value: Any) -> Any:

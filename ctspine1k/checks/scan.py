@@ -16,7 +16,7 @@ from ctspine1k.checks.measure import require_scipy
 from ctspine1k.checks.reading import read_cases
 from ctspine1k.checks.records import own_records, record_of
 from ctspine1k.errors import SkippedCasesWarning
-from ctspine1k.files.selection import OnMissing, Selection, case_files, require_cases
+from ctspine1k.files.selection import OnMissing, Selection, all_files, require_cases
 from ctspine1k.files.transfer import worker_start
 from ctspine1k.running.disk import explain_full_disk
 from ctspine1k.running.executors import executor
@@ -60,7 +60,7 @@ def scan(
     require_scipy()
     check_choice("on_missing", on_missing, ("raise", "skip"))
     workers = executor(num_proc, scheduler, initializer=worker_start())
-    files, missing = case_files(require_cases(selection), on_missing)
+    files, missing = all_files(require_cases(selection), on_missing)
     if missing:
         warn(missing.summary, SkippedCasesWarning)
     path = scan_path(selection.place, out).absolute()
@@ -71,7 +71,7 @@ def scan(
         fresh = [one for one in files if records.current(one) is None]
         with closing(read_cases(selection, fresh, workers)) as scanned:
             for one in scanned:
-                records.note(record_of(one, selection.data_set.vocabulary))
+                records.note(record_of(one, selection.data_set))
         records.write(selection.catalog)
     return ScanReport(
         path,

@@ -15,12 +15,14 @@ from contextlib import closing
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from ctspine1k._messages import html_table, shortened
 from ctspine1k.catalog.cases import Case
-from ctspine1k.catalog.dataset import DataSet, Kind
-from ctspine1k.checks.measure import require_scipy
+from ctspine1k.catalog.dataset import KINDS, DataSet, Kind
+from ctspine1k.checks.catalogue import CHECKS, Check, Level
+from ctspine1k.checks.levels import implausible_points
+from ctspine1k.checks.measure import CaseMeasures, require_scipy
 from ctspine1k.checks.plausibility import implausible
 from ctspine1k.checks.reading import ScannedCase, read_cases
 from ctspine1k.checks.records import Record, Records, measures_of, record_of, records_if_possible
@@ -30,12 +32,13 @@ from ctspine1k.errors import (
     CorruptFileError,
     FileFormatError,
     PairMismatchError,
+    PointsError,
     TruncatedFileError,
     UnreadableFileError,
     VoxelValueError,
 )
 from ctspine1k.files.raw import CaseFiles, RawFile, predicted_masks
-from ctspine1k.files.selection import Selection, require_cases, require_kinds
+from ctspine1k.files.selection import Selection, require_cases
 from ctspine1k.files.transfer import fetch_case, reading_case, worker_start
 from ctspine1k.running.executors import Executor, executor
 from ctspine1k.running.stops import check_stopped, deferred_interrupts
@@ -46,72 +49,6 @@ from ctspine1k.volumes.positions import Doubt
 
 __all__ = ["CHECKS", "Check", "Finding", "Report", "verify"]
 
-Level: TypeAlias = Literal["error", "warning"]
-
-
-@dataclass(frozen=True)
-class Check:
-    """Something that is checked."""
-
-    level: Level  #: "error": the case cannot be used, or its voxels are wrong; "warning": a human should look
-    what: str  #: what is wrong if there is a finding
-    hint: str = "Look at the case: `ctspine1k preview`."  #: what to do, if no error of a file says so
-
-
-_TWINS = "Get the files of both again: one of them may be a copy of the other."
-
-CHECKS = {
-    "missing": Check(
-        "error",
-        "a case has no image, or no mask",
-        "Get the files (`ctspine1k download`), or leave the case out.",
-    ),
-    "duplicated": Check(
-        "error",
-        "there are several files for one image or mask",
-        "Keep the one you trust and move the others out of the folder.",
-    ),
-    "checksum": Check("error", "a file differs from the Hub's record in size or sha256"),
-    "format": Check("error", "a file is not a NIfTI scan: a web page, a Git LFS pointer, something else"),
-    "truncated": Check("error", "a file ends too early"),
-    "corrupt": Check("error", "a file has damaged or surplus bytes"),
-    "shape": Check("error", "image and mask differ in shape"),
-    "values": Check("error", "non-finite intensities or invalid label values"),
-    "same_image": Check("error", "two cases have the same image", _TWINS),
-    "same_mask": Check("error", "two cases have the same mask", _TWINS),
-    "unexpected": Check(
-        "warning",
-        "a file belongs to no case",
-        "Rename it, list its case in a split file, or move it out of the folder.",
-    ),
-    "wrong_place": Check(
-        "warning",
-        "a file is in the folder of another source, split or kind",
-        "Check whose file it is, and move it to its folder.",
-    ),
-    "geometry": Check(
-        "warning", "image and mask headers disagree on where voxels lie (spacing, origin or direction)"
-    ),
-    "header": Check("warning", "the sform, qform and pixdim of a header disagree, or are invalid"),
-    "units": Check("warning", "a header gives lengths in metres or microns; they are converted to mm"),
-    "degenerate": Check("warning", "a header gives voxels no size: no length, or axes in one plane"),
-    "unplaced": Check("warning", "a header has neither sform nor qform: which side is left is a guess"),
-    "hu_range": Check("warning", "intensities are not HU: there is no air, or they wrapped around"),
-    "label_rounding": Check("warning", "labels are whole numbers only after rounding"),
-    "no_labels": Check("warning", "a mask is empty"),
-    "gap": Check("warning", "a vertebra is missing between two labelled ones"),
-    "order": Check("warning", "labels do not follow one another along the spine"),
-    "distance": Check("warning", "neighbours are too near or too far apart"),
-    "pieces": Check("warning", "a vertebra is in several pieces, or reaches too far"),
-    "volume": Check("warning", "a whole vertebra is too small or too large"),
-    "intensity": Check("warning", "labels do not lie on bone"),
-    "upside_down": Check("warning", "labels run upwards: flipped, or the header is wrong"),
-    "front_to_back": Check("warning", "vertebrae face backwards: flipped, or the header is wrong"),
-    "unlisted_l6": Check("warning", "an L6 in a case that is not listed for it"),
-    "unlisted_t13": Check("warning", "a T13 in a case that is not listed for it"),
-    "unlisted_range": Check("warning", "other vertebrae than the list of cases says"),
-}
-
 #: The check that each error belongs to.
 _CHECK_OF = {
     ChecksumError: "checksum",
@@ -121,6 +58,7 @@ _CHECK_OF = {
     CorruptFileError: "corrupt",
     PairMismatchError: "shape",
     VoxelValueError: "values",
+    PointsError: "points",
 }
 
 
@@ -205,7 +143,6 @@ def verify(
 ) -> Report:
     """Check the raw files of cases: all `CHECKS`; see `Collection.verify`."""
     require_scipy()
-    require_kinds(selection.data_set, "image", "mask")
     require_cases(selection)
     workers = executor(num_proc, scheduler, initializer=worker_start())
     files, findings = _files(selection)
@@ -239,7 +176,7 @@ def _kept(selection: Selection, files: Sequence[CaseFiles], path: Path) -> list[
         check_stopped()
         record = current.get(one.case.case_id)
         # Of duplicate files, only those that were measured.
-        if record is not None and is_current(record["case"], one.states):
+        if record is not None and is_current(record["case"], one.states, KINDS):
             try:
                 mismatch, doubts = _looked_at(selection, one, record)
             except (CaseError, ChecksumError):
@@ -265,7 +202,7 @@ def _looked_at(
     if is_sound:
         return None, ()
     options: dict[str, Any] = {"vocabulary": selection.data_set.vocabulary, "on_geometry": None}
-    with reading_case(files), open_case(paths["image"], paths["mask"], **options) as case:
+    with reading_case(files), open_case(paths["image"], paths.get("mask"), **options) as case:
         return case.geometry_mismatch(), case.doubts
 
 
@@ -284,7 +221,7 @@ def _read(
         for one in scanned:
             read.append(one)
             if count[one.files.case.case_id] == 1:
-                records.note(record_of(one, selection.data_set.vocabulary))
+                records.note(record_of(one, selection.data_set))
         records.write(selection.catalog)
     # Sorted, since several processes yield them in any order.
     return sorted(read, key=lambda one: [file.name for file in one.files.files.values()])
@@ -313,7 +250,7 @@ def _files(selection: Selection) -> tuple[list[CaseFiles], list[Finding]]:
     findings = list(_unexpected(selection))
     by_case: dict[str, dict[Kind, list[RawFile]]] = {case.case_id: {} for case in selection.cases}
     for file in selection.files(every=True):
-        if file.kind not in data_set.kinds:
+        if file.kind not in data_set.possible:
             continue
         by_case[file.case.case_id].setdefault(file.kind, []).append(file)
         if file.kind == "mask" and selection.listing.predictions is not None:
@@ -370,14 +307,25 @@ def _of_case(data_set: DataSet, one: ScannedCase) -> Iterator[Finding]:
         hint = f"{error.hint} {CHECKS[check].hint}"
         yield finding(check, case, error.expected, error.found, error.file, hint)
     if one.measures:
-        labels = [vertebra.label for vertebra in one.measures.vertebrae]
-        strange = (
-            *implausible(one.measures, data_set.vocabulary),
-            *data_set.odd_labels(case, labels),
-        )
-        for check, expected, found in strange:
-            kind: Kind = "image" if check == "hu_range" else "mask"
+        for kind, check, expected, found in _implausible(data_set, case, one.measures):
             yield finding(check, case, expected, found, one.files[kind].name)
+
+
+def _implausible(
+    data_set: DataSet, case: Case, measures: CaseMeasures
+) -> Iterator[tuple[Kind, str, str, str]]:
+    """List what is strange about the measures of a case, each with the kind of file that it is about."""
+    vocabulary, points = data_set.vocabulary, measures.points
+    for check, *texts in implausible(measures, vocabulary):
+        yield "image" if check == "hu_range" else "mask", check, texts[0], texts[1]
+    if points is not None:
+        boxes = {vertebra.label: (vertebra.start, vertebra.stop) for vertebra in measures.vertebrae}
+        for check, *texts in implausible_points(points, boxes, vocabulary):
+            yield "points", check, texts[0], texts[1]
+    has_mask = measures.mask_type is not None
+    labels = [one.label for one in (measures.vertebrae if has_mask else points or ())]
+    for check, *texts in data_set.odd_labels(case, labels):
+        yield "mask" if has_mask else "points", check, texts[0], texts[1]
 
 
 def _twins(data_set: DataSet, scanned: Sequence[ScannedCase]) -> Iterator[Finding]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ctspine1k.catalog.registry import data_set, load_catalog
+from ctspine1k.catalog.vocabulary import Vertebra
 from ctspine1k.cli.options import CASE_ID, CASES, COLLECTION, JSON, PLACE, SPLIT_FILE, VERTEBRA, chosen
 from ctspine1k.cli.output import print_json, print_table, say
 from ctspine1k.cli.verbs import verb
@@ -106,14 +107,23 @@ def info(case_id: str, collection: str, split_file: Path | None, as_json: bool) 
     JSON,
 )
 def vertebrae(which: tuple[str, ...], collection: str, as_json: bool) -> None:
-    """Print labels and names, numbers in VerSe and TotalSegmentator v2, and how many volumes contain each."""
+    """Print labels and names, numbers in other data sets, and how many volumes contain each.
+
+    totalsegmentator means its task "total" in version 2.
+    """
     vocabulary = data_set(collection).vocabulary
     labels = [vocabulary.label(one) for one in which]
-    rows = [asdict(v) for v in vocabulary.vertebrae if not labels or v.label in labels]
+    own = vocabulary.schemes[0]  # whose numbers the labels are
+    columns = [field.name for field in fields(Vertebra) if field.name not in ("is_variant", own)]
+    rows = [
+        {column: getattr(one, column) for column in columns}
+        for one in vocabulary.vertebrae
+        if not labels or one.label in labels
+    ]
     if as_json:
         print_json(rows)
     else:
-        print_table(rows, rows[0])
+        print_table(rows, columns)
 
 
 @verb("cite", COLLECTION, JSON)
@@ -124,5 +134,6 @@ def cite(collection: str, as_json: bool) -> None:
     if as_json:
         print_json({"licence": licence.name, "terms": licence.terms, "bibtex": entries})
         return
+    text = chosen_set.licence_text(chosen_set.read_cases(None))
     # BibTeX ignores text between entries.
-    click.echo("\n\n".join([f"% The data are under {licence.name}: {licence.terms}.", *entries]))
+    click.echo("\n\n".join([f"% The data are under {text}.", *entries]))

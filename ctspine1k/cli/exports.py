@@ -75,6 +75,11 @@ def export(ctx: click.Context) -> int | None:
         is_flag=True,
         help="Add columns source, spacing, affine, array_affine, orientation, n_labelled.",
     ),
+    click.option(
+        "--points/--no-points",
+        default=None,
+        help="Add the column points, or leave it out [add it if each case must have a file of them].",
+    ),
     ON_MISSING,
     click.option(
         "--on-error",
@@ -117,7 +122,7 @@ def parquet(out: str, geometry: bool, verify: bool, as_json: bool, **options: An
 
 #: Options of the export itself.
 _OWN = (
-    *("config", "image_size", "orientation", "label_scheme", "other_labels"),
+    *("config", "image_size", "orientation", "label_scheme", "other_labels", "points"),
     *("on_missing", "on_error", "on_geometry", "on_voxels"),
     *("cases_per_shard", "num_proc", "scheduler"),
 )

@@ -22,6 +22,7 @@ from ctspine1k.cli.exports import export
 from ctspine1k.cli.files import download
 from ctspine1k.cli.output import say
 from ctspine1k.cli.pictures import preview
+from ctspine1k.cli.points import points
 from ctspine1k.cli.verbs import DEBUG, Settings, Verbs, help_if_bare
 from ctspine1k.errors import CTSpine1KError, CTSpine1KWarning
 
@@ -90,6 +91,19 @@ def cli(ctx: click.Context) -> int | None:
 
 # In the order of their use.
 for _command in (
-    list_cases, info, download, scan, verify, preview, export, evaluate, compare, cache, vertebrae, cite, demo
-):  # fmt: skip
+    list_cases,
+    info,
+    download,
+    scan,
+    verify,
+    points,
+    preview,
+    export,
+    evaluate,
+    compare,
+    cache,
+    vertebrae,
+    cite,
+    demo,
+):
     cli.add_command(_command)

@@ -1,7 +1,7 @@
-"""A small made-up data set (phantom) in the published layout, to try the library without any download.
+"""A small made-up data set (phantom) in the published layouts, to try the library without any download.
 
-Its images are bodies of soft tissue in air, with a spine whose vertebrae have labels: shapes, labels and
-intensities look real to a program. They are of no other use. A split file lists its cases.
+Its images are bodies of soft tissue in air, with a spine whose vertebrae have labels, or points: shapes,
+labels and intensities look real to a program. They are of no other use. A split file lists its cases.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from ctspine1k._messages import check_choice
 from ctspine1k.catalog.cases import Case, Catalog
-from ctspine1k.catalog.ctspine1k import CTSPINE1K, SECTIONS
-from ctspine1k.catalog.dataset import Kind
-from ctspine1k.catalog.registry import load_catalog
+from ctspine1k.catalog.ctspine1k import CTSPINE1K
+from ctspine1k.catalog.dataset import DataSet, Kind
+from ctspine1k.catalog.registry import DEFAULT, data_set, load_catalog
+from ctspine1k.demo.small import PHANTOMS, write_scan
+from ctspine1k.demo.spines import SLICES_PER_VERTEBRA, vertebra
 
-__all__ = ["PHANTOM_CASES", "make_phantom"]
+__all__ = ["PHANTOM_CASES", "make_phantom", "phantom_cases", "phantoms"]
 
-#: Real ids: at least one of each split and of each source.
+#: Real ids of the default data set: at least one of each split and of each source.
 PHANTOM_CASES = ("liver_106", "volume-covid19-A-0011_ct", "HN_P023", "1.3.6.1.4.1.9328.50.4.0650")
 
 #: Number of slices, and label of the lowest vertebra, of each of `PHANTOM_CASES`.
@@ -29,42 +32,63 @@ _SLICES = (24, 30, 36, 42)
 _LOWEST = (24, 19, 10, 22)
 
 _SIZE = 512
-_SLICES_PER_VERTEBRA = 9
 _SPACING_MM = (0.8, 0.7, 3.0)
 
 
-def make_phantom(root: Path) -> Path:
-    """Write images and masks of `PHANTOM_CASES` below ``root``, in the Hub's layout: all of them or none.
+def phantoms() -> tuple[str, ...]:
+    """List the names of the data sets that have a phantom."""
+    return (DEFAULT, *PHANTOMS)
+
+
+def phantom_cases(collection: str = DEFAULT) -> tuple[str, ...]:
+    """List the ids of the cases of a data set's phantom.
+
+    Raises:
+        ValueError: the data set has none.
+    """
+    check_choice("collection", collection, phantoms())
+    return PHANTOM_CASES if collection == DEFAULT else tuple(scan.case_id for scan in PHANTOMS[collection])
+
+
+def make_phantom(root: Path, collection: str = DEFAULT) -> Path:
+    """Write the files of a data set's phantom below ``root``, in its published layouts: all of them or none.
 
     Returns:
         ``root``, to be used as ``data_dir``.
 
     Raises:
+        ValueError: the data set has no phantom.
         FileExistsError: there are files at ``root``: a phantom never replaces any.
     """
+    case_ids = phantom_cases(collection)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise FileExistsError(f"{root}: expected a new or an empty folder, found something in it")
-    catalog = load_catalog()
+    catalog = load_catalog(collection).select(case_ids)
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as scratch:
         made = Path(scratch) / "phantom"
-        for case_id, slices, lowest in zip(PHANTOM_CASES, _SLICES, _LOWEST, strict=True):
-            _write_case(made, catalog[case_id], slices, lowest)
-        _write_split_file(made / "metadata" / "data_split.txt", catalog)
+        if collection == DEFAULT:
+            for case_id, slices, lowest in zip(PHANTOM_CASES, _SLICES, _LOWEST, strict=True):
+                _write_case(made, catalog[case_id], slices, lowest)
+        else:
+            for seed, scan in enumerate(PHANTOMS[collection]):
+                write_scan(made, collection, scan, seed)
+        _write_split_file(made, data_set(collection), catalog)
         if root.exists():
             root.rmdir()
         made.rename(root)
     return root
 
 
-def _write_split_file(path: Path, catalog: Catalog) -> None:
-    by_split = catalog.select(PHANTOM_CASES).by_split()
-    sections = (
-        f"{section}:\n" + "".join(f"{case.case_id}.nii.gz\n" for case in by_split[split])
-        for section, split in SECTIONS.items()
+def _write_split_file(root: Path, data_set: DataSet, catalog: Catalog) -> None:
+    by_split = catalog.by_split()
+    text = "\n".join(
+        f"{section}:\n" + "".join(f"{case.case_id}.nii.gz\n" for case in by_split.get(split, ()))
+        for section, split in data_set.sections.items()
     )
-    path.parent.mkdir(parents=True)
-    path.write_text("\n".join(sections), encoding="utf-8")
+    path = root / data_set.split_file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
 
 
 def _write_case(root: Path, case: Case, slices: int, lowest: int) -> None:
@@ -87,21 +111,9 @@ def _body(
     mask = np.zeros(image.shape, np.uint8)
     for k in range(slices):
         image[..., k][outline] = 40
-        number, height = divmod(k, _SLICES_PER_VERTEBRA)
-        vertebra = _vertebra(i - 256, j - 208 - 10 * np.cos(k / 12), height)
-        image[..., k][vertebra] = 250
-        mask[..., k][vertebra] = lowest - number
+        number, height = divmod(k, SLICES_PER_VERTEBRA)
+        bone = vertebra(i - 256, j - 208 - 10 * np.cos(k / 12), height)
+        image[..., k][bone] = 250
+        mask[..., k][bone] = lowest - number
     image += random.integers(-15, 16, image.shape, np.int16)
     return image, mask
-
-
-def _vertebra(i: NDArray[Any], j: NDArray[Any], height: int) -> NDArray[np.bool_]:
-    """Return one slice of a vertebra, given indices relative to its centre; at height 0 there is disc."""
-    if not height:
-        return np.zeros(np.broadcast_shapes(i.shape, j.shape), np.bool_)
-    body = (i / 30) ** 2 + (j / 22) ** 2 < 1
-    canal = (i / 13) ** 2 + ((j + 32) / 12) ** 2
-    arch = (canal > 1) & (canal < 2.6) & (j < -18)
-    process = (abs(i) < 5) & (j < -48) & (j > -2 * (_SLICES_PER_VERTEBRA - height) - 62)
-    wings = (abs(i) < 52) & (abs(j + 34 + abs(i) / 4) < 6) & (canal > 1) & (height > 3)
-    return body | arch | process | wings

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
 
+from ctspine1k.catalog.registry import DEFAULT, data_set
 from ctspine1k.collection import Collection, open_collection
-from ctspine1k.demo.phantom import PHANTOM_CASES, make_phantom
+from ctspine1k.demo.phantom import make_phantom, phantom_cases
 from ctspine1k.running.progress import is_terminal
 
 __all__ = ["draw_phantom", "load_phantom"]
 
 
-def load_phantom(root: Path, cache_dir: Path) -> Iterator[str]:
+def load_phantom(root: Path, cache_dir: Path, collection: str = DEFAULT) -> Iterator[str]:
     """Make a phantom, load it, and yield a description of its rows, line by line.
 
     Raises:
+        ValueError: the data set has no phantom.
         FileExistsError: there are files at ``root``.
+        MissingPackageError: files, or slices of different sizes, need a package that is not installed.
     """
-    make_phantom(root)
+    make_phantom(root, collection)
     if not is_terminal():
         datasets.disable_progress_bars()
-    phantom = _phantom(root)
+    phantom = _phantom(root, collection)
+    options: dict[str, Any] = {"cache_dir": cache_dir}
+    if phantom.data_set.image_size is None:
+        options["storage"] = "compact"  # slices differ in size
+    if phantom.data_set.points_format is not None:
+        options["points"] = True
     for name in ("3d", "2d"):
-        loaded = phantom.load(name, cache_dir=cache_dir)
+        loaded = phantom.load(name, **options)
         yield f"{name}: {', '.join(f'{split} {len(rows)} rows' for split, rows in loaded.items())}"
         for column, feature in loaded["train"].features.items():
             yield f"  {column}: {feature}"
@@ -36,25 +45,29 @@ def load_phantom(root: Path, cache_dir: Path) -> Iterator[str]:
 
 def _voxels_text(rows: datasets.Dataset) -> str:
     """Return the shapes and labels in rows, as text."""
-    shapes: dict[str, set[tuple[int, ...]]] = {"image": set(), "segmentation": set()}
+    has_masks = "segmentation" in rows.column_names
+    columns = ("image", "segmentation") if has_masks else ("image",)
+    shapes: dict[str, set[tuple[int, ...]]] = {column: set() for column in columns}
     labels: set[int] = set()
     for row in rows.with_format("numpy"):
         for column, seen in shapes.items():
             seen.add(row[column].shape)
-        labels.update(np.flatnonzero(np.bincount(row["segmentation"].ravel())).tolist())
+        if has_masks:
+            labels.update(np.flatnonzero(np.bincount(row["segmentation"].ravel())).tolist())
     text = "; ".join(f"{column} {sorted(seen)}" for column, seen in shapes.items())
-    return f"{text}; labels {sorted(labels)}"
+    return f"{text}; labels {sorted(labels)}" if has_masks else text
 
 
-def draw_phantom(root: Path) -> Path:
+def draw_phantom(root: Path, collection: str = DEFAULT) -> Path:
     """Draw one case of a phantom, and return the path of the picture.
 
     Raises:
         MissingPackageError: pictures need ``ctspine1k[preview]``.
     """
-    (path,) = _phantom(root).select(PHANTOM_CASES[-1]).preview(root / "preview.png")
+    last = phantom_cases(collection)[-1]
+    (path,) = _phantom(root, collection).select(last).preview(root / "preview.png")
     return path
 
 
-def _phantom(root: Path) -> Collection:
-    return open_collection(data_dir=root, split_file=root / "metadata" / "data_split.txt")
+def _phantom(root: Path, collection: str) -> Collection:
+    return open_collection(collection, data_dir=root, split_file=root / data_set(collection).split_file)

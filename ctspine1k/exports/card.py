@@ -10,6 +10,7 @@ import datasets
 from huggingface_hub import DatasetCardData
 
 from ctspine1k import __version__
+from ctspine1k.catalog.cases import Case
 from ctspine1k.catalog.dataset import DataSet
 from ctspine1k.exports.ledger import CASES_TABLE, MANIFEST, ShardRecord
 from ctspine1k.rows._datasets import DatasetInfosDict, SplitDict, SplitInfo
@@ -35,12 +36,13 @@ _COLUMNS = {
     "array_affine": "4 x 4, of the volume: array index (slice, first, second axis) to RAS+ mm",
     "orientation": "anatomical direction of the slice, first and second axis, such as SLA",
     "n_labelled": "number of voxels with a label",
+    "points": "each label, name, voxel (index in the volume's array) and mm (RAS+); {points}",
 }
 
 _TEXT = """\
 # {title}
 
-Spine CT with voxel labels for each vertebra, as Parquet: {rows}.
+Spine CT with {what} for each vertebra, as Parquet: {rows}.
 It loads without any code of its own:
 
 ```python
@@ -62,7 +64,7 @@ pandas, Polars, DuckDB and other tools for Parquet read it, and the shards.
 {columns}
 
 The first axis counts the slices, the other two are the first and second of the raw file, {orientation}.
-Some labels are known to be wrong; they are not corrected. `{cases}` lists the known issues of each case.
+`{cases}` lists the known issues of each case, such as labels that are wrong: none is corrected.
 
 ## Left out
 
@@ -70,7 +72,7 @@ Some labels are known to be wrong; they are not corrected. `{cases}` lists the k
 
 ## Terms
 
-{licence}: {terms}. This also applies to what you make from it. Credit {credit}:
+{licence}. This also applies to what you make from it. Credit {credit}:
 
 ```bibtex
 {bibtex}
@@ -121,6 +123,7 @@ def make_card(
     *,
     facts: Sequence[str],
     is_scanned: bool,
+    cases: Iterable[Case] = (),
 ) -> str:
     """Return the text of the card.
 
@@ -132,9 +135,11 @@ def make_card(
         origin: where the raw files come from, as returned by `Place.origin`.
         facts: names of the facts in the table of cases.
         is_scanned: whether the table of cases has columns of a scan.
+        cases: those of the export, whose licences may differ.
     """
     text = _TEXT.format(
         title=data_set.title,
+        what="voxel labels" if options[0].masks else "a point",
         rows=" and ".join(_counted(one.config, sizes) for one in options),
         config=options[0].config,
         split=sizes[0].split,
@@ -151,8 +156,7 @@ def make_card(
         left_out=_table(["case", "why"], [[f"`{case}`", why] for case, why in skipped.items()])
         if skipped
         else "Nothing.",
-        licence=data_set.licence.name,
-        terms=data_set.licence.terms,
+        licence=data_set.licence_text(cases),
         credit=data_set.credit,
         bibtex="\n\n".join(data_set.citations()),
         version=__version__,
@@ -201,7 +205,12 @@ def _head(data_set: DataSet, options: Sequence[RowOptions], sizes: Sequence[Spli
 
 def _oldest_words(feature: Mapping[str, Any]) -> dict[str, Any]:
     """Return a feature as `datasets` 3 names it, which later releases also read: "sequence" for "list"."""
-    return {"sequence" if name == "list" else name: value for name, value in feature.items()}
+    return {
+        "sequence" if name == "list" else name: [_oldest_words(one) for one in value]
+        if name == "large_list"
+        else value
+        for name, value in feature.items()
+    }
 
 
 def _size_of(config: str, sizes: Sequence[SplitSize]) -> str:
@@ -221,7 +230,10 @@ def _by_config(sizes: Sequence[SplitSize]) -> list[SplitSize]:
 def _columns(data_set: DataSet, options: RowOptions) -> str:
     labels = data_set.vocabulary.describe(options.label_scheme or data_set.vocabulary.schemes[0])
     shape = _SHAPES[options.config].format(*(options.image_size or ()))
-    rows = [[f"`{name}`", _COLUMNS[name].format(shape=shape, labels=labels)] for name in features_of(options)]
+    which = "" if options.config == "3d" else "those nearest to the slice; "
+    points = f"{which}null if there is no file of them"
+    texts = {"shape": shape, "labels": labels, "points": points}
+    rows = [[f"`{name}`", _COLUMNS[name].format(**texts)] for name in features_of(options)]
     return _table([f"column of `{options.config}`", "what"], rows)
 
 

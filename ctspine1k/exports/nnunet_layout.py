@@ -180,17 +180,17 @@ def dataset_json(data_set: DataSet, scheme: str, members: Sequence[Member]) -> d
         "file_ending": ENDING,
         # nnU-Net ignores orientation otherwise, of which the cases have several.
         "overwrite_image_reader_writer": "NibabelIOWithReorient",
-        **_about(data_set),
+        **_about(data_set, members),
         "converted_by": f"ctspine1k {__version__}",
     }
 
 
-def _about(data_set: DataSet) -> dict[str, str]:
+def _about(data_set: DataSet, members: Sequence[Member]) -> dict[str, str]:
     return {
         "name": data_set.title,
         "description": data_set.description,
         "reference": data_set.homepage,
-        "licence": f"{data_set.licence.name} ({data_set.licence.terms})",
+        "licence": data_set.licence_text(member.case for member in members),
     }
 
 
@@ -218,7 +218,7 @@ def datalist(data_set: DataSet, scheme: str, members: Sequence[Member]) -> dict[
     """Return the cases as MONAI's ``load_decathlon_datalist`` reads them, with paths from its own folder."""
     roles = [member.role for member in members]
     return {
-        **_about(data_set),
+        **_about(data_set, members),
         "modality": {"0": "CT"},
         "labels": {str(number): name for number, name in _labels(data_set, scheme).items()},
         "numTraining": roles.count("training"),

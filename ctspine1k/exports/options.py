@@ -12,7 +12,7 @@ from ctspine1k.catalog.dataset import DataSet
 from ctspine1k.catalog.vocabulary import LabelScheme
 from ctspine1k.files.selection import OnMissing
 from ctspine1k.files.transfer import worker_start
-from ctspine1k.rows.options import CONFIGS, Policy, RowOptions
+from ctspine1k.rows.options import CONFIGS, PointsChoice, Policy, RowOptions
 from ctspine1k.running.executors import Executor, executor
 from ctspine1k.running.retries import PAUSES
 from ctspine1k.volumes.relabel import Others
@@ -29,6 +29,7 @@ class ExportKeywords(TypedDict, total=False):
     label_scheme: LabelScheme | None
     other_labels: Others
     geometry: bool
+    points: PointsChoice
     on_missing: OnMissing
     on_error: Policy
     on_geometry: Literal["raise", "warn"]
@@ -71,11 +72,12 @@ class ExportOptions:
     """What an export writes, what it does about cases that cannot be used, and where the work is done."""
 
     config: Literal["3d", "2d", "all"] = "all"
-    image_size: tuple[int, int] | None = None  #: this and the next five as for `RowOptions`
+    image_size: tuple[int, int] | None = None  #: this and the next seven as for `RowOptions`
     orientation: str | None = None
     label_scheme: LabelScheme | None = None
     other_labels: Others = "raise"
     geometry: bool = False
+    points: PointsChoice = None
     on_geometry: Literal["raise", "warn"] = "warn"
     on_voxels: OnVoxels = "raise"
     on_missing: OnMissing = "raise"  #: a case without raw files is an error, or left out and listed
@@ -118,6 +120,7 @@ class ExportOptions:
                 label_scheme=self.label_scheme,
                 other_labels=self.other_labels,
                 geometry=self.geometry,
+                points=self.points,
                 on_geometry=self.on_geometry,
                 on_voxels=self.on_voxels,
             ).of(data_set)

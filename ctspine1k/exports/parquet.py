@@ -53,7 +53,7 @@ def export_parquet(
     folder = selection.look.place.folder
     if folder is not None and target.is_at(folder):
         raise ValueError(f"out={target.describe()!r} is data_dir: use a separate folder")
-    files, missing = case_files(require_cases(selection), options.on_missing)
+    files, missing = case_files(require_cases(selection), options.on_missing, rows[0].kinds)
     if missing:
         warn(missing.summary, SkippedCasesWarning)
     export = Export(selection, target, options, rows, workers or options.workers())

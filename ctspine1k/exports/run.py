@@ -290,6 +290,7 @@ class Export:
             origin,
             facts=("split", *self.selection.catalog.facts, "issues"),
             is_scanned=MISPLACED in table.column_names,
+            cases=self.selection.cases,
         )
         with self.target.atomic_write(CARD) as path:
             path.write_text(card, encoding="utf-8", errors="backslashreplace")  # names need not be UTF-8

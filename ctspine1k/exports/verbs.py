@@ -51,10 +51,11 @@ class ExportVerbs(abc.ABC):
             scheduler: a Dask scheduler, whose workers make the shards instead; both as for `scan`.
             verify: read all existing shards, and make those again whose bytes have changed.
             options: ``image_size``, ``orientation``, ``label_scheme``, ``other_labels``, ``geometry``,
-                ``on_missing``, ``on_error``, ``on_geometry`` and ``on_voxels`` as for `load_dataset` (a case
-                that cannot be used fails its shard, and the others are made; manifest and card list skipped
-                ones); ``cases_per_shard``, cases in a file, 4 of which take about 600 MB; ``scan``, a scan's
-                table of cases, whose columns are added to ``cases.parquet``; ``rows``, a `RowOptions`.
+                ``points``, ``on_missing``, ``on_error``, ``on_geometry`` and ``on_voxels`` as for
+                `load_dataset` (a case that cannot be used fails its shard, and the others are made; manifest
+                and card list skipped ones); ``cases_per_shard``, cases in a file, 4 of which take about
+                600 MB; ``scan``, a scan's table of cases, whose columns are added to ``cases.parquet``;
+                ``rows``, a `RowOptions`.
 
         Returns:
             What was done. If a shard failed, ``ok`` is False, there is no manifest yet, and ``failed`` says

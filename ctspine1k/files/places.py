@@ -73,7 +73,10 @@ class Place(Protocol):
         """Return the path of a file that is on this machine; None if it is not. It is not verified."""
 
     def fetch(self, files: Sequence[RawFile]) -> list[Path]:
-        """Download files that are not local yet, and verify them; return the paths in the same order."""
+        """Download files that are not local yet, and verify them; return the paths in the same order.
+
+        Files beside them (`RawFile.beside`) are then in the same folder.
+        """
 
     def open(self, file: RawFile) -> AbstractContextManager[Opened]:
         """Open a file to read it once, from start to end, without fetching it; yield a local one's path."""

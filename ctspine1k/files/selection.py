@@ -21,6 +21,7 @@ __all__ = [
     "Look",
     "OnMissing",
     "Selection",
+    "all_files",
     "case_files",
     "open_selection",
     "patients_of",
@@ -95,15 +96,15 @@ class Selection:
         """Return a selection with the cases named that meet all criteria; errors as for `Catalog.where`."""
         return self.keep(self.cases.select(cases).where(**criteria))
 
-    def fingerprint(self) -> list[str]:
-        """Return a list of texts that changes when files of the cases do.
+    def fingerprint(self, kinds: Sequence[Kind] | None = None) -> list[str]:
+        """Return a list of texts that changes when files of the cases do: of these kinds, or those required.
 
         It is the place's version, if it has one: a listing of the Hub is then not needed.
         """
         if (version := self.place.version()) is not None:
             return [version]
-        kinds = self.data_set.kinds
-        return [self.place.identity(file) for file in self.files() if file.kind in kinds]
+        used = self.data_set.kinds if kinds is None else kinds
+        return [self.place.identity(file) for file in self.files() if file.kind in used]
 
     def missing(
         self, files: Sequence[RawFile], kinds: Sequence[Kind], on_missing: OnMissing = "raise"
@@ -139,7 +140,7 @@ class Selection:
 
     def _found_split_file(self) -> str | None:
         """Return the path of a file in the folder that has the name of a split file, if there is one."""
-        if self.place.folder is None or self.data_set.split_file is None:
+        if self.place.folder is None:
             return None
         name = posixpath.basename(self.data_set.split_file)
         # The one in the published layout was looked at when the folder was opened, and does not fit.
@@ -181,7 +182,7 @@ def open_selection(
     look = Look(find_place(data_dir, repo_id or chosen.repo_id, revision, token, chosen.how_to_get))
     catalog = load_catalog(collection, split_file=split_file)
     opened = Selection(chosen, catalog, catalog, look)
-    if data_dir is None or split_file is not None or chosen.split_file is None:
+    if data_dir is None or split_file is not None:
         return opened
     cases = _cases_of_folder(opened)
     return opened if cases is None else Selection(chosen, cases, cases, look)
@@ -194,7 +195,7 @@ def _cases_of_folder(opened: Selection) -> Catalog | None:
     the cases that it lists.
     """
     data_set, folder = opened.data_set, opened.look.place.folder
-    if folder is None or data_set.split_file is None or not (path := folder / data_set.split_file).is_file():
+    if folder is None or not (path := folder / data_set.split_file).is_file():
         return None
     try:
         own = data_set.read_cases(path)
@@ -287,9 +288,15 @@ def selected_files(
 
 
 def case_files(
-    selection: Selection, on_missing: OnMissing
+    selection: Selection, on_missing: OnMissing, kinds: Sequence[Kind] | None = None
 ) -> tuple[list[CaseFiles], MissingFilesError | None]:
     """Find the files of each case that has all kinds that the data set requires, and what is missing.
+
+    Args:
+        selection: the cases.
+        on_missing: what to do about a case that lacks a file.
+        kinds: only these, of which those that cases may lack are not required; None for all required ones,
+            which then must be images and masks.
 
     Raises:
         ValueError: the data set has no images, or no masks.
@@ -297,11 +304,34 @@ def case_files(
         AmbiguousFilesError: several files of one kind for a case.
         HubError: the Hub cannot be reached.
     """
-    require_kinds(selection.data_set, "image", "mask")
-    kinds = selection.data_set.kinds
+    if kinds is None:
+        require_kinds(selection.data_set, "image", "mask")
+        kinds = selection.data_set.kinds
     files = [file for file in selection.files() if file.kind in kinds]
-    missing = selection.missing(files, kinds, on_missing)
-    complete = [one for one in group_files(files).values() if set(kinds) <= one.files.keys()]
+    required = [kind for kind in selection.data_set.kinds if kind in kinds]
+    missing = selection.missing(files, required, on_missing)
+    complete = [one for one in group_files(files).values() if set(required) <= one.files.keys()]
+    if missing and (on_missing == "raise" or not complete):
+        raise missing
+    return complete, missing
+
+
+def all_files(
+    selection: Selection, on_missing: OnMissing, kinds: Sequence[Kind] | None = None
+) -> tuple[list[CaseFiles], MissingFilesError | None]:
+    """Find the files of each case that has all kinds that are required, and what is missing.
+
+    Args:
+        selection: the cases, and where their files are.
+        on_missing: as for `case_files`, which has the errors.
+        kinds: those required, and no others; None for all of the data set, with those that a case may lack
+            where it has them.
+    """
+    required = selection.data_set.kinds if kinds is None else kinds
+    wanted = selection.data_set.possible if kinds is None else kinds
+    files = [file for file in selection.files() if file.kind in wanted]
+    missing = selection.missing(files, required, on_missing)
+    complete = [one for one in group_files(files).values() if set(required) <= one.files.keys()]
     if missing and (on_missing == "raise" or not complete):
         raise missing
     return complete, missing

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from ctspine1k.catalog.cases import Case
-from ctspine1k.catalog.ctspine1k import CTSPINE1K
+from ctspine1k.catalog.registry import data_set
 from ctspine1k.catalog.vocabulary import BACKGROUND, Vocabulary
 from ctspine1k.pictures.canvas import AMBER, BRIGHT, DIM, FACT_SIZE, new_figure, require_matplotlib
-from ctspine1k.pictures.planes import Panel, Sample, label_counts
+from ctspine1k.pictures.planes import Panel, Sample, label_colour, label_counts
 from ctspine1k.volumes.cases import VolumePair
 from ctspine1k.volumes.regions import centroid_of
 
@@ -35,7 +35,7 @@ def preview(
     *,
     case: str | Case | None = None,
     label_scheme: str | None = None,
-    vocabulary: Vocabulary = CTSPINE1K.vocabulary,
+    vocabulary: Vocabulary | None = None,
 ) -> Figure:
     """Draw one case: axial, coronal and sagittal slices through the spine, with its labels and their names.
 
@@ -44,9 +44,9 @@ def preview(
     drawn as stored, with square pixels. Pictures are not for diagnosis.
 
     Args:
-        sample: a row of config "3d" or "2d" in any format (``image`` in HU and ``segmentation``, of shape
-            (k, i, j) or (i, j); optionally ``spacing`` in mm and ``orientation``, both in array order), a
-            `LazyRow`, or a result of `read_pair`.
+        sample: a row of config "3d" or "2d" in any format (``image`` in HU and, if there is a mask,
+            ``segmentation``, of shape (k, i, j) or (i, j); optionally ``spacing`` in mm and ``orientation``,
+            both in array order, and ``points``), a `LazyRow`, or a result of `read_pair`.
         case: the case for the title, with what is known about it; None for the one of ``patient_id``.
         label_scheme: the scheme of the segmentation, as passed to `load_dataset`; None for the data set's own
             labels.
@@ -61,12 +61,14 @@ def preview(
         MissingPackageError: matplotlib is not installed.
     """
     matplotlib = require_matplotlib()
+    vocabulary = vocabulary or data_set().vocabulary
     scheme = label_scheme or vocabulary.schemes[0]
     names = vocabulary.names(scheme)
     scan = Sample.of(sample, case)
     counts = label_counts(scan.labels, names, scheme)
     with matplotlib.style.context("default"):
-        return _drawn(scan.panels(counts), _title(scan, bool(counts[0].any())), names)
+        has_labels = bool(counts[0].any()) or not scan.has_mask
+        return _drawn(scan.panels(counts), _title(scan, has_labels), names)
 
 
 #: Joins the words of a fact, so that titles are not broken within it.
@@ -222,6 +224,22 @@ def draw_panel(axes: Any, panel: Panel, scale: float, names: Mapping[int, str]) 
     for name, (x, y) in _placed_names(panel, scale, names):
         style = {"size": _NAME_SIZE, "color": "white", "ha": "center", "va": "center", "weight": "bold"}
         axes.text(x, y, name, path_effects=[outline], clip_on=True, **style)
+    _draw_points(axes, panel, names, outline)
+
+
+def _draw_points(axes: Any, panel: Panel, names: Mapping[int, str], outline: Any) -> None:
+    """Draw points as dots; those whose label is not in the slice get their name beside them."""
+    if not panel.points:
+        return
+    axes.autoscale(False)
+    named = set(np.unique(panel.labels).tolist())
+    for label, (x, y) in panel.points:
+        colour = tuple(part / 255 for part in label_colour(label))
+        axes.plot([x], [y], "o", markersize=3.2, color=colour, markeredgecolor="white", markeredgewidth=0.7)
+        if label not in named:
+            style = {"size": _NAME_SIZE, "color": "white", "va": "center", "weight": "bold"}
+            style |= {"textcoords": "offset points", "annotation_clip": True}
+            axes.annotate(names[label], (x, y), (4, 0), path_effects=[outline], **style)
 
 
 #: Positions of a panel's letters, as fractions of its size: top, bottom, left, right.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -61,6 +61,9 @@ _VIEW = "IPL"
 #: Names of the planes across each axis of a turned volume.
 _PLANES = ("axial", "coronal", "sagittal")
 _AXIAL, _CORONAL, SAGITTAL = range(3)
+
+#: Points that are further from a slice (mm) are not drawn in it.
+_NEAR_MM = 15.0
 
 #: Slices of labels that are counted together: the depth of a chunk in compact storage.
 _DEPTH = 32
@@ -143,6 +146,13 @@ class _View:
         axis = self.axes[across]
         return axis, shape[axis] - 1 - index if self.backwards[across] else index
 
+    def position(self, voxel: Sequence[float], shape: Sequence[int]) -> tuple[float, ...]:
+        """Return the position along the axes of the view of a position in the stored volume."""
+        return tuple(
+            shape[axis] - 1 - voxel[axis] if backward else voxel[axis]
+            for axis, backward in zip(self.axes, self.backwards, strict=True)
+        )
+
     def cut(self, volume: _Volume, across: int, index: int) -> NDArray[Any]:
         """Return one slice of a stored volume, turned."""
         axis, stored = self.stored_index(across, index, volume.shape)
@@ -163,6 +173,9 @@ class Panel:
     labels: NDArray[Any]  #: (rows, columns)
     spacing: _Pair  #: of rows and columns, in mm
     sides: str | None  #: anatomical directions of top, bottom, left and right, such as "SIRL"
+    points: tuple[
+        tuple[int, _Pair], ...
+    ] = ()  #: labels of points near the slice, and where: (x, y) in pixels
 
     @property
     def size(self) -> _Pair:
@@ -183,6 +196,8 @@ class Sample:
     source: str | None = None
     case_id: str | None = None
     case: Case | None = None
+    has_mask: bool = True
+    points: tuple[tuple[int, tuple[float, ...]], ...] = ()  #: labels, and where: (k, i, j)
 
     @classmethod
     def of(cls, sample: Mapping[str, Any] | VolumePair, case: str | Case | None) -> Sample:
@@ -199,6 +214,7 @@ class Sample:
         image, labels = _volumes(columns)
         is_slice = len(image.shape) == 2
         spacing, orientation, index = map(columns.get, ("spacing", "orientation", "slice_index"))
+        points = _points(columns.get("points"), 0 if not is_slice else index)
         case_id, known = _known_case(columns.get("patient_id") if case is None else case)
         return cls(
             image[np.newaxis] if is_slice else image,
@@ -210,6 +226,8 @@ class Sample:
             columns.get("source"),
             case_id,
             known,
+            "segmentation" in columns,
+            points,
         )
 
     @functools.cached_property
@@ -228,9 +246,21 @@ class Sample:
         usable = self.spacing is not None and all(0 < size < math.inf for size in self.spacing)
         return self.spacing if usable and self.spacing is not None else (1.0, 1.0, 1.0)
 
+    def indices(self, counts: Sequence[NDArray[np.int64]]) -> _Indices:
+        """Return the indices of the slices that show the spine; without labels, those of the points.
+
+        ``counts`` are along the stored axes, the result is along those of the view.
+        """
+        if self.points and not counts[0].any():
+            counts = [np.zeros_like(along) for along in counts]
+            for label, voxel in self.points:
+                for along, at in zip(counts, voxel, strict=True):
+                    along[min(max(0, math.floor(at + 0.5)), len(along) - 1), label] += 1
+        return choose_slices(self.view.counts(counts))
+
     def panels(self, counts: Sequence[NDArray[np.int64]]) -> list[Panel]:
         """Return the slices to be drawn; ``counts`` are along the stored axes."""
-        indices = choose_slices(self.view.counts(counts))
+        indices = self.indices(counts)
         planes = [self.view.axes.index(0)] if self.is_slice else [_AXIAL, _CORONAL, SAGITTAL]
         return [self.panel(across, indices[across]) for across in planes]
 
@@ -247,7 +277,17 @@ class Sample:
             labels,
             (row_mm, column_mm),
             OPPOSITE[down] + down + OPPOSITE[right] + right if turned else None,
+            tuple(self._near(across, index)),
         )
+
+    def _near(self, across: int, index: int) -> Iterator[tuple[int, _Pair]]:
+        """Yield the points near a slice, and where they are in it."""
+        axis, at = self.view.stored_index(across, index, self.image.shape)
+        rows, columns = _in_plane(across)
+        for label, voxel in self.points:
+            if abs(voxel[axis] - at) * self.pixel_sizes[axis] <= _NEAR_MM:
+                turned = self.view.position(voxel, self.image.shape)
+                yield label, (turned[columns], turned[rows])
 
     def where(self, across: int, index: int) -> str:
         """Return the position of a slice in the stored array, as text."""
@@ -274,13 +314,15 @@ def _known_case(case: str | Case | None) -> tuple[str | None, Case | None]:
 
 
 def _volumes(columns: Mapping[str, Any]) -> tuple[_Volume, _Volume]:
-    """Return image and segmentation, as arrays of any kind that can be sliced."""
-    if not {"image", "segmentation"} <= set(columns):
-        raise ValueError(f"sample: expected columns image and segmentation, found {', '.join(columns)}")
-    image, labels = (_sliceable(columns[name]) for name in ("image", "segmentation"))
+    """Return image and segmentation, as arrays of any kind that can be sliced; without one, background."""
+    if "image" not in columns:
+        raise ValueError(f"sample: expected a column image, found {', '.join(columns)}")
+    image = _sliceable(columns["image"])
     shape = tuple(image.shape)
     if len(shape) not in (2, 3) or 0 in shape:
         raise ValueError(f"image: expected one volume (k, i, j) or one slice (i, j), found shape {shape}")
+    background = np.broadcast_to(np.uint8(BACKGROUND), shape)
+    labels = _sliceable(columns.get("segmentation", background))
     if tuple(labels.shape) != shape:
         raise ValueError(f"segmentation: expected the image's shape, {shape}, found {tuple(labels.shape)}")
     return (image, labels) if len(shape) == 3 else (np.asarray(image), np.asarray(labels))
@@ -289,6 +331,19 @@ def _volumes(columns: Mapping[str, Any]) -> tuple[_Volume, _Volume]:
 def _sliceable(array: Any) -> _Volume:
     # By attribute, since checking the type for LazyArray would import `datasets`.
     return array if hasattr(array, "shape") else np.asarray(array)
+
+
+def _points(points: Iterable[Any] | None, first: int | None) -> tuple[tuple[int, tuple[float, ...]], ...]:
+    """Return labels and voxels of a column of points, or of `Points`.
+
+    ``first`` is the index of the sample's first slice in its volume; without it, the points are nowhere.
+    """
+    found = []
+    for point in points or () if first is not None else ():
+        fields = point if isinstance(point, Mapping) else vars(point)
+        k, i, j = map(float, fields["voxel"])
+        found.append((int(fields["label"]), (k - (first or 0), i, j)))
+    return tuple(found)
 
 
 def _checked_spacing(spacing: Iterable[Any]) -> tuple[float, ...]:

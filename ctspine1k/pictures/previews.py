@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from ctspine1k._messages import check_choice, warn
 from ctspine1k.catalog.cases import Case
@@ -17,7 +18,7 @@ from ctspine1k.errors import (
     SkippedCasesWarning,
 )
 from ctspine1k.files.raw import CaseFiles
-from ctspine1k.files.selection import Selection, case_files, require_cases
+from ctspine1k.files.selection import Selection, all_files, require_cases
 from ctspine1k.files.transfer import fetch_case, progress_on_terminal, reading_case
 from ctspine1k.pictures.canvas import check_picture_name, save_picture
 from ctspine1k.pictures.figures import preview
@@ -25,7 +26,8 @@ from ctspine1k.pictures.sheet import contact_sheet
 from ctspine1k.running.disk import make_parent
 from ctspine1k.running.progress import progress_bar
 from ctspine1k.running.threads import usable_threads
-from ctspine1k.volumes.cases import VolumePair, open_case
+from ctspine1k.volumes.cases import open_case
+from ctspine1k.volumes.points import read_case_points
 from ctspine1k.volumes.relabel import Others
 
 __all__ = ["draw_cases"]
@@ -47,7 +49,7 @@ def draw_cases(
     Raises:
         ValueError: no case is selected; ``out`` names one picture, but there are several; its suffix is not
             supported; or another ``other_labels``.
-        MissingFilesError: no case has image and mask.
+        MissingFilesError: no case has all files that it must have.
         NothingLeftError: none of several cases can be drawn.
         CaseError, ChecksumError: the only case cannot be used.
         HubError: the Hub cannot be reached.
@@ -67,15 +69,15 @@ def draw_cases(
         path = check_picture_name(out or Path(f"{cases[0].case_id}.png"))
     elif out is not None and out.suffix:
         raise ValueError(f"{out}: expected a folder, as there are several pictures; or ask for a sheet")
-    for case, pair in samples:
+    for case, sample in samples:
         if len(cases) > 1:
             path = (out or Path("previews")) / f"{case.case_id}.png"
         make_parent(path)  # with the first picture
-        save_picture(preview(pair, case=case, vocabulary=vocabulary), path)
+        save_picture(preview(sample, case=case, vocabulary=vocabulary), path)
         yield path
 
 
-def _read_all(selection: Selection, other_labels: Others) -> Iterator[tuple[Case, VolumePair]]:
+def _read_all(selection: Selection, other_labels: Others) -> Iterator[tuple[Case, Mapping[str, Any]]]:
     """Yield cases with their volumes; if there are several, leave out those that cannot be used."""
     is_one = len(selection.cases) == 1
     files, missing = _complete(selection)
@@ -102,23 +104,25 @@ def _read_all(selection: Selection, other_labels: Others) -> Iterator[tuple[Case
 
 def _complete(selection: Selection) -> tuple[list[CaseFiles], MissingFilesError | None]:
     try:
-        return case_files(selection, "skip")
+        return all_files(selection, "skip")
     except MissingFilesError as error:
         hint = "Select cases that have files: `ctspine1k list --files` lists them."
         raise MissingFilesError(error.missing, error.selected, error.where, hint) from None
 
 
-def _read(selection: Selection, files: CaseFiles, other_labels: Others) -> VolumePair:
+def _read(selection: Selection, files: CaseFiles, other_labels: Others) -> Mapping[str, Any]:
+    """Return a case as a row of config "3d" with its points, of those of its files that there are."""
+    data_set = selection.data_set
     with progress_on_terminal():
         paths = fetch_case(selection.place, files)
     with (
         reading_case(files),
         open_case(
             paths["image"],
-            paths["mask"],
+            paths.get("mask"),
             on_geometry=None,
             on_voxels="replace",
-            vocabulary=selection.data_set.vocabulary,
+            vocabulary=data_set.vocabulary,
             other_labels=other_labels,
             threads=usable_threads(),
         ) as case,
@@ -126,4 +130,8 @@ def _read(selection: Selection, files: CaseFiles, other_labels: Others) -> Volum
         # Not by ``on_geometry``, whose warning advises to use that option.
         if problems := case.geometry_problems():
             warn("\n".join(map(str, problems)), GeometryWarning)
-        return case.read()
+        geometry = case.geometry
+        points = read_case_points(paths, geometry, data_set.vocabulary, data_set.points_format)
+        volumes = vars(case.read()) if case.has_mask else {"image": case.read_image()}
+    place = {"spacing": geometry.spacing, "orientation": geometry.orientation, "points": points}
+    return {**volumes, **place}

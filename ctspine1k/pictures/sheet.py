@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctspine1k.catalog.cases import Case
-from ctspine1k.catalog.ctspine1k import CTSPINE1K
+from ctspine1k.catalog.registry import data_set
 from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.pictures.canvas import AMBER, BRIGHT, DIM, DPI, FACT_SIZE, new_figure, require_matplotlib
-from ctspine1k.pictures.planes import SAGITTAL, Sample, choose_slices, label_counts
+from ctspine1k.pictures.planes import SAGITTAL, Sample, label_colour, label_counts
 from ctspine1k.volumes.cases import VolumePair
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ _LONGEST_TITLE = 27
 def contact_sheet(
     samples: Iterable[tuple[Case | str, Mapping[str, Any] | VolumePair]],
     *,
-    vocabulary: Vocabulary = CTSPINE1K.vocabulary,
+    vocabulary: Vocabulary | None = None,
 ) -> Figure:
-    """Draw one sagittal slice of each of many cases side by side, with labels but without their names.
+    """Draw one sagittal slice of each of many cases side by side, with labels and points, without names.
 
     A case with known issues (`Case.issues`) has an amber title and a mark. A sample is released after its
     slice is cut, so that an iterator needs memory for only one at a time. All 1,005 cases of CTSpine1K fit
@@ -60,7 +60,8 @@ def contact_sheet(
     """
     matplotlib = require_matplotlib()
     # Not a loop: its variable would keep the last sample in memory while the next one is made.
-    thumbnails = list(itertools.starmap(partial(_Thumbnail.of, vocabulary), samples))
+    of_labels = vocabulary or data_set().vocabulary
+    thumbnails = list(itertools.starmap(partial(_Thumbnail.of, of_labels), samples))
     if not thumbnails:
         raise ValueError("samples: expected at least one case, found none")
     with matplotlib.style.context("default"):
@@ -85,7 +86,7 @@ class _Thumbnail:
             raise ValueError(f"{scan.case_id}: expected a volume, a row of config '3d'; found a single slice")
         scheme = vocabulary.schemes[0]
         counts = label_counts(scan.labels, vocabulary.names(scheme), scheme)
-        panel = scan.panel(SAGITTAL, choose_slices(scan.view.counts(counts))[SAGITTAL])
+        panel = scan.panel(SAGITTAL, scan.indices(counts)[SAGITTAL])
         longer = max(panel.size)
         # Pixels of equal size, by nearest-neighbour sampling of the slice.
         rows, columns = (
@@ -93,7 +94,14 @@ class _Thumbnail:
             for size, length in zip(panel.labels.shape, panel.size[::-1], strict=True)
         )
         has_issues = scan.case is not None and bool(scan.case.issues)
-        return cls(str(scan.case_id), panel.pixels[rows][:, columns], has_issues)
+        pixels = panel.pixels[rows][:, columns]
+        for label, (x, y) in panel.points:
+            down, right = (
+                min(int((at + 0.5) * wanted / size), wanted - 1)
+                for at, wanted, size in zip((y, x), pixels.shape, panel.labels.shape, strict=False)
+            )
+            pixels[max(0, down - 1) : down + 2, max(0, right - 1) : right + 2] = label_colour(label)
+        return cls(str(scan.case_id), pixels, has_issues)
 
 
 def _strides(size: int, wanted: int) -> NDArray[np.int64]:

@@ -27,6 +27,7 @@ from datasets.splits import SplitDict, SplitInfo
 from datasets.utils.info_utils import is_small_dataset
 
 from ctspine1k.errors import CTSpine1KError, OutputError, WorkerError
+from ctspine1k.rows.features import lists_in
 from ctspine1k.rows.kept import prepare_cases
 from ctspine1k.running.disk import is_full_disk, make_parent, require_folder, require_plain_path
 from ctspine1k.running.stops import check_stopped, deferred_interrupts, interruptible
@@ -371,7 +372,7 @@ if hasattr(os, "register_at_fork"):
 @contextlib.contextmanager
 def _oldest_names(features: datasets.Features) -> Iterator[None]:
     """Have features written as `datasets` 3 names them, and all read: "Sequence" instead of "List"."""
-    lists = [feature for feature in features.values() if getattr(feature, "_type", None) == "List"]
+    lists = list(lists_in(features))
     for one in lists:
         one._type = "Sequence"
     try:

@@ -10,7 +10,6 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, TypeAlias
 
 import datasets
@@ -23,14 +22,19 @@ from ctspine1k.catalog.dataset import Kind
 from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.errors import ImageSizeError
 from ctspine1k.rows.options import RowOptions
+from ctspine1k.rows.points import PointRows, nearest_to, point_rows
 from ctspine1k.storage.chunks import ArrayWriter, store
 from ctspine1k.storage.feature import CompactArray, stored_column
 from ctspine1k.volumes.cases import CaseReader, Readable, open_case
 from ctspine1k.volumes.headers import array_affine
 from ctspine1k.volumes.positions import with_choice
 from ctspine1k.volumes.resampling import ResampledCase
+from ctspine1k.volumes.scaling import Scaling
 
-__all__ = ["Batch", "case_batches"]
+__all__ = ["Batch", "case_batches", "joined"]
+
+#: Columns with voxels, in the order of `CaseReader.voxels`.
+VOXEL_COLUMNS = ("image", "segmentation")
 
 #: Arrow counts the elements of a column of lists in 31 bits.
 _MAX_ELEMENTS = 2**31 - 1
@@ -79,7 +83,7 @@ def case_batches(
         options: with the data set's own defaults filled in (`RowOptions.of`).
         vocabulary: the labels of the data set.
         case: the case.
-        files: image and mask, as paths or streams.
+        files: those of `RowOptions.kinds`, as paths or streams; one of points only if the case has it.
         depth: slices in a batch.
         threads: if above 1, a second thread reads ahead.
         check_first: read the files to their end before the first row.
@@ -91,11 +95,11 @@ def case_batches(
     """
     if check_first and options.config == "2d":
         silent = replace(options, on_geometry=None)  # the second time, there are reports
-        with _opened(silent, vocabulary, files, threads, on_change=lambda _: None) as pair:
+        with _opened(silent, vocabulary, files, threads, on_change=lambda _: None) as (pair, _):
             pair.check()
         _rewind(*files.values())
-    with _opened(options, vocabulary, files, threads, on_problem, on_change) as pair:
-        yield from _batches(options, case, pair, depth)
+    with _opened(options, vocabulary, files, threads, on_problem, on_change) as (pair, points):
+        yield from _batches(options, case, pair, points, depth)
 
 
 @contextlib.contextmanager
@@ -106,11 +110,11 @@ def _opened(
     threads: int,
     on_problem: Callable[[str], None] | None = None,
     on_change: Callable[[str], None] | None = None,
-) -> Iterator[AnyCase]:
+) -> Iterator[tuple[AnyCase, PointRows | None]]:
     reports = on_problem if options.on_geometry == "warn" else None
     with open_case(
         files["image"],
-        files["mask"],
+        files["mask"] if options.masks else None,
         vocabulary=vocabulary,
         on_geometry=None if reports else options.on_geometry,
         on_voxels=options.on_voxels,
@@ -129,7 +133,7 @@ def _opened(
             raise ImageSizeError(
                 pair.name, f"slices of {expected[0]} x {expected[1]}", found, _size_hint(options, size)
             )
-        yield rows
+        yield rows, point_rows(options, vocabulary, pair, rows.geometry, files)
 
 
 def _size_hint(options: RowOptions, size: tuple[int, int]) -> str:
@@ -155,7 +159,9 @@ def _rewind(*files: Readable) -> None:
             file.seek(0)
 
 
-def _batches(options: RowOptions, case: Case, pair: AnyCase, depth: int) -> Iterator[Batch]:
+def _batches(
+    options: RowOptions, case: Case, pair: AnyCase, points: PointRows | None, depth: int
+) -> Iterator[Batch]:
     config = options.config
     makers = {
         ("3d", "dense"): _dense_volume,
@@ -173,76 +179,93 @@ def _batches(options: RowOptions, case: Case, pair: AnyCase, depth: int) -> Iter
             "orientation": pair.geometry.orientation,
         }
     done = 0
-    for image, segmentation, counts in makers[config, options.storage](options, case.case_id, pair, depth):
-        count = len(image)
-        columns: dict[str, Any] = {"image": image, "segmentation": segmentation}
+    for voxels, counts in makers[config, options.storage](options, case.case_id, pair, depth):
+        count = len(voxels[0])
+        columns: dict[str, Any] = dict(zip(VOXEL_COLUMNS, voxels, strict=False))
         columns |= {name: [value] * count for name, value in case_columns.items()}
-        if options.geometry:
+        if options.geometry and options.masks:
             columns["n_labelled"] = counts
+        numbers = range(done, done + count)
+        if options.points:
+            slices = pair.geometry.shape[0]
+            of_slices = (nearest_to(points, number, slices) for number in numbers)
+            columns["points"] = [points] if config == "3d" else list(of_slices)
         keys = [case.case_id]
         if config == "2d":
-            numbers = range(done, done + count)
             columns["slice_index"] = list(numbers)
             keys = [_slice_key(case.case_id, number) for number in numbers]
         yield Batch(keys, columns)
         done += count
 
 
-#: Image and segmentation of some rows, as stacked arrays or a list of stored ones, and their `_counts`.
-_Voxels: TypeAlias = "Iterator[tuple[Any, Any, list[int]]]"
+#: The `VOXEL_COLUMNS` of some rows, as stacked arrays or a list of stored ones, and their `_counts`.
+_Rows: TypeAlias = "Iterator[tuple[Sequence[Any], list[int]]]"
 
 
 def _slice_key(case_id: str, number: int) -> str:
     return f"{case_id}/{number:04d}"
 
 
-def _counts(options: RowOptions, labels: Iterable[NDArray[Any]]) -> list[int]:
-    """Return the number of labelled voxels in each array, if rows have a column for it."""
-    return [int(np.count_nonzero(one)) for one in labels] if options.geometry else []
+def _counts(options: RowOptions, *masks: Iterable[NDArray[Any]]) -> list[int]:
+    """Return the number of labelled voxels in each array of a mask, if rows have a column for it."""
+    return [int(np.count_nonzero(one)) for mask in masks for one in mask] if options.geometry else []
 
 
-def _dense_volume(options: RowOptions, case_id: str, pair: AnyCase, depth: int) -> _Voxels:
-    volume = pair.read()
-    labels = volume.segmentation[np.newaxis]
-    yield volume.image[np.newaxis], labels, _counts(options, labels)
+def _dense_volume(options: RowOptions, case_id: str, pair: AnyCase, depth: int) -> _Rows:
+    arrays = [array[np.newaxis] for array in pair.read_voxels()]
+    yield arrays, _counts(options, *arrays[1:])
 
 
-def _compact_volume(options: RowOptions, case_id: str, pair: AnyCase, depth: int) -> _Voxels:
-    shape, types = pair.geometry.shape, pair.stored_types
-    writer = partial(ArrayWriter, shape, compression=options.compression or "small")
-    image = writer(types[0], scaling=pair.scaling, name=f"{case_id} image")
-    segmentation = writer(types[1], name=f"{case_id} segmentation")
+def _compact_volume(options: RowOptions, case_id: str, pair: AnyCase, depth: int) -> _Rows:
+    how: dict[str, Any] = {"compression": options.compression or "small"}
+    scalings = (pair.scaling, Scaling())
+    writers = [
+        ArrayWriter(pair.geometry.shape, dtype, scaling=scaling, name=f"{case_id} {column}", **how)
+        for column, dtype, scaling in zip(VOXEL_COLUMNS, pair.stored_types, scalings, strict=False)
+    ]
     count = 0
-    for stored, labels in pair.slabs(image.depth):
-        image.append(stored)
-        segmentation.append(labels)
-        count += sum(_counts(options, labels))
-    yield [image.fields()], [segmentation.fields()], [count]
+    for slab in pair.voxels(writers[0].depth):
+        for writer, stored in zip(writers, slab, strict=True):
+            writer.append(stored)
+        count += sum(_counts(options, *slab[1:]))
+    yield [[writer.fields()] for writer in writers], [count]
 
 
-def _dense_slices(options: RowOptions, case_id: str, pair: AnyCase, depth: int) -> _Voxels:
+def _dense_slices(options: RowOptions, case_id: str, pair: AnyCase, depth: int) -> _Rows:
     rows, columns = pair.geometry.shape[1:]
-    for stored, labels in pair.slabs(min(depth, _MAX_ELEMENTS // (rows * columns))):
+    for stored, *masks in pair.voxels(min(depth, _MAX_ELEMENTS // (rows * columns))):
         image = np.empty(stored.shape, np.float32)
         pair.scaling.write(stored, image)
         # In C order, for Arrow: the labels have the file's order, and would be copied once more.
-        yield image, labels.astype(np.int32, order="C"), _counts(options, labels)
+        yield [image, *(mask.astype(np.int32, order="C") for mask in masks)], _counts(options, *masks)
 
 
-def _compact_slices(options: RowOptions, case_id: str, pair: AnyCase, depth: int) -> _Voxels:
-    stored = partial(store, compression=options.compression or "small")
+def _compact_slices(options: RowOptions, case_id: str, pair: AnyCase, depth: int) -> _Rows:
+    how: dict[str, Any] = {"compression": options.compression or "small"}
+    scalings = (pair.scaling, Scaling())
     done = 0
-    for images, labels in pair.slabs(depth):
-        names = [_slice_key(case_id, number) for number in range(done, done + len(images))]
-        yield (
+    for slab in pair.voxels(depth):
+        keys = [_slice_key(case_id, number) for number in range(done, done + len(slab[0]))]
+        columns = [
             [
-                stored(image, scaling=pair.scaling, name=f"{name} image")
-                for name, image in zip(names, images, strict=True)
-            ],
-            [stored(mask, name=f"{name} segmentation") for name, mask in zip(names, labels, strict=True)],
-            _counts(options, labels),
-        )
-        done += len(images)
+                store(one, scaling=scaling, name=f"{key} {column}", **how)
+                for key, one in zip(keys, stored, strict=True)
+            ]
+            for column, stored, scaling in zip(VOXEL_COLUMNS, slab, scalings, strict=False)
+        ]
+        yield columns, _counts(options, *slab[1:])
+        done += len(keys)
+
+
+def joined(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Join each table of one row with the next: `datasets` 3 would write it after the next table."""
+    held: list[pa.Table] = []
+    for table in tables:
+        held.append(table)
+        if len(table) > 1 or len(held) > 1:
+            yield pa.concat_tables(held)
+            held.clear()
+    yield from held
 
 
 def _column(values: Sequence[Any], feature: Any) -> pa.Array:

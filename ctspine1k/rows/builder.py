@@ -7,7 +7,7 @@ the published loader's, or "compact" (`ctspine1k.storage.feature`):
 column         type                     what
 =============  =======================  ==========================================================
 image          float32                  (k, i, j) for 3d, (i, j) for 2d; Hounsfield units
-segmentation   int32                    of the same shape; 0 background, then vertebrae (`label_scheme`)
+segmentation   int32, with masks        of the same shape; 0 background, then vertebrae (`label_scheme`)
 patient_id     string                   the case id
 index          int32                    position of the case in its split
 slice_index    int32, 2d only           position of the slice in its volume
@@ -17,6 +17,7 @@ affine         float64 4 x 4, ``geometry``  of the file: voxel index (i, j, k) -
 array_affine   float64 4 x 4, ``geometry``  of the volume: array index (k, i, j) -> RAS+ mm
 orientation    string, ``geometry``     anatomical direction of slice, first and second axis, such as "SLA"
 n_labelled     int64, ``geometry``      number of voxels of the segmentation that are not background
+points         list, ``points``         label, name, voxel (k, i, j) and mm of each; None: there is no file
 =============  =======================  ==========================================================
 
 `datasets` would replace ``open``, ``os.path``, ``pathlib.Path`` and parts of NumPy inside the module of a
@@ -48,11 +49,20 @@ from ctspine1k.files.raw import CaseFiles
 from ctspine1k.files.selection import OnMissing, Selection, case_files, open_selection
 from ctspine1k.files.transfer import copied, download, know_token
 from ctspine1k.rows._datasets import own_errors
-from ctspine1k.rows.batches import Batch, case_batches
+from ctspine1k.rows.batches import Batch, case_batches, joined
 from ctspine1k.rows.conversions import find_conversion, record_conversion, record_of
 from ctspine1k.rows.features import features_of
 from ctspine1k.rows.kept import Keeper, kept_name
-from ctspine1k.rows.options import ROWS_VERSION, Compression, Plane, Policy, RowOptions, Spacing, Storage
+from ctspine1k.rows.options import (
+    ROWS_VERSION,
+    Compression,
+    Plane,
+    PointsChoice,
+    Policy,
+    RowOptions,
+    Spacing,
+    Storage,
+)
 from ctspine1k.rows.room import RoomBuilder
 from ctspine1k.rows.shapes import row_counts
 from ctspine1k.rows.skipped import read_skipped, record_skipped, warn_skipped
@@ -95,6 +105,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
     label_scheme: LabelScheme | None = None  #: what segmentations contain; None for labels as they are
     other_labels: Others = "raise"  #: if a mask has labels that the data set does not have
     geometry: bool = False  #: add the columns `GEOMETRY_COLUMNS`
+    points: PointsChoice = None  #: add the column points; None if the data set has points of each case
     on_missing: OnMissing = "raise"  #: if a case has no raw files
     on_error: Policy = "raise"  #: if a case's files cannot be used
     on_geometry: Literal["raise", "warn"] = "warn"  #: if headers leave in doubt where voxels lie
@@ -116,7 +127,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
             what = f"{self.name} rows of {' and '.join(chosen.cases.by_split())}"
             place, collection = chosen.look.place.describe(), chosen.data_set.name
             return find_conversion(str(self.cache_root), collection, self.asked, place, what)
-        state = [*self.asked, chosen.fingerprint()]
+        state = [*self.asked, chosen.fingerprint(self.row_options.kinds)]
         if self.on_missing == "skip":  # the rows then depend on which files exist
             state.append([file.name for file in chosen.files()])
         return f"{self.name}-{hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]}"
@@ -168,7 +179,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
     @cached_property
     def files(self) -> tuple[list[CaseFiles], MissingFilesError | None]:
         """The files of each case, and what is missing; errors as for `case_files`."""
-        return case_files(self.selected, self.on_missing)
+        return case_files(self.selected, self.on_missing, self.row_options.kinds)
 
 
 @dataclass(frozen=True)
@@ -241,7 +252,7 @@ class CTSpine1K(RoomBuilder):
             description=data_set.description,
             features=features_of(config.row_options),
             homepage=data_set.homepage,
-            license=data_set.licence.name,
+            license=data_set.licence_names(config.selected.cases),
             citation=data_set.citations()[0],
         )
 
@@ -318,7 +329,7 @@ class CTSpine1K(RoomBuilder):
         batches = self._batches(jobs, depth=self.rows_at_once, is_streaming=False)
         tables: Iterator[pa.Table] = (batch.table(self.info.features) for batch in batches)
         if self.config.name == "2d":
-            tables = _joined(tables)
+            tables = joined(tables)
         if self.config.storage == "dense" and self._threads > 1:
             tables = prefetch(tables)  # so that one volume is read while another is written
         for number, table in enumerate(tables if keeper is None else keeper.watched(tables)):
@@ -385,14 +396,3 @@ def _note_change(case_id: str, change: str) -> None:
     """Log what was changed in the voxels of a case, and warn about it."""
     _logger.warning("%s: %s", case_id, change)
     warn(change, VoxelWarning)
-
-
-def _joined(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Join each table of one row with the next: `datasets` 3 would write it after the next table."""
-    held: list[pa.Table] = []
-    for table in tables:
-        held.append(table)
-        if len(table) > 1 or len(held) > 1:
-            yield pa.concat_tables(held)
-            held.clear()
-    yield from held

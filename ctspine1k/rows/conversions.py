@@ -14,7 +14,7 @@ import posixpath
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -92,15 +92,14 @@ def record_of(asked: Asked, data_set: DataSet, place: str, whole: Mapping[str, A
     ``whole`` is of a part of a split: what `whole_of` says about all of it.
     """
     options, cases = asked
-    plain = {**asdict(RowOptions()), "on_missing": "raise", "on_error": "raise"}
+    plain = {**RowOptions().keywords(), "on_missing": "raise", "on_error": "raise"}
+    plain["points"] = "points" in data_set.kinds
     plain |= {"image_size": data_set.image_size, "label_scheme": data_set.vocabulary.schemes[0]}
     return {
         "request": _request(asked),
         "splits": list(dict.fromkeys(split for _, split, *_ in cases)),
         "cases": len(cases),
-        "options": {
-            name: value for name, value in options.items() if name != "config" and value != plain[name]
-        },
+        "options": {name: value for name, value in options.items() if name in plain and value != plain[name]},
         "place": place,
         **({} if whole is None else {"whole": whole}),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import datasets
@@ -9,7 +10,7 @@ import datasets
 from ctspine1k.rows.options import RowOptions
 from ctspine1k.storage.feature import CompactArray
 
-__all__ = ["features_of"]
+__all__ = ["features_of", "lists_in"]
 
 
 def features_of(options: RowOptions) -> datasets.Features:
@@ -23,16 +24,14 @@ def features_of(options: RowOptions) -> datasets.Features:
             else (datasets.Array2D, options.image_size)
         )
         image, segmentation = kind(shape, "float32"), kind(shape, "int32")
-    columns: dict[str, Any] = {
-        "image": image,
-        "segmentation": segmentation,
-        "patient_id": datasets.Value("string"),
-        "index": datasets.Value("int32"),
-    }
+    columns: dict[str, Any] = {"image": image}
+    if options.masks:
+        columns["segmentation"] = segmentation
+    columns |= {"patient_id": datasets.Value("string"), "index": datasets.Value("int32")}
     if options.config == "2d":
         columns["slice_index"] = datasets.Value("int32")
     if options.geometry:
-        columns |= {
+        geometry = {
             "source": datasets.Value("string"),
             "spacing": datasets.Sequence(datasets.Value("float64"), length=3),
             "affine": datasets.Array2D((4, 4), "float64"),
@@ -40,4 +39,19 @@ def features_of(options: RowOptions) -> datasets.Features:
             "orientation": datasets.Value("string"),
             "n_labelled": datasets.Value("int64"),
         }
+        columns |= {name: geometry[name] for name in options.geometry_columns}
+    if options.points:
+        triple = datasets.Sequence(datasets.Value("float64"), length=3)
+        label, name = datasets.Value("int32"), datasets.Value("string")
+        # Not `Sequence`, nor a list with one element: `datasets` 3 and 4 take them for different things.
+        columns["points"] = datasets.LargeList({"label": label, "name": name, "voxel": triple, "mm": triple})
     return datasets.Features(columns)
+
+
+def lists_in(feature: Any) -> Iterator[Any]:
+    """Yield the features in a feature that later releases of `datasets` call "List"."""
+    for one in feature.values() if isinstance(feature, dict) else [getattr(feature, "feature", None)]:
+        if getattr(one, "_type", None) == "List":
+            yield one
+        if one is not None:
+            yield from lists_in(one)

@@ -11,7 +11,7 @@ import datasets
 from ctspine1k.catalog.cases import Case, Criterion
 from ctspine1k.catalog.vocabulary import LabelScheme
 from ctspine1k.files.selection import OnMissing
-from ctspine1k.rows.options import Compression, Plane, Policy, RowOptions, Spacing, Storage
+from ctspine1k.rows.options import Compression, Plane, PointsChoice, Policy, RowOptions, Spacing, Storage
 from ctspine1k.rows.parts import Split
 from ctspine1k.volumes.relabel import Others
 from ctspine1k.volumes.slices import OnVoxels
@@ -33,6 +33,7 @@ class RowKeywords(TypedDict, total=False):
     label_scheme: LabelScheme | None
     other_labels: Others
     geometry: bool
+    points: PointsChoice
     on_geometry: Literal["raise", "warn"]
     on_voxels: OnVoxels
 

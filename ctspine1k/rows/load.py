@@ -21,7 +21,7 @@ from ctspine1k.errors import MissingFilesError, NothingLeftError, SkippedCasesWa
 from ctspine1k.files.selection import OnMissing, Selection, open_selection
 from ctspine1k.rows._datasets import is_forced, is_small_dataset, joined_stream
 from ctspine1k.rows.builder import CTSpine1K
-from ctspine1k.rows.options import Compression, Plane, Policy, RowOptions, Spacing, Storage
+from ctspine1k.rows.options import Compression, Plane, PointsChoice, Policy, RowOptions, Spacing, Storage
 from ctspine1k.rows.parts import Split, builders_of, check_room, specs_of, split_name
 from ctspine1k.rows.shuffling import of_volumes
 from ctspine1k.scans.selecting import select, select_splits
@@ -86,6 +86,7 @@ def load_dataset(
     label_scheme: LabelScheme | None = None,
     other_labels: Others = "raise",
     geometry: bool = False,
+    points: PointsChoice = None,
     on_missing: OnMissing = "raise",
     on_error: Policy = "raise",
     on_geometry: Literal["raise", "warn"] = "warn",
@@ -147,6 +148,11 @@ def load_dataset(
         other_labels: if a mask has labels that the data set does not have, up to 255, such as a sacrum:
             "raise" an error, or make them "background".
         geometry: add columns source, spacing, affine, array_affine, orientation and n_labelled.
+        points: add a column points: a list of dicts with label, name, voxel (its index (k, i, j) in the
+            volume's array) and mm (RAS+). In "2d", a row has the points to which its slice is the nearest.
+            None where a case has no file of points, an empty list where there are none. ``points=None`` adds
+            the column if each case of the data set has such a file. A text says how coordinates are meant,
+            where the format leaves it open: for ``.lml`` "spacing" or "affine" (`ctspine1k.volumes.points`).
         on_missing: what to do if a case has no raw files: "raise" an error, or "skip" it with a warning.
         on_error: the same for damaged or inconsistent files.
         on_geometry: if the mask's header places it elsewhere than the image, or a header contradicts itself:
@@ -214,6 +220,7 @@ def load_dataset(
         label_scheme=label_scheme,
         other_labels=other_labels,
         geometry=geometry,
+        points=points,
         on_missing=on_missing,
         on_error=on_error,
         on_geometry=on_geometry,

@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, TypeAlias, cast
 
 from ctspine1k._messages import check_choice
-from ctspine1k.catalog.dataset import DataSet
+from ctspine1k.catalog.dataset import DataSet, Kind, PointsFormat
 from ctspine1k.catalog.vocabulary import LabelScheme
 from ctspine1k.storage.codec import COMPRESSIONS, Compression, require_blosc2
 from ctspine1k.volumes.orientation import PLANES, Plane, check_orientation, sliced
+from ctspine1k.volumes.points import READINGS
 from ctspine1k.volumes.relabel import Others
 from ctspine1k.volumes.resampling import Spacing, check_spacing
 from ctspine1k.volumes.slices import OnVoxels
@@ -21,6 +22,7 @@ __all__ = [
     "ROWS_VERSION",
     "Compression",
     "Plane",
+    "PointsChoice",
     "Policy",
     "RowOptions",
     "Spacing",
@@ -34,6 +36,10 @@ CONFIGS = ("3d", "2d")
 GEOMETRY_COLUMNS = ("source", "spacing", "affine", "array_affine", "orientation", "n_labelled")
 
 Storage: TypeAlias = Literal["dense", "compact"]
+
+#: Whether rows have points: None if each case of the data set must have a file of them; or how coordinates in
+#: these files are meant, one of the `READINGS` of the format.
+PointsChoice: TypeAlias = "bool | str | None"
 
 #: What to do if a case cannot be used.
 Policy: TypeAlias = Literal["raise", "skip"]
@@ -57,8 +63,11 @@ class RowOptions:
     label_scheme: LabelScheme | None = None  #: what segmentations contain; None for labels as they are
     other_labels: Others = "raise"  #: labels that the data set lacks: an error, or "background"
     geometry: bool = False  #: whether there are the columns `GEOMETRY_COLUMNS`
+    points: PointsChoice = None  #: whether there is the column points, and how coordinates are meant
     on_geometry: Literal["raise", "warn"] | None = "warn"  #: None: headers are not compared
     on_voxels: OnVoxels = "raise"  #: "replace": -1024 HU in place of NaN and infinite intensities
+    masks: bool = True  #: set by `of`: whether the data set has masks, and rows segmentations
+    points_format: PointsFormat | None = None  #: set by `of`: what files of points are, if rows have points
 
     def __post_init__(self) -> None:
         """Check the options, and normalise them.
@@ -71,6 +80,10 @@ class RowOptions:
         check_choice("on_voxels", self.on_voxels, ("raise", "replace"))
         if not isinstance(self.geometry, bool):
             raise ValueError(f"geometry={self.geometry!r}: expected True or False")
+        if not isinstance(self.points, (bool, str, type(None))):
+            raise ValueError(
+                f"points={self.points!r}: expected True, False, None or a reading of coordinates"
+            )
         check_choice("storage", self.storage, ("dense", "compact"))
         check_choice("other_labels", self.other_labels, ("raise", "background"))
         check_orientation(self.orientation)
@@ -101,14 +114,26 @@ class RowOptions:
 
     def keywords(self) -> dict[str, Any]:
         """Return the options by name, except ``config``, as verbs take them."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "config"}
+        names = [field.name for field in fields(self) if field.name not in ("config", *_OF_DATA_SET)]
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """Kinds of the files that rows are made of."""
+        kinds: dict[Kind, bool] = {"image": True, "mask": self.masks, "points": bool(self.points)}
+        return tuple(kind for kind, is_used in kinds.items() if is_used)
+
+    @property
+    def geometry_columns(self) -> tuple[str, ...]:
+        """The columns that there are with ``geometry=True``."""
+        return GEOMETRY_COLUMNS if self.masks else GEOMETRY_COLUMNS[:-1]  # which counts labels
 
     def key(self) -> dict[str, Any]:
         """Return the options that rows depend on, for the ids of caches and of an export's shards.
 
         An option that came later is in it only where it may change rows, so that earlier ids stay valid.
         """
-        key = {**asdict(self), "geometry": list(GEOMETRY_COLUMNS) if self.geometry else False}
+        key = {**asdict(self), "geometry": list(self.geometry_columns) if self.geometry else False}
         for name, earlier in _EARLIER.items():
             if key[name] in earlier:
                 del key[name]
@@ -118,10 +143,13 @@ class RowOptions:
         """Return the options with a data set's own values where they are None.
 
         Raises:
-            ValueError: a label scheme that the data set does not have, or dense rows without an image size,
-                if slices of the data set differ in size.
+            ValueError: an option that the data set has no files for, or a label scheme that it does not have,
+                or dense rows without an image size, if slices of the data set differ in size.
         """
         vocabulary = data_set.vocabulary
+        masks, points = "mask" in data_set.kinds, self._points_of(data_set)
+        if not masks:
+            self._require_no_labels(data_set)
         check_choice("label_scheme", self.label_scheme, vocabulary.schemes)
         image_size = self.image_size
         if self.storage == "dense" and image_size is None:
@@ -136,7 +164,41 @@ class RowOptions:
                     'size: pass storage="compact", or image_size=(i, j)'
                 )
         own = cast("LabelScheme", vocabulary.schemes[0])
-        return replace(self, image_size=image_size, label_scheme=self.label_scheme or own)
+        return replace(
+            self,
+            image_size=image_size,
+            label_scheme=self.label_scheme or own,
+            points=points,
+            masks=masks,
+            points_format=data_set.points_format if points else None,
+        )
+
+    def _points_of(self, data_set: DataSet) -> bool | str:
+        """Return ``points`` for a data set, where None is replaced.
+
+        Raises:
+            ValueError: it has no files of points, or their format no such reading.
+        """
+        if not self.points:
+            return self.points is None and "points" in data_set.kinds
+        if data_set.points_format is None or "points" not in (*data_set.kinds, *data_set.optional):
+            raise ValueError(
+                f"points={self.points!r}: expected None or False, since {data_set.title} has no files of "
+                "points"
+            )
+        if isinstance(self.points, str):
+            check_choice("points", self.points, READINGS[data_set.points_format])
+        return self.points
+
+    def _require_no_labels(self, data_set: DataSet) -> None:
+        """Raise a `ValueError` if an option is given that is about the labels of masks."""
+        own = data_set.vocabulary.schemes[0]
+        for name, plain in (("label_scheme", (None, own)), ("other_labels", ("raise",))):
+            if (value := getattr(self, name)) not in plain:
+                raise ValueError(
+                    f"{name}={value!r}: expected {plain[0]!r}, since {data_set.title} has no masks: its rows "
+                    "have no segmentation. Leave the option out."
+                )
 
 
 #: What rows were before an option came: values with which they are the same.
@@ -146,7 +208,13 @@ _EARLIER: dict[str, tuple[Any, ...]] = {
     "compression": (None, "small"),
     "plane": (None,),
     "spacing": (None,),
+    "points": (None, False),
+    "masks": (True,),
+    "points_format": (None,),
 }
+
+#: Options that depend on the data set alone: users do not pass them.
+_OF_DATA_SET = ("masks", "points_format")
 
 
 def _checked_size(image_size: tuple[int, int]) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ctspine1k._messages import size_text
+from ctspine1k.catalog.dataset import Kind
 from ctspine1k.errors import NoSpaceError
 from ctspine1k.files.places import Place
 from ctspine1k.files.raw import CaseFiles
@@ -23,12 +24,14 @@ from ctspine1k.running.disk import device_of, explain_full_disk, free_bytes, req
 
 __all__ = ["Need", "RoomBuilder", "require_room"]
 
-#: Bytes of a voxel in dense rows: float32 for the image and int32 for the segmentation.
-_DENSE_VOXEL = 8
+#: Bytes of a voxel in dense rows: float32 for the image, and int32 for the segmentation.
+_DENSE_VOXEL = 4
+
+#: Bytes of a voxel in files that are not compressed: int16 images and uint8 masks.
+_FILE_VOXEL: dict[Kind, int] = {"image": 2, "mask": 1}
 
 #: Bytes of rows per byte of the raw files, measured over CTSpine1K (benchmarks/README.md): 1,060 GB of dense
-#: rows from 150 GB. Compact rows are compressed again, from gzip or from nothing. Files that are not
-#: compressed are taken to be int16 images and uint8 masks.
+#: rows of image and segmentation from 150 GB. Compact rows are compressed again, from gzip or from nothing.
 _PER_GZIP = {
     ("3d", "dense"): 7.0,
     ("2d", "dense"): 7.0,
@@ -37,7 +40,7 @@ _PER_GZIP = {
     ("3d", "fast"): 1.03,
     ("2d", "fast"): 1.04,
 }
-_PER_PLAIN = {"dense": _DENSE_VOXEL / 3, "small": 0.4, "fast": 0.5}
+_PER_PLAIN = {"small": 0.4, "fast": 0.5}
 
 #: What to do about a disk that became full during a conversion.
 _IF_FULL = {
@@ -89,7 +92,13 @@ def _estimate(files: CaseFiles, config: str, how: str) -> int:
         config: "3d" or "2d".
         how: "dense", or the compression of compact storage.
     """
-    per_gzip, per_plain = _PER_GZIP[config, how], _PER_PLAIN[how]
+    kinds = [kind for kind in files.files if kind in _FILE_VOXEL]
+    per_gzip = _PER_GZIP[config, how]
+    if how == "dense":
+        per_gzip *= len(kinds) / len(_FILE_VOXEL)
+        per_plain = _DENSE_VOXEL * len(kinds) / sum(_FILE_VOXEL[kind] for kind in kinds)
+    else:
+        per_plain = _PER_PLAIN[how]
     return sum(
         int(file.total * (per_gzip if file.path.lower().endswith(".gz") else per_plain))
         for file in files.files.values()
@@ -111,7 +120,7 @@ def _dense_bytes(files: CaseFiles, place: Place, options: RowOptions) -> int:
     if shape is None:
         return _estimate(files, options.config, "dense")
     slices, first, second = shape
-    return slices * first * second * _DENSE_VOXEL
+    return slices * first * second * _DENSE_VOXEL * sum(kind in _FILE_VOXEL for kind in files.files)
 
 
 def require_room(needs: Sequence[Need]) -> None:

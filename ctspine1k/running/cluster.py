@@ -69,7 +69,8 @@ class Dask:
         except ImportError as error:
             raise MissingPackageError("a Dask cluster", "distributed", "cluster") from error
         with contextlib.ExitStack() as running:
-            running.enter_context(_without_tracebacks("distributed.client"))
+            for name in ("distributed.client", "distributed.batched"):
+                running.enter_context(_without_tracebacks(name))
             try:
                 with interruptible():
                     address = _find_address(self.scheduler, self.patience)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ctspine1k._messages import shortened
 from ctspine1k.catalog.cases import Catalog
+from ctspine1k.catalog.dataset import KINDS
 from ctspine1k.errors import ScanTableError
 from ctspine1k.files.places import Place
 from ctspine1k.files.raw import group_files
@@ -47,12 +48,13 @@ def cases_containing(
     wanted = [vertebrae] if isinstance(vertebrae, str) else vertebrae
     names = {vocabulary.vertebra(which).name for which in wanted}
     rows = {row["case_id"]: row for row in read_tables(table).cases}
-    kinds = set(selection.data_set.kinds)
-    complete = [one for one in group_files(selection.files()).values() if kinds <= one.files.keys()]
+    kinds, possible = set(selection.data_set.kinds), selection.data_set.possible
+    files = [file for file in selection.files() if file.kind in possible]
+    complete = [one for one in group_files(files).values() if kinds <= one.files.keys()]
     unseen = [
         one.case.case_id
         for one in complete
-        if one.case.case_id not in rows or not is_current(rows[one.case.case_id], one.states)
+        if one.case.case_id not in rows or not is_current(rows[one.case.case_id], one.states, KINDS)
     ]
     if unseen:
         found = f"no row, or a row of other files, for {shortened(unseen)}"

@@ -36,13 +36,17 @@ touches_first_slice, touches_last_slice  if so, the scan may cut it
 components         pieces that do not touch each other, not even at a corner
 largest_component  voxels of the largest piece
 =================  ======================================================================================
+
+Of a data set that has files with points, the first table has the column ``points_file``, and the second
+``point``, (k, i, j), and ``point_mm``, with a row for each vertebra that has a label or a point. Measures of
+labels are null for a case without a mask, whose ``labels`` and ``vertebrae`` are those of its points.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +54,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ctspine1k.catalog.dataset import Kind
+from ctspine1k.catalog.dataset import KINDS, Kind
 from ctspine1k.errors import ScanTableError
 from ctspine1k.running.disk import atomic_write
 
@@ -125,6 +129,20 @@ VERTEBRAE = pa.schema(
 )
 
 
+#: Further columns for a data set that has files with points, by the columns that they follow.
+_POINTS = {
+    "mask_file": {"points_file": pa.string()},
+    "centroid_mm": {"point": _TRIPLE_MM, "point_mm": _TRIPLE_MM},
+}
+
+
+def _with_points(schema: pa.Schema) -> pa.Schema:
+    fields = []
+    for field in schema:
+        fields += [field, *(pa.field(name, kind) for name, kind in _POINTS.get(field.name, {}).items())]
+    return pa.schema(fields)
+
+
 @dataclass(frozen=True)
 class ScanTables:
     """Rows of both tables."""
@@ -141,14 +159,26 @@ def vertebrae_path(path: Path) -> Path:
     return path.with_suffix(".vertebrae.parquet")
 
 
-def file_columns(states: Mapping[Kind, str]) -> dict[str, str]:
-    """Return the columns of the table of cases that identify the measured files, given their states."""
-    return {f"{kind}_file": state for kind, state in states.items() if f"{kind}_file" in CASES.names}
+def file_columns(states: Mapping[Kind, str], kinds: Iterable[Kind]) -> dict[str, str | None]:
+    """Return the columns of the table of cases that identify the measured files.
+
+    Args:
+        states: of the files; a case may lack some.
+        kinds: all that files of the data set may have. The table has a column for points if they are among
+            them, and always those for image and mask.
+    """
+    return {f"{kind}_file": states.get(kind) for kind in KINDS if kind != "points" or kind in kinds}
 
 
-def is_current(row: Mapping[str, Any], states: Mapping[Kind, str]) -> bool:
-    """Return whether a row of the table of cases was measured in files with these states (`Place.state`)."""
-    return all(row[column] == state for column, state in file_columns(states).items())
+def is_current(
+    row: Mapping[str, Any], states: Mapping[Kind, str], kinds: Iterable[Kind] | None = None
+) -> bool:
+    """Return whether a row of the table of cases was measured in files with these states (`Place.state`).
+
+    ``kinds`` are those to compare, such as all `KINDS` if a file that is gone matters; None for those given.
+    """
+    compared = states if kinds is None else kinds
+    return all(row.get(f"{kind}_file") == states.get(kind) for kind in compared)
 
 
 def check_target(path: Path, option: str = "--out") -> None:
@@ -168,12 +198,14 @@ def check_target(path: Path, option: str = "--out") -> None:
 
 def write_tables(path: Path, tables: ScanTables) -> None:
     """Write both tables, each completely or not at all."""
-    state = json.dumps([[row["case_id"], row["image_file"], row["mask_file"]] for row in tables.cases])
+    has_points = any("points_file" in row for row in tables.cases)
+    columns = ["case_id", "image_file", "mask_file", *(["points_file"] if has_points else [])]
+    state = json.dumps([[row[column] for column in columns] for row in tables.cases])
     mark = json.dumps({"version": SCAN_VERSION, "files": hashlib.sha256(state.encode()).hexdigest()})
     # The table of cases comes last: if it exists, so does that of vertebrae.
     for target, rows, schema in (
-        (vertebrae_path(path), tables.vertebrae, VERTEBRAE),
-        (path, tables.cases, CASES),
+        (vertebrae_path(path), tables.vertebrae, _with_points(VERTEBRAE) if has_points else VERTEBRAE),
+        (path, tables.cases, _with_points(CASES) if has_points else CASES),
     ):
         table = pa.Table.from_pylist(list(map(dict, rows)), schema=schema)
         table = table.replace_schema_metadata({_KEY: mark, _DIGEST: _digest(table.to_pylist())})
@@ -198,7 +230,7 @@ def read_tables(path: Path) -> ScanTables:
 
 
 def _rows(table: pa.Table, schema: pa.Schema, path: Path) -> list[dict[str, Any]]:
-    if not table.schema.equals(schema):
+    if not any(table.schema.equals(one) for one in (schema, _with_points(schema))):
         raise ScanTableError(str(path), "the columns of a scan's table", "others")
     rows: list[dict[str, Any]] = table.to_pylist()
     if table.schema.metadata.get(_DIGEST) != _digest(rows):

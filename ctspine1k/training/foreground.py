@@ -1,18 +1,57 @@
-"""Labelled voxels of a case, drawn without decoding its mask: chunks of zeros show in their headers."""
+"""Where patches are centred: on labelled voxels, found without decoding chunks of zeros, or on points."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctspine1k.storage.chunks import StoredArray
 
-__all__ = ["Foreground"]
+__all__ = ["Centres", "Foreground", "Points"]
 
 #: The chunks of a mask have so many values at most.
 _LABELS = 256
+
+
+class Centres(Protocol):
+    """Voxels of a case, of which one is drawn."""
+
+    def draw(self, random: np.random.Generator, *, by_class: bool = False) -> tuple[int, ...] | None:
+        """Return the index (k, i, j) of a voxel; None if there is none.
+
+        Args:
+            random: what to draw from.
+            by_class: draw a label first, then one of its voxels, instead of any voxel. Each is as likely as
+                any other.
+        """
+
+
+class Points:
+    """The voxels in which the points of a case are; they may lie outside the volume.
+
+    Args:
+        points: those of its row; None if it has no file of them.
+    """
+
+    def __init__(self, points: Sequence[Mapping[str, Any]] | None) -> None:
+        self._of_label: dict[int, list[tuple[int, ...]]] = {}
+        for point in points or ():
+            # Of two voxels that are equally near, the second, as for the slices of "2d".
+            voxel = tuple(math.floor(at + 0.5) for at in point["voxel"])
+            self._of_label.setdefault(int(point["label"]), []).append(voxel)
+
+    def draw(self, random: np.random.Generator, *, by_class: bool = False) -> tuple[int, ...] | None:
+        """Return the voxel of a point, as `Centres.draw`."""
+        groups = list(self._of_label.values())
+        if not groups:
+            return None
+        voxels = groups[random.integers(len(groups))] if by_class else [one for of in groups for one in of]
+        return voxels[random.integers(len(voxels))]
 
 
 class Foreground:
@@ -47,13 +86,7 @@ class Foreground:
         return tuple(self._totals_of)
 
     def draw(self, random: np.random.Generator, *, by_class: bool = False) -> tuple[int, ...] | None:
-        """Return the index of a labelled voxel; None if there is none.
-
-        Args:
-            random: what to draw from.
-            by_class: draw a label first, then one of its voxels, instead of any labelled voxel. Each is as
-                likely as any other.
-        """
+        """Return the index of a labelled voxel, as `Centres.draw`."""
         label = None
         if by_class:
             if not self.labels:

@@ -1,20 +1,21 @@
-"""Patches: boxes of one size out of volumes, drawn at random, of which a share is centred on a label."""
+"""Patches: boxes of one size out of volumes, drawn at random, some of them centred on a label or a point."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ctspine1k._messages import check_count
+from ctspine1k._messages import check_choice, check_count
 from ctspine1k.storage.collate import empty_batch, register_collate
 from ctspine1k.training.cutting import affine_of_patch, read_patch
 from ctspine1k.training.intensities import Intensities
 from ctspine1k.training.sampling import Epoch, PatchPlan, check_size, shuffled
 from ctspine1k.training.streams import Position, Share, Stream
-from ctspine1k.training.volumes import Volume, Volumes
+from ctspine1k.training.volumes import Around, Volume, Volumes
 from ctspine1k.volumes.windows import Window
 
 __all__ = ["Draw", "PatchDataset", "PatchStream"]
@@ -25,7 +26,7 @@ class Draw(NamedTuple):
 
     row: int  #: of the data set
     corner: tuple[int, ...]  #: (k, i, j) of its first voxel, negative where it lies outside the volume
-    is_foreground: bool  #: whether its centre was put on a label
+    is_foreground: bool  #: whether its centre was put on a label or a point
 
 
 class PatchDataset:
@@ -52,7 +53,9 @@ class PatchDataset:
         size: of a patch, (k, i, j), in voxels; any volume may be smaller.
         foreground: share of the patches whose centre is a labelled voxel, each of its case as likely as any
             other. The others lie anywhere in the volume, as do those of cases without labels.
-        balance: "class" to draw a label first, then one of its voxels, as nnU-Net does.
+        around: "labels", or "points" to centre these patches on the voxels of points instead. None (the
+            default) for labels if the data set has masks, else points.
+        balance: "class" to draw a label first, then one of its voxels (or points), as nnU-Net does.
         patches_per_case: how many patches of each case an epoch has.
         window: HU that become 0 and 1, such as ``(-1000, 2000)``, or the name of such a window ("bone",
             "spine", "soft", "wide"); None for HU.
@@ -73,6 +76,7 @@ class PatchDataset:
         size: Sequence[int] = (128, 128, 128),
         foreground: float = 0.33,
         *,
+        around: Around | None = None,
         balance: Literal["voxel", "class"] = "voxel",
         patches_per_case: int = 1,
         window: Window | None = None,
@@ -80,13 +84,13 @@ class PatchDataset:
         overhang: int | None = None,
         seed: int = 0,
     ) -> None:
-        self._plan = PatchPlan(check_size(size, 3), foreground, balance, overhang, seed)
+        check_choice("around", around, ("labels", "points"))
+        plan = PatchPlan(check_size(size, 3), foreground, balance, overhang, seed)
         self._intensities = Intensities(dtype, window)
         check_count("patches_per_case", patches_per_case, 1)
         self._volumes = Volumes(data)
         self._per_case = patches_per_case
-        if foreground:
-            self._volumes.require_masks("foreground", foreground, without=0)
+        self._plan = replace(plan, around=self._volumes.require_centres(around, foreground))
         self._epoch = Epoch()
 
     def __len__(self) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctspine1k._messages import check_choice, check_count
-from ctspine1k.training.volumes import Volume
+from ctspine1k.training.volumes import Around, Volume
 
 __all__ = ["Epoch", "PatchPlan", "check_size", "generator", "shuffled"]
 
@@ -96,6 +96,7 @@ class PatchPlan:
     balance: Literal["voxel", "class"]
     overhang: int | None
     seed: int
+    around: Around = "labels"
 
     def __post_init__(self) -> None:
         if not (isinstance(self.foreground, Real) and 0 <= self.foreground <= 1):
@@ -105,10 +106,12 @@ class PatchPlan:
         check_count("seed", self.seed, 0)
 
     def corner(self, volume: Volume, epoch: int, index: int) -> tuple[tuple[int, ...], bool]:
-        """Return the first voxel of a patch, negative where it overhangs, and whether it is on a label."""
+        """Return the first voxel of a patch, negative where it overhangs, and whether it is on a centre."""
         random = generator(self.seed, epoch, index)
         is_foreground = random.random() < self.foreground
-        centre = volume.foreground.draw(random, by_class=self.balance == "class") if is_foreground else None
+        centre = None
+        if is_foreground:
+            centre = volume.centres(self.around).draw(random, by_class=self.balance == "class")
         if centre is None:
             corner = [int(random.integers(low, high + 1)) for low, high in self._limits(volume.shape)]
             return tuple(corner), False

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctspine1k.storage.chunks import StoredArray
 from ctspine1k.storage.lazy import LazyDataset
-from ctspine1k.training.foreground import Foreground
+from ctspine1k.training.foreground import Centres, Foreground, Points
 
-__all__ = ["FILE_AXES", "Volume", "Volumes"]
+__all__ = ["FILE_AXES", "Around", "Volume", "Volumes"]
+
+#: What patches are centred on: labelled voxels of the mask, or points.
+Around: TypeAlias = Literal["labels", "points"]
 
 #: Where the axes (i, j, k) of a file are among those of its array, (k, i, j).
 FILE_AXES = (1, 2, 0)
@@ -31,6 +35,7 @@ class Volume:
     affine: NDArray[np.float64] | None  #: of the array, to RAS+ mm; None without geometry
     spacing: tuple[float, ...] | None  #: mm along the axes of the array
     orientation: str | None  #: the sides to which the axes of the array lead
+    points: Sequence[Mapping[str, Any]] | None = None  #: as in the row; None if it has none
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -70,6 +75,10 @@ class Volume:
             raise ValueError(f"{self.case_id}: expected a mask to find the foreground in, found none")
         return Foreground(self.segmentation)
 
+    def centres(self, around: Around) -> Centres:
+        """Return what patches may be centred on; errors as for `foreground`."""
+        return Points(self.points) if around == "points" else self.foreground
+
 
 class Volumes:
     """The rows of a compact "3d" data set. Another process gets the data set, and opens rows itself.
@@ -91,6 +100,7 @@ class Volumes:
         if missing := [name for name in ("image", "patient_id") if name not in first]:
             raise ValueError(f"expected the columns image and patient_id; missing: {' and '.join(missing)}")
         self.has_masks = "segmentation" in first
+        self.has_points = "points" in first
         self.has_geometry = {"array_affine", "spacing", "orientation"} <= set(first)
         if need_geometry and not self.has_geometry:
             raise ValueError(f"expected columns with the geometry of cases, found none. {_GEOMETRY}")
@@ -119,6 +129,25 @@ class Volumes:
                 f"{option}={value}: expected a column segmentation to find it in, found none. Without masks, "
                 f"pass {option}={without}."
             )
+
+    def require_centres(self, around: Around | None, foreground: float) -> Around:
+        """Return what patches are centred on; None is labels where there are masks, else points.
+
+        Raises:
+            ValueError: there are none, and the share of these patches is not 0.
+        """
+        if around is None:
+            around = "points" if self.has_points and not self.has_masks else "labels"
+        if not foreground:
+            return around
+        if around == "points" and not self.has_points:
+            raise ValueError(
+                f'around="points", foreground={foreground}: expected a column points, found none. Load with '
+                "points=True, or pass foreground=0."
+            )
+        if around == "labels":
+            self.require_masks("foreground", foreground, without=0)
+        return around
 
     def case_ids(self) -> list[str]:
         """Return the ids of the cases, without opening them."""
@@ -150,8 +179,9 @@ class Volumes:
             )
         if mask is not None and mask.shape != image.shape:
             raise ValueError(f"{case_id}: expected a mask of shape {image.shape}, found {mask.shape}")
-        geometry: tuple[Any, ...] = (None, None, None)
+        geometry: tuple[Any, Any, Any] = (None, None, None)
         if self.has_geometry:
             affine = np.asarray(row["array_affine"], np.float64)
             geometry = affine, tuple(row["spacing"]), row["orientation"]
-        return Volume(case_id, image, mask, *geometry)
+        points = row["points"] if self.has_points else None
+        return Volume(case_id, image, mask, *geometry, points)

@@ -44,6 +44,9 @@ _TILTS = range(-30, 31, 5)
 #: Half the width of the strip in the middle of a canal in which its front is looked for (mm).
 _MIDDLE_MM = 4.0
 
+#: Shorter than this, the way between two centres has no direction (mm).
+_NO_LENGTH_MM = 1e-6
+
 #: More samples of a vertebra than this say nothing new about its outline.
 _SAMPLES = 60_000
 
@@ -69,8 +72,12 @@ class _Frame:
 
     @classmethod
     def along(cls, up: _Vector) -> _Frame:
-        """Return the frame whose front is as near to the patient's as the direction of the spine allows."""
-        up = up / np.linalg.norm(up)
+        """Return the frame whose front is as near to the patient's as the direction of the spine allows.
+
+        Without a direction, as of two masks with the same centre, it is upwards.
+        """
+        length = np.linalg.norm(up)
+        up = up / length if length > _NO_LENGTH_MM else np.array([0.0, 0.0, 1.0])
         sides = (side - (side @ up) * up for side in (np.array([0.0, 1.0, 0.0]), np.array([0.0, 0.0, -1.0])))
         front = next(side for side in sides if np.linalg.norm(side) > 0.1)
         return cls(up, front / np.linalg.norm(front))
@@ -118,7 +125,7 @@ def _planes(found: Sequence[_Vertebra], axes: _Vector) -> dict[int, tuple[_Frame
     planes, without = {}, []
     for number, one in enumerate(down):
         upper, lower = down[max(0, number - 1)], down[min(len(down) - 1, number + 1)]
-        frame = _Frame.along(upper.centre - lower.centre if upper is not lower else np.array([0.0, 0.0, 1.0]))
+        frame = _Frame.along(upper.centre - lower.centre)
         plane = _plane(_samples(one, axes), frame)
         if plane is None:
             without.append((one, frame))

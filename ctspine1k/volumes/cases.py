@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -25,8 +24,9 @@ from ctspine1k.errors import CaseError, GeometryWarning, PairMismatchError, Voxe
 from ctspine1k.running.stops import check_stopped
 from ctspine1k.running.threads import prefetch, usable_threads
 from ctspine1k.volumes.alignment import Alignment
+from ctspine1k.volumes.arrays import VolumePair, Voxels, pair_of, read_all
 from ctspine1k.volumes.growing import GROWTH, GrowingArray, Growth
-from ctspine1k.volumes.headers import Geometry, array_affine
+from ctspine1k.volumes.headers import Geometry
 from ctspine1k.volumes.nifti import Readable
 from ctspine1k.volumes.opening import open_volume
 from ctspine1k.volumes.orientation import PLANES, check_orientation
@@ -35,32 +35,19 @@ from ctspine1k.volumes.relabel import Others, accepted_labels, label_table
 from ctspine1k.volumes.scaling import Scaling
 from ctspine1k.volumes.slices import OnVoxels, VolumeReader
 
-__all__ = ["CaseReader", "Readable", "VolumePair", "check_file", "open_case", "read_all", "read_pair"]
+__all__ = [
+    "CaseReader",
+    "Readable",
+    "VolumePair",
+    "check_file",
+    "open_case",
+    "read_pair",
+]
 
 #: Number of slices that are read at a time by default.
 _DEPTH = 8
 
 Slab = TypeVar("Slab")
-
-
-@dataclass(frozen=True)
-class VolumePair:
-    """Image and segmentation of one case, slice first."""
-
-    image: NDArray[np.float32]  #: (k, i, j), Hounsfield units
-    segmentation: NDArray[np.int32]  #: (k, i, j), 0 background, else the label of a vertebra
-    affine: NDArray[np.float64]  #: (4, 4), of the file: voxel index (i, j, k) -> RAS+ millimetres
-    spacing: tuple[float, float, float]  #: mm, in the array's axis order
-    orientation: str  #: anatomical directions of the array's axes, such as "SLA"
-
-    def __repr__(self) -> str:
-        spacing = " x ".join(f"{size:.3g}" for size in self.spacing)
-        return f"VolumePair(shape={self.image.shape}, spacing {spacing} mm, orientation {self.orientation!r})"
-
-    @property
-    def array_affine(self) -> NDArray[np.float64]:
-        """(4, 4), of the arrays: index (k, i, j) -> RAS+ millimetres."""
-        return array_affine(self.affine)
 
 
 def read_pair(
@@ -182,23 +169,6 @@ def check_file(file: Readable) -> None:
             pass
 
 
-def read_all(
-    geometry: Geometry,
-    scaling: Scaling,
-    slabs: Iterator[tuple[NDArray[Any], NDArray[Any]]],
-    growth: Growth = GROWTH,
-) -> VolumePair:
-    """Read slabs, as `CaseReader.slabs` yields them, into two arrays whose memory grows by ``growth``."""
-    image = GrowingArray(geometry.shape, "f4", growth)
-    segmentation = GrowingArray(geometry.shape, "i4", growth)
-    for stored, labels in slabs:
-        scaling.write(stored, image.extend(len(stored)))
-        np.copyto(segmentation.extend(len(labels)), labels, casting="unsafe")
-    return VolumePair(
-        image.filled, segmentation.filled, geometry.affine, geometry.spacing, geometry.orientation
-    )
-
-
 class CaseReader:
     """The open files of one case, read once, from the first slice to the last."""
 
@@ -227,6 +197,11 @@ class CaseReader:
     def name(self) -> str:
         """Path or name of the image, for messages."""
         return self._image.header.name
+
+    @property
+    def file_geometry(self) -> Geometry:
+        """The geometry of the image as stored in its file, not turned."""
+        return Geometry.of(self._image.header.affine, self._image.header.shape)
 
     @property
     def scaling(self) -> Scaling:
@@ -290,19 +265,18 @@ class CaseReader:
             CaseError: a file is damaged, or contains invalid values.
         """
         self._require_mask()
-        return ((image, labels) for image, labels in self._turned(depth, has_labels=True))
+        return ((image, labels) for image, labels in self.voxels(depth))
+
+    def voxels(self, depth: int = _DEPTH) -> Iterator[Voxels]:
+        """Yield what there is, as for `slabs`: image and labels, or the image alone if there is no mask."""
+        return self._turned(depth, has_labels=self.has_mask)
 
     def image_slabs(self, depth: int = _DEPTH) -> Iterator[NDArray[Any]]:
         """Yield only the image, as for `slabs`; the mask, if there is one, is not read."""
         return (image for (image,) in self._turned(depth, has_labels=False))
 
     def label_slabs(self, depth: int = _DEPTH) -> Iterator[NDArray[Any]]:
-        """Yield only the labels of a case opened as stored, as for `slabs`; no voxel of the image is read.
-
-        Raises:
-            ValueError: there is no mask.
-            CaseError: the mask is damaged, or contains invalid values.
-        """
+        """Yield only the labels of a case opened as stored, as for `slabs`; no voxel of the image is read."""
         return self._read_ahead(self._labels(self._require_mask(), depth))
 
     def read(self, growth: Growth = GROWTH) -> VolumePair:
@@ -312,7 +286,12 @@ class CaseReader:
             ValueError: there is no mask: see `read_image`.
             CaseError: a file is damaged, or contains invalid values.
         """
-        return read_all(self.geometry, self.scaling, self.slabs(), growth)
+        self._require_mask()
+        return pair_of(self.geometry, self.read_voxels(growth))
+
+    def read_voxels(self, growth: Growth = GROWTH) -> Voxels:
+        """Read all slices of what there is, as `read_all` returns them."""
+        return read_all(self.geometry, self.scaling, self.voxels(), growth)
 
     def read_image(self, growth: Growth = GROWTH) -> NDArray[np.float32]:
         """Read only the image, (k, i, j), in Hounsfield units."""
@@ -336,7 +315,7 @@ class CaseReader:
             raise ValueError(f"{self.name}: opened without a mask, so there are no labels")
         return self._mask
 
-    def _turned(self, depth: int, *, has_labels: bool) -> Iterator[tuple[NDArray[Any], ...]]:
+    def _turned(self, depth: int, *, has_labels: bool) -> Iterator[Voxels]:
         """Yield slabs in the requested orientation."""
         volumes = self._volumes(depth, has_labels=has_labels)
         turns = (self._alignment.image, self._alignment.mask)[: len(volumes)]

@@ -54,6 +54,9 @@ _SAME = (
 
 _SWITCHES = {"true": True, "false": False, "1": True, "0": False, "t": True, "f": False}
 
+#: What says that voxels follow the header: in other spellings, MetaIO takes it for a file's name.
+_LOCAL = ("LOCAL", "Local", "local")
+
 #: Names that MetaIO does not take for a file's.
 _SPECIAL = re.compile(r"(?i)list|local|.*%")
 
@@ -234,7 +237,9 @@ def _data(fields: Mapping[str, str], path: str, end: int) -> tuple[str, int]:
     given, header_size = fields["ElementDataFile"], fields.get("HeaderSize", "0")
     if _COUNT.fullmatch(header_size) is None or int(header_size) < -1:
         raise _wrong(path, "HeaderSize", "a number of bytes, or -1", header_size)
-    if given.upper() == "LOCAL":
+    if given in _LOCAL:
+        if _packed(fields, path) == 0:  # MetaIO would inflate the header with them
+            raise _wrong(path, "CompressedDataSize", "where they follow the header", "none")
         if header_size != "0":
             raise _wrong(path, "HeaderSize", "0 where voxels follow the header", header_size)
         return path, end

@@ -52,7 +52,7 @@ _OTHER_FORMATS = (
     (0, _GZIP_MAGIC, "gzip data", "It was compressed twice: decompress it once with gunzip."),
     (128, b"DICM", "a DICOM file", _CONVERT),
     (0, b"NRRD", "an NRRD file", _CONVERT),
-    (0, b"ObjectType", "a MetaImage header", _CONVERT),
+    (0, b"ObjectType", "a MetaImage header", "Name it .mhd, as its .raw is named, or .mha if it has voxels."),
     (0, b"\x89HDF", "an HDF5 file", _CONVERT),
 )
 

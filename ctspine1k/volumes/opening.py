@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Literal, Protocol
 
 from ctspine1k.catalog.companions import is_metaimage
 from ctspine1k.errors import FileFormatError
@@ -12,7 +12,17 @@ from ctspine1k.volumes.headers import VolumeHeader
 from ctspine1k.volumes.metaimage import open_metaimage
 from ctspine1k.volumes.nifti import Readable, open_nifti
 
-__all__ = ["VoxelFile", "open_volume"]
+__all__ = ["VoxelFile", "open_volume", "world_of"]
+
+
+def world_of(source: Readable) -> Literal["LPS", "RAS"]:
+    """Return the convention of coordinates in the header of a file, by its name."""
+    return "LPS" if is_metaimage(_name(source)) else "RAS"
+
+
+def _name(source: Readable) -> str:
+    """Return a path as text, or the name of a stream; an empty text if it has none."""
+    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else str(getattr(source, "name", ""))
 
 
 class VoxelFile(Protocol):
@@ -29,14 +39,10 @@ class VoxelFile(Protocol):
 
 def open_volume(source: Readable) -> AbstractContextManager[VoxelFile]:
     """Open a file, and read it up to its first voxel; errors as for `open_nifti` and `open_metaimage`."""
-    path = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
-    name = str(getattr(source, "name", "")) if path is None else path
+    name = _name(source)
     if not is_metaimage(name):
         return open_nifti(source)
-    if path is None:
-        expected, hint = (
-            "the path of a MetaImage file",
-            "Download it, with the .raw beside it, and pass its path.",
-        )
-        raise FileFormatError(name, expected, "a stream", hint)
+    if not isinstance(source, (str, os.PathLike)):
+        hint = "Download it, with the .raw beside it, and pass its path."
+        raise FileFormatError(name, "the path of a MetaImage file", "a stream", hint)
     return open_metaimage(name)

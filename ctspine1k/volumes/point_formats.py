@@ -108,6 +108,8 @@ def verse_indices(
     """
     entries, head = _of_json(data, vocabulary, name)
     found = _without_duplicates(entries, vocabulary, name)
+    if not found:  # in no frame
+        return {}, head.get("kind")
     indices = _of_frame(found, geometry, reading or _form(head, name), head, name)
     if outside := _outside(indices, geometry):
         listed = shortened(
@@ -171,7 +173,7 @@ def _of_json(
         if any(map(math.isnan, place)):
             continue
         label = _number(entry.get("label", entry), "label", name, number)
-        if not label.is_integer() or not _has(vocabulary, int(label) % _PARTS):
+        if not (label > 0 and label.is_integer() and _has(vocabulary, int(label) % _PARTS)):
             allowed = f"labels among {vocabulary.numbers}, without 0"
             raise PointsError(name, allowed, f"label {entry['label']!r:.40}", _HINT)
         found.append((int(label) % _PARTS, (place[0], place[1], place[2])))
@@ -198,7 +200,7 @@ def _has(vocabulary: Vocabulary, label: int) -> bool:
 
 def _form(head: Mapping[str, Any], name: str) -> str:
     """Return which of the three forms of JSON a file has."""
-    if "direction" in head:
+    if head.get("direction") is not None:
         return "voxels"
     for ending, form in _FORMS:
         if ending.search(name):
@@ -214,7 +216,7 @@ def _of_frame(
     """Return the index (i, j, k) of each label in the image's file, from coordinates in a turned one."""
     k, i, j = geometry.shape
     sizes, (dk, di, dj) = np.array([i, j, k]), geometry.spacing
-    if form == "voxels" and "direction" not in head:
+    if form == "voxels" and head.get("direction") is None:
         return {label: np.array(place) for label, place in found.items()}
     direction = _GRIDS.get(form) or _direction(head["direction"], name)
     steps = turn_to(direction, geometry.affine, (i, j, k)).steps
@@ -244,6 +246,8 @@ def _of_lml(data: bytes, vocabulary: Vocabulary, name: str) -> list[tuple[int, _
         words = line.split()
         if not words or not re.fullmatch(r"[+-]?[0-9]+", words[0]):
             continue
+        if number == 1 and len(words) < 5:
+            continue  # a header that begins with a number
         rows += 1
         if len(words) < 5:
             expected = f"an id, a name, x, y and z in line {number}"
@@ -276,7 +280,7 @@ def _decimal(word: str, name: str, line: int) -> float:
 def _without_duplicates(
     found: Iterable[tuple[int, _Triple]], vocabulary: Vocabulary, name: str
 ) -> dict[int, _Triple]:
-    """Return the first point of each label, in a warning the others."""
+    """Return the first point of each label; a warning names those that have others."""
     first: dict[int, _Triple] = {}
     others = [label for label, place in found if first.setdefault(label, place) is not place]
     if others:

@@ -16,19 +16,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctspine1k._messages import check_choice
+from ctspine1k.catalog.dataset import Kind, PointsFormat
 from ctspine1k.catalog.vocabulary import Vocabulary
-from ctspine1k.errors import FileFormatError
+from ctspine1k.errors import FileFormatError, PointsError
 from ctspine1k.running.disk import atomic_write, make_parent
 from ctspine1k.volumes.headers import Geometry
 from ctspine1k.volumes.nifti import Readable
+from ctspine1k.volumes.opening import world_of
 from ctspine1k.volumes.orientation import ORIENTATIONS, degenerate_axes
 from ctspine1k.volumes.point_formats import READINGS, World, lml_indices, read_bytes, verse_indices
 
-__all__ = ["READINGS", "Point", "Points", "PointsKind", "read_points", "write_points"]
+__all__ = [
+    "POINTS_KINDS",
+    "READINGS",
+    "Point",
+    "Points",
+    "PointsKind",
+    "read_case_points",
+    "read_points",
+    "write_points",
+]
 
 #: Where points come from: a file of the data set, or computed from masks, as the centre of all voxels of a
 #: vertebra ("mask") or of the part in front of the spinal canal ("body").
 PointsKind: TypeAlias = Literal["file", "mask", "body"]
+POINTS_KINDS: tuple[PointsKind, ...] = ("file", "mask", "body")
 
 _Triple: TypeAlias = "tuple[float, float, float]"
 
@@ -104,7 +116,7 @@ def read_points(
 
     Args:
         file: a path, or an open binary stream.
-        geometry: of the image, as stored in its file.
+        geometry: of the image, as stored in its file, such as ``Geometry.of(affine, shape)``.
         vocabulary: the vertebrae that points may be of.
         format: one of `READINGS`.
         reading: how the coordinates are meant, one of the format's `READINGS`; None for the one that fits.
@@ -135,11 +147,46 @@ def read_points(
     return Points.of(indices, geometry, vocabulary, kind)
 
 
+def read_case_points(
+    files: Mapping[Kind, Readable],
+    geometry: Geometry,
+    vocabulary: Vocabulary,
+    points_format: PointsFormat | None,
+    reading: str | None = None,
+) -> Points | None:
+    """Read the points among the files of one case; None if it has no file with points.
+
+    Args:
+        files: as paths or streams; the name of the image says in which convention its header is.
+        geometry: of the image, as stored in its file.
+        vocabulary: the vertebrae that points may be of.
+        points_format: that of the data set.
+        reading: as for `read_points`, which has the other errors.
+
+    Raises:
+        PointsError: the points were computed from a mask: kinds are not mixed.
+    """
+    if points_format is None or "points" not in files:
+        return None
+    file, world = files["points"], world_of(files["image"])
+    options: dict[str, Any] = {"format": points_format, "reading": reading, "world": world}
+    points = read_points(file, geometry, vocabulary, **options)
+    if points.kind != "file":
+        found = f"points computed from a mask, of kind {points.kind!r}"
+        hint = f"Ask for kind={points.kind!r}, or put the data set's own file in its place."
+        raise PointsError(str(getattr(file, "name", file)), "the data set's own points", found, hint)
+    return points
+
+
 def write_points(points: Points, path: str | os.PathLike[str]) -> None:
     """Write points as JSON of VerSe's first form: the file appears whole, and replaces what is there.
 
     Coordinates are those of `Point.voxel`. Points that were computed are marked with their kind, which
-    `read_points` reads again, beside the direction, where other readers ignore it.
+    `read_points` reads again, beside the direction.
+
+    Args:
+        points: of one case, on the grid of its image as stored or of another array.
+        path: the file, such as ``CASE_ctd.json``; its folder is made.
 
     Raises:
         ValueError: an axis of the array has no direction.

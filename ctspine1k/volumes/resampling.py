@@ -27,7 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctspine1k.errors import FileFormatError
-from ctspine1k.volumes.cases import CaseReader, VolumePair, read_all
+from ctspine1k.volumes.arrays import Voxels, read_all
+from ctspine1k.volumes.cases import CaseReader
 from ctspine1k.volumes.headers import Geometry
 from ctspine1k.volumes.orientation import degenerate_axes
 from ctspine1k.volumes.scaling import Scaling
@@ -149,7 +150,7 @@ class ResampledCase:
     """An open case at another spacing, read once, from the first slice to the last.
 
     Args:
-        case: the case, of which no voxel was read yet, with a mask.
+        case: the case, of which no voxel was read yet.
         spacing: the new spacing, along the patient's axes.
 
     Raises:
@@ -173,44 +174,47 @@ class ResampledCase:
 
     @property
     def stored_types(self) -> tuple[np.dtype[Any], ...]:
-        """Types of the arrays that `slabs` yields."""
+        """Types of the arrays that `voxels` yields."""
         return self._case.stored_types
 
     def check(self) -> None:
         """Read both files to their ends, as `CaseReader.check`."""
         self._case.check()
 
-    def read(self) -> VolumePair:
-        """Read all slices, as `CaseReader.read`."""
-        return read_all(self.geometry, self.scaling, self.slabs())
+    def read_voxels(self) -> Voxels:
+        """Read all slices, as `CaseReader.read_voxels`."""
+        return read_all(self.geometry, self.scaling, self.voxels())
 
-    def slabs(self, depth: int = _DEPTH) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """Yield image and labels of ``depth`` slices at a time, as `CaseReader.slabs`, in C order."""
+    def voxels(self, depth: int = _DEPTH) -> Iterator[Voxels]:
+        """Yield ``depth`` slices at a time, as `CaseReader.voxels`, in C order."""
         slices, rows, columns = self.geometry.shape
         resampled = self._slices()
         for start in range(0, slices, depth):
             shape = min(depth, slices - start), rows, columns
-            image, labels = (np.empty(shape, dtype) for dtype in self.stored_types)
-            for one, mask in zip(image, labels, strict=True):
-                one[...], mask[...] = next(resampled)
-            yield image, labels
+            arrays = tuple(np.empty(shape, dtype) for dtype in self.stored_types)
+            for number in range(shape[0]):
+                for array, one in zip(arrays, next(resampled), strict=True):
+                    array[number] = one
+            yield arrays
         for _ in resampled:  # to the end of the files, where they are checked
             pass
 
-    def _slices(self) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """Yield image and labels of one slice after the other, then read to the end."""
+    def _slices(self) -> Iterator[Voxels]:
+        """Yield one slice after the other, then read to the end."""
         i, j, k = self._axes
         stored = self.stored_types[0]
         work = _work_type(stored)
         index, weight = k.taps[0], k.taps[1].astype(work)
-        held: deque[tuple[NDArray[Any], NDArray[Any]]] = deque()  # slices that are resampled along i and j
+        held: deque[Voxels] = deque()  # slices that are resampled along i and j
         first, done = 0, 0  # the number of the first of them, and of the next new slice
-        for images, masks in self._case.slabs(_DEPTH):
-            for image, mask in zip(images, masks, strict=True):
-                held.append((_resampled_slice(image, i, j, work), mask.T[j.nearest].T[i.nearest]))
+        for slab in self._case.voxels(_DEPTH):
+            for image, *masks in zip(*slab, strict=True):
+                labels = (mask.T[j.nearest].T[i.nearest] for mask in masks)
+                held.append((_resampled_slice(image, i, j, work), *labels))
                 while done < k.new_size and index[-1, done] < first + len(held):
                     parts = [held[number - first][0] for number in index[:, done]]
-                    yield _as_stored(_mean(parts, weight[:, done]), stored), held[k.nearest[done] - first][1]
+                    resampled = _as_stored(_mean(parts, weight[:, done]), stored)
+                    yield resampled, *held[k.nearest[done] - first][1:]
                     done += 1
                     while held and done < k.new_size and first < index[0, done]:
                         held.popleft()

@@ -217,6 +217,14 @@ def test_the_catalogue():
     assert len(catalog.where(exclude_issues="errors")) > 374 - 40 > len(catalog.where(exclude_issues="all"))
 
 
+def test_variants_are_those_that_the_lists_of_ctspine1k_name_in_verse():
+    catalog = load_catalog("verse")
+    named = [case.case_id for case in catalog.where(special_case="lumbar_sacralization")]
+    assert named == ["verse100", "verse584", "verse594"]
+    assert len(catalog.where(special_case="sacral_lumbarization")) == 8
+    assert catalog["verse506"].special_case == "sacral_lumbarization"  # listed as verse506_CT-iso
+
+
 def test_sex_is_the_patients_and_age_only_where_it_is_listed():
     catalog = load_catalog("verse")
     for row in facts():
@@ -251,6 +259,15 @@ def test_the_licence_is_told_by_case():
     assert (
         "not" in VERSE.terms(others.cases[0]).terms or "no other source" in VERSE.terms(others.cases[0]).terms
     )
+
+
+def test_licences_of_several_cases_are_joined():
+    catalog = load_catalog("verse")
+    assert VERSE.licence_names(catalog) == "CC BY-NC-ND and CC BY-SA 4.0"
+    assert VERSE.licence_names(catalog.where(release=2019)) == VERSE.licence_names(()) == "CC BY-SA 4.0"
+    assert VERSE.licence_text(catalog.where(release=2019)) == "CC BY-SA 4.0: attribution, share alike"
+    assert "; of 30 cases, CC BY-NC-ND: " in VERSE.licence_text(catalog)
+    assert "; of 1 case, CC BY-NC-ND: " in VERSE.licence_text(catalog.select("gl003"))
 
 
 def test_a_t13_is_expected_only_where_it_is_listed():

@@ -45,6 +45,7 @@ def test_without_a_verb_it_tells_the_verbs_in_the_order_of_use(run):
         "download",
         "scan",
         "verify",
+        "points",
         "preview",
         "export",
         "cache",

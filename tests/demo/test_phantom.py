@@ -1,11 +1,13 @@
+import json
 import shutil
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 from support.verbs import verify_files
 
-from ctspine1k import list_files, load_catalog, read_pair
+from ctspine1k import list_files, load_catalog, open_collection, read_pair
 from ctspine1k.catalog.ctspine1k import CTSPINE1K, SOURCES
 from ctspine1k.demo.phantom import PHANTOM_CASES, make_phantom
 from ctspine1k.errors import SplitFileWarning
@@ -65,3 +67,75 @@ def test_an_empty_folder_is_used_and_nothing_is_left_beside_it(tmp_path, monkeyp
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
     assert len(list((tmp_path / "empty").rglob("*.nii.gz"))) == 2 * len(PHANTOM_CASES)
     assert [path.name for path in phantom.parent.iterdir()] == [phantom.name]
+
+
+@pytest.fixture(scope="module")
+def verse(tmp_path_factory):
+    return make_phantom(tmp_path_factory.mktemp("demo") / "verse", "verse")
+
+
+def opened(name, root):
+    return open_collection(name, data_dir=root, split_file=root / "split.txt")
+
+
+def test_verse_in_its_layouts_is_plausible(verse, tmp_path):
+    spine = opened("verse", shutil.copytree(verse, tmp_path / "copy"))
+    assert {case.split for case in spine} == set(spine.data_set.splits)
+    assert len({case.patient for case in spine}) < len(spine)
+    kinds = [file.kind for file in spine.files()]
+    assert (kinds.count("image"), kinds.count("mask"), kinds.count("points")) == (6, 6, 5)
+    assert len({nib.aff2axcodes(nib.load(file.local).affine) for file in spine.files("mask")}) == 6
+    assert spine.verify().findings == ()
+
+
+def test_points_of_verse_are_in_the_bodies_of_their_vertebrae(verse):
+    """By another path than that which writes them, in each of the three frames."""
+    frames = set()
+    files = {(file.case.case_id, file.kind): file.local for file in opened("verse", verse).files()}
+    for (case_id, kind), path in files.items():
+        if kind != "points":
+            continue
+        mask = nib.load(files[case_id, "mask"])
+        head, *points = json.loads(Path(path).read_text())
+        if "direction" in head:
+            codes, scale = "".join(head["direction"]), np.ones(3)
+            frames.add("voxels")
+        else:
+            points.insert(0, head)
+            codes = "PIR" if path.endswith("iso-ctd.json") else "IPL"
+            frames.add(codes)
+        axes = nib.orientations.ornt_transform(
+            nib.io_orientation(mask.affine), nib.orientations.axcodes2ornt(codes)
+        )
+        turned = mask.as_reoriented(axes)
+        if "direction" not in head:
+            scale = 1 / nib.affines.voxel_sizes(turned.affine)
+        labels = np.asarray(turned.dataobj)
+        assert {point["label"] for point in points} == set(np.unique(labels)) - {0}
+        for point in points:
+            index = np.rint(np.array([point[axis] for axis in "XYZ"]) * scale).astype(int)
+            assert labels[tuple(index)] == point["label"]
+    assert frames == {"voxels", "PIR", "IPL"}
+
+
+def test_the_microsoft_database_in_its_layouts(tmp_path):
+    root = make_phantom(tmp_path / "msr", "msr")
+    spine = opened("msr", root)
+    assert {case.split for case in spine} == set(spine.data_set.splits)
+    assert {Path(file.local).name.partition(".")[2] for file in spine.files("image")} == {
+        "nii",
+        "nii.gz",
+        "mhd",
+    }
+    for file in spine.files("points"):
+        case, rows = file.case, Path(file.local).read_text().splitlines()[1:]
+        names = [row.split("\t")[1].removesuffix("_center") for row in rows]
+        assert (names[0], names[-1], str(len(names))) == (case.top, case.bottom, case.annotated)
+    sizes = [len(part) for part in spine.split_by_patient([0.5, 0.5])]
+    assert sum(sizes) == len(spine)
+
+
+def test_a_data_set_without_a_phantom_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="collection='clinic': expected one of 'ctspine1k', 'verse', 'msr'"):
+        make_phantom(tmp_path / "new", "clinic")
+    assert not (tmp_path / "new").exists()

@@ -254,12 +254,12 @@ def test_where_files_come_from_is_told_without_a_machines_path(tmp_path):
 @pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"])
 def test_offline_is_named_where_files_are_missing(repo_id, monkeypatch, variable):
     place, listing = HubPlace.of(repo_id, "main", None), Listing({})
-    assert place.hint(listing, ()) == ""
+    assert place.hint(listing, (), "") == ""
     if variable == "HF_HUB_OFFLINE":  # which the client has read
         monkeypatch.setattr(huggingface_hub.constants, variable, True)
     else:
         monkeypatch.setenv(variable, "yes")
-    assert place.hint(listing, ()) == f"{variable} is set: unset it to download them."
+    assert place.hint(listing, (), "") == f"{variable} is set: unset it to download them."
 
 
 def test_what_is_cached_is_checked_and_served_offline(repo_id, tree, monkeypatch):

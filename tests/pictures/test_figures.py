@@ -357,8 +357,8 @@ def test_what_cannot_be_drawn_is_told(change, error, message):
 def test_other_things_are_refused():
     with pytest.raises(TypeError, match=r"expected a row, a mapping with image .* found PosixPath"):
         preview(Path("a.nii.gz"))
-    with pytest.raises(ValueError, match="expected columns image and segmentation, found image, mask"):
-        preview({"image": 0, "mask": 0})
+    with pytest.raises(ValueError, match="expected a column image, found mask, points"):
+        preview({"mask": 0, "points": []})
     with pytest.raises(ValueError, match="label_scheme='totals': expected one of 'ctspine1k'"):
         preview(stored(*anatomy()), label_scheme="totals")
     with pytest.raises(ValueError, match="expected 0 to 3 with label_scheme='region', found 18, 19, 20"):
@@ -420,3 +420,46 @@ def test_real_ct(sample, tmp_path):
     assert "0.98 x 0.98 x 2.00 mm" in title(figure)
     save_picture(figure, tmp_path / "a.png")
     assert 10_000 < (tmp_path / "a.png").stat().st_size < 300_000
+
+
+def dots(axes):
+    """Where points are drawn, in pixels."""
+    return [tuple(np.round(line.get_xydata()[0], 6)) for line in axes.lines]
+
+
+@pytest.mark.parametrize("orientation", ["LAS", "PIR", "SRP"])
+def test_points_are_drawn_where_they_are_with_a_mask_or_without(orientation):
+    image, labels = anatomy()
+    places = {18: (RIGHT, FRONT, 6), 19: (RIGHT - 1, FRONT + 1, UP), 20: (RIGHT, FRONT, 0)}
+    listed = []
+    for label, place in places.items():
+        marked = np.zeros(SHAPE, "u1")
+        marked[place] = 1
+        (voxel,) = np.argwhere(stored(image, marked, orientation)["segmentation"])
+        listed.append({"label": label, "voxel": voxel.tolist()})
+    row = stored(image, labels, orientation, points=listed)
+    with_mask = preview(row)
+    without = preview({name: value for name, value in row.items() if name != "segmentation"})
+    for figure in (with_mask, without):
+        axial, coronal, sagittal = figure.axes
+        shown = SHAPE[0] - 1 - np.array([place[0] for place in places.values()])
+        front, up = (
+            SHAPE[axis] - 1 - np.array([place[axis] for place in places.values()]) for axis in (1, 2)
+        )
+        assert dots(axial) == list(zip(shown, front, strict=True))
+        assert dots(coronal) == list(zip(shown, up, strict=True))
+        assert dots(sagittal) == list(zip(front, up, strict=True))
+        width, height = (size - 0.5 for size in (SHAPE[1], SHAPE[2]))
+        assert (sagittal.get_xlim(), sagittal.get_ylim()) == ((-0.5, width), (height, -0.5))
+    assert np.array_equal(
+        panels(without)[2], overlay(image[RIGHT, ::-1, ::-1].T, np.zeros(SHAPE[1:], "u1").T)
+    )
+    assert {"T11", "T12", "L1"} <= {text.get_text() for text in without.axes[2].texts}
+    assert "no labels" not in title(without)
+
+
+def test_points_that_are_far_from_a_slice_are_not_in_it():
+    image, labels = anatomy()
+    far = stored(image, labels, "RAS", points=[{"label": 18, "voxel": (UP + 6.1, RIGHT, FRONT)}])
+    axial, coronal, sagittal = preview(far).axes
+    assert [len(dots(axes)) for axes in (axial, coronal, sagittal)] == [0, 1, 1]  # 15.25 mm above it

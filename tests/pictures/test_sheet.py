@@ -7,10 +7,10 @@ import weakref
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
-from support.pictures import RIGHT, anatomy, boxes, overlapping, stored, within, without_geometry
+from support.pictures import FRONT, RIGHT, anatomy, boxes, overlapping, stored, within, without_geometry
 
 from ctspine1k import load_catalog
-from ctspine1k.pictures.planes import overlay
+from ctspine1k.pictures.planes import label_colour, overlay
 from ctspine1k.pictures.sheet import contact_sheet
 from ctspine1k.volumes.orientation import ORIENTATIONS
 
@@ -56,6 +56,19 @@ def test_a_sheet_is_a_grid_of_sagittal_views():
     fixed = boxes([*axes.texts, *axes.images], figure)
     assert not overlapping(fixed)
     assert within(fixed, figure)
+
+
+def test_points_are_marked_in_thumbnails():
+    image, labels = anatomy()
+    row = stored(image, labels, "RAS", points=[{"label": 18, "voxel": (6, RIGHT, FRONT)}])
+    plain, marked = (
+        contact_sheet([("mine", one)]).axes[0].images[0].get_array() for one in ({**row, "points": None}, row)
+    )
+    rows, columns = np.nonzero((plain != marked).any(axis=-1))
+    down, right = ((8 - 6 + 0.5) / 9 * 160, (10 - FRONT + 0.5) / 11 * plain.shape[1])
+    assert (rows.min(), rows.max()) == (int(down) - 1, int(down) + 1)
+    assert (columns.min(), columns.max()) == (int(right) - 1, int(right) + 1)
+    assert {tuple(pixel) for pixel in marked[rows, columns]} == {label_colour(18)}
 
 
 def test_thumbnails_are_drawn_pixel_by_pixel():

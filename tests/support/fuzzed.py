@@ -6,6 +6,7 @@ import functools
 import gzip
 import io
 import json
+import math
 import os
 import signal
 import tempfile
@@ -18,7 +19,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from ctspine1k import load_catalog, read_pair
+from ctspine1k import load_catalog, read_pair, read_points
+from ctspine1k.catalog.ctspine1k import CTSPINE1K
 from ctspine1k.checks.records import note_of
 from ctspine1k.errors import SplitFileError
 from ctspine1k.exports.folder_target import FolderTarget
@@ -26,8 +28,12 @@ from ctspine1k.exports.ledger import MANIFEST, read_records
 from ctspine1k.scans.tables import SCAN_VERSION, read_tables
 from ctspine1k.storage.chunks import StoredArray, store
 from ctspine1k.storage.form import checksum
+from ctspine1k.volumes.cases import open_case
+from ctspine1k.volumes.headers import Geometry
+from ctspine1k.volumes.metaimage import require_simpleitk
+from support.metaimage import save_metaimage
 from support.verbs import scan_files, verify_files
-from support.volumes import intensities, labels, nifti, save_case
+from support.volumes import AFFINE, SHAPE, intensities, labels, nifti, save_case
 
 __all__ = ["Subject", "subjects", "wrong_subjects"]
 
@@ -56,8 +62,10 @@ def subjects() -> tuple[Subject, ...]:
     compressed = gzip.compress(image, 6, mtime=0)
     return (
         *(8 * heads),
+        *_metaimage(),
         Subject("gzip", compressed, functools.partial(_check_gzip, mask=mask, whole=image)),
         *_stored(),
+        *_points(),
         _split_file(),
         *_of_an_export(),
         *_of_a_scan(),
@@ -100,6 +108,51 @@ def _check_gzip(data: bytes, folder: Path, mask: bytes, whole: bytes) -> None:
     assert np.array_equal(_read(data, mask).image, _read(whole, mask).image)
 
 
+def _metaimage() -> list[Subject]:
+    require_simpleitk()  # in this process: the children that are forked from it have less memory
+    voxels = intensities()
+    with tempfile.TemporaryDirectory() as folder:
+        wholes = {
+            name: save_metaimage(Path(folder, name), voxels, packed="packed" in name).read_bytes()
+            for name in ("case.mhd", "case.mha", "packed.mha")
+        }
+        raw = Path(folder, "case.raw").read_bytes()
+    found = [
+        Subject(name, whole, functools.partial(_check_metaimage, name=name, raw=raw), 600)
+        for name, whole in wholes.items()
+    ]
+    return [*(3 * found), Subject("case.raw", raw, functools.partial(_check_raw, whole=wholes["case.mhd"]))]
+
+
+def _check_metaimage(data: bytes, folder: Path, name: str, raw: bytes) -> None:
+    """SimpleITK reads the same voxels at once, at the same places, and no file but these two is there."""
+    sitk = require_simpleitk()
+    path = folder / name
+    path.write_bytes(data)
+    (folder / "case.raw").write_bytes(raw)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with open_case(path, None) as case:
+            found, affine = case.read_image(), case.geometry.affine
+    image = sitk.ReadImage(str(path), imageIO="MetaImageIO")
+    voxels = sitk.GetArrayFromImage(image).transpose(0, 2, 1)
+    assert np.array_equal(found, voxels.astype(np.float64).astype(np.float32))
+    assert np.isfinite(found).all()
+    last = [size - 1 for size in image.GetSize()]
+    x, y, z = image.TransformIndexToPhysicalPoint(last)
+    assert np.allclose(affine @ [*last, 1], (-x, -y, z, 1))
+
+
+def _check_raw(data: bytes, folder: Path, whole: bytes) -> None:
+    """Bytes that are neither too few nor too many are voxels, whatever they are."""
+    (folder / "case.mhd").write_bytes(whole)
+    (folder / "case.raw").write_bytes(data)
+    with open_case(folder / "case.mhd", None) as case:
+        found = case.read_image()
+    voxels = np.frombuffer(data[: 2 * found.size], "<i2").reshape(SHAPE, order="F")
+    assert np.array_equal(found, voxels.transpose(2, 0, 1))
+
+
 def _stored() -> list[Subject]:
     array = np.zeros((40, 33, 70), np.int16)
     array[3:20, 5:25, 10:50] = intensities(shape=(17, 20, 40))
@@ -118,6 +171,39 @@ def _stored() -> list[Subject]:
     ]
     check = functools.partial(_check_chunks, fields=fields, shape=array.shape)
     return [*found, Subject("stored bytes with their checksums", wholes["bytes"], check, 64)]
+
+
+def _points() -> list[Subject]:
+    """Return points files of each form, in which the same place has other numbers."""
+    geometry = Geometry.of(AFFINE, SHAPE)
+    place = {"label": 20, "X": 1.0, "Y": 3.5, "Z": 2.25}
+    wholes = {
+        "seg-subreg_ctd.json": [{"direction": ["L", "P", "S"]}, place],
+        "case_ctd.json": {"verts": [place, {**place, "label": 21 + 256}]},
+        "case_iso-ctd.json": [place, {"label": 24, "x": 0, "y": 1, "z": math.nan}],
+    }
+    found = [
+        Subject(name, json.dumps(whole).encode(), functools.partial(_check_points, name, geometry))
+        for name, whole in wholes.items()
+    ]
+    rows = b"Landmarks\r\n1\tL1_center\t1.4\t2.4\t5.0\r\n2\tL2_center\t0.7\t1.6\t2.5\r\n"
+    return [*found, Subject("points.lml", rows, functools.partial(_check_points, "points.lml", geometry))]
+
+
+def _check_points(name: str, geometry: Geometry, data: bytes, folder: Path) -> None:
+    """Whatever is read lies in the image, with a label and a name that go together."""
+    path = folder / name
+    path.write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        vocabulary = CTSPINE1K.vocabulary
+        points = read_points(path, geometry, vocabulary, format="lml" if name.endswith("lml") else "verse")
+    assert [point.label for point in points] == sorted({point.label for point in points})
+    for point in points:
+        assert vocabulary.name(point.label) == point.name
+        assert all(-0.5 <= at <= size - 0.5 for at, size in zip(point.voxel, geometry.shape, strict=True))
+        k, i, j = point.voxel
+        assert np.allclose((AFFINE @ [i, j, k, 1])[:3], point.mm)
 
 
 def _numbers(data: bytes, kind: type[np.integer]) -> np.ndarray:

@@ -90,6 +90,7 @@ TINY = DataSet(
     naming="An image is <case_id>-ct.nii.gz, a mask <case_id>-labels.nii.gz.",
     kinds=("image", "mask"),
     splits=tuple(_SECTIONS.values()),
+    sections=_SECTIONS,
     facets=_FACETS,
     listed=("scanner",),
     vocabulary=Vocabulary(

@@ -174,9 +174,12 @@ def test_special_names_and_a_header_without_a_file_beside_it(tmp_path, voxels):
     (tmp_path / "case.raw").unlink()
     with pytest.raises(FileFormatError, match=r"its voxels beside it, in case.raw, found no such file"):
         check_file(path)
-    (tmp_path / "case.mha").write_text(header(voxels, "case.raw"))
-    with pytest.raises(FileFormatError, match="ElementDataFile = LOCAL"):
-        check_file(tmp_path / "case.mha")
+    for name in ("case.raw", "LOcAL"):
+        (tmp_path / "case.mha").write_text(header(voxels, name))
+        with pytest.raises(FileFormatError, match="ElementDataFile = LOCAL"):
+            check_file(tmp_path / "case.mha")
+    with pytest.raises(FileFormatError, match="CompressedDataSize where they follow"):
+        check_file(save_metaimage(tmp_path / "case.mha", voxels, packed=True, CompressedDataSize=None))
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ def damaged(at: int) -> bytes:
         (bytes(257) + b"ustar", FileFormatError, "found a tar archive. Unpack it"),
         (bytes(128) + b"DICM", FileFormatError, "found a DICOM file. Convert it to NIfTI"),
         (b"NRRD0004\n", FileFormatError, "found an NRRD file. Convert it to NIfTI"),
-        (b"ObjectType = Image\n", FileFormatError, "found a MetaImage header. Convert it to NIfTI"),
+        (b"ObjectType = Image\n", FileFormatError, "found a MetaImage header. Name it .mhd"),
         (b"\x89HDF\r\n", FileFormatError, "found an HDF5 file. Convert it to NIfTI"),
         (b"no volume", FileFormatError, "expected gzip or NIfTI data, found a file that begins with bytes 6e 6f 20 76. Download it again; if the new copy"),
         (gzip.compress(GOOD), FileFormatError, "expected a NIfTI file, found gzip data inside gzip. It was compressed twice: decompress it once"),

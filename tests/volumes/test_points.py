@@ -86,6 +86,7 @@ def test_without_direction_the_name_says_in_which_frame_the_points_are():
     stored = entries("".join(nib.aff2axcodes(AFFINE)))
     for name in ("sub-x_seg-subreg_ctd.json", "sub-x_dir-ax_seg-vb_ctd.json"):
         check_places(read(stored, name))
+        check_places(read([{"direction": None}, *stored], name))
     for content, form in ((oldest, "miccai2019"), (old, "miccai2020"), (stored, "voxels")):
         check_places(read(content, "other.json", reading=form))
     with pytest.raises(FileFormatError, match=r"expected a direction, or a name .* Pass reading=.* 'voxels'"):
@@ -98,7 +99,7 @@ def test_what_is_no_point_is_left_out_and_parts_count_as_their_vertebra():
     content[2]["label"] = float(content[2]["label"])
     nothing = [{"label": 19, "X": float("nan"), "Y": 1, "Z": 1}, {"label": 18, "X": None, "Y": 1, "Z": 1}]
     check_places(read([*nothing, *content]))
-    assert len(read([{"direction": ["P", "I", "R"]}])) == 0
+    assert len(read([{"direction": ["P", "I", "R"]}])) == len(read([], "other.json")) == 0
     again = {"label": 18, "X": 0, "Y": 0, "Z": 0}
     with pytest.warns(CTSpine1KWarning, match=r"case_ctd.json: several points of T11; the first is used"):
         check_places(read([*content, again]))
@@ -141,6 +142,8 @@ def test_what_is_written_is_read_again(tmp_path, kind):
         write_points(Points((), "file", "S?A"), path)
 
 
+POINT = {"label": 18, "X": 1, "Y": 2, "Z": 3}
+
 BAD_JSON = {
     "cut": (b'[{"direction": ["P", "I', FileFormatError, "JSON with a list of points, found Unterminated"),
     "not JSON": (b"18 1 2 3", FileFormatError, "Extra data"),
@@ -149,13 +152,18 @@ BAD_JSON = {
     "deep": (b"[" * 100_000, FileFormatError, "JSON with a list of points"),
     "many digits": (b"[" + b"9" * 9_999 + b"]", FileFormatError, "JSON with a list of points"),
     "large": (b" " * (1 << 21), FileFormatError, "at most 1 MB, found a larger file"),
-    "other direction": ([{"direction": ["P", "I", "S"]}], FileFormatError, "a direction with one each of"),
-    "no direction": ([{"direction": 5}], FileFormatError, "a direction with one each of"),
+    "other direction": (
+        [{"direction": ["P", "I", "S"]}, POINT],
+        FileFormatError,
+        "a direction with one each of",
+    ),
+    "no direction": ([{"direction": 5}, POINT], FileFormatError, "a direction with one each of"),
     "no label": ([{"X": 1, "Y": 2, "Z": 3}], FileFormatError, "a number as label of entry 0, found no label"),
     "text": ([{"label": 18, "X": "1", "Y": 2, "Z": 3}], FileFormatError, "number as x of entry 0, found '1'"),
     "truth": ([{"label": True, "X": 1, "Y": 2, "Z": 3}], FileFormatError, "number as label .* found True"),
     "infinite": (b'[{"label": 18, "X": 1e999, "Y": 2, "Z": 3}]', FileFormatError, "x of entry 0, found inf"),
     "background": ([{"label": 256, "X": 1, "Y": 2, "Z": 3}], PointsError, "without 0, found label 256"),
+    "negative": ([{"label": 18 - 256, "X": 1, "Y": 2, "Z": 3}], PointsError, "found label -238"),
     "gap": ([{"label": 27, "X": 1, "Y": 2, "Z": 3}], PointsError, "found label 27"),
     "fraction": ([{"label": 18.5, "X": 1, "Y": 2, "Z": 3}], PointsError, "found label 18.5"),
     "outside": (
@@ -233,7 +241,9 @@ def test_where_both_readings_of_lml_fit_the_first_is_taken_unless_the_user_says_
 def test_lml_keeps_the_first_of_duplicates_and_skips_lines_without_a_number():
     geometry = Geometry.of(PLAIN, SHAPE)
     values = {label: np.array(place) * (0.7, 0.8, 2.5) for label, place in PLACES.items()}
-    text = rows(values) + b"\nT11_center 1 2 3\n9 T11_center 0 0 0\n10 T12_center nan 0 0\n"
+    text = (
+        b"3 landmarks\n" + rows(values) + b"\nT11_center 1 2 3\n9 T11_center 0 0 0\n10 T12_center nan 0 0\n"
+    )
     with pytest.warns(CTSpine1KWarning, match="1.lml: several points of T11; the first is used"):
         check_indices(read(text, "1.lml", geometry=geometry))
 

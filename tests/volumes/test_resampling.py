@@ -36,7 +36,7 @@ def resampled(paths, spacing, depth=None, **options):
         found = ResampledCase(case, spacing)
         if depth is None:
             return found.read()
-        image, mask = (np.concatenate(parts) for parts in zip(*found.slabs(depth), strict=True))
+        image, mask = (np.concatenate(parts) for parts in zip(*found.voxels(depth), strict=True))
         return image, mask
 
 
@@ -111,7 +111,7 @@ def test_numbers_keep_the_type_of_the_file(tmp_path, dtype):
     with open_case(image, mask) as case:
         found = ResampledCase(case, (0.5, 1.4, 1.9))
         assert found.stored_types == (np.dtype(dtype).newbyteorder("="), np.uint8)
-        stored, numbers = (np.concatenate(parts) for parts in zip(*found.slabs(2), strict=True))
+        stored, numbers = (np.concatenate(parts) for parts in zip(*found.voxels(2), strict=True))
     assert (stored.dtype, numbers.dtype) == found.stored_types
     floats = save(tmp_path / "f.nii", np.asarray(nib.load(image).dataobj.get_unscaled(), "<f8"))
     right = resampled((floats, mask), (0.5, 1.4, 1.9), depth=4)[0]
@@ -155,7 +155,7 @@ def test_memory_is_that_of_a_few_slices(tmp_path):
         tracemalloc.start()
         try:
             with open_case(*paths) as case:
-                for _ in ResampledCase(case, (0.5, 0.5, 6)).slabs(4):
+                for _ in ResampledCase(case, (0.5, 0.5, 6)).voxels(4):
                     pass
             return tracemalloc.get_traced_memory()[1]
         finally:

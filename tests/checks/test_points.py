@@ -1,0 +1,207 @@
+"""Points of cases through the verbs that read files: scan, verify and points, with masks and without."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from support.points import CENTRES, LABELS, save_with_points, world, write_json, write_lml
+from support.spines import SPACING
+
+import ctspine1k
+from ctspine1k.cli.main import main
+from ctspine1k.errors import MissingFilesError, OutputError, PointsError, SkippedCasesWarning
+
+VERSE, MSR = "verse004", "2804506"
+NAMES = ["T10", "T11", "T12", "L1", "L2"]
+
+
+@pytest.fixture
+def verse(tmp_path):
+    """A case of VerSe: the collection, and its files."""
+    files = save_with_points(tmp_path / "verse", "verse", VERSE)
+    return ctspine1k.open_collection("verse", data_dir=tmp_path / "verse").select(VERSE), files
+
+
+@pytest.fixture
+def msr(tmp_path):
+    """A case of the Microsoft database: likewise."""
+    files = save_with_points(tmp_path / "msr", "msr", MSR)
+    return ctspine1k.open_collection("msr", data_dir=tmp_path / "msr").select(MSR), files
+
+
+def checks(report):
+    """What was found."""
+    return [finding.check for finding in report.findings]
+
+
+def check_centres(points, rounding=1e-6):
+    assert [point.name for point in points] == NAMES
+    for point in points:
+        i, j, k = CENTRES[point.label]
+        np.testing.assert_allclose(point.voxel, (k, i, j), atol=rounding)
+        np.testing.assert_allclose(point.mm, world((i, j, k)), atol=2 * rounding)
+
+
+def test_a_scan_has_the_points_of_files_beside_the_labels(verse):
+    collection, files = verse
+    report = collection.scan()
+    case = pd.read_parquet(report.cases).iloc[0]
+    assert case.points_file.startswith(files["points"].relative_to(files["points"].parents[3]).as_posix())
+    assert list(case.vertebrae) == NAMES
+    table = pd.read_parquet(report.vertebrae).set_index("label")
+    for label, place in CENTRES.items():
+        i, j, k = place
+        assert table.point[label].tolist() == [k, i, j]
+        np.testing.assert_allclose(table.point_mm[label], world(place))
+        assert table.voxels[label] > 0
+    assert (collection.scan().measured, collection.scan().kept) == (0, 1)
+    write_json(files["points"], {17: CENTRES[17], 22: (28.0, 45.0, 2.0)})
+    assert collection.scan().measured == 1
+    table = pd.read_parquet(report.vertebrae).set_index("vertebra")
+    assert table.point.notna().to_dict() == {name: name in ("T10", "L3") for name in [*NAMES, "L3"]}
+    assert math.isnan(table.voxels["L3"])
+    assert list(pd.read_parquet(report.cases).iloc[0].vertebrae) == NAMES
+    assert len(collection.where(has_vertebrae="L2")) == 1
+    files["points"].unlink()
+    assert collection.scan().measured == 1
+    assert pd.read_parquet(report.vertebrae).point.isna().all()
+
+
+def test_a_scan_of_images_without_masks_has_their_points(msr):
+    collection, _ = msr
+    report = collection.scan()
+    case = pd.read_parquet(report.cases).iloc[0]
+    assert case[["mask_type", "mask_file", "mask_crc32", "hu_beside", "label_rounding"]].isna().all()
+    assert case.hu_min == -1000
+    assert list(case.vertebrae) == NAMES
+    table = pd.read_parquet(report.vertebrae)
+    assert list(table.label) == list(LABELS)
+    assert table[["voxels", "mean_hu", "centroid", "components"]].isna().all(axis=None)
+    assert len(collection.where(has_vertebrae=["T12", "L1"])) == 1
+    assert len(collection.where(has_vertebrae="L3")) == 0
+    for reread in (False, True):
+        found = collection.verify(reread=reread)
+        assert (found.measured, found.kept) == (1, int(not reread))
+        assert checks(found) == ["unlisted_range"]  # the real scan shows other vertebrae
+
+
+def moved(label, by):
+    return {**CENTRES, label: tuple(np.add(CENTRES[label], by))}
+
+
+STRANGE = {
+    "gap": ({label: CENTRES[label] for label in (17, 18, 20, 21)}, "no T12"),
+    "order": ({**CENTRES, 19: CENTRES[18], 18: CENTRES[19]}, "T12 above T11"),
+    "distance": (moved(21, (0, 0, 14)), "L1 to L2 6 mm"),
+    "upside_down": (dict(zip(LABELS, CENTRES.values(), strict=True)), "it below"),
+}
+
+
+@pytest.mark.parametrize("check", STRANGE)
+def test_points_that_cannot_be_right_are_found(msr, check):
+    collection, files = msr
+    centres, found = STRANGE[check]
+    write_lml(files["points"], centres)
+    findings = [one for one in collection.verify().findings if one.file == str(files["points"])]
+    assert found in next(one.found for one in findings if one.check == check)
+
+
+def test_points_outside_the_image_or_of_no_vertebra_are_errors(msr, verse):
+    for collection, files in (msr, verse):
+        write = write_lml if "mask" not in files else write_json
+        write(files["points"], moved(21, (0, 0, -12)))
+        (finding,) = collection.verify().findings
+        assert (finding.level, finding.check, finding.file) == ("error", "points", str(files["points"]))
+        assert finding.expected == "points in the image, of (56, 80, 95) voxels"
+        with pytest.raises(PointsError):
+            list(collection.points("file"))
+    write_json(files["points"], {27: (1, 2, 3)})
+    assert checks(collection.verify()) == ["points"]
+    files["points"].write_text("[")
+    assert checks(collection.verify()) == ["format"]
+    write_json(files["points"], {})
+    assert [(one.check, one.expected) for one in collection.verify().findings] == [
+        ("no_labels", "points of vertebrae")
+    ]
+
+
+def test_a_point_outside_the_labels_of_its_vertebra_is_found(verse):
+    collection, files = verse
+    assert checks(collection.verify()) == []
+    shifted = {label + 1: place for label, place in CENTRES.items()}
+    write_json(files["points"], shifted)
+    (finding,) = collection.verify().findings
+    assert (finding.check, finding.found) == ("point_place", "T11, T12, L1, L2, L3")
+
+
+def test_points_are_those_of_the_kind_that_is_asked_for(verse, msr):
+    collection, files = verse
+    found = {kind: next(iter(collection.points(kind))) for kind in ("file", "mask", "body")}
+    assert {kind: (case.case_id, points.kind) for kind, (case, points) in found.items()} == {
+        kind: (VERSE, kind) for kind in found
+    }
+    check_centres(found["file"][1])
+    check_centres(found["body"][1], rounding=1)
+    for point in found["mask"][1]:
+        assert point.voxel[2] < 45 - 3 / SPACING[1]  # the processes are behind
+    for _, points in msr[0].points("file"):
+        check_centres(points)
+    with pytest.raises(ValueError, match=r"kind='body': expected mask files of .*: pass kind='file'"):
+        msr[0].points("body")
+    with pytest.raises(ValueError, match="kind='all': expected one of 'file', 'mask', 'body'"):
+        collection.points("all")
+    with pytest.raises(ValueError, match="reading='affine': expected one of 'voxels', 'miccai2019'"):
+        collection.points("file", reading="affine")
+    with pytest.raises(ValueError, match="reading='voxels': expected None for kind='mask'"):
+        collection.points("mask", reading="voxels")
+    files["points"].unlink()
+    with pytest.raises(MissingFilesError, match=rf"{VERSE} \(points\)"):
+        collection.points("file")
+
+
+def test_kinds_are_not_mixed(verse, tmp_path):
+    collection, files = verse
+    (path,) = collection.write_points(tmp_path / "out", "body")
+    assert path == tmp_path / "out" / f"{VERSE}_ctd.json"
+    written = path.read_bytes()
+    assert collection.write_points(tmp_path / "out", "body") == [path]
+    assert path.read_bytes() == written
+    for kind in ("mask", "file"):
+        with pytest.raises(OutputError, match=r"found points of kind 'body'\. Kinds are not mixed"):
+            collection.write_points(tmp_path / "out", kind)
+    with pytest.raises(ValueError, match=r"expected a folder outside of .*verse, which has these files"):
+        collection.write_points(tmp_path / "verse" / "out", "body")
+    files["points"].write_bytes(written)
+    with pytest.raises(PointsError, match=r"computed from a mask, of kind 'body'\. Ask for kind='body'"):
+        next(iter(collection.points("file")))
+    assert checks(collection.verify()) == ["points"]
+    with pytest.warns(SkippedCasesWarning, match="verse004 is left out"):
+        assert list(collection.points("file", on_error="skip")) == []
+    write_json(tmp_path / "own" / "a_ctd.json")
+    with pytest.raises(OutputError, match="expected only points that were computed, of kind 'mask', found"):
+        collection.write_points(tmp_path / "own", "mask")
+
+
+def test_points_from_a_shell(verse, tmp_path, capsys):
+    where = [str(tmp_path / "verse"), "--collection", "verse", "--case", VERSE]
+    assert main(["points", *where, "--kind", "file"]) == 0
+    header, first, *_ = capsys.readouterr().out.splitlines()
+    assert header.replace("\t", " ") == "case_id kind label vertebra k i j x_mm y_mm z_mm"
+    i, j, k = CENTRES[17]
+    assert first.split("\t")[:7] == [VERSE, "file", "17", "T10", str(k), str(i), str(j)]
+    assert main(["points", *where, "--kind", "mask", "--json"]) == 0
+    assert [one["vertebra"] for one in json.loads(capsys.readouterr().out)] == NAMES
+    assert main(["points", *where, "--kind", "body", "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.splitlines() == [str(tmp_path / "out" / f"{VERSE}_ctd.json")]
+    assert main(["points", *where]) == 2
+    assert "--kind" in capsys.readouterr().err
+
+
+def test_pictures_with_points_and_without_a_mask(verse, msr, tmp_path):
+    for number, (collection, _) in enumerate((verse, msr)):
+        (path,) = collection.preview(tmp_path / f"{number}.png")
+        assert path.read_bytes().startswith(b"\x89PNG")
+        (path,) = collection.preview(tmp_path / f"{number}-sheet.png", sheet=True)
+        assert path.read_bytes().startswith(b"\x89PNG")
