@@ -8,8 +8,8 @@
     train.scan()
     train.export_parquet("out")
 
-Each verb is a few lines that import and call one function of one room. Those that load, judge, export or compute points are
-in the modules `verbs` of their rooms.
+Each verb is a few lines that import and call one function of one room. Those that load, judge, export or
+compute points are in the modules `verbs` of their rooms.
 """
 
 from __future__ import annotations

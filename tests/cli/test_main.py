@@ -48,6 +48,8 @@ def test_without_a_verb_it_tells_the_verbs_in_the_order_of_use(run):
         "points",
         "preview",
         "export",
+        "evaluate",
+        "compare",
         "cache",
         "vertebrae",
         "cite",
