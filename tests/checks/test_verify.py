@@ -148,14 +148,15 @@ def test_a_file_that_the_system_cannot_read_is_of_no_format(root):
     assert found == [("format", str(path), "a file that can be read")]
 
 
-def test_a_data_set_without_masks_cannot_be_verified(root):
+def test_of_a_data_set_without_masks_the_images_are_verified(root):
     catalog = ctspine1k.load_catalog()
     images_only = replace(CTSPINE1K, kinds=("image",))
     selection = Selection(images_only, catalog, catalog.select("liver_106"), Look(FolderPlace(root)))
-    with pytest.raises(
-        ValueError, match=r"expected image and mask of each case, found image: .* without mask"
-    ):
-        verify_selection(selection)
+    report = verify_selection(selection)
+    assert report.measured == 1
+    assert {finding.file for finding in report.findings} <= {
+        str(path) for path in root.rglob("liver_106.nii.gz")
+    }
 
 
 def test_no_case_is_no_clean_tree(root):
