@@ -488,7 +488,7 @@ def test_only_broken_cases_are_skipped(load, tree, monkeypatch):
     def denied(*args, **kwargs):
         raise PermissionError("denied")
 
-    monkeypatch.setattr("ctspine1k.volumes.cases.open_nifti", denied)
+    monkeypatch.setattr("ctspine1k.volumes.cases.open_volume", denied)
     with pytest.raises(datasets.exceptions.DatasetGenerationError):
         load(split="train", on_error="skip")
 

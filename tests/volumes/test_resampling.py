@@ -9,6 +9,7 @@ from scipy.ndimage import map_coordinates
 from support.volumes import AFFINE, intensities, labels, save
 
 from ctspine1k.errors import FileFormatError, TruncatedFileError
+from ctspine1k.volumes.arrays import pair_of
 from ctspine1k.volumes.cases import open_case
 from ctspine1k.volumes.resampling import Axis, ResampledCase, check_spacing
 
@@ -35,7 +36,7 @@ def resampled(paths, spacing, depth=None, **options):
     with open_case(*paths, **options) as case:
         found = ResampledCase(case, spacing)
         if depth is None:
-            return found.read()
+            return pair_of(found.geometry, found.read_voxels())
         image, mask = (np.concatenate(parts) for parts in zip(*found.voxels(depth), strict=True))
         return image, mask
 
