@@ -136,10 +136,12 @@ ABOUT_DATA_SETS = {
     "volumes/vertebrae.py",
 }
 
-#: Modules where the name of a data set is that of something else: a label scheme, a format of points, an extra.
+#: Modules where the name of a data set is that of something else: a label scheme, a format of points, an extra, a
+#: protocol by which predictions are judged.
 NAMED_ALIKE = {
     "catalog/vocabulary.py",
     "catalog/dataset.py",
+    "evaluation/presets.py",
     "volumes/point_formats.py",
     "volumes/metaimage.py",
 }

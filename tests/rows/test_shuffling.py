@@ -35,13 +35,13 @@ def held(monkeypatch):
     make = batches._dense_volume
 
     def counted(*arguments):
-        for image, *others in make(*arguments):
-            made.append(weakref.ref(image.base))
+        for voxels, labelled in make(*arguments):
+            made.append(weakref.ref(voxels[0].base))
             if (count := alive(made)) > 4:  # some may wait for the garbage collector, which takes its time
                 gc.collect()
                 count = alive(made)
             counts.append(count)
-            yield image, *others
+            yield voxels, labelled
 
     monkeypatch.setattr(batches, "_dense_volume", counted)
     return counts
