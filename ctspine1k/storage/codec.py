@@ -25,7 +25,7 @@ __all__ = [
     "sizes",
 ]
 
-#: "small" takes the fewest bytes; "fast" a third more, from which patches are read 1.7 to 1.9 times as fast.
+#: "small" takes the fewest bytes; "fast" a third more, from which patches are read 1.7 to 2 times as fast.
 Compression: TypeAlias = Literal["small", "fast"]
 COMPRESSIONS = ("small", "fast")
 
