@@ -310,7 +310,7 @@ class Collection(RowVerbs, PointVerbs, EvaluationVerbs, ExportVerbs):
             return []
         return draw_scores(
             out,
-            evaluation.preset.measures[0],
+            evaluation.main,
             evaluation.values_by_vertebra(),
             evaluation.confusion(),
             (Judged(**vars(one)) for one in worst_cases(self.selection(), evaluation)),

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ctspine1k.catalog.registry import load_catalog
+from ctspine1k.catalog.registry import data_set, load_catalog
 from ctspine1k.cli.options import (
     CASES,
     COLLECTION,
@@ -22,24 +22,30 @@ from ctspine1k.cli.options import (
 )
 from ctspine1k.cli.output import print_json, say
 from ctspine1k.cli.verbs import verb
-from ctspine1k.evaluation.presets import PRESETS, preset_of
+from ctspine1k.evaluation.presets import PRESETS, default_preset, preset_of
 
 __all__ = ["compare", "evaluate"]
 
 PRESET = click.option(
     "--preset",
     type=click.Choice(tuple(PRESETS)),
-    default="ctspine1k",
-    help="The protocol by which values are averaged [ctspine1k].",
+    help="The protocol by which values are averaged [ctspine1k; of points: verse].",
 )
+SACRUM = click.option("--sacrum", is_flag=True, help="S1 and S2 count by the preset msr, too.")
 
 
 @verb(
     "evaluate",
-    click.argument("predictions", type=FOLDER),
+    click.argument("predictions", type=FilePath(path_type=Path)),
     *PLACE,
     *CASES,
+    click.option(
+        "--points",
+        type=click.Choice(("body", "mask")),
+        help="Compare points instead of masks: which kind the predictions are, as the reference then is.",
+    ),
     PRESET,
+    SACRUM,
     click.option("--out", type=FOLDER, metavar="FOLDER", help="Write table, report, summary and pictures."),
     click.option("--label-scheme", help="Compare in this label scheme of the data set [its own labels]."),
     click.option(
@@ -77,23 +83,24 @@ PRESET = click.option(
 )
 def evaluate(
     predictions: Path,
-    preset: str,
+    preset: str | None,
     out: Path | None,
     num_proc: int,
     scheduler: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Judge predicted masks against the reference by a published protocol.
+    """Judge predicted masks or points against the reference by a published protocol.
 
-    PREDICTIONS is a folder of masks named by cases, as nnU-Net, TotalSegmentator and others write them. Cases
-    that were not predicted count as missed. A stopped run resumes in the folder of --out.
+    PREDICTIONS is a folder of masks named by cases, as nnU-Net, TotalSegmentator and others write them; with
+    --points it may be a folder of points files, or a CSV file, too. Cases that were not predicted count as
+    missed. A stopped run resumes in the folder of --out.
     """
     judging = {
         name: options.pop(name)
         for name in (
             "label_scheme", "numbering", "other_labels", "resample", "truncated", "miss_penalty_mm", "seed",
-            "on_missing",
+            "on_missing", "sacrum", "points",
         )
     }  # fmt: skip
     judging["distances"] = not options.pop("only_overlap")
@@ -120,25 +127,32 @@ def evaluate(
     click.argument("second", type=FilePath(path_type=Path)),
     COLLECTION,
     PRESET,
-    click.option("--measure", help="A column of the table [the preset's main one]."),
+    SACRUM,
+    click.option("--measure", help="A column of the table [the preset's first that both have]."),
     click.option("--seed", type=click.INT, default=0, help="Of the intervals [0]."),
     JSON,
 )
 def compare(
-    first: Path, second: Path, collection: str, preset: str, measure: str | None, seed: int, as_json: bool
+    first: Path, second: Path, collection: str, preset: str | None, sacrum: bool, **options: Any
 ) -> None:
     """Compare two evaluations: paired differences over the cases that both have.
 
     FIRST and SECOND are the folders that `ctspine1k evaluate --out` wrote, or their cases.csv.
     """
     from ctspine1k.evaluation.comparing import compare as compared
+    from ctspine1k.evaluation.means import counted
     from ctspine1k.evaluation.table import read_scores
 
+    tables = [read_scores(path) for path in (first, second)]
+    is_of_masks = all("dice" in table.measures for table in tables)
+    protocol = preset_of(preset or default_preset(is_of_masks=is_of_masks))
+    vocabulary = data_set(collection).vocabulary
     patients = {case.case_id: case.patient or case.case_id for case in load_catalog(collection)}
+    before, after = (counted(table, protocol, vocabulary, sacrum=sacrum) for table in tables)
     comparison = compared(
-        read_scores(first), read_scores(second), preset_of(preset), measure, patients=patients, seed=seed
+        before, after, protocol, options["measure"], patients=patients, seed=options["seed"]
     )
-    if as_json:
+    if options["as_json"]:
         print_json(comparison.document())
     else:
         click.echo(comparison.summary())

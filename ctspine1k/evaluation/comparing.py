@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ctspine1k._messages import shortened
 from ctspine1k.errors import MissingPackageError
-from ctspine1k.evaluation.means import LEVEL, RESAMPLES, cells_of, resampled, weighted_means
+from ctspine1k.evaluation.means import LEVEL, RESAMPLES, cells_of, main_measure, resampled, weighted_means
 from ctspine1k.evaluation.presets import Preset
 from ctspine1k.evaluation.table import Row, ScoreTable
 
@@ -85,7 +85,7 @@ def compare(
         first: the rows of one.
         second: the rows of the other.
         preset: the protocol.
-        measure: one of `MEASURES`; None for the preset's main one.
+        measure: one of `MEASURES`; None for the preset's first one that both have.
         patients: of each case, by its id; None if each case is a patient of its own.
         resamples: how often patients are drawn for the intervals.
         seed: of these draws.
@@ -94,7 +94,7 @@ def compare(
         ValueError: they have no case in common.
         MissingPackageError: SciPy is not installed.
     """
-    measure = preset.measures[0] if measure is None else measure
+    measure = main_measure(preset, first, second) if measure is None else measure
     shared = [case_id for case_id in first.case_ids if case_id in set(second.case_ids)]
     if not shared:
         raise ValueError("the two evaluations have no case in common: nothing can be compared")

@@ -19,7 +19,18 @@ from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.evaluation.presets import Preset
 from ctspine1k.evaluation.table import MEASURES, Row, ScoreTable
 
-__all__ = ["LEVEL", "RESAMPLES", "Mean", "cells_of", "group_means", "mean_of", "resampled", "weighted_means"]
+__all__ = [
+    "LEVEL",
+    "RESAMPLES",
+    "Mean",
+    "cells_of",
+    "counted",
+    "group_means",
+    "main_measure",
+    "mean_of",
+    "resampled",
+    "weighted_means",
+]
 
 #: Of the intervals: the share of resampled means between their ends.
 LEVEL = 0.95
@@ -44,6 +55,23 @@ class Mean:
     def document(self) -> dict[str, Any]:
         """Return it as plain values, with None for NaN, ready for JSON."""
         return {name: None if value != value else value for name, value in asdict(self).items()}
+
+
+def counted(table: ScoreTable, preset: Preset, vocabulary: Vocabulary, *, sacrum: bool = False) -> ScoreTable:
+    """Return the table without the vertebrae that a preset leaves out, unless ``sacrum`` asks for them.
+
+    They were rivals when the others were identified, and stay so.
+    """
+    regions = () if sacrum else preset.leaves_out
+    names = {one.name for one in vocabulary.vertebrae if one.region in regions} | set(regions)
+    return table.keep(row for row in table.rows if row["vertebra"] not in names) if names else table
+
+
+def main_measure(preset: Preset, *tables: ScoreTable) -> str:
+    """Return the first measure of a preset that all tables have; if they have none, the first they have."""
+    order = dict.fromkeys((*preset.measures, *MEASURES))
+    taken = (measure for measure in order if all(measure in table.measures for table in tables))
+    return next(taken, preset.measures[0])
 
 
 def cells_of(

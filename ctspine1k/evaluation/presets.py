@@ -23,7 +23,7 @@ from typing import Literal, TypeAlias
 
 from ctspine1k._messages import check_choice
 
-__all__ = ["PRESETS", "Over", "Preset", "Published", "preset_of"]
+__all__ = ["PRESETS", "Over", "Preset", "Published", "default_preset", "preset_of"]
 
 #: How values of vertebrae are averaged: over the cases of each label, then over labels; over the labels of
 #: each case, then over cases; or all at once.
@@ -50,6 +50,7 @@ class Preset:
     over: Over
     measures: tuple[str, ...]  #: columns of the table that it reports; the first is its main one
     counts_surplus: bool = False  #: whether a predicted label that is not in the reference counts, as 0
+    leaves_out: tuple[str, ...] = ()  #: regions whose vertebrae count only if they are asked for
     published: tuple[Published, ...] = ()
 
 
@@ -93,9 +94,10 @@ PRESETS = {
             "msr",
             "MICCAI 2013 (Glocker et al.), for centroids.",
             "All vertebrae pooled. Identification: of all in the reference, the nearest is its own, less "
-            "than 20 mm away.",
+            "than 20 mm away. S1 and S2 are left out unless asked for.",
             "all",
             ("identified_msr", "centroid_mm"),
+            leaves_out=("sacral",),
             published=(Published("identified_msr", 0.974, "the best on the 302 scans", "arXiv:2012.07947"),),
         ),
         Preset(
@@ -118,3 +120,8 @@ def preset_of(name: str) -> Preset:
     """
     check_choice("preset", name, tuple(PRESETS))
     return PRESETS[name]
+
+
+def default_preset(*, is_of_masks: bool) -> str:
+    """Return the name of the preset of an evaluation that names none."""
+    return "ctspine1k" if is_of_masks else "verse"

@@ -33,8 +33,11 @@ def report(evaluation: Evaluation, pictures: Sequence[tuple[str, str]] = ()) -> 
 
 
 def _lines(evaluation: Evaluation, pictures: Sequence[tuple[str, str]]) -> Iterator[str]:
-    preset, main = evaluation.preset, evaluation.preset.measures[0]
-    yield f"# {evaluation.data_set.title}: {len(evaluation.results):,} cases by preset `{preset.name}`"
+    preset, main = evaluation.preset, evaluation.main
+    kind = evaluation.options["points"]
+    of_kind = "" if kind is None else f", points of kind `{kind}`"
+    cases = f"{len(evaluation.results):,} cases"
+    yield f"# {evaluation.data_set.title}: {cases} by preset `{preset.name}`{of_kind}"
     yield ""
     yield f"{preset.what} {preset.definition}"
     yield ""
@@ -58,7 +61,8 @@ def _lines(evaluation: Evaluation, pictures: Sequence[tuple[str, str]]) -> Itera
     yield from ("", "## Cases", "")
     yield f"- Every label right: {len(evaluation.all_right):,} of {len(evaluation.results):,}."
     shifts = ", ".join(f"{shift:+d}: {count:,}" for shift, count in evaluation.shifts.items())
-    yield f"- Shift of numbers, by best overlap (0 is right): {shifts or 'none'}."
+    how = "best overlap" if kind is None else "the nearest point"
+    yield f"- Shift of numbers, by {how} (0 is right): {shifts or 'none'}."
     for what, names in (
         ("Not judged", evaluation.failed.items()),
         ("Of no case", [(name, "") for name in evaluation.unknown]),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ctspine1k._messages import shortened
 from ctspine1k.catalog.cases import Case
 from ctspine1k.catalog.dataset import DataSet
-from ctspine1k.evaluation.means import Mean, cells_of, group_means, mean_of
+from ctspine1k.evaluation.means import Mean, cells_of, counted, group_means, main_measure, mean_of
 from ctspine1k.evaluation.presets import Preset, preset_of
 from ctspine1k.evaluation.scoring import Task
 from ctspine1k.evaluation.table import MEASURES, Row, ScoreTable
@@ -55,6 +55,7 @@ class Evaluation:
     cases: Mapping[str, Case]  #: what is known of each case, by id
     miss_penalty_mm: float | None = None
     seed: int = 0
+    sacrum: bool = False  #: whether vertebrae count that the preset leaves out unless they are asked for
 
     def __repr__(self) -> str:
         return f"Evaluation({self.summary().splitlines()[0]})"
@@ -73,20 +74,38 @@ class Evaluation:
         return {one.case_id: one.problem for one in self.results if one.problem}
 
     @cached_property
+    def counted(self) -> ScoreTable:
+        """The rows that count by the preset: for "msr", those of S1 and S2 only with ``sacrum``."""
+        return counted(self.table, self.preset, self.data_set.vocabulary, sacrum=self.sacrum)
+
+    @property
+    def main(self) -> str:
+        """The first measure of the preset that was taken."""
+        return main_measure(self.preset, self.table)
+
+    @cached_property
     def means(self) -> dict[str, Mean]:
         """The mean of each measure that was taken, those of the preset first."""
         order = dict.fromkeys((*self.preset.measures, *MEASURES))
-        means = {measure: mean_of(self.table, measure, self.preset, **self._options) for measure in order}
+        means = {
+            measure: mean_of(self.counted, measure, self.preset, **self._options)
+            for measure in order
+            if measure in self.table.measures
+        }
         return {measure: mean for measure, mean in means.items() if mean.n}
+
+    @property
+    def reported(self) -> tuple[str, ...]:
+        """The measures of the preset that were taken, or if it has none of them, all that were."""
+        return tuple(name for name in self.preset.measures if name in self.means) or tuple(self.means)
 
     @cached_property
     def groups(self) -> dict[str, dict[str, dict[str, Mean]]]:
         """The means of the preset's measures by vertebra, region, source, variant, issue, cut or whole."""
         vocabulary, options = self.data_set.vocabulary, self._options
         return {
-            measure: group_means(self.table, measure, self.preset, vocabulary, self.cases, **options)
-            for measure in self.preset.measures
-            if measure in self.means
+            measure: group_means(self.counted, measure, self.preset, vocabulary, self.cases, **options)
+            for measure in self.reported
         }
 
     @property
@@ -95,13 +114,17 @@ class Evaluation:
         return {case_id: case.patient or case_id for case_id, case in self.cases.items()}
 
     @property
+    def _means_options(self) -> dict[str, Any]:
+        return {"miss_penalty_mm": self.miss_penalty_mm, "seed": self.seed, "sacrum": self.sacrum}
+
+    @property
     def _options(self) -> dict[str, Any]:
         return {"patients": self.patients, "miss_penalty_mm": self.miss_penalty_mm, "seed": self.seed}
 
     @cached_property
     def shifts(self) -> dict[int, int]:
         """How many vertebrae of the reference are numbered how much too high; 0 is right."""
-        shifts = Counter(row["shift"] for row in self.table.rows if row["shift"] is not None)
+        shifts = Counter(row["shift"] for row in self.counted.rows if row["shift"] is not None)
         return {shift: shifts[shift] for shift in sorted(shifts)}
 
     @property
@@ -110,7 +133,7 @@ class Evaluation:
         return tuple(
             one.case_id
             for one in self.results
-            if not one.problem and all(_is_right(row) for row in self.table.by_case.get(one.case_id, ()))
+            if not one.problem and all(_is_right(row) for row in self.counted.by_case.get(one.case_id, ()))
         )
 
     @property
@@ -121,13 +144,11 @@ class Evaluation:
 
     def values_by_vertebra(self) -> dict[str, list[float]]:
         """Return the values of the preset's main measure that count, by the name of the vertebra."""
-        cells = cells_of(
-            self.table, self.preset.measures[0], self.preset, miss_penalty_mm=self.miss_penalty_mm
-        )
+        cells = cells_of(self.counted, self.main, self.preset, miss_penalty_mm=self.miss_penalty_mm)
         names = self.label_names
         return {
             names[label]: cells[~np.isnan(cells[:, column]), column].tolist()
-            for column, label in enumerate(self.table.labels)
+            for column, label in enumerate(self.counted.labels)
         }
 
     def confusion(self) -> tuple[NDArray[np.int64], list[str], list[str]]:
@@ -140,7 +161,7 @@ class Evaluation:
         names = self.label_names
         taken = [
             (row["label"], None if row["shift"] is None else row["label"] + row["shift"])
-            for row in self.table.rows
+            for row in self.counted.rows
             if row["reference"]
         ]
         rows = sorted({label for label, _ in taken})
@@ -158,8 +179,10 @@ class Evaluation:
     def worst(self, count: int = 5) -> list[tuple[CaseResult, float]]:
         """Return the cases with the least mean Dice over labels, and that mean, the worst first.
 
-        Cases without predictions are left out: there is nothing to be seen.
+        Cases without predictions are left out: there is nothing to be seen. So are all cases of points.
         """
+        if "dice" not in self.table.measures:
+            return []
         means = {
             case_id: mean_of(self.table.keep(rows), "dice", preset_of("nnunet"), resamples=0).value
             for case_id, rows in self.table.by_case.items()
@@ -175,8 +198,10 @@ class Evaluation:
     def summary(self) -> str:
         """Return the results as text: a line for each mean, and what was missed."""
         preset, total = self.preset, len(self.results)
-        lines = [f"{self.data_set.title}, {total:,} cases, preset {preset.name}: {preset.what}"]
-        for measure in (name for name in preset.measures if name in self.means):
+        kind = self.options["points"]
+        of_kind = "" if kind is None else f"points of kind {kind!r}, "
+        lines = [f"{self.data_set.title}, {total:,} cases, {of_kind}preset {preset.name}: {preset.what}"]
+        for measure in self.reported:
             mean = self.means[measure]
             interval = "" if math.isnan(mean.low) else f" [{mean.low:.4f}, {mean.high:.4f}]"
             lines.append(
@@ -201,7 +226,7 @@ class Evaluation:
             "preset": preset.name,
             "what": preset.what,
             "definition": preset.definition,
-            "options": {**self.options, "miss_penalty_mm": self.miss_penalty_mm, "seed": self.seed},
+            "options": {**self.options, **self._means_options},
             "means": {measure: mean.document() for measure, mean in self.means.items()},
             "groups": {
                 measure: {

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from numpy.typing import NDArray
 
@@ -15,15 +15,23 @@ from ctspine1k import __version__
 from ctspine1k._messages import warn
 from ctspine1k.errors import SkippedCasesWarning
 from ctspine1k.evaluation.journal import SUMMARY, TABLE, Journal, check_folder
+from ctspine1k.evaluation.pointed import GivenPoints, check_reference, point_tasks, score_points_of
 from ctspine1k.evaluation.presets import preset_of
 from ctspine1k.evaluation.report import report
 from ctspine1k.evaluation.results import CaseResult, Evaluation
-from ctspine1k.evaluation.scoring import Scored, ScoringOptions, Task, score_arrays, score_files
+from ctspine1k.evaluation.scoring import (
+    Scored,
+    ScoringOptions,
+    Task,
+    score_arrays,
+    score_files,
+    score_masks_of,
+)
 from ctspine1k.evaluation.table import ScoreTable
 from ctspine1k.files.places import find_folder
 from ctspine1k.files.predictions import find_predictions
 from ctspine1k.files.raw import RawFile
-from ctspine1k.files.selection import OnMissing, Selection, require_cases, require_kinds
+from ctspine1k.files.selection import OnMissing, Selection, require_cases
 from ctspine1k.files.transfer import worker_start
 from ctspine1k.running.disk import atomic_write, delete_abandoned, exclusive_lock, explain_full_disk
 from ctspine1k.running.executors import Executor, executor
@@ -51,6 +59,7 @@ class EvaluationOptions:
     on_missing: OnMissing = "raise"
     miss_penalty_mm: float | None = None
     seed: int = 0
+    sacrum: bool = False
     num_proc: int = 1
     scheduler: str | None = None
     scoring: ScoringOptions = field(default_factory=ScoringOptions)
@@ -63,7 +72,7 @@ class EvaluationOptions:
 
 def evaluate(
     selection: Selection,
-    predictions: str | Path | Arrays,
+    predictions: Path | Arrays | GivenPoints,
     out: Path | None = None,
     options: EvaluationOptions | None = None,
     draw: Draw | None = None,
@@ -73,19 +82,18 @@ def evaluate(
     ``draw`` draws pictures into the folder of the results, and returns their names and what they show.
     """
     options = options or EvaluationOptions()
-    require_kinds(selection.data_set, "mask")
+    check_reference(selection.data_set, options.scoring)
     options.scoring.reference_table(selection.data_set.vocabulary)  # checks the label scheme
-    references = _references(require_cases(selection), options.on_missing)
-    if not isinstance(predictions, (str, Path)):
-        return _of_arrays(selection, references, predictions, options)
+    require_cases(selection)
+    is_of_masks = options.scoring.points is None
+    if is_of_masks and not isinstance(predictions, Path):
+        return _of_arrays(selection, cast("Arrays", predictions), options)
     workers = executor(options.num_proc, options.scheduler, initializer=worker_start())
-    found = find_predictions(
-        find_folder(predictions, "predictions", "masks"),
-        selection.data_set,
-        selection.cases,
-        selection.catalog,
-    )
-    tasks = [Task(file.case, file, found.files.get(case_id, {})) for case_id, file in references.items()]
+    if is_of_masks:
+        tasks, unknown = _mask_tasks(selection, cast("Path", predictions), options.on_missing)
+    else:
+        given = cast("Path | GivenPoints", predictions)
+        tasks, unknown = point_tasks(selection, given, options.scoring, options.on_missing)
     with ExitStack() as stack:
         stack.enter_context(deferred_interrupts())
         journal = None
@@ -100,11 +108,27 @@ def evaluate(
         results = [
             CaseResult(task, task.key(options.scoring), scored[task.case.case_id].problem) for task in tasks
         ]
-        evaluation = _evaluation(selection, list(scored.values()), results, found.unknown, options)
+        evaluation = _evaluation(selection, list(scored.values()), results, unknown, options)
         if out is not None and journal is not None:
             write_results(evaluation, out, draw)
             journal.delete()
     return evaluation
+
+
+def _mask_tasks(
+    selection: Selection, predictions: Path, on_missing: OnMissing
+) -> tuple[list[Task], tuple[str, ...]]:
+    """Return the cases whose masks to score, in order, and the predictions of no case."""
+    if predictions.is_file():
+        raise ValueError(
+            f"{predictions}: expected a folder with masks, found a file. A table of points needs "
+            'points="body" or points="mask" (--points): which of the two they are.'
+        )
+    references = _references(selection, on_missing)
+    folder = find_folder(predictions, "predictions", "masks")
+    found = find_predictions(folder, selection.data_set, selection.cases, selection.catalog)
+    tasks = [Task(file.case, file, found.files.get(case_id, {})) for case_id, file in references.items()]
+    return tasks, found.unknown
 
 
 def _references(selection: Selection, on_missing: OnMissing) -> dict[str, RawFile]:
@@ -133,9 +157,10 @@ def _scored(
     fresh = [task for task in tasks if task.case.case_id not in done]
     selection.look.prepare([task.reference for task in fresh])
     vocabulary = selection.data_set.vocabulary
+    score = score_masks_of if options.scoring.points is None else score_points_of
     with (
         explain_stop(lambda: f"{len(done):,} of {len(tasks):,} cases are done"),
-        closing(score_files(selection.place, fresh, vocabulary, options.scoring, workers)) as scored,
+        closing(score_files(selection.place, fresh, vocabulary, options.scoring, workers, score)) as scored,
     ):
         for one in scored:
             done[one.case_id] = one
@@ -144,14 +169,18 @@ def _scored(
     return {case_id: done[case_id] for case_id in keys}
 
 
-def _of_arrays(
-    selection: Selection, references: Mapping[str, RawFile], arrays: Arrays, options: EvaluationOptions
-) -> Evaluation:
-    """Score predictions in memory, one after the other."""
+def _of_arrays(selection: Selection, arrays: Arrays, options: EvaluationOptions) -> Evaluation:
+    """Score masks in memory, one after the other."""
+    references = _references(selection, options.on_missing)
     vocabulary = selection.data_set.vocabulary
     done: dict[str, Scored] = {}
     unknown = []
     for case_id, array in arrays:
+        if isinstance(array, Mapping):
+            raise ValueError(
+                f'{case_id}: expected a mask, found points. Pass points="body" or points="mask": which '
+                "of the two they are."
+            )
         if case_id not in references:
             unknown.append(case_id)
             continue
@@ -160,10 +189,8 @@ def _of_arrays(
         task = Task(selection.cases[case_id], references[case_id], {})
         done[case_id] = score_arrays(selection.place, task, array, vocabulary, options.scoring)
     absent = [Task(file.case, file, {}) for case_id, file in references.items() if case_id not in done]
-    workers = executor(1)
-    done |= {
-        one.case_id: one for one in score_files(selection.place, absent, vocabulary, options.scoring, workers)
-    }
+    missed = score_files(selection.place, absent, vocabulary, options.scoring, executor(1), score_masks_of)
+    done |= {one.case_id: one for one in missed}
     results = [
         CaseResult(Task(file.case, file, {}), None, done[case_id].problem)
         for case_id, file in references.items()
@@ -189,6 +216,7 @@ def _evaluation(
         {case.case_id: case for case in selection.cases},
         options.miss_penalty_mm,
         options.seed,
+        options.sacrum,
     )
 
 

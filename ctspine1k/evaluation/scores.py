@@ -39,7 +39,7 @@ from ctspine1k.evaluation.distances import NSD, SurfaceDistances, nsd, surface_d
 from ctspine1k.evaluation.overlap import LABELS, Overlap, best_match, joint_histogram, label_window
 from ctspine1k.evaluation.surfaces import surfaces
 
-__all__ = ["TOLERANCES_MM", "CaseScore", "LabelScore", "score_case", "score_points"]
+__all__ = ["TOLERANCES_MM", "CaseScore", "LabelScore", "first_and_last", "score_case", "score_points"]
 
 #: Tolerances of the normalized surface Dice, in mm.
 TOLERANCES_MM = (1.0, 2.0, 3.0)
@@ -185,7 +185,7 @@ def score_case(
     sizes, tolerances = check_spacing(spacing), check_tolerances(tolerances_mm)
     if slice_axis not in (0, 1, 2):
         raise ValueError(f"slice_axis: expected 0, 1 or 2, found {slice_axis!r}")
-    cut = [_first_and_last(mask, slice_axis) for mask in masks]
+    cut = [first_and_last(mask, slice_axis) for mask in masks]
     # Both in the reference's order in memory, so that a slab is read in one piece.
     order = sorted(range(3), key=lambda axis: (-abs(masks[0].strides[axis]), axis))
     first, second = (mask.transpose(order) for mask in masks)
@@ -319,7 +319,7 @@ def _identified(rows: list[LabelScore]) -> tuple[LabelScore, ...]:
     )
 
 
-def _first_and_last(mask: NDArray[np.uint8], axis: int) -> set[int]:
+def first_and_last(mask: NDArray[np.uint8], axis: int) -> set[int]:
     """Return the labels in the first and last slice."""
     return {int(label) for at in (0, -1) for label in np.unique(np.moveaxis(mask, axis, 0)[at])}
 

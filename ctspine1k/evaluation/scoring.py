@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from ctspine1k._messages import check_choice
 from ctspine1k.catalog.cases import Case
 from ctspine1k.catalog.vocabulary import BACKGROUND, Vocabulary
 from ctspine1k.errors import CaseError, ChecksumError, VoxelValueError
+from ctspine1k.evaluation.centroids import Point
 from ctspine1k.evaluation.scores import CaseScore, score_case
 from ctspine1k.evaluation.table import COLUMNS, Row
 from ctspine1k.files.places import Place
@@ -31,7 +32,20 @@ from ctspine1k.running.versions import require_version
 from ctspine1k.volumes.masks import Mask, joined, on_grid, read_mask
 from ctspine1k.volumes.relabel import Others, label_table
 
-__all__ = ["NO_PREDICTION", "Scored", "ScoringOptions", "Task", "read_task", "score_arrays", "score_files"]
+__all__ = [
+    "NO_PREDICTION",
+    "Score",
+    "Scored",
+    "ScoringOptions",
+    "Task",
+    "read_prediction",
+    "read_reference",
+    "read_task",
+    "rows_of",
+    "score_arrays",
+    "score_files",
+    "score_masks_of",
+]
 
 #: The problem of a case that was not predicted.
 NO_PREDICTION = "no prediction"
@@ -50,6 +64,7 @@ class ScoringOptions:
     resample: Literal["nearest"] | None = None
     truncated: Literal["keep", "drop"] = "keep"
     distances: bool = True
+    points: Literal["body", "mask"] | None = None
 
     def __post_init__(self) -> None:
         check_choice("numbering", self.numbering, ("own", "totalsegmentator"))
@@ -57,6 +72,14 @@ class ScoringOptions:
         if self.resample is not None:
             check_choice("resample", self.resample, ("nearest",))
         check_choice("truncated", self.truncated, ("keep", "drop"))
+        if self.points is None:
+            return
+        check_choice("points", self.points, ("body", "mask"))
+        for name in ("label_scheme", "resample"):
+            if (value := getattr(self, name)) is not None:
+                raise ValueError(
+                    f"{name}={value!r}: expected None with points={self.points!r}: it is for masks"
+                )
 
     def reference_table(self, vocabulary: Vocabulary) -> NDArray[np.uint8]:
         """Return what each byte of a reference becomes; labels that the data set lacks are 255.
@@ -94,11 +117,15 @@ class Task:
     case: Case
     reference: RawFile
     prediction: Mapping[str, RawFile]  #: by vertebra, for files with one each; or one that is `WHOLE`
+    header: RawFile | None = None  #: the image or mask whose header says where voxels of points files are
+    points: Mapping[int, Point] | None = None  #: predicted ones that are not in a file of their own, RAS+ mm
 
     def key(self, options: ScoringOptions) -> str:
         """Return a text that changes when the files of the case, or the options, do."""
         states = [self.reference.state, *(f"{name} {file.state}" for name, file in self.prediction.items())]
-        text = json.dumps([_VERSION, asdict(options), self.case.case_id, states])
+        given = None if self.points is None else sorted(self.points.items())
+        header = None if self.header is None else self.header.state
+        text = json.dumps([_VERSION, asdict(options), self.case.case_id, states, header, given])
         return hashlib.sha256(text.encode(errors="replace")).hexdigest()
 
 
@@ -111,14 +138,21 @@ class Scored:
     problem: str = ""  #: why it could not be judged; its vertebrae then count as missed
 
 
+#: Scores one case, given the version of the package, the place of the reference and what it depends on.
+Score: TypeAlias = "Callable[[str, Place, Vocabulary, ScoringOptions, Task], Scored]"
+
+
 def score_files(
     place: Place,
     tasks: Sequence[Task],
     vocabulary: Vocabulary,
     options: ScoringOptions,
     workers: Executor,
+    score: Score,
 ) -> Generator[Scored, None, None]:
     """Score cases and yield each when it is done, with a progress bar where there is a terminal.
+
+    ``score`` scores one case in any process: `score_masks_of`, or that of points.
 
     Raises:
         CaseError, ChecksumError: the reference of a case cannot be used.
@@ -127,7 +161,7 @@ def score_files(
     """
     if not tasks:
         return
-    work = partial(_score_files, __version__, place, vocabulary, options)
+    work = partial(score, __version__, place, vocabulary, options)
     names = [f"evaluate/{task.case.case_id}" for task in tasks]
     with (
         workers.ready() as run,
@@ -139,17 +173,17 @@ def score_files(
             yield one
 
 
-def _score_files(
+def score_masks_of(
     version: str, place: Place, vocabulary: Vocabulary, options: ScoringOptions, task: Task
 ) -> Scored:
-    """Score one case; runs in any process."""
+    """Score the masks of one case; runs in any process."""
     require_version(version)
     with quiet_hub():
-        reference = _reference(place, task, vocabulary, options)
+        reference = read_reference(place, task, vocabulary, options)
     if not task.prediction:
         return _missed(task.case, reference, vocabulary, options, NO_PREDICTION)
     try:
-        prediction = _predicted(task, reference, vocabulary, options)
+        prediction = _on_reference(task, reference, vocabulary, options)
     except (CaseError, ChecksumError) as error:
         return _missed(task.case, reference, vocabulary, options, str(error))
     return score_masks(task.case, reference, prediction.labels, vocabulary, options)
@@ -161,29 +195,34 @@ def read_task(place: Place, task: Task, vocabulary: Vocabulary, options: Scoring
     Raises:
         CaseError, ChecksumError: a file cannot be used.
     """
-    reference = _reference(place, task, vocabulary, options)
-    return reference, _predicted(task, reference, vocabulary, options)
+    reference = read_reference(place, task, vocabulary, options)
+    return reference, _on_reference(task, reference, vocabulary, options)
 
 
-def _reference(place: Place, task: Task, vocabulary: Vocabulary, options: ScoringOptions) -> Mask:
+def read_reference(place: Place, task: Task, vocabulary: Vocabulary, options: ScoringOptions) -> Mask:
+    """Read the mask of the reference, with the labels that are compared; errors as for `read_task`."""
     files = CaseFiles(task.case, {"mask": task.reference})
     path = fetch_case(place, files)["mask"]
     with reading_case(files):
         return _mapped(read_mask(path), options.reference_table(vocabulary), vocabulary)
 
 
-def _predicted(task: Task, reference: Mask, vocabulary: Vocabulary, options: ScoringOptions) -> Mask:
-    """Read the prediction of a case, one mask or one for each vertebra, onto the grid of the reference."""
+def _on_reference(task: Task, reference: Mask, vocabulary: Vocabulary, options: ScoringOptions) -> Mask:
+    """Read the prediction of a case onto the grid of the reference."""
+    mask = read_prediction(task, vocabulary, options)
+    return on_grid(mask, reference, resample=options.resample is not None)
+
+
+def read_prediction(task: Task, vocabulary: Vocabulary, options: ScoringOptions) -> Mask:
+    """Read the prediction of a case, one mask or one for each vertebra; errors as for `read_task`."""
     with reading_case(CaseFiles(task.case, {"mask": next(iter(task.prediction.values()))})):
         if WHOLE in task.prediction:
             mask = read_mask(task.prediction[WHOLE].name)
-            mask = _mapped(mask, options.prediction_table(vocabulary), vocabulary)
-        else:
-            table = options.reference_table(vocabulary)
-            files = task.prediction.items()
-            masks = [(int(table[vocabulary.label(name)]), read_mask(file.name)) for name, file in files]
-            mask = joined(masks, task.case.case_id)
-        return on_grid(mask, reference, resample=options.resample is not None)
+            return _mapped(mask, options.prediction_table(vocabulary), vocabulary)
+        table = options.reference_table(vocabulary)
+        files = task.prediction.items()
+        masks = [(int(table[vocabulary.label(name)]), read_mask(file.name)) for name, file in files]
+        return joined(masks, task.case.case_id)
 
 
 def _mapped(mask: Mask, table: NDArray[np.uint8], vocabulary: Vocabulary) -> Mask:
@@ -219,7 +258,7 @@ def score_masks(
     """Score a case whose masks are on one grid."""
     score = score_case(reference.labels, prediction, reference.geometry.spacing, distances=options.distances)
     score = score.without_truncated() if options.truncated == "drop" else score
-    return Scored(case.case_id, tuple(_rows(case, score, vocabulary, options)))
+    return Scored(case.case_id, tuple(rows_of(case, score, vocabulary, options)))
 
 
 def score_arrays(
@@ -235,7 +274,7 @@ def score_arrays(
         ValueError: it has another shape, or labels that it may not have.
         CaseError, ChecksumError: the reference cannot be used.
     """
-    reference = _reference(place, task, vocabulary, options)
+    reference = read_reference(place, task, vocabulary, options)
     array = np.asarray(prediction)
     if array.shape != reference.geometry.shape or array.dtype.kind not in "iu":
         raise ValueError(
@@ -250,9 +289,10 @@ def score_arrays(
     return score_masks(task.case, reference, mapped.labels, vocabulary, options)
 
 
-def _rows(
+def rows_of(
     case: Case, score: CaseScore, vocabulary: Vocabulary, options: ScoringOptions
 ) -> Generator[Row, None, None]:
+    """Yield the rows of a case for the table; measures that were not taken are NaN."""
     names = vocabulary.names(options.label_scheme or vocabulary.schemes[0])
     nothing: dict[str, Any] = dict.fromkeys(COLUMNS, math.nan)  # columns of distances that were not measured
     for row in score.columns():

@@ -15,8 +15,9 @@ centroid_mm, identified   distance of the centroids, and whether the vertebra is
 ========================  ==============================================================================
 
 Later ones: identification by the rule of MICCAI 2013, volume error, voxels on either side, in both and of the
-volume, the shift (label predicted for most of the vertebra, minus its own), the NSD as mean of two directions
-and by area, and the problem of a case that could not be judged, whose vertebrae count as missed.
+volume, the shift (label predicted for most of the vertebra, or of points that of the nearest, minus its own),
+the NSD as mean of two directions and by area, and the problem of a case that could not be judged, whose
+vertebrae count as missed. Points have only identification, distances of centroids and shifts.
 """
 
 from __future__ import annotations
@@ -92,6 +93,11 @@ class ScoreTable:
     def labels(self) -> tuple[int, ...]:
         """The labels on either side of any case, from the smallest."""
         return tuple(sorted({row["label"] for row in self.rows}))
+
+    @cached_property
+    def measures(self) -> tuple[str, ...]:
+        """The measures that were taken: those of `MEASURES` that any row has a value of."""
+        return tuple(name for name in MEASURES if any(row[name] == row[name] for row in self.rows))
 
     def keep(self, rows: Iterable[Row]) -> ScoreTable:
         """Return a table with only these rows."""

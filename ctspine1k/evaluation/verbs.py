@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Unpack
 
+    from ctspine1k.evaluation.centroids import Point
     from ctspine1k.evaluation.results import Evaluation
     from ctspine1k.files.selection import OnMissing, Selection
+    from ctspine1k.volumes.points import Points
     from ctspine1k.volumes.relabel import Others
 
 __all__ = ["EvaluationKeywords", "EvaluationVerbs"]
@@ -31,6 +33,7 @@ class EvaluationKeywords(TypedDict, total=False):
     on_missing: OnMissing
     miss_penalty_mm: float | None
     seed: int
+    sacrum: bool
 
 
 class EvaluationVerbs(abc.ABC):
@@ -46,26 +49,37 @@ class EvaluationVerbs(abc.ABC):
 
     def evaluate(
         self,
-        predictions: str | os.PathLike[str] | Iterable[tuple[str, NDArray[Any]]],
+        predictions: str
+        | os.PathLike[str]
+        | Iterable[tuple[str, NDArray[Any]]]
+        | Iterable[tuple[str, Points | Mapping[int, Point]]],
         out: str | os.PathLike[str] | None = None,
         *,
-        preset: str = "ctspine1k",
+        points: Literal["body", "mask"] | None = None,
+        preset: str | None = None,
         num_proc: int = 1,
         scheduler: str | None = None,
         **options: Unpack[EvaluationKeywords],
     ) -> Evaluation:
-        """Judge predicted masks against those of the cases, by a published protocol.
+        """Judge predicted masks or points against those of the cases, by a published protocol.
 
         It goes over the reference: a case that was not predicted is a failure, and its vertebrae are missed.
         All measures are taken in one pass, so that `Evaluation.by` gives any other protocol at once.
 
         Args:
             predictions: a folder with masks, named as `ctspine1k.files.predictions` lists; or pairs of case
-                id and array, whole numbers of shape (k, i, j) on the grid of the reference.
+                id and array, whole numbers of shape (k, i, j) on the grid of the reference. With ``points``,
+                a folder with points files, named as `ctspine1k.files.predicted_points` lists, or if there are
+                none, with masks, whose points are computed; a CSV file (`ctspine1k.volumes.points_table`); or
+                pairs of case id and points, `Points` or RAS+ mm by label.
             out: a folder for ``cases.csv``, ``report.md``, ``summary.json`` and pictures. A stopped run
                 resumes there, and a second one judges only what has changed. None writes nothing.
+            points: None to compare masks, or the kind of points to compare: "body", the centres of vertebral
+                bodies, or "mask", centres of mass. It is the kind of the predictions, and of the reference,
+                too: for "body" the data set's own files of points, where it has them, else computed from
+                masks, as for "mask".
             preset: the protocol (`ctspine1k.evaluation.presets`): "ctspine1k", "nnunet", "verse", "msr" or
-                "totalsegmentator".
+                "totalsegmentator"; None for "ctspine1k", or for points "verse".
             num_proc: processes that judge; each needs up to 1.2 GB for a case of 1,000 slices.
             scheduler: a Dask scheduler, whose workers judge instead; both as for `scan`.
             options: ``label_scheme``, in which both sides are compared; ``numbering`` of predictions, "own"
@@ -74,16 +88,18 @@ class EvaluationVerbs(abc.ABC):
                 else; ``truncated``, "drop" to leave out vertebrae in the first or last slice of the
                 reference; ``distances``, False for overlap alone, which takes a fraction of the time;
                 ``on_missing`` reference masks, "raise" or "skip"; ``miss_penalty_mm``, what a missed vertebra
-                counts as in means of distances; ``seed`` of the intervals.
+                counts as in means of distances; ``seed`` of the intervals;
+                ``sacrum``, True for S1 and S2 to count by the preset "msr", too.
 
         Returns:
             The scores and their means. Cases whose predictions cannot be used are in ``failed``.
 
         Raises:
-            ValueError: an argument that is not allowed, or the data set has no masks.
-            MissingFilesError: a case has no reference mask, and ``on_missing`` is "raise".
+            ValueError: an argument that is not allowed, or the data set has no such reference.
+            MissingFilesError: a case has no reference, and ``on_missing`` is "raise".
             AmbiguousFilesError: several predictions for one case.
-            CaseError, ChecksumError: a reference mask cannot be used.
+            CaseError, ChecksumError: a reference, or a CSV file of points, cannot be used.
+            PointsError: points that are known to be of another kind.
             OutputError: ``out`` has other files than results.
             BusyError: another process is writing there.
             NoSpaceError: a disk is full; what is done is kept.
@@ -91,12 +107,16 @@ class EvaluationVerbs(abc.ABC):
             WorkerError: a worker process died, or the scheduler is lost; what is done is kept.
             HubError: the Hub cannot be reached; what is done is kept.
         """
+        from ctspine1k.evaluation.presets import default_preset
         from ctspine1k.evaluation.run import EvaluationOptions, evaluate
         from ctspine1k.evaluation.scoring import ScoringOptions
 
         values: dict[str, Any] = dict(options)
         names = ScoringOptions.__dataclass_fields__
-        scoring = ScoringOptions(**{name: values.pop(name) for name in list(values) if name in names})
+        scoring = ScoringOptions(
+            points=points, **{name: values.pop(name) for name in list(values) if name in names}
+        )
+        preset = preset or default_preset(is_of_masks=points is None)
         return evaluate(
             self.selection(),
             Path(predictions) if isinstance(predictions, (str, os.PathLike)) else predictions,

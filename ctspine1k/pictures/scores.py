@@ -184,6 +184,8 @@ def draw_scores(
         MissingPackageError: matplotlib is not installed.
         OSError: a file cannot be written.
     """
+    for name in ("vertebrae.png", "confusion.png", "worst.png"):
+        (out / name).unlink(missing_ok=True)  # of an earlier run, which may have had more of them
     drawn = []
     if any(map(len, values.values())):
         save_picture(values_by_vertebra(values, measure), out / "vertebrae.png")

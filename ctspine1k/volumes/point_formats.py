@@ -37,7 +37,7 @@ from ctspine1k.volumes.headers import GET_AGAIN, WRITE_AGAIN, Geometry
 from ctspine1k.volumes.nifti import Readable, stand_in
 from ctspine1k.volumes.orientation import ORIENTATIONS, turn_to
 
-__all__ = ["READINGS", "Indices", "World", "lml_indices", "read_bytes", "verse_indices"]
+__all__ = ["READINGS", "Indices", "World", "format_of", "lml_indices", "read_bytes", "verse_indices"]
 
 #: Formats of points files, and the ways to read the coordinates in each.
 READINGS: Mapping[str, tuple[str, ...]] = {
@@ -73,6 +73,11 @@ Indices: TypeAlias = "dict[int, NDArray[np.float64]]"
 World: TypeAlias = Literal["RAS", "LPS"]
 
 _Triple: TypeAlias = "tuple[float, float, float]"
+
+
+def format_of(path: str) -> str:
+    """Return the format of a points file by the end of its name, in any case of letters."""
+    return "lml" if path.lower().endswith(".lml") else "verse"
 
 
 def read_bytes(file: Readable) -> tuple[bytes, str]:

@@ -1,0 +1,275 @@
+"""Points of vertebrae judged from files: which are compared, how they are read, and their scores.
+
+Both sides are of one kind, "body" or "mask", which is told and never guessed. The reference of "body" is the
+data set's own file of points, which are those of vertebral bodies, or computed from the mask of a case that
+has no such file; that of "mask" is computed from masks. Only the header is read of the image or mask that
+says where the voxels of a points file are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from ctspine1k._messages import warn
+from ctspine1k.catalog.companions import is_metaimage
+from ctspine1k.catalog.dataset import DataSet
+from ctspine1k.catalog.vocabulary import Vocabulary
+from ctspine1k.errors import CaseError, ChecksumError, FileFormatError, PointsError, SkippedCasesWarning
+from ctspine1k.evaluation.arguments import check_points
+from ctspine1k.evaluation.centroids import Point
+from ctspine1k.evaluation.scores import CaseScore, first_and_last, score_points
+from ctspine1k.evaluation.scoring import (
+    NO_PREDICTION,
+    Scored,
+    ScoringOptions,
+    Task,
+    read_prediction,
+    read_reference,
+    rows_of,
+)
+from ctspine1k.files.places import Place, find_folder
+from ctspine1k.files.predicted_points import case_names, find_points
+from ctspine1k.files.predictions import WHOLE
+from ctspine1k.files.raw import CaseFiles, group_files
+from ctspine1k.files.selection import OnMissing, Selection
+from ctspine1k.files.transfer import fetch_case, quiet_hub, reading_case
+from ctspine1k.running.versions import require_version
+from ctspine1k.volumes.bodies import mask_indices
+from ctspine1k.volumes.headers import Geometry
+from ctspine1k.volumes.masks import Mask
+from ctspine1k.volumes.opening import open_volume
+from ctspine1k.volumes.orientation import degenerate_axes
+from ctspine1k.volumes.point_formats import format_of
+from ctspine1k.volumes.points import Points, read_points
+from ctspine1k.volumes.points_table import read_points_table
+
+__all__ = ["GivenPoints", "check_reference", "point_tasks", "score_points_of"]
+
+#: Predictions in memory: the id of each case, and its points, in RAS+ mm by label.
+GivenPoints: TypeAlias = "Iterable[tuple[str, Points | Mapping[int, Point]]]"
+
+_Kind: TypeAlias = Literal["body", "mask"]
+
+_Places: TypeAlias = "dict[int, Point]"
+
+
+def check_reference(data_set: DataSet, options: ScoringOptions) -> None:
+    """Check that a data set has a reference of the kind that is compared.
+
+    Raises:
+        ValueError: it has not; the message says what can be passed instead.
+    """
+    if options.points != "body" and "mask" not in data_set.kinds:
+        raise ValueError(
+            f"collection={data_set.name!r}, points={options.points!r}: expected a data set with masks, found "
+            f'{" and ".join(data_set.kinds)}: pass points="body" (--points body) to compare points of '
+            "vertebral bodies"
+        )
+    if options.points == "body" and "points" in data_set.possible and options.truncated == "drop":
+        raise ValueError(
+            'truncated="drop": expected masks as the reference, which show what the scan cuts, found points '
+            f'of {data_set.title}: pass truncated="keep", or points="mask" if the data set has masks'
+        )
+
+
+def point_tasks(
+    selection: Selection, predictions: Path | GivenPoints, options: ScoringOptions, on_missing: OnMissing
+) -> tuple[list[Task], tuple[str, ...]]:
+    """Return the cases to score, in order, and the predictions of no case.
+
+    Args:
+        selection: the cases.
+        predictions: a folder with points files or masks, a CSV file, or points in memory.
+        options: with the kind of the points.
+        on_missing: what to do about cases without a reference.
+
+    Raises:
+        ValueError: points that are not allowed, or options that are of masks alone.
+        CaseError: a table that cannot be used, or points in memory of another kind.
+        MissingFilesError: cases without a reference, and ``on_missing`` is "raise" or none has one.
+        AmbiguousFilesError: several predictions for one case.
+        FileNotFoundError: there are no predictions at the path.
+    """
+    tasks = _references(selection, options.points, on_missing)
+    if isinstance(predictions, Path) and not predictions.expanduser().is_file():
+        folder = find_folder(predictions, "predictions", "points or masks")
+        found = find_points(folder, selection.data_set, selection.cases, selection.catalog)
+        kinds = {file.kind for files in found.files.values() for file in files.values()}
+        if "points" in kinds:
+            _check_no_masks(options)
+        tasks = [replace(one, prediction=found.files.get(one.case.case_id, {})) for one in tasks]
+        return tasks, found.unknown
+    _check_no_masks(options)
+    vocabulary = selection.data_set.vocabulary
+    if isinstance(predictions, Path):
+        given: Mapping[str, Mapping[int, Point]] = read_points_table(predictions.expanduser(), vocabulary)
+    else:
+        given = _checked(predictions, vocabulary, options.points)
+    names = case_names(selection.catalog)
+    places: dict[str, Mapping[int, Point]] = {}
+    for name, points in given.items():
+        if names.get(name, name) in places:
+            raise ValueError(f"{name}: expected one prediction, found another one of {names[name]}")
+        places[names.get(name, name)] = points
+    unknown = tuple(sorted(name for name in places if name not in selection.catalog))
+    return [replace(one, points=places.get(one.case.case_id)) for one in tasks], unknown
+
+
+def _check_no_masks(options: ScoringOptions) -> None:
+    """Raise a `ValueError` if options of masks are given for points that are not computed from masks."""
+    defaults = ScoringOptions()
+    for name in ("numbering", "other_labels"):
+        if (value := getattr(options, name)) != (default := getattr(defaults, name)):
+            raise ValueError(f"{name}={value!r}: expected {default!r} for points that are not of masks")
+
+
+def _references(selection: Selection, kind: _Kind | None, on_missing: OnMissing) -> list[Task]:
+    """Return what each case is judged against; missing files are an error, or left out with a warning."""
+    data_set, files = selection.data_set, selection.files()
+    tasks = []
+    for one in group_files(files).values():
+        own, mask = one.files.get("points"), one.files.get("mask")
+        header = one.files.get("image", mask)
+        if kind == "body" and own is not None and header is not None:
+            tasks.append(Task(one.case, own, {}, header))
+        elif mask is not None:
+            tasks.append(Task(one.case, mask, {}, mask))
+    if "mask" in data_set.kinds:  # which points of the data set stand in for
+        there = [replace(task.reference, kind="mask") for task in tasks]
+        missing = selection.missing(there, ("mask",), on_missing)
+    else:
+        missing = selection.missing(files, data_set.kinds, on_missing)
+    if missing is not None:
+        if on_missing == "raise" or not tasks:
+            raise missing
+        warn(missing.summary, SkippedCasesWarning)
+    return tasks
+
+
+def _checked(given: GivenPoints, vocabulary: Vocabulary, kind: _Kind | None) -> dict[str, _Places]:
+    """Return points in memory, by case.
+
+    Raises:
+        ValueError: a position that is not three finite numbers, a label that the data set lacks, or two
+            predictions for a case.
+        PointsError: points of another kind.
+    """
+    labels = {vertebra.label for vertebra in vocabulary.vertebrae}
+    found: dict[str, _Places] = {}
+    for case_id, points in given:
+        if case_id in found:
+            raise ValueError(f"{case_id}: expected one prediction, found a second one")
+        if isinstance(points, Points):
+            _check_kind(points, kind, case_id)
+            points = _places(points)
+        found[case_id] = check_points(case_id, points)
+        if strange := sorted(found[case_id].keys() - labels):
+            expected = f"labels among {vocabulary.numbers}, without 0"
+            raise ValueError(f"{case_id}: expected {expected}, found {strange[0]}")
+    return found
+
+
+def score_points_of(
+    version: str, place: Place, vocabulary: Vocabulary, options: ScoringOptions, task: Task
+) -> Scored:
+    """Score the points of one case; runs in any process.
+
+    Raises:
+        CaseError, ChecksumError: the reference cannot be used.
+        PointsError: points of another kind than the one that is compared, on either side.
+    """
+    require_version(version)
+    with quiet_hub():
+        reference, cut = _reference(place, vocabulary, options, task)
+    predicted: _Places = {}
+    problem = "" if task.prediction or task.points is not None else NO_PREDICTION
+    if not problem:
+        try:
+            predicted, points = _predicted(place, vocabulary, options, task)
+        except (CaseError, ChecksumError) as error:
+            problem = str(error)
+        else:
+            if points is not None:
+                _check_kind(points, options.points, task.prediction[WHOLE].name)
+    score = score_points(reference, predicted)
+    rows = tuple(replace(row, truncated=row.label in cut) for row in score.rows)
+    score = CaseScore(rows, score.voxels)
+    score = score.without_truncated() if options.truncated == "drop" else score
+    found = rows_of(task.case, score, vocabulary, options)
+    return Scored(task.case.case_id, tuple({**row, "problem": problem} for row in found), problem)
+
+
+def _reference(
+    place: Place, vocabulary: Vocabulary, options: ScoringOptions, task: Task
+) -> tuple[_Places, set[int]]:
+    """Return the points of the reference, and the labels that the scan cuts, where a mask shows them."""
+    if task.reference.kind == "mask":
+        mask = read_reference(place, task, vocabulary, options)
+        return _computed(mask, vocabulary, options.points), first_and_last(mask.labels, 0)
+    path = fetch_case(place, CaseFiles(task.case, {"points": task.reference}))["points"]
+    points = _read(place, vocabulary, task, path)
+    _check_kind(points, options.points, task.reference.name)
+    return _places(points), set()
+
+
+def _predicted(
+    place: Place, vocabulary: Vocabulary, options: ScoringOptions, task: Task
+) -> tuple[_Places, Points | None]:
+    """Return predicted points, and if they are in a file of their own, what it says."""
+    if task.points is not None:
+        return dict(task.points), None
+    file = next(iter(task.prediction.values()))
+    if file.kind == "mask":
+        return _computed(read_prediction(task, vocabulary, options), vocabulary, options.points), None
+    points = _read(place, vocabulary, task, Path(file.name))
+    return _places(points), points
+
+
+def _read(place: Place, vocabulary: Vocabulary, task: Task, path: Path) -> Points:
+    """Read a points file, whose voxels are those of the task's image or mask."""
+    header = task.header or task.reference
+    local = place.local_path(header)
+    with (
+        reading_case(CaseFiles(task.case, {header.kind: header})),
+        place.open(header) if local is None else nullcontext(local) as opened,
+        open_volume(opened) as volume,
+    ):
+        geometry = Geometry.of(volume.header.affine, volume.header.shape)
+    with reading_case(CaseFiles(task.case, {"points": task.reference})):
+        return read_points(
+            path,
+            geometry,
+            vocabulary,
+            format=format_of(path.name),
+            world="LPS" if is_metaimage(header.path) else "RAS",
+        )
+
+
+def _computed(mask: Mask, vocabulary: Vocabulary, kind: _Kind | None) -> _Places:
+    """Return the points of a mask."""
+    if what := degenerate_axes(mask.geometry.affine):
+        expected = "an affine with a length and a direction for each axis"
+        raise FileFormatError(mask.name, expected, what, "Save the mask again with the header of its image.")
+    labels = np.transpose(mask.labels, (1, 2, 0))
+    indices = mask_indices(labels, mask.geometry, kind or "body")
+    return _places(Points.of(indices, mask.geometry, vocabulary, kind or "body"))
+
+
+def _check_kind(points: Points, kind: _Kind | None, name: str) -> None:
+    """Raise a `PointsError` if points are known to be of another kind than the one that is compared."""
+    if points.kind not in ("file", kind):
+        hint = (
+            "The two kinds are 14 to 23 mm apart. Pass that of the predictions as points=... (--points); the "
+            "reference is then of the same kind."
+        )
+        raise PointsError(name, f"points of kind {kind!r}", f"kind {points.kind!r}", hint)
+
+
+def _places(points: Points) -> _Places:
+    return {point.label: point.mm for point in points}

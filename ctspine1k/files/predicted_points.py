@@ -1,0 +1,65 @@
+"""Predicted points of cases, found by their names in a folder.
+
+They are named as the data set's own points, or by the case, whose dots may have become ``_``:
+``<case_id>.json``, ``<case_id>_ctd.json`` or ``<case_id>.lml``, in any folder below the one that is given.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+
+from ctspine1k.catalog.cases import Catalog
+from ctspine1k.catalog.dataset import DataSet
+from ctspine1k.errors import AmbiguousFilesError
+from ctspine1k.files.folder import FolderPlace
+from ctspine1k.files.predictions import WHOLE, Predictions, find_predictions
+from ctspine1k.files.raw import RawFile, plain_id
+
+__all__ = ["case_names", "find_points"]
+
+_NAME = re.compile(r"(?P<case>.+?)(?:(?:_ctd)?\.json|\.lml)", re.IGNORECASE)
+
+
+def case_names(cases: Catalog) -> dict[str, str]:
+    """Return the id of each case by the names that it may have: the id itself, or without dots."""
+    return {
+        **{plain_id(case.case_id): case.case_id for case in cases},
+        **{case.case_id: case.case_id for case in cases},
+    }
+
+
+def find_points(place: FolderPlace, data_set: DataSet, cases: Catalog, known: Catalog) -> Predictions:
+    """Find the points files of cases, or where there are none, the masks, as `find_predictions` does.
+
+    Args:
+        place: the folder.
+        data_set: the data set, which knows how its files are named.
+        cases: those to find.
+        known: all cases of the data set: a file of another one of them is no unknown file.
+
+    Raises:
+        AmbiguousFilesError: several files of one case.
+        ValueError: a mask that could belong to either of two cases.
+    """
+    names = case_names(known)
+    files: dict[str, RawFile] = {}
+    unknown = []
+    for path, entry in sorted(place.listing().entries.items()):
+        match = _NAME.fullmatch(posixpath.basename(path))
+        if match is None:
+            continue
+        owners = [case_id for case_id, kind in data_set.parse_name(path) if kind == "points"]
+        owner = next((one for one in (*owners, names.get(match["case"])) if one in known), None)
+        if owner is None:
+            unknown.append(path)
+        if owner is None or owner not in cases or entry is None:
+            continue
+        file = RawFile(cases[owner], "points", entry.size, path, entry.url, None, entry.local, entry.state)
+        if owner in files:
+            raise AmbiguousFilesError(owner, "points", [files[owner].name, file.name])
+        files[owner] = file
+    if files:
+        return Predictions({case_id: {WHOLE: file} for case_id, file in files.items()}, tuple(unknown))
+    masks = find_predictions(place, data_set, cases, known)
+    return masks if masks.files else Predictions({}, tuple(sorted((*unknown, *masks.unknown))))
