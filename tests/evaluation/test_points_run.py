@@ -217,7 +217,7 @@ def test_what_is_missing_twice_or_of_no_case(scans, tmp_path):
     assert scans.evaluate(given, points="body").unknown == ("nobody",)
     with pytest.raises(ValueError, match="expected one prediction, found a second one"):
         scans.evaluate([(FIRST, MM[FIRST])] * 2, points="body")
-    with pytest.raises(FileNotFoundError, match="predictions=.*: expected a folder"):
+    with pytest.raises(FileNotFoundError, match=r"predictions=.*: expected a folder"):
         scans.evaluate(tmp_path / "none", points="body")
 
 
