@@ -30,6 +30,7 @@ class SurfaceDistances:
     """From each point of a label's surface to the nearest of the same label in the other mask, in mm.
 
     Points are centres of voxels; for areas they are corners of voxels, each with the area around it, in mm2.
+    Corners beyond the greatest tolerance are infinitely far.
     """
 
     from_reference: NDArray[np.float64]
@@ -94,7 +95,7 @@ def nsd(distances: SurfaceDistances, tolerance_mm: float) -> NSD:
 
 
 def surface_distances(
-    reference: Surface, prediction: Surface, spacing: tuple[float, ...]
+    reference: Surface, prediction: Surface, spacing: tuple[float, ...], tolerance_mm: float
 ) -> SurfaceDistances:
     """Measure the distances between the surfaces of one label.
 
@@ -102,6 +103,7 @@ def surface_distances(
         reference: in one mask.
         prediction: in another of the same shape.
         spacing: mm, in the masks' axis order.
+        tolerance_mm: the greatest for which there will be an NSD.
 
     Raises:
         MissingPackageError: SciPy is not installed.
@@ -110,15 +112,18 @@ def surface_distances(
     return SurfaceDistances(
         from_reference=nearest_mm(reference.voxels, prediction.voxels, spacing),
         from_prediction=nearest_mm(prediction.voxels, reference.voxels, spacing),
-        corners_from_reference=nearest_mm(reference.corners, prediction.corners, spacing),
-        corners_from_prediction=nearest_mm(prediction.corners, reference.corners, spacing),
+        corners_from_reference=nearest_mm(reference.corners, prediction.corners, spacing, tolerance_mm),
+        corners_from_prediction=nearest_mm(prediction.corners, reference.corners, spacing, tolerance_mm),
         areas_of_reference=areas[reference.patterns],
         areas_of_prediction=areas[prediction.patterns],
     )
 
 
 def nearest_mm(
-    points: NDArray[np.int32], others: NDArray[np.int32], spacing: tuple[float, ...]
+    points: NDArray[np.int32],
+    others: NDArray[np.int32],
+    spacing: tuple[float, ...],
+    within_mm: float = math.inf,
 ) -> NDArray[np.float64]:
     """Return how far each point is from the nearest of others, in mm.
 
@@ -126,6 +131,7 @@ def nearest_mm(
         points: (n, 3), whole numbers.
         others: (m, 3), at least one.
         spacing: mm, of one along each axis.
+        within_mm: what is farther than this is infinitely far, and costs little time.
 
     Raises:
         MissingPackageError: SciPy is not installed.
@@ -140,10 +146,12 @@ def nearest_mm(
     is_other[np.ravel_multi_index(tuple((others - first).T), box)] = True
     places = np.ravel_multi_index(tuple((points - first).T), box)
     ways = steps @ [box[1] * box[2], box[2], 1]
-    distances = np.zeros(len(points))
+    distances = np.full(len(points), math.inf)
     left = np.arange(len(points))
     looks = _LOOKS * len(points)
     for way, length in zip(ways.tolist(), lengths.tolist(), strict=True):
+        if length > within_mm:
+            return distances
         is_there = is_other[places + way]
         distances[left[is_there]] = length
         left, places = left[~is_there], places[~is_there]
@@ -151,9 +159,11 @@ def nearest_mm(
         if not left.size or looks < 0:
             break
     if left.size:
-        # Points in an order: a tree that is not balanced is built in a third of the time, and as good.
-        tree = tree_type(others * np.array(spacing), balanced_tree=False, compact_nodes=False)
-        nearest = tree.query(points[left] * np.array(spacing))[1]
+        # Of far places many are nearly the nearest: leaves of many points are searched in a third of the time.
+        tree = tree_type(others * np.array(spacing), leafsize=64, compact_nodes=False)
+        bound = within_mm * (1 + 1e-9)  # the tree leaves out what is just as far, and computes from positions
+        nearest = tree.query(points[left] * np.array(spacing), distance_upper_bound=bound)[1]
+        left, nearest = left[nearest < len(others)], nearest[nearest < len(others)]
         # Again from steps, so that a distance does not depend on where the points are.
         distances[left] = _lengths(points[left] - others[nearest], spacing)
     return distances

@@ -220,13 +220,14 @@ def _rows(
     in_reference, in_prediction = (voxels.tolist() for voxels in by_label)
     measured_masks = (reference, prediction) if tolerances is not None else ()
     found = [surfaces(mask, window) for mask in measured_masks]
+    furthest = max(tolerances or (), default=0.0)
     rows = []
     for label in range(1, LABELS):
         overlap = Overlap(in_reference[label], in_prediction[label], int(counts[label, label]))
         if not overlap.reference and not overlap.prediction:
             continue
         sides = [of_mask[label] for of_mask in found if label in of_mask]
-        measured = surface_distances(sides[0], sides[1], spacing) if len(sides) == 2 else None
+        measured = surface_distances(sides[0], sides[1], spacing, furthest) if len(sides) == 2 else None
         match = best_match(counts, label) if overlap.reference else None
         rows.append(
             LabelScore(

@@ -37,6 +37,10 @@ def brute_force(points, others, spacing):
 def test_each_point_gets_its_nearest(points, others, spacing):
     found = nearest_mm(points, others, spacing)
     assert found == pytest.approx(brute_force(points, others, spacing), rel=1e-14)
+    for within in (0, found.min(), float(np.median(found)), 60):
+        assert np.array_equal(
+            nearest_mm(points, others, spacing, within), np.where(found <= within, found, math.inf)
+        )
 
 
 def test_many_points_that_all_are_far_away():
