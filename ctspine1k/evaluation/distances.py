@@ -159,7 +159,7 @@ def nearest_mm(
         if not left.size or looks < 0:
             break
     if left.size:
-        # Of far places many are nearly the nearest: leaves of many points are searched in a third of the time.
+        # Of far places many are nearly the nearest: leaves of many points are searched faster.
         tree = tree_type(others * np.array(spacing), leafsize=64, compact_nodes=False)
         bound = within_mm * (1 + 1e-9)  # the tree leaves out what is just as far, and computes from positions
         nearest = tree.query(points[left] * np.array(spacing), distance_upper_bound=bound)[1]

@@ -250,7 +250,10 @@ def _is_right(row: Row) -> bool:
 
 
 def _nnunet_fields(table: ScoreTable, results: Sequence[CaseResult]) -> dict[str, Any]:
-    """Return the fields of nnU-Net's summary; labels on neither side of a case are left out."""
+    """Return the fields of nnU-Net's summary.
+
+    Labels on neither side of a case are left out of it; in means of counts it has none of their voxels.
+    """
     nnunet = preset_of("nnunet")
     metrics = {
         one.case_id: {
@@ -269,7 +272,11 @@ def _nnunet_fields(table: ScoreTable, results: Sequence[CaseResult]) -> dict[str
         for one in results
     ]
     labels = sorted({label for own in metrics.values() for label in own}, key=int)
-    mean = {label: _mean([own[label] for own in metrics.values() if label in own]) for label in labels}
+    absent = {case_id: _absent(rows) for case_id, rows in table.by_case.items() if metrics.get(case_id)}
+    mean = {
+        label: _mean([metrics[case_id].get(label, nothing) for case_id, nothing in absent.items()])
+        for label in labels
+    }
     foreground = {
         name: mean_of(table, measure, nnunet, resamples=0).value
         for name, measure in (("Dice", "dice"), ("IoU", "iou"))
@@ -296,5 +303,14 @@ def _metrics(row: Row) -> dict[str, float]:
     }
 
 
+def _absent(rows: Sequence[Row]) -> dict[str, float]:
+    """Return the metrics of a label that is on neither side of a case with these rows."""
+    nothing = dict.fromkeys((f"{name}_voxels" for name in ("reference", "prediction", "common")), 0)
+    volume = max(row["volume_voxels"] for row in rows)
+    return _metrics({**nothing, "volume_voxels": volume, "dice": math.nan, "iou": math.nan})
+
+
 def _mean(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {name: sum(own[name] for own in metrics) / len(metrics) for name in metrics[0]}
+    """Return the mean of each value, without NaN."""
+    values = {name: [own[name] for own in metrics if not math.isnan(own[name])] for name in metrics[0]}
+    return {name: sum(own) / len(own) for name, own in values.items()}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ctspine1k import __version__
 from ctspine1k._messages import warn
-from ctspine1k.errors import SkippedCasesWarning
+from ctspine1k.errors import OutputError, SkippedCasesWarning
 from ctspine1k.evaluation.journal import SUMMARY, TABLE, Journal, check_folder
 from ctspine1k.evaluation.pointed import GivenPoints, check_reference, point_tasks, score_points_of
 from ctspine1k.evaluation.presets import preset_of
@@ -99,6 +99,7 @@ def evaluate(
         journal = None
         if out is not None:
             check_folder(out)
+            _check_apart(out, {"predictions": Path(predictions), "raw files": selection.place.folder})
             out.mkdir(parents=True, exist_ok=True)
             stack.enter_context(explain_full_disk(out, "an evaluation", _BYTES_OF_CASE * len(tasks)))
             stack.enter_context(exclusive_lock(out / TABLE))
@@ -129,6 +130,19 @@ def _mask_tasks(
     found = find_predictions(folder, selection.data_set, selection.cases, selection.catalog)
     tasks = [Task(file.case, file, found.files.get(case_id, {})) for case_id, file in references.items()]
     return tasks, found.unknown
+
+
+def _check_apart(out: Path, folders: Mapping[str, Path | None]) -> None:
+    """Check that results lie in none of these folders.
+
+    Raises:
+        OutputError: they would.
+    """
+    where = out.expanduser().resolve()
+    for what, folder in folders.items():
+        if folder is not None and where.is_relative_to(folder.expanduser().resolve()):
+            hint = "Choose a folder beside it."
+            raise OutputError(str(out), f"a folder outside of that with the {what}", str(folder), hint)
 
 
 def _references(selection: Selection, on_missing: OnMissing) -> dict[str, RawFile]:

@@ -214,6 +214,9 @@ def test_results_in_a_folder(spines, predictions, tmp_path):
     assert metrics["metrics"]["18"]["Dice"] == both[both.label == 18].dice.item()
     volume = reference("liver_106").size
     assert all(one["TP"] + one["FP"] + one["FN"] + one["TN"] == volume for one in metrics["metrics"].values())
+    assert (
+        summary["mean"]["18"]["n_ref"] == (reference("liver_106") == 18).sum() / 3
+    )  # as nnU-Net: of all cases
     report = (tmp_path / "out/report.md").read_text()
     assert "preset `verse`" in report
     assert "- Not judged: 1.\n    - `liver_83`: no prediction" in report
@@ -274,7 +277,7 @@ def test_damaged_notes_are_not_used(spines, predictions, tmp_path):
     assert not (out / ".scores.partial").exists()
 
 
-def test_other_folders_are_left_alone(spines, predictions, tmp_path):
+def test_other_folders_are_left_alone(spines, raw, predictions, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     with pytest.raises(
@@ -283,6 +286,10 @@ def test_other_folders_are_left_alone(spines, predictions, tmp_path):
         spines.evaluate(predictions, tmp_path / "mine")
     with pytest.raises(OutputError, match="expected a folder, found a file"):
         spines.evaluate(predictions, tmp_path / "mine" / "thesis.tex")
+    for inside, what in ((predictions / "results", "predictions"), (raw / "new", "raw files")):
+        with pytest.raises(OutputError, match=f"expected a folder outside of that with the {what}"):
+            spines.evaluate(predictions, inside)
+        assert not inside.exists()
     (tmp_path / "out").mkdir()
     with exclusive_lock(tmp_path / "out" / "cases.csv"), pytest.raises(BusyError):
         spines.evaluate(predictions, tmp_path / "out")

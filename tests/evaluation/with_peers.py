@@ -5,6 +5,7 @@ them at the corners of voxels, by area. Dice is equal; distances are to 1e-6, si
 """
 
 import math
+import multiprocessing
 import warnings
 
 import nibabel as nib
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 from support.judging import CUBE, SPUR, A, volume
-from support.spines import AFFINE, SPACING, spine
+from support.spines import AFFINE, SPACING, save_spine, spine
+from support.volumes import save
 
+import ctspine1k
 from ctspine1k.evaluation.areas import corner_areas
 from ctspine1k.evaluation.scores import score_case
 
@@ -23,7 +26,7 @@ with warnings.catch_warnings():
     import monai.metrics
     import panoptica
     import surface_distance
-    from nnunetv2.evaluation.evaluate_predictions import compute_metrics
+    from nnunetv2.evaluation.evaluate_predictions import compute_metrics, compute_metrics_on_folder
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 pytestmark = [
@@ -151,6 +154,40 @@ def test_nnunet(pair, scored, tmp_path):
         assert row.reference_voxels == found[label]["n_ref"]
         union = row.reference_voxels + row.prediction_voxels - row.common_voxels
         assert scored.voxels - union == found[label]["TN"]
+
+
+def test_the_summary_of_nnunet(tmp_path, monkeypatch):
+    """Of two cases, with a label that one of them lacks, one that was missed and one that is only predicted."""
+    masks = {"liver_106": spine([18, 19, 20])[1], "liver_83": spine([20, 21, 22])[1]}
+    for case_id, mask in masks.items():
+        save_spine(tmp_path / "raw", case_id, mask.astype(np.int16), mask)
+        predicted = np.roll(mask, 2, axis=1)
+        predicted[predicted == 22] = 23
+        save(tmp_path / "predictions" / f"{case_id}.nii.gz", predicted, affine=AFFINE)
+        save(tmp_path / "reference" / f"{case_id}.nii.gz", mask, affine=AFFINE)
+    labels = [18, 19, 20, 21, 22, 23]
+    spawn = multiprocessing.get_context("spawn")
+    monkeypatch.setattr(spawn, "Pool", multiprocessing.pool.ThreadPool)  # this process imports enough
+    theirs = compute_metrics_on_folder(
+        str(tmp_path / "reference"), str(tmp_path / "predictions"), None, SimpleITKIO(), ".nii.gz", labels
+    )
+    spines = ctspine1k.open_collection(data_dir=tmp_path / "raw").select(list(masks))
+    ours = spines.evaluate(tmp_path / "predictions", preset="nnunet", distances=False).document()
+    for own, other in zip(ours["metric_per_case"], theirs["metric_per_case"], strict=True):
+        assert own["prediction_file"] == other["prediction_file"]
+        there = {
+            str(label): of_label for label, of_label in other["metrics"].items() if of_label["TN"] < mask.size
+        }
+        assert own["metrics"] == there
+    assert ours["foreground_mean"]["Dice"] == close(theirs["foreground_mean"]["Dice"])
+    assert ours["means"]["dice"]["value"] == close(theirs["foreground_mean"]["Dice"])
+    for label in labels:
+        assert ours["mean"][str(label)] == {
+            name: close(value) for name, value in theirs["mean"][label].items()
+        }
+    assert ours["foreground_mean"] == {
+        name: close(value) for name, value in theirs["foreground_mean"].items()
+    }
 
 
 def test_a_vertebra_on_one_side_only():
