@@ -57,10 +57,19 @@ def check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise OutputError(str(folder), "a folder", "a file", "Choose another one.")
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    is_ours = names & {SUMMARY, TABLE} or (folder / _JOURNAL).exists()  # else a run was stopped
+    is_ours = _is_table(folder / TABLE) or (folder / _JOURNAL).exists()  # else a run was stopped
     if names and not is_ours:
         hint = "Results replace files only in a folder of earlier results: choose another one."
         raise OutputError(str(folder), "a new folder, or one of an evaluation", f"{min(names)!r}", hint)
+
+
+def _is_table(path: Path) -> bool:
+    """Return whether a file begins as our table does: others have files of that name, too."""
+    try:
+        with path.open("rb") as file:
+            return file.readline().startswith(b"case_id,label,vertebra,reference,prediction,")
+    except OSError:
+        return False
 
 
 def _finished(folder: Path) -> dict[str, Scored]:

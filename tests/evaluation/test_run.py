@@ -286,6 +286,12 @@ def test_other_folders_are_left_alone(spines, raw, predictions, tmp_path):
         spines.evaluate(predictions, tmp_path / "mine")
     with pytest.raises(OutputError, match="expected a folder, found a file"):
         spines.evaluate(predictions, tmp_path / "mine" / "thesis.tex")
+    for name in ("summary.json", "cases.csv"):  # nnU-Net's, and somebody's
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text("{}")
+        with pytest.raises(OutputError, match=f"one of an evaluation, found '{name}'"):
+            spines.evaluate(predictions, tmp_path / name)
+        assert (tmp_path / name / name).read_text() == "{}"
     for inside, what in ((predictions / "results", "predictions"), (raw / "new", "raw files")):
         with pytest.raises(OutputError, match=f"expected a folder outside of that with the {what}"):
             spines.evaluate(predictions, inside)
