@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctspine1k._messages import shortened
+from ctspine1k._messages import check_choice, check_count, shortened
 from ctspine1k.errors import MissingPackageError
 from ctspine1k.evaluation.means import LEVEL, RESAMPLES, cells_of, main_measure, resampled, weighted_means
 from ctspine1k.evaluation.presets import Preset
-from ctspine1k.evaluation.table import Row, ScoreTable
+from ctspine1k.evaluation.table import MEASURES, Row, ScoreTable
 
 __all__ = ["Comparison", "Difference", "compare"]
 
@@ -91,10 +91,12 @@ def compare(
         seed: of these draws.
 
     Raises:
-        ValueError: they have no case in common.
+        ValueError: they have no case in common, or an argument is not allowed.
         MissingPackageError: SciPy is not installed.
     """
     measure = main_measure(preset, first, second) if measure is None else measure
+    check_choice("measure", measure, tuple(MEASURES))
+    check_count("seed", seed, 0)
     shared = [case_id for case_id in first.case_ids if case_id in set(second.case_ids)]
     if not shared:
         raise ValueError("the two evaluations have no case in common: nothing can be compared")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
@@ -12,7 +13,7 @@ from typing import Any, TypeAlias, cast
 from numpy.typing import NDArray
 
 from ctspine1k import __version__
-from ctspine1k._messages import warn
+from ctspine1k._messages import check_count, warn
 from ctspine1k.errors import OutputError, SkippedCasesWarning
 from ctspine1k.evaluation.journal import SUMMARY, TABLE, Journal, check_folder
 from ctspine1k.evaluation.pointed import GivenPoints, check_reference, point_tasks, score_points_of
@@ -66,7 +67,8 @@ class EvaluationOptions:
 
     def __post_init__(self) -> None:
         preset_of(self.preset)
-        if self.miss_penalty_mm is not None and not self.miss_penalty_mm >= 0:
+        check_count("seed", self.seed, 0)
+        if self.miss_penalty_mm is not None and not 0 <= self.miss_penalty_mm < math.inf:
             raise ValueError(f"miss_penalty_mm={self.miss_penalty_mm}: expected 0 mm or more, or None")
 
 
@@ -99,7 +101,8 @@ def evaluate(
         journal = None
         if out is not None:
             check_folder(out)
-            _check_apart(out, {"predictions": Path(predictions), "raw files": selection.place.folder})
+            given_folder = predictions if isinstance(predictions, Path) else None
+            _check_apart(out, {"predictions": given_folder, "raw files": selection.place.folder})
             out.mkdir(parents=True, exist_ok=True)
             stack.enter_context(explain_full_disk(out, "an evaluation", _BYTES_OF_CASE * len(tasks)))
             stack.enter_context(exclusive_lock(out / TABLE))

@@ -54,6 +54,8 @@ def test_cases_of_one_side_are_left_out_and_named():
     assert "left out, only in the second: 1 case: c" in text
     document = json.loads(json.dumps(comparison.document(), allow_nan=False))
     assert document["differences"][0]["low"] is None
+    with pytest.raises(ValueError, match="measure='nope': expected one of 'dice'"):
+        compare(first, second, preset_of("verse"), "nope")
     with pytest.raises(ValueError, match="no case in common"):
         compare(first, ScoreTable((row("z", 20, dice=0.5),)), preset_of("nnunet"))
 

@@ -336,8 +336,11 @@ def test_a_penalty(spines, predictions):
     assert penalised.means["centroid_mm"].value == pytest.approx(
         (without.means["centroid_mm"].value * n + 300) / (n + 3)
     )
-    with pytest.raises(ValueError, match="miss_penalty_mm=-1: expected 0 mm or more"):
-        spines.evaluate(predictions, miss_penalty_mm=-1)
+    for wrong in (-1, math.inf, math.nan):
+        with pytest.raises(ValueError, match=f"miss_penalty_mm={wrong}: expected 0 mm or more"):
+            spines.evaluate(predictions, miss_penalty_mm=wrong)
+    with pytest.raises(ValueError, match="seed=-1: expected"):
+        spines.evaluate(predictions, seed=-1)
 
 
 def test_the_command_line(raw, predictions, tmp_path, capsys):
