@@ -74,7 +74,7 @@ class DataSet:
     name: str  #: as passed to `ctspine1k.open_collection` and ``--collection``
     title: str  #: for people
     description: str  #: one sentence
-    homepage: str
+    homepage: str  #: empty if the facts do not say it
     repo_id: str | None  #: the Hub repo (dataset) that holds the published files, if one does
     #: A sentence on how images and other files are named, for those who miss some.
     naming: str

@@ -262,9 +262,9 @@ VERSE = DataSet(
         "sub-<series>_seg-vert_msk.nii.gz, or <series>_seg.nii.gz."
     ),
     how_to_get=(
-        "Get VerSe 2019 and VerSe 2020 by the links at https://github.com/anjany/verse, and unpack the "
-        "archives side by side into a folder: folders may be any, since only file names count. Use one "
-        "release, subject-based or of MICCAI: a series that is there twice is an error."
+        "Get VerSe 2019 and VerSe 2020 from their publishers, https://github.com/anjany/verse, and unpack "
+        "the archives side by side into a folder: folders may be any, since only file names count. Use "
+        "one release, subject-based or of MICCAI: a series that is there twice is an error."
     ),
     kinds=("image", "mask"),
     splits=_SPLITS,

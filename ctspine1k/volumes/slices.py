@@ -96,11 +96,15 @@ class VolumeReader:
                 if stored.max() > vocabulary.max_label or (is_signed and stored.min() < 0):
                     is_beyond = (stored < 0) | (stored > vocabulary.max_label)
                     raise self._not_a_label(stored[is_beyond][0], stored, vocabulary)
+            elif (exact := self._exact_labels(stored, vocabulary)) is not None:
+                labels = exact
             else:
                 labels = np.stack([self._to_label_type(one, vocabulary) for one in stored])
             # Without gaps between labels, as in most data sets, checking the range is enough.
-            if vocabulary.gaps and (is_gap := np.isin(labels, vocabulary.gaps)).any():
-                raise self._not_a_label(labels[is_gap][0], labels, vocabulary)
+            if vocabulary.gaps and labels.max() >= vocabulary.gaps[0]:
+                is_gap = np.isin(labels, vocabulary.gaps)
+                if is_gap.any():
+                    raise self._not_a_label(labels[is_gap][0], labels, vocabulary)
             yield labels
 
     def stored(self, depth: int) -> Iterator[NDArray[Any]]:
@@ -189,6 +193,15 @@ class VolumeReader:
         )
         found = f"{first}, the first of {count:,} voxels" if count > 1 else f"{first}, and nowhere else"
         return VoxelValueError(self.header.name, "finite intensities", found, hint)
+
+    def _exact_labels(self, stored: NDArray[Any], vocabulary: Vocabulary) -> NDArray[Any] | None:
+        """Return labels that are stored as whole numbers of type float; None if some are anything else."""
+        if self.header.dtype.kind != "f" or not self.header.scaling.is_identity:
+            return None
+        with np.errstate(invalid="ignore"):  # NaN, and what uint8 cannot hold, becomes another number
+            labels = stored.astype(self.label_type)
+        is_sound = labels.max() <= vocabulary.max_label and np.array_equal(labels, stored)
+        return labels if is_sound else None
 
     def _to_label_type(self, stored: NDArray[Any], vocabulary: Vocabulary) -> NDArray[Any]:
         values = self.header.scaling.values(stored)

@@ -122,7 +122,7 @@ def test_kinds_of_files_are_required_or_optional(data_set):
 
 
 def test_texts_are_there(data_set):
-    for text in (data_set.title, data_set.description, data_set.homepage, data_set.credit, data_set.naming):
+    for text in (data_set.title, data_set.description, data_set.credit, data_set.naming):
         assert text
     assert data_set.repo_id or data_set.how_to_get or data_set is TINY
     assert all(vars(data_set.licence).values())

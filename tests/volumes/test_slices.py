@@ -203,6 +203,34 @@ def test_labels_are_rounded_by_a_thousandth_and_no_more(tmp_path, image, dtype, 
         read_pair(image, save(tmp_path / "m.nii.gz", values))
 
 
+@pytest.mark.parametrize("dtype", ["<f4", ">f8"])
+def test_whole_numbers_stored_as_floats_are_labels(tmp_path, image, dtype):
+    values = labels(dtype=dtype)
+    values[0, 0, 0] = -0.0
+    pair = read_pair(image, save(tmp_path / "m.nii.gz", values))
+    assert same_bits(pair.segmentation, np.transpose(values, (2, 0, 1)).astype("i4"))
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (256.0, "256.0"),
+        (-1.0, "-1.0"),
+        (263.0, "263.0"),
+        (26.0, "26.0"),
+        (np.nan, "nan"),
+        (np.inf, "inf"),
+        (1e300, "1e.300"),
+    ],
+)
+def test_floats_that_uint8_cannot_hold_are_no_labels(tmp_path, image, value, found):
+    """As uint8, 256 would be background, and 263 a C7."""
+    values = labels(dtype="<f8")
+    values[5, 4, 3] = value
+    with pytest.raises(VoxelValueError, match=f"found {found} among the voxels"):
+        read_pair(image, save(tmp_path / "m.nii.gz", values))
+
+
 @pytest.mark.parametrize(("value", "found"), [(25.0005, None), (25.5, "25.5"), (25.9995, "25.9995")])
 def test_rounding_makes_no_label_of_what_is_none(tmp_path, image, value, found):
     mask = save(tmp_path / "m.nii.gz", np.full(SHAPE, value, "<f8"))
