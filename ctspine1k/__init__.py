@@ -1,4 +1,4 @@
-"""1,005 spine CT scans with vertebra labels, for Hugging Face `datasets` and NumPy.
+"""Public spine CT data sets (CTSpine1K, VerSe and others) for Hugging Face `datasets`, NumPy and PyTorch.
 
 ::
 

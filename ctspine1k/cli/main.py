@@ -81,7 +81,7 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 @DEBUG
 @click.pass_context
 def cli(ctx: click.Context) -> int | None:
-    """CTSpine1K from the command line: 1,005 spine CTs with labels for more than 11,100 vertebrae.
+    """Public spine CT from the command line: CTSpine1K, VerSe, Microsoft Research; your own scans.
 
     Raw files are read from --data-dir, or from a Hub repo. Results go to stdout, messages to stderr. The exit
     status is 0, or 2 after an error.

@@ -256,7 +256,9 @@ def _read(path: Path, hint: str = "") -> pa.Table:
         raise ScanTableError(str(path), "a scan's table", "no file", hint)
     try:
         with path.open("rb") as file:
-            table = pq.read_table(file)
+            # On this thread alone: when Python exits, threads of Arrow that read its file may abort it
+            # (https://github.com/apache/arrow/issues/34314).
+            table = pq.read_table(file, use_threads=False, pre_buffer=False)
         table.validate(full=True)  # that text is UTF-8, too
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:  # pyarrow raises all three
         raise ScanTableError(str(path), "an intact Parquet file", str(error).strip(), hint) from error
