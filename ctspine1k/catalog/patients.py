@@ -36,10 +36,13 @@ def parts_by_patient(
         ValueError: an argument that is not allowed, unknown patients, or too few patients for so many parts.
     """
     check_choice("on_unknown", on_unknown, ("raise", "separate"))
-    fractions = list(fractions)
-    if not all(fraction > 0 for fraction in fractions) or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
+    try:
+        shares = [float(fraction) for fraction in fractions]
+    except (TypeError, ValueError):
+        shares = []
+    if not shares or min(shares) <= 0 or not math.isclose(sum(shares), 1, abs_tol=1e-6):
         raise ValueError(
-            f"fractions={fractions}: expected positive numbers that add up to 1, such as [0.8, 0.2]"
+            f"fractions={fractions!r}: expected positive numbers that add up to 1, such as [0.8, 0.2]"
         )
     unknown = [case_id for case_id, patient in patients.items() if patient is None]
     if unknown and on_unknown == "raise":
@@ -51,14 +54,14 @@ def parts_by_patient(
     for case_id, patient in patients.items():
         key = (case_id, False) if patient is None else (patient, True)
         of_patient.setdefault(key, []).append(case_id)
-    ends = [end * len(patients) for end in accumulate(fractions)]
+    ends = [end * len(patients) for end in accumulate(shares)]
     part_of, done = {}, 0
     for _, case_ids in sorted(of_patient.items(), key=lambda item: _rank(item[0][0], seed)):
         middle = done + len(case_ids) / 2
         part = sum(middle > end for end in ends[:-1])
         part_of.update(dict.fromkeys(case_ids, part))
         done += len(case_ids)
-    parts = [[case_id for case_id in patients if part_of[case_id] == part] for part in range(len(fractions))]
+    parts = [[case_id for case_id in patients if part_of[case_id] == part] for part in range(len(shares))]
     if not all(parts):
         raise ValueError(
             f"fractions={fractions}: expected a patient in each part, found only {len(of_patient):,} of "

@@ -45,7 +45,7 @@ def test_unknown_patients_are_refused_unless_each_is_one():
     assert len(parts_by_patient({"a": None, "b": "a"}, [0.5, 0.5], 0, "separate")[0]) == 1
 
 
-@pytest.mark.parametrize("fractions", [[0.5, 0.6], [1.5, -0.5], [0.5], [], [1.0, 0.0]])
+@pytest.mark.parametrize("fractions", [[0.5, 0.6], [1.5, -0.5], [0.5], [], [1.0, 0.0], 0.8, ["a"], None])
 def test_fractions_add_up_to_1(fractions):
     with pytest.raises(ValueError, match=r"fractions=.*: expected positive numbers that add up to 1"):
         load_catalog("verse").split_by_patient(fractions)
