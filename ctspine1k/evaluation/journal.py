@@ -29,6 +29,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self._path = folder / _JOURNAL
         self._known = {**_finished(folder), **_noted(self._path)}
+        self._path.touch()  # shows whose folder it is until the results are whole
 
     def get(self, key: str) -> Scored | None:
         """Return the scores of an earlier run; None if the case has to be scored."""

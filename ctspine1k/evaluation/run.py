@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -89,34 +89,47 @@ def evaluate(
     require_cases(selection)
     is_of_masks = options.scoring.points is None
     if is_of_masks and not isinstance(predictions, Path):
-        return _of_arrays(selection, cast("Arrays", predictions), options)
+        with deferred_interrupts(), _journal(selection, None, out) as journal:
+            evaluation = _of_arrays(selection, cast("Arrays", predictions), options)
+            _finish(evaluation, out, journal, draw)
+        return evaluation
     workers = executor(options.num_proc, options.scheduler, initializer=worker_start())
     if is_of_masks:
         tasks, unknown = _mask_tasks(selection, cast("Path", predictions), options.on_missing)
     else:
         given = cast("Path | GivenPoints", predictions)
         tasks, unknown = point_tasks(selection, given, options.scoring, options.on_missing)
-    with ExitStack() as stack:
-        stack.enter_context(deferred_interrupts())
-        journal = None
-        if out is not None:
-            check_folder(out)
-            given_folder = predictions if isinstance(predictions, Path) else None
-            _check_apart(out, {"predictions": given_folder, "raw files": selection.place.folder})
-            out.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(explain_full_disk(out, "an evaluation", _BYTES_OF_CASE * len(tasks)))
-            stack.enter_context(exclusive_lock(out / TABLE))
-            delete_abandoned(out)
-            journal = Journal(out)
+    folder = predictions if isinstance(predictions, Path) else None
+    with deferred_interrupts(), _journal(selection, folder, out) as journal:
         scored = _scored(selection, tasks, options, workers, journal)
         results = [
             CaseResult(task, task.key(options.scoring), scored[task.case.case_id].problem) for task in tasks
         ]
         evaluation = _evaluation(selection, list(scored.values()), results, unknown, options)
-        if out is not None and journal is not None:
-            write_results(evaluation, out, draw)
-            journal.delete()
+        _finish(evaluation, out, journal, draw)
     return evaluation
+
+
+@contextmanager
+def _journal(selection: Selection, predictions: Path | None, out: Path | None) -> Iterator[Journal | None]:
+    """Yield the journal in the folder of the results, locked for this process; None without a folder."""
+    if out is None:
+        yield None
+        return
+    check_folder(out)
+    _check_apart(out, {"predictions": predictions, "raw files": selection.place.folder})
+    out.mkdir(parents=True, exist_ok=True)
+    needed = _BYTES_OF_CASE * len(selection.cases)
+    with explain_full_disk(out, "an evaluation", needed), exclusive_lock(out / TABLE):
+        delete_abandoned(out)
+        yield Journal(out)
+
+
+def _finish(evaluation: Evaluation, out: Path | None, journal: Journal | None, draw: Draw | None) -> None:
+    """Write the results, if there is a folder for them."""
+    if out is not None and journal is not None:
+        write_results(evaluation, out, draw)
+        journal.delete()
 
 
 def _mask_tasks(

@@ -18,6 +18,7 @@ import ctspine1k
 from ctspine1k.cli.main import main
 from ctspine1k.errors import AmbiguousFilesError, BusyError, MissingFilesError, OutputError, VoxelValueError
 from ctspine1k.evaluation.scores import score_case
+from ctspine1k.evaluation.table import read_scores
 from ctspine1k.running.disk import exclusive_lock
 
 IDS = ("liver_106", "liver_83", "HN_P023")
@@ -58,7 +59,7 @@ def rows_of(evaluation, case_id):
     return {row["label"]: row for row in evaluation.table.by_case[case_id]}
 
 
-def test_files_give_what_arrays_give(spines, predictions):
+def test_files_give_what_arrays_give(spines, predictions, tmp_path):
     evaluation = spines.evaluate(predictions)
     for case_id in IDS:
         masks = [np.transpose(mask, (2, 0, 1)) for mask in (reference(case_id), moved(case_id))]
@@ -68,6 +69,9 @@ def test_files_give_what_arrays_give(spines, predictions):
             assert {name: found[name] for name in one} == pytest.approx(one, rel=1e-6, nan_ok=True)
     arrays = ((case_id, np.transpose(moved(case_id), (2, 0, 1)).astype("i4")) for case_id in IDS)
     assert spines.evaluate(arrays).table == evaluation.table
+    arrays = ((case_id, np.transpose(moved(case_id), (2, 0, 1))) for case_id in IDS)
+    assert spines.evaluate(arrays, tmp_path / "out").table == read_scores(tmp_path / "out")
+    assert not (tmp_path / "out" / ".scores.partial").exists()
     assert len(evaluation.all_right) == 3
     assert evaluation.shifts == {0: 10}
 
