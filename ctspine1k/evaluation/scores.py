@@ -38,6 +38,7 @@ from ctspine1k.evaluation.centroids import WITHIN_MM, Point, identify, mask_cent
 from ctspine1k.evaluation.distances import NSD, SurfaceDistances, nsd, surface_distances
 from ctspine1k.evaluation.overlap import LABELS, Overlap, best_match, joint_histogram, label_window
 from ctspine1k.evaluation.surfaces import surfaces
+from ctspine1k.running.stops import check_stopped
 
 __all__ = ["TOLERANCES_MM", "CaseScore", "LabelScore", "first_and_last", "score_case", "score_points"]
 
@@ -223,6 +224,7 @@ def _rows(
     furthest = max(tolerances or (), default=0.0)
     rows = []
     for label in range(1, LABELS):
+        check_stopped()  # surfaces without likeness take minutes
         overlap = Overlap(in_reference[label], in_prediction[label], int(counts[label, label]))
         if not overlap.reference and not overlap.prediction:
             continue
