@@ -34,8 +34,8 @@ from ctspine1k.evaluation.scoring import (
     rows_of,
 )
 from ctspine1k.files.places import Place, find_folder
-from ctspine1k.files.predicted_points import case_names, find_points
-from ctspine1k.files.predictions import WHOLE
+from ctspine1k.files.predicted_points import find_points
+from ctspine1k.files.predictions import WHOLE, case_names
 from ctspine1k.files.raw import CaseFiles, group_files
 from ctspine1k.files.selection import OnMissing, Selection
 from ctspine1k.files.transfer import fetch_case, quiet_hub, reading_case

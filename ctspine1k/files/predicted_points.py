@@ -13,20 +13,12 @@ from ctspine1k.catalog.cases import Catalog
 from ctspine1k.catalog.dataset import DataSet
 from ctspine1k.errors import AmbiguousFilesError
 from ctspine1k.files.folder import FolderPlace
-from ctspine1k.files.predictions import WHOLE, Predictions, find_predictions
-from ctspine1k.files.raw import RawFile, plain_id
+from ctspine1k.files.predictions import WHOLE, Predictions, case_names, find_predictions
+from ctspine1k.files.raw import RawFile, raw_file
 
-__all__ = ["case_names", "find_points"]
+__all__ = ["find_points"]
 
 _NAME = re.compile(r"(?P<case>.+?)(?:(?:_ctd)?\.json|\.lml)", re.IGNORECASE)
-
-
-def case_names(cases: Catalog) -> dict[str, str]:
-    """Return the id of each case by the names that it may have: the id itself, or without dots."""
-    return {
-        **{plain_id(case.case_id): case.case_id for case in cases},
-        **{case.case_id: case.case_id for case in cases},
-    }
 
 
 def find_points(place: FolderPlace, data_set: DataSet, cases: Catalog, known: Catalog) -> Predictions:
@@ -45,7 +37,8 @@ def find_points(place: FolderPlace, data_set: DataSet, cases: Catalog, known: Ca
     names = case_names(known)
     files: dict[str, RawFile] = {}
     unknown = []
-    for path, entry in sorted(place.listing().entries.items()):
+    listing = place.listing()
+    for path, entry in sorted(listing.entries.items()):
         match = _NAME.fullmatch(posixpath.basename(path))
         if match is None:
             continue
@@ -55,7 +48,7 @@ def find_points(place: FolderPlace, data_set: DataSet, cases: Catalog, known: Ca
             unknown.append(path)
         if owner is None or owner not in cases or entry is None:
             continue
-        file = RawFile(cases[owner], "points", entry.size, path, entry.url, None, entry.local, entry.state)
+        file = raw_file(cases[owner], "points", path, entry, listing)
         if owner in files:
             raise AmbiguousFilesError(owner, "points", [files[owner].name, file.name])
         files[owner] = file

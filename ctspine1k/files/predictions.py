@@ -24,15 +24,15 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ctspine1k.catalog.cases import Case, Catalog
+from ctspine1k.catalog.cases import Catalog
 from ctspine1k.catalog.dataset import DataSet
 from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.errors import AmbiguousFilesError
 from ctspine1k.files.folder import FolderPlace
 from ctspine1k.files.places import Opened, Place
-from ctspine1k.files.raw import Entry, Listing, RawFile, find_files, plain_id, predicted_masks
+from ctspine1k.files.raw import Entry, Listing, RawFile, find_files, plain_id, predicted_masks, raw_file
 
-__all__ = ["WHOLE", "Predictions", "PredictionsPlace", "find_predictions"]
+__all__ = ["WHOLE", "Predictions", "PredictionsPlace", "case_names", "find_predictions"]
 
 #: The name of a file that has all vertebrae of a case.
 WHOLE = ""
@@ -132,6 +132,14 @@ class Predictions:
     unknown: tuple[str, ...]  #: paths of files that may be masks, and belong to no case
 
 
+def case_names(cases: Catalog) -> dict[str, str]:
+    """Return the id of each case by the names that it may have: the id itself, or without dots."""
+    return {
+        **{plain_id(case.case_id): case.case_id for case in cases},
+        **{case.case_id: case.case_id for case in cases},
+    }
+
+
 def find_predictions(place: FolderPlace, data_set: DataSet, cases: Catalog, known: Catalog) -> Predictions:
     """Find the predicted masks of cases, by name.
 
@@ -153,7 +161,7 @@ def find_predictions(place: FolderPlace, data_set: DataSet, cases: Catalog, know
     for path, entry, case_id, name in singles:
         if case_id not in cases:
             continue
-        file = RawFile(cases[case_id], "mask", entry.size, path, entry.url, None, entry.local, entry.state)
+        file = raw_file(cases[case_id], "mask", path, entry, listing)
         own = files.setdefault(case_id, {})
         if own.keys() & {WHOLE, name}:
             paths = [other.name for key, other in own.items() if key in (WHOLE, name)]
@@ -173,8 +181,7 @@ def _single_vertebrae(
     listing: Listing, vocabulary: Vocabulary, cases: Catalog
 ) -> Iterator[tuple[str, Entry, str, str]]:
     """Yield files of one vertebra with its name, and the case whose folder they are in."""
-    by_name: dict[str, Case] = {plain_id(case.case_id): case for case in cases}
-    by_name |= {case.case_id: case for case in cases}
+    case_ids = case_names(cases)
     names = {vertebra.name for vertebra in vocabulary.vertebrae}
     for path, entry in sorted((listing.predictions or {}).items()):
         folder, name = posixpath.split(path)
@@ -183,6 +190,6 @@ def _single_vertebrae(
             continue
         for part in reversed(folder.split("/")):
             stem = re.sub(r"(_0000)?\.nii(\.gz)?$", "", part)  # some name the folder as the image
-            if stem in by_name:
-                yield path, entry, by_name[stem].case_id, match[1].upper()
+            if stem in case_ids:
+                yield path, entry, case_ids[stem], match[1].upper()
                 break

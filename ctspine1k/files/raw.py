@@ -24,6 +24,7 @@ __all__ = [
     "joined_state",
     "plain_id",
     "predicted_masks",
+    "raw_file",
 ]
 
 
@@ -155,7 +156,7 @@ def find_files(
     for case in by_id.values():
         for kind in KINDS:
             candidates = found.get((case.case_id, kind), {})
-            own = [_raw_file(case, kind, path, candidates[path], listing) for path in sorted(candidates)]
+            own = [raw_file(case, kind, path, candidates[path], listing) for path in sorted(candidates)]
             if len(own) > 1 and not every:
                 raise AmbiguousFilesError(case.case_id, kind, [file.name for file in own])
             files += own
@@ -194,7 +195,8 @@ def predicted_masks(
         yield path, entry, list(dict.fromkeys(own or (one for name in named for one in plain.get(name, ()))))
 
 
-def _raw_file(case: Case, kind: Kind, path: str, entry: Entry, listing: Listing) -> RawFile:
+def raw_file(case: Case, kind: Kind, path: str, entry: Entry, listing: Listing) -> RawFile:
+    """Return a file of a case, with those beside it in a listing."""
     there = {other: listing.entries.get(other) for other in companions(path)}
     beside = tuple(
         RawFile(case, kind, one.size, other, one.url, one.sha256, one.local, one.state)

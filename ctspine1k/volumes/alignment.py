@@ -14,7 +14,7 @@ from ctspine1k.volumes.headers import VolumeHeader
 from ctspine1k.volumes.orientation import Turn, resolved, turn_to
 from ctspine1k.volumes.positions import GEOMETRY_TOLERANCE
 
-__all__ = ["Alignment"]
+__all__ = ["Alignment", "are_close"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Alignment:
             return cls(turn, None, by_own_headers=False)
         if turn is not None and orientation is not None and image.is_placed and mask.is_placed:
             own = turn_to(resolved(orientation, image.affine), mask.affine, mask.shape)
-            if own.shape(mask.shape) == turn.shape(image.shape) and _are_close(
+            if own.shape(mask.shape) == turn.shape(image.shape) and are_close(
                 voxel_sizes(own.affine), voxel_sizes(turn.affine)
             ):
                 return cls(turn, own, by_own_headers=True)
@@ -58,7 +58,7 @@ class Alignment:
             places["spacing"] = [
                 turn.per_axis(zooms) for turn, zooms in zip(turns, places["spacing"], strict=True)
             ]
-        differing = {name: both for name, both in places.items() if not _are_close(*both)}
+        differing = {name: both for name, both in places.items() if not are_close(*both)}
         if not differing:
             return None
         expected, found = (
@@ -107,11 +107,12 @@ def _advice(image: VolumeHeader, mask: VolumeHeader) -> str:
     turned = turn_to("".join(nib.orientations.aff2axcodes(image.affine)), mask.affine, mask.shape)
     is_same = (
         turned.shape(mask.shape) == image.shape
-        and _are_close(turned.affine, image.affine)
-        and _are_close(turned.per_axis(mask.zooms), image.zooms)
+        and are_close(turned.affine, image.affine)
+        and are_close(turned.per_axis(mask.zooms), image.zooms)
     )
     return ', which orientation="RAS" would bring to the same place' if is_same else ""
 
 
-def _are_close(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+def are_close(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+    """Return whether two affines, or sizes in mm, are of the same place."""
     return bool(np.allclose(one, other, rtol=0, atol=GEOMETRY_TOLERANCE, equal_nan=True))

@@ -13,12 +13,12 @@ from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.errors import MissingPackageError, PairMismatchError, VoxelValueError
 from ctspine1k.running.stops import check_stopped
 from ctspine1k.running.threads import prefetch, usable_threads
+from ctspine1k.volumes.alignment import are_close
 from ctspine1k.volumes.growing import GrowingArray
 from ctspine1k.volumes.headers import Geometry, array_affine
 from ctspine1k.volumes.nifti import Readable
 from ctspine1k.volumes.opening import open_volume
 from ctspine1k.volumes.orientation import degenerate_axes, turn_to
-from ctspine1k.volumes.positions import GEOMETRY_TOLERANCE
 from ctspine1k.volumes.relabel import ALL_BYTES
 from ctspine1k.volumes.slices import VolumeReader
 
@@ -115,7 +115,7 @@ def on_grid(mask: Mask, grid: Mask, *, resample: bool = False) -> Mask:
         name
         for name, equal in (
             ("shape", mask.geometry.shape == grid.geometry.shape),
-            ("affine", _are_close(mask.geometry.affine, grid.geometry.affine)),
+            ("affine", are_close(mask.geometry.affine, grid.geometry.affine)),
         )
         if not equal
     ]
@@ -128,11 +128,7 @@ def on_grid(mask: Mask, grid: Mask, *, resample: bool = False) -> Mask:
 
 
 def _is_same(one: Geometry, other: Geometry) -> bool:
-    return one.shape == other.shape and _are_close(one.affine, other.affine)
-
-
-def _are_close(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
-    return bool(np.allclose(one, other, rtol=0, atol=GEOMETRY_TOLERANCE))
+    return one.shape == other.shape and are_close(one.affine, other.affine)
 
 
 def _text(geometry: Geometry, what: str) -> str:
