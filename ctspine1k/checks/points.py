@@ -21,7 +21,7 @@ from ctspine1k.files.raw import CaseFiles
 from ctspine1k.files.selection import OnMissing, Selection, all_files, require_cases
 from ctspine1k.files.transfer import fetch_case, quiet_hub, reading_case, worker_start
 from ctspine1k.running.executors import Executor, executor
-from ctspine1k.running.progress import progress_bar
+from ctspine1k.running.progress import run_with_bar
 from ctspine1k.running.threads import usable_threads
 from ctspine1k.running.versions import require_version
 from ctspine1k.volumes.bodies import mask_indices
@@ -79,13 +79,8 @@ def _read_all(
     work: Callable[[CaseFiles], _Result], files: Sequence[CaseFiles], workers: Executor, on_error: OnMissing
 ) -> Iterator[tuple[Case, Points]]:
     names = [f"points/{one.case.case_id}" for one in files]
-    with (
-        workers.ready() as run,
-        closing(run(work, files, names)) as results,
-        progress_bar("Reading points", len(files), "case") as bar,
-    ):
+    with closing(run_with_bar(workers, work, files, names, "Reading points")) as results:
         for case, found in results:
-            bar.update()
             if isinstance(found, Points):
                 yield case, found
             elif on_error == "raise":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from ctspine1k.files.raw import CaseFiles
 from ctspine1k.files.selection import Selection
 from ctspine1k.files.transfer import fetch_case, quiet_hub, reading_case
 from ctspine1k.running.executors import Executor
-from ctspine1k.running.progress import progress_bar
+from ctspine1k.running.progress import run_with_bar
 from ctspine1k.running.threads import usable_threads
 from ctspine1k.running.versions import require_version
 from ctspine1k.volumes.cases import check_file, open_case
@@ -55,14 +54,7 @@ def read_cases(
     data_set = selection.data_set
     work = partial(_scan_case, __version__, selection.place, data_set.vocabulary, data_set.points_format)
     names = [f"scan/{one.case.case_id}" for one in files]
-    with (
-        workers.ready() as run,
-        closing(run(work, files, names)) as scanned,
-        progress_bar("Scanning", len(files), "case") as bar,
-    ):
-        for one in scanned:
-            bar.update()
-            yield one
+    yield from run_with_bar(workers, work, files, names, "Scanning")
 
 
 def _scan_case(

@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal, TypeAlias
@@ -27,7 +26,7 @@ from ctspine1k.files.predictions import WHOLE
 from ctspine1k.files.raw import CaseFiles, RawFile
 from ctspine1k.files.transfer import fetch_case, quiet_hub, reading_case
 from ctspine1k.running.executors import Executor
-from ctspine1k.running.progress import progress_bar
+from ctspine1k.running.progress import run_with_bar
 from ctspine1k.running.versions import require_version
 from ctspine1k.volumes.masks import Mask, joined, on_grid, read_mask
 from ctspine1k.volumes.relabel import Others, label_table
@@ -163,14 +162,7 @@ def score_files(
         return
     work = partial(score, __version__, place, vocabulary, options)
     names = [f"evaluate/{task.case.case_id}" for task in tasks]
-    with (
-        workers.ready() as run,
-        closing(run(work, tasks, names)) as scored,
-        progress_bar("Evaluating", len(tasks), "case") as bar,
-    ):
-        for one in scored:
-            bar.update()
-            yield one
+    yield from run_with_bar(workers, work, tasks, names, "Evaluating")
 
 
 def score_masks_of(

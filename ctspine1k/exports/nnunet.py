@@ -45,7 +45,7 @@ from ctspine1k.files.transfer import download, worker_start
 from ctspine1k.rows.options import Policy
 from ctspine1k.running.disk import atomic_write, explain_full_disk
 from ctspine1k.running.executors import executor
-from ctspine1k.running.progress import progress_bar
+from ctspine1k.running.progress import run_with_bar
 from ctspine1k.running.stops import check_stopped, deferred_interrupts, explain_stop
 from ctspine1k.volumes.relabel import Others
 
@@ -313,13 +313,8 @@ class _Export:
         """Export the cases, and yield the outcome of each."""
         workers = executor(self.options.num_proc, initializer=worker_start())
         names = [f"export/nnunet/{task.member.name}" for task in tasks]
-        with (
-            workers.ready() as run,
-            contextlib.closing(run(export_case, tasks, names)) as outcomes,
-            progress_bar("Exporting", len(tasks), "case") as bar,
-        ):
+        with contextlib.closing(run_with_bar(workers, export_case, tasks, names, "Exporting")) as outcomes:
             for outcome in outcomes:
-                bar.update()
                 if outcome.doubts:
                     warn("\n".join(outcome.doubts), GeometryWarning)
                 for change in outcome.changes:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager
-from typing import Protocol, cast
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, closing
+from typing import Protocol, TypeVar, cast
 
-__all__ = ["ProgressBar", "is_terminal", "progress_bar"]
+from ctspine1k.running.work import Executor
+
+__all__ = ["ProgressBar", "is_terminal", "progress_bar", "run_with_bar"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class ProgressBar(Protocol):
@@ -33,3 +39,24 @@ def progress_bar(desc: str, total: int, unit: str) -> AbstractContextManager[Pro
 
     bar = tqdm(desc=desc, total=total, unit=unit, disable=not total or not is_terminal())
     return cast("AbstractContextManager[ProgressBar]", bar)
+
+
+def run_with_bar(
+    workers: Executor,
+    work: Callable[[Item], Result],
+    cases: Sequence[Item],
+    names: Sequence[str],
+    desc: str,
+) -> Generator[Result, None, None]:
+    """Yield the result of ``work`` for each case, in any order, while a bar counts them.
+
+    Closing the generator cancels cases that have not begun; arguments and errors as for `Run`.
+    """
+    with (
+        workers.ready() as run,
+        closing(run(work, cases, names)) as results,
+        progress_bar(desc, len(cases), "case") as bar,
+    ):
+        for result in results:
+            bar.update()
+            yield result
