@@ -18,11 +18,12 @@ from support.pictures import (
     stored,
     texts,
     title,
+    views,
     within,
     without_geometry,
 )
 from support.vocabulary import FEW
-from support.volumes import IDS
+from support.volumes import ALONG_EACH, IDS
 
 import ctspine1k
 from ctspine1k import load_catalog, vertebrae
@@ -33,23 +34,14 @@ from ctspine1k.pictures.canvas import save_picture
 from ctspine1k.pictures.figures import preview
 from ctspine1k.pictures.planes import overlay
 from ctspine1k.pictures.sheet import contact_sheet
-from ctspine1k.volumes.orientation import ORIENTATIONS
 
 
-@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("orientation", ALONG_EACH)
 def test_any_orientation_gives_radiologists_views(orientation):
     image, labels = anatomy()
-    row = stored(image, labels, orientation)
-    figure = preview(row)
-    # The patient's right and front come first, and the top does.
-    views = [
-        overlay(image[::-1, ::-1, UP].T, labels[::-1, ::-1, UP].T),
-        overlay(image[::-1, FRONT, ::-1].T, labels[::-1, FRONT, ::-1].T),
-        overlay(image[RIGHT, ::-1, ::-1].T, labels[RIGHT, ::-1, ::-1].T),
-    ]
-    assert [np.array_equal(found, right) for found, right in zip(panels(figure), views, strict=True)] == [
-        True
-    ] * 3
+    figure = preview(stored(image, labels, orientation))
+    for found, right in zip(panels(figure), views(image, labels), strict=True):
+        assert np.array_equal(found, right)
     aspects = [axes.get_aspect() for axes in figure.axes]
     assert np.allclose(aspects, [0.8 / 0.7, 2.5 / 0.7, 2.5 / 0.8], rtol=1e-5)
     assert all(axes.images[0].origin == "upper" for axes in figure.axes)

@@ -1,8 +1,12 @@
 import itertools
 
 import numpy as np
+import pytest
+from support.pictures import anatomy, stored, views
 
-from ctspine1k.pictures.planes import choose_slices, label_colour, overlay
+from ctspine1k.catalog.ctspine1k import CTSPINE1K
+from ctspine1k.pictures.planes import Sample, choose_slices, label_colour, label_counts, overlay
+from ctspine1k.volumes.orientation import ORIENTATIONS
 
 
 def counted(*axes):
@@ -62,3 +66,15 @@ def test_neighbours_differ_in_colour():
         for one, other in zip(colours, colours[distance:], strict=False):
             assert np.linalg.norm(np.subtract(one, other)) > least
     assert all(abs(luminance(one) - luminance(two)) > 0.06 for one, two in itertools.pairwise(colours))
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_any_orientation_gives_radiologists_views(orientation):
+    image, labels = anatomy()
+    scan = Sample.of(stored(image, labels, orientation), None)
+    found = scan.panels(label_counts(scan.labels, CTSPINE1K.vocabulary.names("ctspine1k"), "ctspine1k"))
+    for panel, right in zip(found, views(image, labels), strict=True):
+        assert np.array_equal(panel.pixels, right)
+    spacing = [(0.8, 0.7), (2.5, 0.7), (2.5, 0.8)]  # mm, of rows and columns
+    assert np.allclose([panel.spacing for panel in found], spacing, rtol=1e-6)
+    assert [panel.sides for panel in found] == ["APRL", "SIRL", "SIAP"]

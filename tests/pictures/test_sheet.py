@@ -7,12 +7,22 @@ import weakref
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
-from support.pictures import FRONT, RIGHT, anatomy, boxes, overlapping, stored, within, without_geometry
+from support.pictures import (
+    FRONT,
+    RIGHT,
+    anatomy,
+    boxes,
+    overlapping,
+    stored,
+    views,
+    within,
+    without_geometry,
+)
+from support.volumes import ALONG_EACH
 
 from ctspine1k import load_catalog
-from ctspine1k.pictures.planes import label_colour, overlay
+from ctspine1k.pictures.planes import label_colour
 from ctspine1k.pictures.sheet import contact_sheet
-from ctspine1k.volumes.orientation import ORIENTATIONS
 
 
 def thumbnail_of(view, spacing):
@@ -26,11 +36,11 @@ def thumbnail_of(view, spacing):
     return view[np.ix_(down, right)]
 
 
-@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("orientation", ALONG_EACH)
 def test_a_thumbnail_is_the_sagittal_view_in_any_orientation(orientation):
     image, labels = anatomy()
     (thumbnail,) = contact_sheet([("mine", stored(image, labels, orientation))]).axes[0].images
-    view = overlay(image[RIGHT, ::-1, ::-1].T, labels[RIGHT, ::-1, ::-1].T)
+    view = views(image, labels)[2]
     assert np.array_equal(thumbnail.get_array(), thumbnail_of(view, (2.5, 0.8)))
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -253,13 +254,20 @@ def test_damaged_fields(fields, message):
         read()
 
 
-@pytest.mark.parametrize("at", range(len(GOOD["bytes"])))
-def test_no_damaged_byte_passes(at):
-    damaged = bytearray(GOOD["bytes"])
-    damaged[at] ^= 0x10
-    stored = StoredArray.from_fields({**GOOD, "bytes": bytes(damaged)})
-    with pytest.raises(StoredArrayError, match=r"case image, chunk \d: expected checksum .* It is damaged"):
-        stored.read(everything(stored))
+def test_no_damaged_byte_passes():
+    said = re.compile(r"case image, chunk \d: expected checksum .* It is damaged")
+    passed = []
+    for at in range(len(GOOD["bytes"])):
+        damaged = bytearray(GOOD["bytes"])
+        damaged[at] ^= 0x10
+        stored = StoredArray.from_fields({**GOOD, "bytes": bytes(damaged)})
+        try:
+            stored.read(everything(stored))
+            passed.append((at, "no error"))
+        except StoredArrayError as error:
+            if not said.search(str(error)):
+                passed.append((at, str(error)))
+    assert not passed
 
 
 def crafted(data: bytes, **changes) -> StoredArray:

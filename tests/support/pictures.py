@@ -7,6 +7,7 @@ import itertools
 import nibabel as nib
 import numpy as np
 
+from ctspine1k.pictures.planes import overlay
 from ctspine1k.volumes.headers import Geometry
 
 #: To the right, the front and upwards: sizes, mm, and where most of the labels lie, far from the middle.
@@ -24,6 +25,15 @@ def anatomy():
     labels[RIGHT, FRONT - 2 : FRONT + 6, UP] = 19
     labels[RIGHT - 3 : RIGHT + 3, FRONT, UP] = 19
     return image, labels
+
+
+def views(image, labels):
+    """Axial, coronal and sagittal slice of it: the patient's right and front come first, and the top does."""
+    return [
+        overlay(image[::-1, ::-1, UP].T, labels[::-1, ::-1, UP].T),
+        overlay(image[::-1, FRONT, ::-1].T, labels[::-1, FRONT, ::-1].T),
+        overlay(image[RIGHT, ::-1, ::-1].T, labels[RIGHT, ::-1, ::-1].T),
+    ]
 
 
 def stored(image, labels, orientation="LAS", **columns):

@@ -18,6 +18,8 @@ AFFINE = np.array(
     [[-0.7, 0.0, 0.0, 10.0], [0.0, 0.8, 0.0, -20.0], [0.0, 0.0, 2.5, 30.0], [0.0, 0.0, 0.0, 1.0]]
 )
 
+#: Of the 48 orientations, those that have each axis first, in both directions.
+ALONG_EACH = ("RAS", "LPI", "PIR", "AIL", "SRP", "ILA")
 
 #: Two cases of train, one of validation, one of test, under real ids.
 IDS = {

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from nibabel.eulerangles import euler2mat
 from support.compare import same_bits
-from support.volumes import AFFINE, SHAPE, expected, intensities, labels, save
+from support.volumes import AFFINE, ALONG_EACH, SHAPE, expected, intensities, labels, save
 
 from ctspine1k import read_pair
 from ctspine1k.errors import FileFormatError, GeometryWarning, PairMismatchError, TruncatedFileError
@@ -38,14 +38,13 @@ def files(tmp_path, stored, affine=AFFINE, suffix=".nii", **fields):
 
 
 @pytest.mark.parametrize(
-    ("affine", "orientations"),
-    [(AFFINE, ("PIR",)), (OBLIQUE, ("RAS", "LAS", "PIR"))],
-    ids=["axial", "oblique"],
+    ("affine", "stored"),
+    [*itertools.product([OBLIQUE], ORIENTATIONS), *itertools.product([AFFINE], ALONG_EACH)],
+    ids=[*(f"oblique {stored}" for stored in ORIENTATIONS), *(f"axial {stored}" for stored in ALONG_EACH)],
 )
-@pytest.mark.parametrize("stored", ORIENTATIONS)
-def test_each_is_turned_by_its_own_header(tmp_path, stored, affine, orientations):
+def test_each_is_turned_by_its_own_header(tmp_path, stored, affine):
     image, mask = files(tmp_path, stored, affine)
-    for wanted in orientations:
+    for wanted in ("RAS", "LAS", "PIR"):
         pair = read_pair(image, mask, orientation=wanted, on_geometry="raise")
         right, right_affine = reoriented(labels(), affine, wanted)
         assert same_bits(pair.segmentation, np.transpose(right, (2, 0, 1)).astype("i4", order="C"))

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from support.compare import rows
-from support.volumes import AFFINE, SIZE, expected, intensities, labels, save
+from support.volumes import AFFINE, ALONG_EACH, SIZE, expected, intensities, labels, save
 
 from ctspine1k import read_pair
 from ctspine1k.errors import FileFormatError
@@ -43,8 +43,13 @@ def test_there_are_48():
     assert {"RAS", "LPS", "PIR", "SLA"} < set(ORIENTATIONS)
 
 
-@pytest.mark.parametrize("affine", [AFFINE, OBLIQUE, SAGITTAL], ids=["axial", "oblique", "sagittal"])
-@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize(
+    ("affine", "orientation"),
+    [
+        *((OBLIQUE, to) for to in ORIENTATIONS),
+        *((one, to) for one in (AFFINE, SAGITTAL) for to in ALONG_EACH),
+    ],
+)
 def test_every_orientation_is_nibabels_own(tmp_path, orientation, affine):
     image, mask = files(tmp_path, affine)
     right = turned(image, orientation)
