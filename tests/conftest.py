@@ -29,7 +29,7 @@ from support.cluster import Cluster, cluster_of
 from support.compare import CONFIGS, wanted
 from support.disks import fill, mounted
 from support.hub import Hub, Repo
-from support.volumes import ALL_IDS, IDS, SIZE, files_of, save_case
+from support.volumes import SIZE, files_of, save_split_file, save_tree
 
 # Before anything imports huggingface_hub or datasets: both read these once.
 HUB = Hub()
@@ -115,18 +115,13 @@ def _spawned_processes_are_seen() -> None:
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A folder with the cases of `IDS`, in the Hub's layout."""
-    for seed, case_id in enumerate(ALL_IDS):
-        save_case(tmp_path / "tree", case_id, seed=seed, shape=(6, 5, 3 + seed))
-    return tmp_path / "tree"
+    return save_tree(tmp_path / "tree")
 
 
 @pytest.fixture
 def split_file(tmp_path: Path) -> Path:
     """A split file that names the cases of `tree` and no others."""
-    path = tmp_path / "split.txt"
-    sections = zip(("trainset", "test_public", "test_private"), IDS.values(), strict=True)
-    path.write_text("\n".join(f"{name}:\n" + "".join(f"{i}.nii.gz\n" for i in ids) for name, ids in sections))
-    return path
+    return save_split_file(tmp_path / "split.txt")
 
 
 @pytest.fixture
@@ -150,10 +145,21 @@ def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@pytest.fixture(scope="session")
+def all_compact(tmp_path_factory):
+    """The cases of train in compact storage, by config, converted once. No test may change their files."""
+    import ctspine1k  # after the environment is ours
+
+    root = tmp_path_factory.mktemp("compact")
+    files = {"data_dir": save_tree(root / "tree"), "split_file": save_split_file(root / "split.txt")}
+    options = {**files, "image_size": SIZE, "cache_dir": root / "cache", "storage": "compact"}
+    return {name: ctspine1k.load_dataset(name, split="train", **options) for name in CONFIGS}
+
+
 @pytest.fixture
-def compact(load, name):
+def compact(all_compact, name):
     """The cases of train in compact storage."""
-    return load(name, split="train", storage="compact")
+    return all_compact[name]
 
 
 @pytest.fixture

@@ -1,11 +1,13 @@
+import itertools
+
 import datasets
 import nibabel as nib
 import numpy as np
 import pytest
-from support.compare import CONFIGS, identical, rows, wanted
+from support.compare import CONFIGS, identical, rows, wanted, wanted_by_id
 from support.volumes import AFFINE, ALL_IDS, IDS, break_case, intensities, labels, save, save_case
 
-from ctspine1k import LazyDataset, RowOptions
+from ctspine1k import LazyDataset, RowOptions, load_catalog
 from ctspine1k.errors import (
     CorruptFileError,
     GeometryError,
@@ -36,29 +38,55 @@ def test_rows_are_what_nibabel_gives_bit_for_bit(load, tree, name, storage):
         assert identical(rows(loaded[split]), wanted(tree, name, split))
 
 
-@pytest.mark.parametrize("dtype", ["<i2", "u1", "<i4", "<f4", "<f8", ">i2", ">f4"])
-@pytest.mark.parametrize("scaling", [(None, None), (0.37, -1024)])
+@pytest.fixture
+def convert(load, tmp_path):
+    """Convert cases that are written as told: one for each stored type and scaling, by id."""
+
+    def run(write, kinds, name, storage):
+        root, split_file = tmp_path / "kinds", tmp_path / "kinds.txt"
+        cases = dict(zip([case.case_id for case in load_catalog()], kinds, strict=False))
+        for seed, (case_id, kind) in enumerate(cases.items()):
+            write(*save_case(root, case_id, seed=seed), *kind)
+        split_file.write_text("\n".join(["trainset:", *cases]))
+        return root, cases, load(name, split="train", data_dir=root, split_file=split_file, storage=storage)
+
+    return run
+
+
 @pytest.mark.parametrize("storage", STORAGES)
-def test_rows_of_every_stored_type(load, tree, dtype, scaling, storage):
-    image = next(tree.rglob("HN_P023.nii.gz"))
-    save(image, intensities(dtype=dtype, shape=(6, 5, 5)), slope=scaling[0], inter=scaling[1])
-    for name in CONFIGS:
-        loaded = load(name, split="validation", storage=storage)
-        assert identical(rows(loaded), wanted(tree, name, "validation"))
+@pytest.mark.parametrize("name", CONFIGS)
+def test_rows_of_every_stored_type(convert, name, storage):
+    def write(image, mask, dtype, scaling):
+        save(image, intensities(dtype=dtype), slope=scaling[0], inter=scaling[1])
+
+    types = ["<i2", "u1", "<i4", "<f4", "<f8", ">i2", ">f4"]
+    kinds = itertools.product(types, [(None, None), (0.37, -1024)])
+    root, cases, loaded = convert(write, kinds, name, storage)
+    assert len(cases) == 14
+    for case_id, right in wanted_by_id(root, name, cases).items():
+        found = [row for row in rows(loaded) if row["patient_id"] == case_id]
+        assert identical(found, right), cases[case_id]
 
 
-@pytest.mark.parametrize("dtype", ["<f8", ">i2", "<i8"])
-@pytest.mark.parametrize("scaling", [(None, None), (2.0, 0)])
-def test_masks_of_every_stored_type(load, tree, dtype, scaling):
+@pytest.mark.parametrize("name", CONFIGS)
+def test_masks_of_every_stored_type(convert, name):
     """A mask in floats, or scaled, holds whole numbers all the same, and compact storage keeps it as such."""
-    voxels = (labels(shape=(6, 5, 5)) // (scaling[0] or 1)).astype(dtype)
-    save(next(tree.rglob("HN_P023_seg.nii.gz")), voxels, slope=scaling[0], inter=scaling[1])
-    for name in CONFIGS:
-        for storage in STORAGES:
-            loaded = load(name, split="validation", storage=storage)
-            assert identical(rows(loaded), wanted(tree, name, "validation"))
-        stored = LazyDataset(loaded, dtype="stored")[0].segmentation.dtype
-        assert stored == ("u1" if scaling[0] or dtype == "<f8" else np.dtype(dtype).newbyteorder("<"))
+
+    def write(image, mask, dtype, scaling):
+        voxels = (labels() // (scaling[0] or 1)).astype(dtype)
+        save(mask, voxels, slope=scaling[0], inter=scaling[1])
+
+    kinds = list(itertools.product(["<f8", ">i2", "<i8"], [(None, None), (2.0, 0)]))
+    for storage in STORAGES:
+        root, cases, loaded = convert(write, kinds, name, storage)
+        assert len(cases) == 6
+        for case_id, right in wanted_by_id(root, name, cases).items():
+            found = [row for row in rows(loaded) if row["patient_id"] == case_id]
+            assert identical(found, right), cases[case_id]
+    for row in LazyDataset(loaded, dtype="stored"):
+        dtype, scaling = cases[row["patient_id"]]
+        right = "u1" if scaling[0] or dtype == "<f8" else np.dtype(dtype).newbyteorder("<")
+        assert row.segmentation.dtype == right, (dtype, scaling)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -465,24 +465,23 @@ def test_known_issues_are_left_out_only_when_asked(tree, tmp_path):
         names(exclude_issues="some")
 
 
+SCHEMES = {
+    "ctspine1k": lambda label: label,
+    "verse": lambda label: label,
+    "binary": lambda label: label > 0,
+    "region": lambda label: 1 * (label > 0) + (label > 7) + (label > 19),
+}
+
+
 @pytest.mark.parametrize("storage", ["dense", "compact"])
-@pytest.mark.parametrize(
-    ("scheme", "convert"),
-    [
-        ("ctspine1k", lambda label: label),
-        ("verse", lambda label: label),
-        ("binary", lambda label: label > 0),
-        ("region", lambda label: 1 * (label > 0) + (label > 7) + (label > 19)),
-    ],
-)
-def test_label_schemes(load, name, storage, scheme, convert):
-    plain = rows(load(name, split="train"))
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_label_schemes(load, right, name, storage, scheme):
+    convert = SCHEMES[scheme]
     for streaming in (False, True):
         loaded = rows(load(name, split="train", label_scheme=scheme, storage=storage, streaming=streaming))
-        assert len(loaded) == len(plain)
-        for row, right in zip(loaded, plain, strict=True):
-            assert np.array_equal(row["segmentation"], convert(right["segmentation"]))
-            assert np.array_equal(row["image"], right["image"])
+        for row, plain in zip(loaded, right, strict=True):
+            assert np.array_equal(row["segmentation"], convert(plain["segmentation"]))
+            assert np.array_equal(row["image"], plain["image"])
 
 
 @pytest.mark.parametrize("dtype", [">i2", "<f8", "<i8"])

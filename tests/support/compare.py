@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -35,15 +37,20 @@ def identical(a: list[dict], b: list[dict]) -> bool:
 
 def wanted(tree: Path, name: str, split: str) -> list[dict]:
     """The rows of a split by another path: plain nibabel."""
-    result = []
-    for index, case_id in enumerate(IDS[split]):
+    return list(itertools.chain(*wanted_by_id(tree, name, IDS[split]).values()))
+
+
+def wanted_by_id(tree: Path, name: str, ids: Iterable[str]) -> dict[str, list[dict]]:
+    """The rows of each case of a split."""
+    result = {}
+    for index, case_id in enumerate(ids):
         image = expected(next(tree.rglob(f"{case_id}.nii.gz")), "f4")
         segmentation = expected(next(tree.rglob(f"{case_id}_seg.nii.gz")), "i4")
         case = {"patient_id": case_id, "index": index}
         if name == "3d":
-            result.append({"image": image, "segmentation": segmentation, **case})
+            result[case_id] = [{"image": image, "segmentation": segmentation, **case}]
         else:
-            result += [
+            result[case_id] = [
                 {"image": image[k], "segmentation": segmentation[k], **case, "slice_index": k}
                 for k in range(len(image))
             ]

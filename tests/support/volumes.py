@@ -95,6 +95,20 @@ def save_case(
     return image, mask
 
 
+def save_tree(root: Path) -> Path:
+    """Write the cases of `IDS`, of 3 to 6 slices, in the layout of the Hub."""
+    for seed, case_id in enumerate(ALL_IDS):
+        save_case(root, case_id, seed=seed, shape=(6, 5, 3 + seed))
+    return root
+
+
+def save_split_file(path: Path) -> Path:
+    """Write a split file that names the cases of `IDS` and no others."""
+    sections = zip(("trainset", "test_public", "test_private"), IDS.values(), strict=True)
+    path.write_text("\n".join(f"{name}:\n" + "".join(f"{i}.nii.gz\n" for i in ids) for name, ids in sections))
+    return path
+
+
 @functools.lru_cache(maxsize=256)
 def _case_data(seed: int, shape: tuple[int, ...]) -> tuple[bytes, bytes]:
     return _compressed(nifti(intensities(seed, shape))), _compressed(nifti(labels(seed, shape)))
