@@ -19,9 +19,9 @@ demo: .venv/newest/ready
 	rm -rf build/demo
 	$(NEWEST)/ctspine1k demo --out build/demo
 
-# The inner loop: all tests but the slow ones, on the newest packages.
+# The inner loop, below a minute: all tests but those that take long, on the newest packages.
 quick: .venv/newest/ready
-	$(NEWEST)/pytest --numprocesses 2 --dist worksteal -m "not processes and not cluster and not docs"
+	$(NEWEST)/pytest --numprocesses 2 --dist worksteal -m "not slow and not processes and not cluster and not docs"
 
 # Two at a time, each with its output in one piece: the environments, then the two suites.
 test:

@@ -65,8 +65,8 @@ _RUNS_SCRIPTS = importlib.metadata.version("datasets").startswith("3.")
 collect_ignore = [f"rows/test_script_on_{4 if _RUNS_SCRIPTS else 3}.py"]
 
 
-#: Tests that take seconds have one of these marks.
-_SLOW = ("processes", "cluster", "docs")
+#: Tests that start Python processes have one of these marks.
+_WITH_PROCESSES = ("processes", "cluster", "docs")
 
 #: The test that is running, unless it is marked as one that starts Python processes.
 _QUICK: list[str] = []
@@ -81,7 +81,7 @@ def pytest_collection_finish() -> None:
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Note which test is running."""
-    if not any(item.get_closest_marker(mark) for mark in _SLOW):
+    if not any(item.get_closest_marker(mark) for mark in _WITH_PROCESSES):
         _QUICK.append(item.nodeid)
     yield
     _QUICK.clear()

@@ -119,6 +119,7 @@ def counted(monkeypatch):
     return counts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["folder", "hub"])
 def test_nothing_is_listed_or_parsed_twice_in_a_call(tree, split_file, repo_id, tmp_path, counted, where):
     place = {"data_dir": tree} if where == "folder" else {"repo_id": repo_id}
@@ -300,6 +301,7 @@ def test_a_stream_of_a_collection_is_read_in_a_worker_that_was_sent_it(
     assert python(READ, str(tmp_path / "stream.pickle")).stdout == "7\n"
 
 
+@pytest.mark.slow
 def test_a_preview_from_the_hub_can_be_made_again_offline(hub, repo_id, split_file, tmp_path, monkeypatch):
     spine = ctspine1k.open_collection(repo_id=repo_id, split_file=split_file).select("liver_106")
     spine.preview(tmp_path / "a.png")

@@ -108,6 +108,20 @@ def test_modules_import_in_one_direction_within_a_room():
         visit(module, ())
 
 
+def test_one_module_alone_reaches_into_datasets():
+    reaching = set()
+    for path in (*files(), PACKAGE / "__init__.py"):
+        modules = {node.module or "" for node in of(path, ast.ImportFrom)}
+        reaching |= {(name_of(path), module) for module in modules if module.startswith("datasets.")}
+    assert reaching <= {
+        ("rows/_datasets.py", "datasets.info"),
+        ("rows/_datasets.py", "datasets.iterable_dataset"),
+        ("rows/_datasets.py", "datasets.splits"),
+        ("rows/_datasets.py", "datasets.utils.info_utils"),
+        ("storage/feature.py", "datasets.features.features"),
+    }
+
+
 def lines_of(function: ast.FunctionDef) -> int:
     """How many lines of code a function has, without its docstring."""
     own = [

@@ -3,6 +3,7 @@
 import ast
 import itertools
 
+import pytest
 from support.mutants import mutants
 from support.mutating import EQUIVALENT, Reach, equivalent
 from support.paths import ROOT
@@ -78,6 +79,7 @@ def test_tests_of_the_module_come_first_then_those_that_call_it():
     assert other not in reach.tests(called)
 
 
+@pytest.mark.slow
 def test_each_equivalent_mutant_is_one_that_is_made():
     reasons = equivalent(EQUIVALENT.read_text(encoding="utf-8"))
     assert all(reasons.values())

@@ -79,6 +79,7 @@ def right(spine, case_id):
     return found | ({"segmentation": voxels_of(files["mask"]).astype("i4")} if "mask" in files else {})
 
 
+@pytest.mark.slow
 def test_the_same_rows_dense_compact_and_streamed(spine, name):
     for split, ids in IDS[name].items():
         assert [case.case_id for case in spine.where(split=split)] == ids
@@ -180,6 +181,7 @@ def test_copies_and_exports(spine, name, tmp_path):
     assert set(spine.catalog.facts) <= set(table.columns)
 
 
+@pytest.mark.slow
 def test_scan_verify_points_and_pictures(spine, name, tmp_path):
     report = spine.verify(tmp_path / "cases.parquet")
     assert report.findings == ()
@@ -212,6 +214,7 @@ def run(*words):
     return status, out.getvalue(), err.getvalue()
 
 
+@pytest.mark.slow
 def test_from_a_shell(spine, name, root, tmp_path):
     place = ["--data-dir", root, "--split-file", root / "split.txt", "--collection", name]
     status, out, _ = run("list", "--files", "--json", *place)
@@ -260,6 +263,7 @@ def test_from_a_shell(spine, name, root, tmp_path):
         assert "expected image and mask of each case, found image and points" in err
 
 
+@pytest.mark.slow
 def test_the_demo(name, tmp_path):
     status, out, err = run("demo", "--collection", name)
     assert (status, err) == (0, "")

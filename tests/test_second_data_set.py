@@ -131,6 +131,7 @@ def test_scan_verify_and_what_they_find(tiny, root):
         tiny.where(has_vertebrae="L1")
 
 
+@pytest.mark.slow
 def test_pictures(tiny):
     paths = tiny.preview()
     assert [path.as_posix() for path in paths] == [f"previews/{case_id}.png" for case_id in ALL_IDS]
@@ -217,6 +218,7 @@ def files_of(report, check):
     return {finding.file for finding in report.findings if finding.check == check}
 
 
+@pytest.mark.slow
 def test_a_data_set_without_masks_is_loaded_and_else_refused_by_name(root):
     registry.register(dataclasses.replace(TINY, name="images", kinds=("image",), optional=()))
     images = ctspine1k.open_collection("images", data_dir=root)

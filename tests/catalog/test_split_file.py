@@ -67,6 +67,7 @@ names = st.text(st.characters(categories=("L", "N"), include_characters="._-"), 
 )
 
 
+@pytest.mark.slow
 @given(st.lists(names, min_size=1, unique=True), st.sampled_from(["\n", "\r\n"]))
 @example([".nii", "a.nii"], "\n")
 def test_parser_gives_back_what_was_written(ids, newline):

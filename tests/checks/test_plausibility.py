@@ -357,6 +357,7 @@ def test_names_are_those_of_the_vocabulary(tmp_path, healthy):
     assert found["pieces"] == ours["pieces"].replace("L3", "VL3")
 
 
+@pytest.mark.slow
 def test_real_ct_is_plausible_and_moved_masks_are_not(sample, tmp_path):
     import nibabel as nib
 

@@ -136,6 +136,7 @@ def test_a_point_outside_the_labels_of_its_vertebra_is_found(verse):
     assert (finding.check, finding.found) == ("point_place", "T11, T12, L1, L2, L3")
 
 
+@pytest.mark.slow
 def test_points_are_those_of_the_kind_that_is_asked_for(verse, msr):
     collection, files = verse
     found = {kind: next(iter(collection.points(kind))) for kind in ("file", "mask", "body")}
@@ -161,6 +162,7 @@ def test_points_are_those_of_the_kind_that_is_asked_for(verse, msr):
         collection.points("file")
 
 
+@pytest.mark.slow
 def test_kinds_are_not_mixed(verse, tmp_path):
     collection, files = verse
     (path,) = collection.write_points(tmp_path / "out", "body")
@@ -184,6 +186,7 @@ def test_kinds_are_not_mixed(verse, tmp_path):
         collection.write_points(tmp_path / "own", "mask")
 
 
+@pytest.mark.slow
 def test_points_from_a_shell(verse, tmp_path, capsys):
     where = [str(tmp_path / "verse"), "--collection", "verse", "--case", VERSE]
     assert main(["points", *where, "--kind", "file"]) == 0
@@ -199,6 +202,7 @@ def test_points_from_a_shell(verse, tmp_path, capsys):
     assert "--kind" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_pictures_with_points_and_without_a_mask(verse, msr, tmp_path):
     for number, (collection, _) in enumerate((verse, msr)):
         (path,) = collection.preview(tmp_path / f"{number}.png")

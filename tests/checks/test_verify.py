@@ -613,6 +613,7 @@ def findings(report):
     return [finding for finding in report.findings if finding.check != "unexpected"]
 
 
+@pytest.mark.slow
 def test_a_scan_is_used_and_what_is_measured_is_kept_as_a_scan_keeps_it(root, monkeypatch, tmp_path):
     save_spine(root, "liver_0", *spine(list(range(15, 25)), margin=3), affine=AFFINE)
     mask = mask_of(root, "liver_0")
@@ -702,6 +703,7 @@ def test_twins_are_named_in_one_order_however_many_processes(root, tmp_path):
     assert reports[0].findings == reports[1].findings
 
 
+@pytest.mark.slow
 def test_the_hubs_copies_are_compared_also_after_a_scan(root, publish, hub):
     """The Hub's record says what its own file is, not what became of the copy in the cache."""
     repo_id = publish(root)

@@ -434,6 +434,7 @@ def test_cite(run):
     assert json.loads(run("cite", "--json")[1])["licence"] == "CC BY-NC-SA"
 
 
+@pytest.mark.slow
 def test_demo_makes_loads_and_prints(demo):
     status, out, err = demo.status, demo.out, demo.err
     assert status == 0

@@ -13,6 +13,7 @@ from ctspine1k.demo.phantom import PHANTOM_CASES, make_phantom
 from ctspine1k.errors import SplitFileWarning
 
 
+@pytest.mark.slow
 def test_cases_of_every_split_and_source(phantom):
     cases = load_catalog().select(PHANTOM_CASES)
     assert {case.split for case in cases} == set(CTSPINE1K.splits)
@@ -24,6 +25,7 @@ def test_cases_of_every_split_and_source(phantom):
     assert len(files) == 2 * len(PHANTOM_CASES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case_id", PHANTOM_CASES)
 def test_it_looks_like_ct(phantom, case_id):
     split_file = phantom / "metadata/data_split.txt"
@@ -41,6 +43,7 @@ def test_it_looks_like_ct(phantom, case_id):
     assert pair.segmentation[1].max() == labels[-1]
 
 
+@pytest.mark.slow
 def test_its_split_file_names_its_cases_and_no_check_finds_a_thing(phantom, tmp_path):
     split_file = phantom / "metadata/data_split.txt"
     assert {case.case_id for case in load_catalog(split_file=split_file)} == set(PHANTOM_CASES)
@@ -60,6 +63,7 @@ def test_it_never_replaces_a_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.slow
 def test_an_empty_folder_is_used_and_nothing_is_left_beside_it(tmp_path, monkeypatch, phantom):
     monkeypatch.setattr("ctspine1k.demo.phantom._SIZE", 16)  # of a slice: what is in it is no matter here
     (tmp_path / "empty").mkdir()

@@ -107,6 +107,7 @@ def test_what_the_hub_has_not(repo_id, selection):
         list_files(**{"cases": "liver_106", "repo_id": repo_id, **selection})
 
 
+@pytest.mark.slow
 def test_a_transfer_that_breaks_off_is_resumed(hub, repo_id):
     data = np.random.default_rng(0).bytes(24 << 20)  # the client writes down 10 MiB at a time
     hub.repos[repo_id].commit({"liver_106.nii.gz": data})

@@ -22,14 +22,20 @@ def test_a_notebook_shows_it():
     assert contact_sheet([("mine", stored(*anatomy()))])._repr_png_().startswith(PNG)
 
 
+@pytest.fixture(scope="module")
+def twice():
+    """The same picture, drawn twice."""
+    return preview(stored(*anatomy())), preview(stored(*anatomy()))
+
+
 @pytest.mark.parametrize(
-    ("suffix", "magic"),
-    [(".png", PNG), (".PNG", PNG), (".jpg", b"\xff\xd8\xff"), (".pdf", b"%PDF"), (".svg", b"<?xml")],
+    ("suffix", "magic"), [(".png", PNG), (".jpg", b"\xff\xd8\xff"), (".pdf", b"%PDF"), (".svg", b"<?xml")]
 )
-def test_the_same_picture_is_the_same_bytes(tmp_path, suffix, magic):
-    for number in (1, 2):
-        save_picture(preview(stored(*anatomy())), tmp_path / f"{number}{suffix}")
-    one, two = ((tmp_path / f"{number}{suffix}").read_bytes() for number in (1, 2))
+def test_the_same_picture_is_the_same_bytes(tmp_path, twice, suffix, magic):
+    paths = [tmp_path / f"a{suffix}", tmp_path / f"b{suffix.upper()}"]
+    for figure, path in zip(twice, paths, strict=True):
+        save_picture(figure, path)
+    one, two = (path.read_bytes() for path in paths)
     assert one.startswith(magic)
     assert one == two
     assert not [word for word in (b"Software", b"CreationDate", b"dc:date", b"matplotlib.org") if word in one]
@@ -48,7 +54,7 @@ def test_the_users_style_changes_nothing(tmp_path):
 
 def test_a_picture_appears_whole_or_not_at_all(tmp_path):
     path = tmp_path / "a.png"
-    figure = preview(stored(*anatomy()))
+    figure, other = Figure(figsize=(1, 2)), Figure(figsize=(2, 1))
     save_picture(figure, path)
     before = path.read_bytes()
     figure.text(0.5, 0.5, r"$\frac{$")  # cannot be typeset, as matplotlib finds when it draws
@@ -57,7 +63,7 @@ def test_a_picture_appears_whole_or_not_at_all(tmp_path):
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
     with path.open("rb") as old:
-        save_picture(preview(stored(*anatomy()), case="other"), str(path))
+        save_picture(other, str(path))
         assert old.read() == before  # the new one was written beside it
     assert path.read_bytes() != before
 

@@ -189,6 +189,7 @@ def test_a_case_of_ones_own_is_just_named():
     figure._repr_png_()  # and the dollars are not taken for a formula
 
 
+@pytest.mark.slow
 def test_a_pair_without_a_case(phantom):
     case = load_catalog()[PHANTOM_CASES[1]]
     image = next(phantom.rglob(f"{case.case_id}.nii.gz"))
@@ -266,6 +267,7 @@ def test_a_slice_is_one_panel(orientation, plane):
     assert "no labels in this slice" in title(preview({**part, "segmentation": part["segmentation"] * 0}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("geometry", [False, True])
 def test_rows_of_any_config_storage_and_format(load, name, geometry, tree):
     options = {"split": "train", "geometry": geometry}
@@ -357,23 +359,28 @@ def test_other_things_are_refused():
         preview(stored(*anatomy()), label_scheme="region")
 
 
-SHAPES = {
-    "flat": (512, 512, 10),
-    "tall": (100, 75, 450),
-    "narrow": (15, 200, 250),
-    "one slice": (300, 300, 1),
-    "tiny": (2, 3, 4),
-}
-
-
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param((512, 512, 10), id="flat", marks=pytest.mark.slow),
+        pytest.param((100, 75, 450), id="tall", marks=pytest.mark.slow),
+        pytest.param((15, 200, 250), id="narrow"),
+        pytest.param((300, 300, 1), id="one slice"),
+        pytest.param((2, 3, 4), id="tiny"),
+    ],
+)
 @pytest.mark.parametrize("geometry", [True, False])
 def test_nothing_overlaps_and_nothing_is_cut_off(shape, geometry):
-    image, labels = np.zeros(shape, "f4"), np.zeros(shape, "u1")
-    for number in range(min(shape[2], 20)):
-        labels[:, :, number * shape[2] // 20 : (number + 1) * shape[2] // 20] = 22 - number
+    i, j, k = shape
+    labels = np.zeros((k, 1, 1), "i4")  # of each slice
+    for number in range(min(k, 20)):
+        labels[number * k // 20 : (number + 1) * k // 20] = 22 - number
     case = next(case for case in load_catalog() if len(case.issues) > 1)
-    row = stored(image, labels, patient_id=case.case_id)
+    row = stored(*anatomy(), patient_id=case.case_id)
+    row |= {
+        "image": np.broadcast_to(np.float32(0), (k, i, j)),
+        "segmentation": np.broadcast_to(labels, (k, i, j)),
+    }
     figure = preview(row if geometry else without_geometry(row))
     titles = [*figure.texts, *(axes.title for axes in figure.axes)]
     names = [text for axes in figure.axes for text in axes.texts]
@@ -403,6 +410,7 @@ def test_panels_have_one_scale():
     assert np.allclose(scales, scales[0, 0])
 
 
+@pytest.mark.slow
 def test_real_ct(sample, tmp_path):
     image = sample / "raw_data/volumes/sample/sample_0002.nii.gz"
     mask = sample / "raw_data/labels/sample/sample_0002_seg.nii.gz"

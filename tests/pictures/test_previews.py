@@ -35,6 +35,7 @@ def draw(tree, tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_where_pictures_are(draw, tmp_path):
     assert draw("liver_106") == ["liver_106.png"]
     assert draw("liver_106", "HN_P023") == ["previews/liver_106.png", "previews/HN_P023.png"]
@@ -74,6 +75,7 @@ def test_voxels_that_are_not_numbers_are_drawn_as_padding(draw, tree):
         assert draw("liver_106") == ["liver_106.png"]
 
 
+@pytest.mark.slow
 def test_labels_that_the_data_set_lacks_are_drawn_as_background_if_told_so(draw, tree):
     with_sacrum = labels(1, (6, 5, 4))
     before = draw("liver_106", out=tree / "before.png")

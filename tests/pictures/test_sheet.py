@@ -101,6 +101,7 @@ def test_a_sheet_takes_large_volumes_and_long_ids():
     assert (name[:5], name[-5:]) == ("aaaaa", "zzzzz")
 
 
+@pytest.mark.slow
 def test_a_sheet_of_all_cases_fits():
     row = stored(*anatomy())
     figure = contact_sheet((case, row) for case in load_catalog())

@@ -26,6 +26,7 @@ PARTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("storage", ["dense", "compact"])
 def test_rows_are_those_of_the_whole_split(load, one_split, tmp_path, name, storage):

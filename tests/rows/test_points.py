@@ -194,6 +194,7 @@ def test_ids_of_caches_change_only_with_points_that_rows_have():
     assert RowOptions(points=True).of(TINY).key() == {**before, "points": True, "points_format": "verse"}
 
 
+@pytest.mark.slow
 def test_an_export_without_masks(bare, tmp_path):
     report = bare.export_parquet(tmp_path / "out", image_size=SHAPE[:2], geometry=True)
     assert report.ok

@@ -25,6 +25,7 @@ def load(tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_rows_are_what_nibabel_gives_bit_for_bit(load, sample):
     volumes = load(sample, "3d", geometry=True)
     slices = load(sample, "2d")
@@ -42,6 +43,7 @@ def test_rows_are_what_nibabel_gives_bit_for_bit(load, sample):
             assert np.array_equal(row_2d["segmentation"], row["segmentation"][k])
 
 
+@pytest.mark.slow
 def test_labels_are_the_last_thoracic_vertebrae(load, sample):
     for part in load(sample, "3d").values():
         assert set(np.unique(large_rows(part)[0]["segmentation"])) <= {0, 18, 19}
@@ -53,6 +55,7 @@ def test_streaming_gives_the_same(load, sample, name):
     assert identical(rows(streamed), large_rows(load(sample, name, split="train")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["3d", "2d"])
 def test_compact_storage_gives_the_same_in_less_than_the_raw_files(load, sample, name):
     dense = load(sample, name)

@@ -71,6 +71,7 @@ def test_every_case_may_come_first(stream):
     assert len(firsts) > 8
 
 
+@pytest.mark.slow
 def test_a_buffer_that_is_asked_for(stream, held):
     assert sorted(row["index"] for row in stream.shuffle(seed=1, buffer_size=12)) == list(range(12))
     assert max(held) >= 11

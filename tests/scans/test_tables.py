@@ -120,6 +120,7 @@ def test_other_columns_are_reported(tmp_path):
         read_tables(path)
 
 
+@pytest.mark.slow
 def test_each_byte_of_a_table_that_changes_is_noticed_or_changes_nothing(tmp_path):
     path = tmp_path / "x.parquet"
     write_tables(path, TABLES)

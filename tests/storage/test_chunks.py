@@ -30,6 +30,7 @@ def arrays_in_chunks(draw):
     return array, chunk_shape
 
 
+@pytest.mark.slow
 @given(arrays_in_chunks(), st.integers(1, 3))
 def test_any_array_in_any_chunks_comes_back_bit_for_bit(case, threads):
     array, chunk_shape = case
@@ -41,6 +42,7 @@ def test_any_array_in_any_chunks_comes_back_bit_for_bit(case, threads):
     stored.check()
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_any_part_is_numpys(data):
     array, chunk_shape = data.draw(arrays_in_chunks())
@@ -56,6 +58,7 @@ def test_any_part_is_numpys(data):
     assert (out[0] == 7).all()
 
 
+@pytest.mark.slow
 @given(arrays_in_chunks())
 def test_chunks_with_voxels_hold_all_that_are_not_zero(case):
     array, chunk_shape = case
@@ -89,6 +92,7 @@ def test_values_are_those_of_the_scaling(dtype, scaling):
         assert stored.read(everything(stored), "f4", threads).tobytes() == wanted.tobytes()
 
 
+@pytest.mark.slow
 @given(arrays_in_chunks())
 def test_no_integer_changes_on_its_way(case):
     """64-bit ones neither: nibabel's way to float32 goes over float64, but here nothing is a float."""

@@ -32,6 +32,7 @@ def array_of(array, chunk_shape=None, dtype=None, **options):
 INDEX = hnp.basic_indices((7, 6, 5), allow_newaxis=False, allow_ellipsis=True)
 
 
+@pytest.mark.slow
 @given(INDEX, st.tuples(st.integers(1, 8), st.integers(1, 8), st.integers(1, 8)))
 def test_any_index_is_numpys(index, chunk_shape):
     array = np.random.default_rng(0).integers(-999, 999, (7, 6, 5), "i2")

@@ -105,6 +105,7 @@ def test_the_same_is_drawn_for_ever(volumes):
     ]
 
 
+@pytest.mark.slow
 def test_the_share_of_the_foreground(volumes):
     only = volumes.select([1])
     patches = training.PatchDataset(only, (3, 3, 3), 0.33, patches_per_case=10_000)
@@ -146,6 +147,7 @@ def chi_square(found, wanted):
     return float(((found - wanted) ** 2 / wanted).sum())
 
 
+@pytest.mark.slow
 def test_every_labelled_voxel_is_as_likely(volumes, right):
     """Chi-square over voxels, and for "class" over labels: 1 % of other seeds fail."""
     labels = right["liver_106"][1]

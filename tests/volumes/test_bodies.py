@@ -53,6 +53,7 @@ def errors(volume, affine, centres, kind="body"):
     return {label: math.dist((affine @ [*index, 1])[:3], centres[label]) for label, index in found.items()}
 
 
+@pytest.mark.slow
 def test_a_body_is_in_front_of_the_canal_however_the_volume_lies():
     volume, affine, centres = made((20, 21))
     assert max(errors(volume, affine, centres).values()) < 1.5
@@ -72,6 +73,7 @@ def test_masks_with_one_centre_have_a_point_each():
     assert found[20].tolist() == [4, 5.5, 4]
 
 
+@pytest.mark.slow
 def test_where_an_arch_is_open_the_plane_is_that_of_its_neighbours():
     volume, affine, centres = made((20, 21))
     middle = np.abs(np.arange(SHAPE[2]) - SHAPE[2] // 2) < 3
@@ -84,6 +86,7 @@ def test_where_an_arch_is_open_the_plane_is_that_of_its_neighbours():
     assert max(errors(volume, affine, centres).values()) < 6  # in front of the centres of the masks
 
 
+@pytest.mark.slow
 def test_a_box_has_the_points_of_the_volume_and_the_centre_of_a_mask_is_the_mean_of_its_voxels():
     volume, affine, _ = made((20, 21))
     geometry = Geometry.of(affine, SHAPE)

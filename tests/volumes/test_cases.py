@@ -43,6 +43,7 @@ def test_scaled_segmentation(tmp_path, image):
     assert same_bits(read_pair(image, mask).segmentation, expected(mask, "i4"))
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     raw=st.integers(-(2**15), 2**15 - 1),
