@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -213,10 +214,11 @@ TESTS = Path(__file__).parent
 
 
 def test_no_test_module_imports_another():
-    for path in sorted(TESTS.rglob("test_*.py")):
-        names = [alias.name for node in of(path, ast.Import) for alias in node.names]
-        names += [node.module or "" for node in of(path, ast.ImportFrom)]
-        assert not [name for name in names if name.rpartition(".")[2].startswith("test_")], path
+    importing = re.compile(
+        r"^\s*(?:from|import)\s.*\btest_.*", re.MULTILINE
+    )  # parsing them all takes a second
+    found = {path: importing.findall(path.read_text(encoding="utf-8")) for path in TESTS.rglob("test_*.py")}
+    assert not {path: lines for path, lines in found.items() if lines}
 
 
 def test_tests_stand_in_the_rooms_of_what_they_test():

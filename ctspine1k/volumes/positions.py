@@ -128,13 +128,13 @@ def _qform_differences(header: nib.Nifti1Header, affine: NDArray[np.float64]) ->
     if not _are_close(affine[:3, 3], origin):
         yield f"origin {_text(affine[:3, 3])} by the sform, {_text(origin)} by the qform"
     # As in nearly every file: the way through the nearest qform takes longer.
-    if np.allclose(directions * np.linalg.norm(affine[:3, :3], axis=0), affine[:3, :3], rtol=0, atol=1e-6):
+    if _are_close(affine[:3, :3], directions * np.linalg.norm(affine[:3, :3], axis=0), 1e-6):
         return
     # A qform cannot express shears, such as those of a tilted gantry: it is compared with the nearest one.
     nearest = header.copy()
     nearest.set_qform(affine)
     expected = _directions(nearest)
-    if not np.allclose(directions, expected, rtol=0, atol=_DIRECTION_TOLERANCE):
+    if not _are_close(directions, expected, _DIRECTION_TOLERANCE):
         codes = ("".join(nib.orientations.aff2axcodes(_affine_of(form))) for form in (expected, directions))
         angle = np.degrees(np.arccos(np.clip((directions * expected).sum(axis=0), -1, 1))).max()
         yield "axes {} by the sform, {} by the qform, up to {:.1f} degrees apart".format(*codes, angle)
@@ -164,8 +164,11 @@ def _in_mm(header: nib.Nifti1Header, lengths: Any) -> NDArray[np.float64]:
     return np.asarray(lengths, np.float64) * unit_of(header)[1]
 
 
-def _are_close(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
-    return bool(np.allclose(one, other, rtol=0, atol=GEOMETRY_TOLERANCE))
+def _are_close(
+    one: NDArray[np.float64], other: NDArray[np.float64], tolerance: float = GEOMETRY_TOLERANCE
+) -> bool:
+    """Compare finite numbers with others: `numpy.allclose` takes ten times as long, at each file."""
+    return bool((np.abs(one - other) <= tolerance).all())
 
 
 def _text(values: NDArray[np.float64]) -> str:

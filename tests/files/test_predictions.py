@@ -109,6 +109,7 @@ def test_images_of_the_hub(repo_id, tree, predictions):
     assert spine.scan().cases == predictions / "cases.parquet"
 
 
+@pytest.mark.slow
 def test_the_command_line(tree, predictions, capsys, tmp_path):
     options = [str(tree), "--masks", str(predictions), "--case", LIVER, "--num-proc", "1"]
     assert main(["scan", *options, "--json"]) == 0

@@ -143,6 +143,7 @@ def test_a_part_of_the_data_set_with_its_official_split_file_stays_one(tree):
     assert spine["liver_106"].index == 507
 
 
+@pytest.mark.slow
 def test_the_whole_data_set_needs_no_other_list(tmp_path):
     cases = load_catalog()
     place(tmp_path, *(f"{case.case_id}{end}" for case in cases for end in (".nii.gz", "_seg.nii.gz")))

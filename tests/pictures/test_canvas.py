@@ -42,6 +42,7 @@ def test_the_same_picture_is_the_same_bytes(tmp_path, twice, suffix, magic):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_the_users_style_changes_nothing(tmp_path):
     right = preview(stored(*anatomy()))._repr_png_()
     style = {"savefig.bbox": "tight", "image.origin": "lower", "font.size": 30, "axes.grid": True}

@@ -102,6 +102,7 @@ def test_a_mask_that_is_stored_otherwise_is_told(draw, tree):
     assert ["on_geometry" in str(one.message) for one in told] == [False]  # an option that it does not have
 
 
+@pytest.mark.slow
 def test_a_header_in_doubt_is_told(draw, tree):
     save(next(tree.rglob("liver_106.nii.gz")), intensities(1, (6, 5, 4)), affine=AFFINE, qoffset_x=99.0)
     with pytest.warns(GeometryWarning, match="come from sform, as in nibabel") as told:

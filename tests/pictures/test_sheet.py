@@ -1,6 +1,5 @@
 """Contact sheets, looked at through what matplotlib was given to draw."""
 
-import gc
 import io
 import weakref
 
@@ -120,7 +119,6 @@ def test_a_sheet_holds_one_sample_at_a_time():
 
     def samples():
         for number in range(4):
-            gc.collect()
             assert not [row for row in alive if row() is not None]
             row = Row(stored(*anatomy()))
             alive.append(weakref.ref(row))

@@ -365,6 +365,7 @@ def large(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
 def test_streaming_reads_no_more_than_it_needs(load, hub, publish, large, on_error):
     """The first slice costs a part of the file; to be sure that the case is not broken, all of it."""
@@ -473,7 +474,7 @@ SCHEMES = {
 }
 
 
-@pytest.mark.parametrize("storage", ["dense", "compact"])
+@pytest.mark.parametrize(("name", "storage"), [("3d", "compact"), ("2d", "dense")])
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_label_schemes(load, right, name, storage, scheme):
     convert = SCHEMES[scheme]

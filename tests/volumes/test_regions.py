@@ -53,6 +53,7 @@ def test_a_part_is_measured_as_the_whole():
     assert list(label_regions(labels, 2, (2, 3, 11))) == list(label_regions(whole, 2))
 
 
+@pytest.mark.slow
 @given(LABELS, st.integers(1, 7))
 def test_the_box_around_all_labels(labels, depth):
     box = LabelBox()

@@ -10,6 +10,7 @@ from ctspine1k.volumes.scaling import Scaling
 NUMBERS = st.floats(-1e6, 1e6, width=32)
 
 
+@pytest.mark.slow
 @given(hnp.arrays(st.sampled_from(["i2", "u1", "i4", "i8", "u8", "f4"]), (2, 3, 4)), NUMBERS, NUMBERS)
 def test_values_are_nibabels(stored, slope, intercept):
     """By another path: nibabel's own array proxy, cast."""
