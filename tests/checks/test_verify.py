@@ -45,10 +45,26 @@ def own_folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def root(tmp_path):
+def fresh(tmp_path):
+    """A tree of which nothing has been measured."""
     for case_id in CASES:
         plant(tmp_path / "tree", case_id)
     return tmp_path / "tree"
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    root = tmp_path_factory.mktemp("measured") / "tree"
+    for case_id in CASES:
+        plant(root, case_id)
+    assert verify(root).measured == 3
+    return root
+
+
+@pytest.fixture
+def root(measured, tmp_path):
+    """The same tree with its measures, so that only what a test changes is measured."""
+    return shutil.copytree(measured, tmp_path / "tree")
 
 
 def verify(root, *more, **options):
@@ -62,12 +78,12 @@ def found(root, *more, **options):
     }
 
 
-def test_a_whole_tree_is_clean(root):
-    report = verify(root)
+def test_a_whole_tree_is_clean(fresh):
+    report = verify(fresh)
     assert report.findings == ()
     assert report.ok
     assert (report.cases, report.measured) == (3, 3)
-    assert report.summary().splitlines() == [f"{root}: 3 of 3 cases read to the end", "nothing found"]
+    assert report.summary().splitlines() == [f"{fresh}: 3 of 3 cases read to the end", "nothing found"]
 
 
 def image_of(root, case_id):
@@ -138,9 +154,9 @@ def test_each_file_has_its_own_problem(root):
     }
 
 
-def test_a_file_that_the_system_cannot_read_is_of_no_format(root):
+def test_a_file_that_the_system_cannot_read_is_of_no_format(fresh):
     catalog = ctspine1k.load_catalog()
-    selection = Selection(CTSPINE1K, catalog, catalog.select("liver_106"), Look(FolderPlace(root)))
+    selection = Selection(CTSPINE1K, catalog, catalog.select("liver_106"), Look(FolderPlace(fresh)))
     (path,) = (Path(file.local) for file in selection.files() if file.kind == "image")
     path.unlink()
     path.mkdir()  # after it was listed
@@ -521,11 +537,11 @@ def test_every_kind_of_issue_is_found_by_a_check_or_cannot_be_seen():
     assert found_by_checks == set(KNOWN)
 
 
-def test_summary_and_order(root):
-    (root / "x.nii.gz").touch()
-    plant(root, "1.3.6.1.4.1.9328.50.4.0291", remove(19))
-    cut(image_of(root, "liver_106"))
-    report = verify(root, "1.3.6.1.4.1.9328.50.4.0291")
+def test_summary_and_order(fresh):
+    (fresh / "x.nii.gz").touch()
+    plant(fresh, "1.3.6.1.4.1.9328.50.4.0291", remove(19))
+    cut(image_of(fresh, "liver_106"))
+    report = verify(fresh, "1.3.6.1.4.1.9328.50.4.0291")
     assert [(f.case_id, f.check) for f in report.findings] == [
         ("1.3.6.1.4.1.9328.50.4.0291", "gap"),
         ("liver_106", "truncated"),
@@ -539,7 +555,7 @@ def test_summary_and_order(root):
         f"         {truncated.file}: expected {truncated.expected}, found {truncated.found}. {truncated.hint}"
     )
     assert lines[-1] == (
-        f"         {root}/x.nii.gz: expected the name of a case's image or mask, found x.nii.gz. Rename it, list "
+        f"         {fresh}/x.nii.gz: expected the name of a case's image or mask, found x.nii.gz. Rename it, list "
         "its case in a split file, or move it out of the folder."
     )
     assert any(line.endswith("preview`. This may be the known issue label_missing.") for line in lines)
@@ -614,20 +630,20 @@ def findings(report):
 
 
 @pytest.mark.slow
-def test_a_scan_is_used_and_what_is_measured_is_kept_as_a_scan_keeps_it(root, monkeypatch, tmp_path):
-    save_spine(root, "liver_0", *spine(list(range(15, 25)), margin=3), affine=AFFINE)
-    mask = mask_of(root, "liver_0")
+def test_a_scan_is_used_and_what_is_measured_is_kept_as_a_scan_keeps_it(fresh, monkeypatch, tmp_path):
+    save_spine(fresh, "liver_0", *spine(list(range(15, 25)), margin=3), affine=AFFINE)
+    mask = mask_of(fresh, "liver_0")
     data = gzip.decompress(mask.read_bytes())
     moved = bytearray(data)
     moved[80:84] = np.float32(2 * np.frombuffer(data[80:84], np.float32)[0]).tobytes()  # another pixdim
     mask.write_bytes(gzip.compress(bytes(moved), mtime=0))
     seen = reads(monkeypatch)
-    first = verify(root, "liver_0")
+    first = verify(fresh, "liver_0")
     assert (first.measured, first.kept, len(seen)) == (4, 0, 4)
     assert {f.check for f in first.findings} >= {"geometry"}
-    other = verify(root, "liver_0", table=tmp_path / "other.parquet")
+    other = verify(fresh, "liver_0", table=tmp_path / "other.parquet")
     seen.clear()
-    second = verify(root, "liver_0")
+    second = verify(fresh, "liver_0")
     assert (second.measured, second.kept, seen) == (4, 4, [])
     assert second.findings == first.findings == other.findings
     assert (
@@ -635,17 +651,17 @@ def test_a_scan_is_used_and_what_is_measured_is_kept_as_a_scan_keeps_it(root, mo
         .splitlines()[0]
         .endswith("4 of 4 cases read to the end (4 of them by an earlier scan)")
     )
-    scanned = scan_files(data_dir=root, cases=[*CASES, "liver_0"])
+    scanned = scan_files(data_dir=fresh, cases=[*CASES, "liver_0"])
     assert (scanned.measured, scanned.kept, seen) == (0, 4, [])
-    by_scan = scan_files(data_dir=root, cases=[*CASES, "liver_0"], out=tmp_path / "scan.parquet")
+    by_scan = scan_files(data_dir=fresh, cases=[*CASES, "liver_0"], out=tmp_path / "scan.parquet")
     assert scanned.cases.read_bytes() == by_scan.cases.read_bytes()
     assert scanned.vertebrae.read_bytes() == by_scan.vertebrae.read_bytes()
     seen.clear()
-    assert verify(root, "liver_0", reread=True).findings == first.findings
+    assert verify(fresh, "liver_0", reread=True).findings == first.findings
     assert len(seen) == 4
-    plant(root, "liver_106", remove(20))
+    plant(fresh, "liver_106", remove(20))
     seen.clear()
-    third = verify(root, "liver_0")
+    third = verify(fresh, "liver_0")
     assert (third.kept, len(seen)) == (3, 1)
     assert ("gap", "liver_106") in {(f.check, f.case_id) for f in third.findings}
 
@@ -659,30 +675,30 @@ def test_hu_that_wrapped_around_are_told_of_the_image(root):
     assert finding.found.endswith(" to 64,536 HU")
 
 
-def test_labels_that_are_whole_numbers_after_rounding_are_told_also_after_a_scan(root):
-    clean = mask_of(root, "liver_106").read_bytes()
+def test_labels_that_are_whole_numbers_after_rounding_are_told_also_after_a_scan(fresh):
+    clean = mask_of(fresh, "liver_106").read_bytes()
     mask = spine(list(CASES["liver_106"][0]), margin=4)[1]
-    save(mask_of(root, "liver_106"), mask.astype("<f8") * (1 + 1e-9), affine=AFFINE)
+    save(mask_of(fresh, "liver_106"), mask.astype("<f8") * (1 + 1e-9), affine=AFFINE)
     for kept in (0, 3):
-        report = verify(root)
+        report = verify(fresh)
         (finding,) = report.findings
         assert (finding.check, finding.level, finding.case_id) == ("label_rounding", "warning", "liver_106")
         assert (finding.expected, finding.found) == ("whole numbers", "numbers that are up to 2.2e-08 off")
         assert report.kept == kept
-    assert scan_files(data_dir=root, cases=list(CASES)).kept == 3
-    mask_of(root, "liver_106").write_bytes(clean)
-    assert verify(root).findings == ()
+    assert scan_files(data_dir=fresh, cases=list(CASES)).kept == 3
+    mask_of(fresh, "liver_106").write_bytes(clean)
+    assert verify(fresh).findings == ()
 
 
-def test_of_duplicates_nothing_is_kept(root):
-    (root / "label_new/trainset/gt").mkdir(parents=True)
-    shutil.copy(mask_of(root, "liver_106"), root / "label_new/trainset/gt")
-    assert verify(root).kept == 0
-    assert verify(root).kept == 2
-    for path in list((root / "label_new").rglob("*.nii.gz")):
+def test_of_duplicates_nothing_is_kept(fresh):
+    (fresh / "label_new/trainset/gt").mkdir(parents=True)
+    shutil.copy(mask_of(fresh, "liver_106"), fresh / "label_new/trainset/gt")
+    assert verify(fresh).kept == 0
+    assert verify(fresh).kept == 2
+    for path in list((fresh / "label_new").rglob("*.nii.gz")):
         path.unlink()
-    assert verify(root).kept == 2
-    assert verify(root).kept == 3
+    assert verify(fresh).kept == 2
+    assert verify(fresh).kept == 3
 
 
 def test_a_table_of_somebody_else_is_left_alone_and_told(root):
