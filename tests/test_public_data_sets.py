@@ -111,6 +111,7 @@ def test_the_same_rows_dense_compact_and_streamed(spine, name):
         spine.load("3d", split="train")
 
 
+@pytest.mark.slow
 def test_points_stay_on_their_vertebrae_when_rows_are_turned_and_resampled(roots):
     verse = opened("verse", roots["verse"])
     options = {"storage": "compact", "points": True, "orientation": "RAS", "spacing": (2, 2, 2)}

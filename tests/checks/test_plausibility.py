@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from support.spines import AFFINE, save_spine, spine
+from support.volumes import save
 
 from ctspine1k.catalog.ctspine1k import CTSPINE1K
 from ctspine1k.catalog.vocabulary import Vocabulary
@@ -21,7 +22,7 @@ LABELS = [17, 18, 19, 20, 21, 22]
 
 
 def strange(tmp_path, image, mask, affine=AFFINE):
-    paths = save_spine(tmp_path, "liver_106", image, mask, affine=affine)
+    paths = save(tmp_path / "a.nii", image, affine=affine), save(tmp_path / "a_seg.nii", mask, affine=affine)
     with open_case(*paths, on_geometry=None) as pair:
         return {
             check: (expected, found) for check, expected, found in implausible(measure(pair), pair.vocabulary)

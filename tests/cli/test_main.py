@@ -378,6 +378,7 @@ def test_verify_of_a_clean_tree_is_0_and_of_none_is_2(run, root):
     assert run("verify", root / "nowhere")[0] == 2
 
 
+@pytest.mark.slow
 def test_preview(run, root):
     status, out, err = run("preview", "liver_106", "--data-dir", root)
     assert (status, out, err) == (0, "liver_106.png\n", "")

@@ -328,6 +328,7 @@ def errors(evaluation):
     return [row["centroid_mm"] for row in evaluation.table.rows]
 
 
+@pytest.mark.slow
 def test_points_of_both_kinds_are_computed_from_masks(masks, tmp_path):
     spines = ctspine1k.open_collection(data_dir=masks).select(IDS)
     for case_id, mask in VOLUMES.items():
@@ -367,6 +368,7 @@ def test_points_files_beside_masks_in_a_folder_or_on_the_hub(publish, masks, tmp
         ctspine1k.open_collection(data_dir=masks).select(IDS).evaluate(tmp_path, points="body")
 
 
+@pytest.mark.slow
 def test_a_second_run_judges_only_what_has_changed(scans, tmp_path, monkeypatch):
     from ctspine1k.evaluation import pointed
 

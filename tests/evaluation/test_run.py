@@ -59,6 +59,7 @@ def rows_of(evaluation, case_id):
     return {row["label"]: row for row in evaluation.table.by_case[case_id]}
 
 
+@pytest.mark.slow
 def test_files_give_what_arrays_give(spines, predictions, tmp_path):
     evaluation = spines.evaluate(predictions)
     for case_id in IDS:
@@ -76,6 +77,7 @@ def test_files_give_what_arrays_give(spines, predictions, tmp_path):
     assert evaluation.shifts == {0: 10}
 
 
+@pytest.mark.slow
 def test_every_preset_from_one_pass(spines, predictions):
     evaluation = spines.evaluate(predictions, preset="nnunet")
     for preset in ("ctspine1k", "verse", "msr", "totalsegmentator"):
@@ -128,6 +130,7 @@ def test_a_reference_that_cannot_be_used_stops(raw, tmp_path, predictions):
         assert len(spines.evaluate(predictions, on_missing="skip").results) == 2
 
 
+@pytest.mark.slow
 def test_another_orientation_of_the_same_place_gives_equal_results(spines, predictions):
     wanted = spines.evaluate(predictions).table
     for case_id, codes in zip(IDS, ("RAS", "PIR", "SLP"), strict=True):
@@ -140,6 +143,7 @@ def test_another_orientation_of_the_same_place_gives_equal_results(spines, predi
     assert spines.evaluate(predictions).table == wanted
 
 
+@pytest.mark.slow
 def test_another_grid_is_a_failure_or_resampled(spines, predictions):
     shifted = AFFINE.copy()
     shifted[:3, 3] += AFFINE[:3, :3] @ (0, 2, 0)  # the same place, two voxels further
@@ -151,6 +155,7 @@ def test_another_grid_is_a_failure_or_resampled(spines, predictions):
     assert resampled.table == rolled.table
 
 
+@pytest.mark.slow
 def test_one_file_a_vertebra_and_totalsegmentators_numbers(spines, tmp_path):
     wanted = spines.evaluate((case_id, np.transpose(moved(case_id), (2, 0, 1))) for case_id in IDS)
     for case_id in IDS:
@@ -171,6 +176,7 @@ def test_one_file_a_vertebra_and_totalsegmentators_numbers(spines, tmp_path):
         spines.evaluate(tmp_path / "parts")
 
 
+@pytest.mark.slow
 def test_vertebrae_that_the_scan_cuts_can_be_left_out(spines, predictions):
     every = rows_of(spines.evaluate(predictions), "HN_P023")
     assert {label: row["truncated"] for label, row in every.items()} == {7: True, 8: False, 9: True}
@@ -202,6 +208,7 @@ def test_arrays_of_other_shapes_types_and_labels(spines):
     assert spines.evaluate([("nobody", right)]).unknown == ("nobody",)
 
 
+@pytest.mark.slow
 def test_results_in_a_folder(spines, predictions, tmp_path):
     (predictions / "liver_83.nii.gz").unlink()
     evaluation = spines.evaluate(predictions, tmp_path / "out", preset="verse")
@@ -227,12 +234,14 @@ def test_results_in_a_folder(spines, predictions, tmp_path):
     assert "![The worst cases: reference and prediction](worst.png)" in report
 
 
+@pytest.mark.slow
 def test_published_numbers_are_told_with_their_source(spines, predictions, tmp_path):
     spines.evaluate(predictions, tmp_path / "out")
     report = (tmp_path / "out/report.md").read_text()
     assert "| dice | 0.840 | nnU-Net, the data set's test set | arXiv:2105.14711 |" in report
 
 
+@pytest.mark.slow
 def test_a_second_run_judges_only_what_has_changed(spines, predictions, tmp_path, monkeypatch):
     spines.evaluate(predictions, tmp_path / "out")
     first = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in (tmp_path / "out").iterdir()}
@@ -269,6 +278,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(spines, raw, predictions, tmp
         }
 
 
+@pytest.mark.slow
 def test_damaged_notes_are_not_used(spines, predictions, tmp_path):
     out = tmp_path / "out"
     spines.evaluate(predictions, out)
@@ -318,12 +328,14 @@ def test_workers_of_a_cluster_give_the_same(spines, predictions, shared_cluster)
     assert spines.evaluate(predictions, scheduler=shared_cluster.address).table == wanted.table
 
 
+@pytest.mark.slow
 def test_references_of_the_hub(publish, raw, predictions, spines):
     repo_id = publish(raw)
     there = ctspine1k.open_collection(repo_id=repo_id).select(IDS)
     assert there.evaluate(predictions).table == spines.evaluate(predictions).table
 
 
+@pytest.mark.slow
 def test_intervals_are_over_patients_and_a_seed_repeats_them(spines, predictions):
     save(predictions / "liver_83.nii.gz", moved("liver_83", 5), affine=AFFINE)
     one, same, other = (spines.evaluate(predictions, seed=seed).means["dice"] for seed in (1, 1, 2))
@@ -347,6 +359,7 @@ def test_a_penalty(spines, predictions):
         spines.evaluate(predictions, seed=-1)
 
 
+@pytest.mark.slow
 def test_the_command_line(raw, predictions, tmp_path, capsys):
     cases = [word for case_id in IDS for word in ("--case", case_id)]
     there = ["--data-dir", str(raw), *cases]

@@ -64,6 +64,7 @@ def test_published_vectors_come_out_to_every_digit(reference, prediction, spacin
     assert tuple(round(found[name], 4) for name in (*DISTANCES, "nsd_1mm")) == wanted
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(reference=MASKS, prediction=MASKS, spacing=SPACINGS)
 def test_each_measure_is_what_its_definition_gives(reference, prediction, spacing):

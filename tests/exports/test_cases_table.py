@@ -11,6 +11,7 @@ import ctspine1k
 from ctspine1k.errors import CTSpine1KWarning, ScanTableError
 
 
+@pytest.mark.slow
 def test_the_case_table_has_the_facts_and_what_a_scan_has_measured(tmp_path):
     root = tmp_path / "spines"
     save_spine(root, "liver_106", *spine([18, 19, 20, 21]))

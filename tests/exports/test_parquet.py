@@ -34,6 +34,7 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
 
 
+@pytest.mark.slow
 def test_rows_are_those_that_load_dataset_gives(export, out, load, name, tree):
     report = export()
     assert report.ok
@@ -132,6 +133,7 @@ def test_it_loads_without_this_package(export, out, tree, python, publish):
     assert run.stdout.splitlines() == [*told, *told], run.stderr
 
 
+@pytest.mark.slow
 def test_from_a_repo_as_from_a_folder(export, out, tree, name, publish):
     export()
     repo_id = publish(out)
@@ -312,6 +314,7 @@ def test_a_folder_whose_name_is_not_utf8(export, tmp_path, out):
     assert same(odd, out)
 
 
+@pytest.mark.slow
 def test_real_ct(sample, tmp_path, load, name):
     options = {"data_dir": sample, "split_file": sample / "metadata/data_split.txt"}
     report = export_parquet(tmp_path / "out", config=name, **options)

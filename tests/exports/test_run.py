@@ -110,6 +110,7 @@ def test_a_shard_that_was_about_to_be_replaced_is_not_believed(export, out):
     assert files_of(out) == before
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_is_not_there_changes_nothing(export, out):
     export(config="2d")
     before = files_of(out)

@@ -367,6 +367,7 @@ def test_a_task_is_sent_without_a_token_and_without_a_listing(publish, hub, spli
     assert pickle.loads(sent).place.commit == selection.place.commit  # noqa: S301
 
 
+@pytest.mark.slow
 def test_content_defined_chunking_would_change_nothing(tmp_path, monkeypatch, name):
     """A page is a slice, or a volume, already: pyarrow, where it can, would cut at the same places."""
     root = tmp_path / "tree"

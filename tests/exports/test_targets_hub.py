@@ -175,6 +175,7 @@ def export(target, tree, split_file):
     return run
 
 
+@pytest.mark.slow
 def test_an_export_to_the_hub_loads_from_there(target, export, load, tree, tmp_path, name):
     report = export()
     assert (report.ok, report.made, report.kept) == (True, 6, 0)
@@ -188,6 +189,7 @@ def test_an_export_to_the_hub_loads_from_there(target, export, load, tree, tmp_p
         assert identical(rows(streamed[split]), right)
 
 
+@pytest.mark.slow
 def test_nothing_is_made_twice(hub, target, export):
     export()
     repo = hub.repos[target]

@@ -53,6 +53,7 @@ def convert(load, tmp_path):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "storage"), [("3d", "dense"), ("2d", "compact")])
 def test_rows_of_every_stored_type(convert, name, storage):
     def write(image, mask, dtype, scaling):

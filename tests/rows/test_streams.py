@@ -40,6 +40,7 @@ def test_a_stream_of_several_splits_has_the_shards_of_all(unequal, name, spec):
     assert stream.features == unequal(name, "train", streaming=True).features
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", ["validation+train", "train+train", "all"])
 def test_no_worker_loses_rows(unequal, name, spec):
     stream = unequal(name, spec, streaming=True)
