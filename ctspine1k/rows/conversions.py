@@ -99,12 +99,13 @@ def record_of(asked: Asked, data_set: DataSet, place: str, whole: Mapping[str, A
     options, cases = asked
     plain = {**RowOptions().keywords(), "on_missing": "raise", "on_error": "raise"}
     plain["points"] = "points" in data_set.kinds
+    given = {**options, "geometry": bool(options["geometry"])}  # whose columns are listed there
     plain |= {"image_size": data_set.image_size, "label_scheme": data_set.vocabulary.schemes[0]}
     return {
         "request": _request(asked),
         "splits": list(dict.fromkeys(split for _, split, *_ in cases)),
         "cases": len(cases),
-        "options": {name: value for name, value in options.items() if name in plain and value != plain[name]},
+        "options": {name: value for name, value in given.items() if name in plain and value != plain[name]},
         "place": place,
         **({} if whole is None else {"whole": whole}),
     }
