@@ -61,15 +61,15 @@ def cache(
             for one in chosen
         ]
         print_table(rows, ("id", "splits", "cases", "bytes", "state", "options", "from"))
-    busy: BusyError | None = None
+    stopped: BusyError | OSError | None = None
     for one in list(chosen) if clear else ():
         try:
             delete(one)
-        except BusyError as error:
-            busy = error
+        except (BusyError, OSError) as error:  # others are written, or belong to another user
+            stopped = error
             chosen.remove(one)
     size = size_text(sum(one.bytes for one in chosen))
     count = "1 conversion" if len(chosen) == 1 else f"{len(chosen):,} conversions"
     say(f"{count}, {size}, {'deleted from' if clear else 'in'} {cache_dir}")
-    if busy is not None:
-        raise busy
+    if stopped is not None:
+        raise stopped

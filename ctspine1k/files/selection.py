@@ -169,7 +169,8 @@ def open_selection(
         token: for a private repo; None for the token you are logged in with.
 
     Without ``split_file``, the one in the folder is used, with a warning, if the folder lacks files of the
-    data set's own cases. Only then is the folder listed.
+    data set's own cases, and has some of those that it lists, or none of either. Only then is the folder
+    listed.
 
     Raises:
         ValueError: an argument that is not allowed, or arguments that contradict each other.
@@ -191,8 +192,9 @@ def open_selection(
 def _cases_of_folder(opened: Selection) -> Catalog | None:
     """Return the cases of the folder's own split file, with a warning, if the data set's own do not fit.
 
-    They fit if none of them lacks a file. None if they do, or if there is no such split file, or no file of
-    the cases that it lists.
+    They fit if none of them lacks a file. None if they do, or if there is no such split file, or if only the
+    data set's own cases have files: where none is left of either, as after the raw files were deleted, the
+    folder's list says which they were.
     """
     data_set, folder = opened.data_set, opened.look.place.folder
     if folder is None or not (path := folder / data_set.split_file).is_file():
@@ -207,9 +209,10 @@ def _cases_of_folder(opened: Selection) -> Catalog | None:
     if missing is None:
         return None
     title = data_set.title
+    found = {case_id for listed in opened.listing for case_id, _ in data_set.parse_name(listed)}
     if own is None:
         warn(f"{problem} The list of {title} is used instead of it.", SplitFileWarning)
-    elif any(case_id in own for listed in opened.listing for case_id, _ in data_set.parse_name(listed)):
+    elif any(one in own for one in found) or not any(one in opened.catalog for one in found):
         lacking = len(missing.missing)
         warn(
             f"{path} is used, which lists {own.summary}. Of the {len(opened.catalog):,} cases of {title}, "

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ctspine1k._messages import warn
+from ctspine1k._messages import shortened, warn
 from ctspine1k.catalog.dataset import DataSet
 from ctspine1k.catalog.registry import names
 from ctspine1k.errors import CTSpine1KWarning
@@ -65,6 +65,11 @@ class Conversion:
     request: str | None  #: digest of options and cases
     whole: Mapping[str, Any] | None = None  #: of a part of a split: what `whole_of` says of the split
 
+    def describe(self) -> str:
+        """Return what the rows were made from, for messages."""
+        options = "".join(f", {name}={value!r}" for name, value in self.options.items())
+        return f"those from {self.place} (cases: {self.cases}{options})"
+
 
 class NotConvertedError(FileNotFoundError):
     """No rows of a request are converted.
@@ -94,12 +99,13 @@ def record_of(asked: Asked, data_set: DataSet, place: str, whole: Mapping[str, A
     options, cases = asked
     plain = {**RowOptions().keywords(), "on_missing": "raise", "on_error": "raise"}
     plain["points"] = "points" in data_set.kinds
+    given = {**options, "geometry": bool(options["geometry"])}  # whose columns are listed there
     plain |= {"image_size": data_set.image_size, "label_scheme": data_set.vocabulary.schemes[0]}
     return {
         "request": _request(asked),
         "splits": list(dict.fromkeys(split for _, split, *_ in cases)),
         "cases": len(cases),
-        "options": {name: value for name, value in options.items() if name in plain and value != plain[name]},
+        "options": {name: value for name, value in given.items() if name in plain and value != plain[name]},
         "place": place,
         **({} if whole is None else {"whole": whole}),
     }
@@ -227,9 +233,14 @@ def find_conversion(cache_dir: str, collection: str, asked: Asked, place: str, w
     ours = [one for one in every if (one.collection, one.folder.name) == (collection, ROWS_VERSION)]
     found = [one for one in ours if one.is_finished and one.request == request]
     if not found:
+        options, cases = asked
+        splits = {split for _, split, *_ in cases}
+        alike = [one for one in ours if one.config == options["config"] and set(one.splits) == splits]
+        others = [one.describe() for one in alike if one.is_finished]
         message = (
             f"verify_files=False: expected converted {what} with these cases and options in {cache_dir}, "
-            "found none. `ctspine1k cache` lists what is there. Without this option, raw files are converted."
+            f"found {_found_instead(others)}. `ctspine1k cache` lists what is there. Without this "
+            "option, raw files are converted."
         )
         wholes = [one.whole for one in ours if one.is_finished and one.whole]
         counts = {tuple(whole["rows"]) for whole in wholes if whole["request"] == request}
@@ -243,6 +254,15 @@ def find_conversion(cache_dir: str, collection: str, asked: Asked, place: str, w
             CTSpine1KWarning,
         )
     return newest.id
+
+
+def _found_instead(others: Sequence[str]) -> str:
+    if not others:
+        return "none"
+    return (
+        f"others: {shortened(others, 3)}. Pass the options of those you mean, and split_file=... if the "
+        "split file that lists their cases is gone"
+    )
 
 
 def clear(conversion: Conversion) -> None:

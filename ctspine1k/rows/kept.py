@@ -102,10 +102,12 @@ class Keeper:
                 os.link(self.path(number), kept)
         self._done = max(self._done, count)
 
-    def keep_last(self) -> None:
-        """Keep the last file, too, if its row is complete."""
-        if self.case_ids and _bytes_of(self.path(len(self.case_ids) - 1), self.case_ids[-1]) is not None:
-            self.keep(len(self.case_ids))
+    def keep_complete(self) -> None:
+        """Keep the files whose row is complete: after an error, the last two may or may not be."""
+        for number in range(self._done, len(self.case_ids)):
+            if _bytes_of(self.path(number), self.case_ids[number]) is None:
+                return
+            self.keep(number + 1)
 
 
 def _bytes_of(path: Path, case_id: str) -> int | None:
@@ -167,7 +169,7 @@ def prepare_cases(
             if not is_done:
                 yield job_id, False, content
     except BaseException:
-        keeper.keep_last()
+        keeper.keep_complete()
         raise
     keeper.keep(len(keeper.case_ids))
     files |= {case_id: keeper.path(number) for number, case_id in enumerate(keeper.case_ids)}

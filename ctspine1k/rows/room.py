@@ -151,11 +151,10 @@ def _hint(needs: Sequence[Need]) -> str:
     ways = []
     if any(need.storage == "dense" for need in needs):
         compact = sum(need.compact for need in needs)
-        ways.append(f'choose storage="compact" (about {size_text(compact)} of rows)')
+        ways.append(f'storage="compact" (about {size_text(compact)} of rows)')
     ways += ["streaming=True", "one split" if len(needs) > 1 else "fewer cases"]
-    text = ", ".join(ways)
     return (
-        f"{text[0].upper()}{text[1:]}, or folders on a larger disk (cache_dir=... for rows, HF_HUB_CACHE for "
+        f"Choose {', '.join(ways)}, or folders on a larger disk (cache_dir=... for rows, HF_HUB_CACHE for "
         'downloads). verification_mode="no_checks" converts without this check.'
     )
 

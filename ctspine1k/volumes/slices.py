@@ -17,6 +17,7 @@ from ctspine1k.errors import TruncatedFileError, VoxelValueError
 from ctspine1k.volumes.headers import GET_AGAIN
 from ctspine1k.volumes.nifti import Readable
 from ctspine1k.volumes.opening import VoxelFile, open_volume
+from ctspine1k.volumes.relabel import ALL_BYTES
 
 __all__ = ["OnVoxels", "VolumeReader", "read_plane"]
 
@@ -228,9 +229,14 @@ class VolumeReader:
         scaling = self.header.scaling
         return f"{self.header.dtype}, slope {scaling.slope:g}, intercept {scaling.intercept:g}"
 
-    def _not_a_label(self, found: object, values: NDArray[Any], vocabulary: Vocabulary) -> VoxelValueError:
+    def _not_a_label(self, found: Any, values: NDArray[Any], vocabulary: Vocabulary) -> VoxelValueError:
         of_type = "" if self._stores_labels else f" ({self._number_type})"
         hint = "Is this file really a mask of this data set?"
+        if 0 < found <= ALL_BYTES.max_label and found == int(found):
+            hint += (
+                ' If it also has labels of other structures, other_labels="background" (--other-labels) of '
+                "loading, preview and export leaves them out."
+            )
         lowest, highest = values.min(), values.max()
         if lowest < _LOWEST_OF_MASKS or highest > _HIGHEST_OF_MASKS:
             value = lowest if lowest < _LOWEST_OF_MASKS else highest

@@ -61,6 +61,18 @@ def test_what_is_being_written_stays(run, cache):
     assert not second.folder.exists()
 
 
+def test_what_cannot_be_deleted_stays_and_lets_the_others_be(run, cache):
+    first, second = list_conversions(cache)
+    lock = Path(f"{first.folder}_builder.lock")
+    lock.unlink(missing_ok=True)
+    lock.mkdir()  # can be opened by nobody, as a file of another user cannot
+    status, _, err = run("cache", "--clear", "--all", "--cache-dir", cache)
+    assert (status, err.startswith("1 conversion, ")) == (2, True)
+    assert str(lock) in err
+    assert [one.id for one in list_conversions(cache)] == [first.id]
+    assert not second.folder.exists()
+
+
 def test_the_cache_of_datasets_is_the_default(run, cache, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", cache)
     assert len(table(run("cache")[1])) == 2

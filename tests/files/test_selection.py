@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 from support.paths import ROOT
 from support.tiny import TINY, save_tiny
@@ -134,6 +136,20 @@ def test_a_folder_with_its_own_split_file_needs_no_option(tree, load, monkeypatc
         loaded = load(split_file=None, split="train")
     assert loaded["patient_id"][:] == ["HN_P023", "mine"]
     assert len(open_collection(data_dir=tree, split_file=path)) == 3  # says nothing: it was asked for
+
+
+def test_the_list_of_a_folder_stays_its_own_when_the_raw_files_were_deleted(tree, load):
+    own_list(tree)
+    with pytest.warns(SplitFileWarning):
+        load(split_file=None, split="validation")
+    shutil.rmtree(tree / "raw_data")
+    with pytest.warns(SplitFileWarning, match="which lists 3 cases"):
+        opened = load(split_file=None, split="validation", verify_files=False)
+    assert opened["patient_id"][:] == ["liver_106"]
+    shutil.rmtree(tree)
+    other = r"found others: those from .*tree \(cases: 1, image_size=\[6, 5\]\)\. "
+    with pytest.raises(FileNotFoundError, match=other + r".*split_file=\.\.\."):
+        load(split_file=None, split="validation", verify_files=False)
 
 
 def test_a_part_of_the_data_set_with_its_official_split_file_stays_one(tree):

@@ -110,7 +110,7 @@ def test_a_collection_opens_them_too(load, tree, split_file, tmp_path):
 def several(load, tree, tmp_path):
     """Two conversions, and one that was stopped."""
     load("3d", split="train", storage="compact")
-    load("2d", split="test")
+    load("2d", split="test", geometry=True)
     image = next(tree.rglob("liver_106.nii.gz"))
     data, status = image.read_bytes(), image.stat()
     image.write_bytes(data[:30] + bytes(len(data) - 30))
@@ -127,6 +127,7 @@ def test_they_are_listed(several, tree):
     compact, slices, kept = found["3d", True], found["2d", True], found["3d", False]
     assert (compact.splits, compact.cases, compact.collection) == (("train",), 2, "ctspine1k")
     assert compact.options == {"storage": "compact", "image_size": list(SIZE)}
+    assert slices.options == {"image_size": list(SIZE), "geometry": True}
     assert {Path(one.place) for one in (compact, slices)} == {tree}
     size = sum(path.stat().st_size for path in compact.folder.iterdir())
     assert compact.bytes == size

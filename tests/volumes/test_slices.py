@@ -74,6 +74,7 @@ def test_what_is_no_label_is_an_error(tmp_path, image, dtype, value, found):
         read_pair(image, mask)
     assert caught.value.file == str(mask)
     assert caught.value.hint.startswith("Is this file really a mask") == (found in ("2.5", "26", "-1", "nan"))
+    assert ('other_labels="background"' in caught.value.hint) == (found == "26")
 
 
 @pytest.mark.parametrize("dtype", ["<i2", "<f4"])
