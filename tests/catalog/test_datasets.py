@@ -80,6 +80,9 @@ def test_facets_select_and_name_what_they_allow(data_set):
         if facet.allowed:
             with pytest.raises(ValueError, match=f"{facet.name}='no such': expected one of"):
                 catalog.where(**{facet.name: "no such"})
+    free = {"ctspine1k": ["tcia_series"], "verse": ["patient", "age"], "msr": ["annotated"]}
+    if data_set is not TINY:
+        assert [facet.name for facet in data_set.facets if not facet.allowed] == free[data_set.name]
     assert sum(len(catalog.where(split=split)) for split in data_set.splits) == len(catalog)
 
 

@@ -187,6 +187,9 @@ def test_not_into_the_folder_itself(tree, split_file, within):
     assert files_of(tree) == before
     with pytest.raises(ValueError, match="link=True: expected a folder for the links"):
         spine.download(link=True)
+    next(tree.rglob("liver_106.nii.gz")).unlink()  # the folder is named before what is missing
+    with pytest.raises(ValueError, match=r"expected a folder outside of .*/tree"):
+        spine.download(to=tree / within)
 
 
 def test_not_through_a_link_into_the_folder(tree, split_file, tmp_path):

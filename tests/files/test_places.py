@@ -1,5 +1,6 @@
 import contextlib
 import dataclasses
+import errno
 import gzip
 import hashlib
 import json
@@ -13,17 +14,13 @@ import pytest
 from support.volumes import files_of, place, save_case
 
 from ctspine1k import download_files, list_files
-from ctspine1k.errors import (
-    ChecksumError,
-    HubError,
-    NoSpaceError,
-)
+from ctspine1k.errors import ChecksumError, CTSpine1KWarning, HubError, NoSpaceError
 from ctspine1k.files.hub import HubPlace
 from ctspine1k.files.places import find_place
 from ctspine1k.files.raw import Listing
 from ctspine1k.files.selection import Look
-from ctspine1k.files.tokens import all_tokens
-from ctspine1k.files.transfer import copied, download, quiet_hub, worker_start
+from ctspine1k.files.tokens import all_tokens, keep_token, known_token
+from ctspine1k.files.transfer import copied, download, know_token, quiet_hub, worker_start
 
 
 def test_links_to_folders_are_followed_and_loops_end(tmp_path):
@@ -33,6 +30,22 @@ def test_links_to_folders_are_followed_and_loops_end(tmp_path):
     (root / "linked").symlink_to(tmp_path / "elsewhere")
     (root / "loop").symlink_to(root)
     assert len(list_files(data_dir=root)) == 2
+
+
+def test_a_folder_that_cannot_be_read_is_told(tmp_path, monkeypatch):
+    place(tmp_path, "a/liver_106.nii.gz", "b/liver_106_seg.nii.gz")
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "b":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.warns(
+        CTSpine1KWarning, match=rf"^{tmp_path}/b: Permission denied: the files in it are not listed$"
+    ):
+        assert [file.kind for file in list_files(data_dir=tmp_path)] == ["image"]
 
 
 def test_hub_listing_tells_what_the_hub_records(hub, repo_id, tree):
@@ -84,8 +97,11 @@ def test_a_private_repo_needs_its_token(hub, repo_id):
     with pytest.raises(HubError, match="token") as caught:
         list_files(cases="liver_106", repo_id=repo_id, token="hf_wrong")
     assert "hf_wrong" not in str(caught.value)
-    paths = download_files(cases="liver_106", repo_id=repo_id, token="hf_secret")
-    assert len(paths) == 2
+    files = list_files(cases="liver_106", repo_id=repo_id, token="hf_secret")
+    hub_place = HubPlace.of(repo_id, "main", "hf_secret")
+    with hub_place.open(files[0]) as stream:
+        data = stream.read(-1)
+    assert [path.stat().st_size for path in hub_place.fetch(files)] == [len(data), files[1].size]
 
 
 @pytest.mark.parametrize("token", ["hf_secret\n", " hf_secret "])
@@ -258,7 +274,11 @@ def test_offline_is_named_where_files_are_missing(repo_id, monkeypatch, variable
     if variable == "HF_HUB_OFFLINE":  # which the client has read
         monkeypatch.setattr(huggingface_hub.constants, variable, True)
     else:
-        monkeypatch.setenv(variable, "yes")
+        for value in ("1", "on", "Yes", "TRUE"):
+            monkeypatch.setenv(variable, "0")
+            assert place.hint(listing, (), "") == ""
+            monkeypatch.setenv(variable, value)
+            assert place.hint(listing, (), "").startswith(variable)
     assert place.hint(listing, (), "") == f"{variable} is set: unset it to download them."
 
 
@@ -267,6 +287,9 @@ def test_what_is_cached_is_checked_and_served_offline(repo_id, tree, monkeypatch
     paths = download_files(**options)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert download_files(**options) == paths
+    image, _ = list_files(**options)
+    with HubPlace.of(repo_id, "main").open(image) as path:
+        assert path == str(paths[0])
     blob = paths[1].resolve()
     blob.write_bytes(blob.read_bytes()[::-1])
     with pytest.raises(ChecksumError, match=r"liver_106_seg.* sha256 is"):
@@ -306,3 +329,20 @@ def test_workers_show_no_bars_of_the_hub_and_know_our_tokens(monkeypatch):
     start()
     assert os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "1"
     assert start.args == (dict(all_tokens()),)
+
+
+def test_a_place_of_another_process_is_given_its_token_here():
+    there = HubPlace("tests/any", "main", login="a key of another process")
+    know_token(there, None)
+    assert known_token(there.login) is None
+    know_token(there, "hf_secret")
+    assert known_token(there.login) == "hf_secret"
+    know_token(HubPlace("tests/any", "main"), "hf_secret")
+    assert None not in all_tokens()
+
+
+def test_a_token_has_one_key():
+    first, other, of_login = (keep_token(token) for token in ("hf_first", "hf_other", True))
+    assert len({first, other, of_login}) == 3
+    assert [keep_token(" hf_first\n"), keep_token("hf_other"), keep_token(True)] == [first, other, of_login]
+    assert (known_token(first), known_token(of_login)) == ("hf_first", True)

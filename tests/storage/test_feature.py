@@ -200,7 +200,7 @@ def test_a_cell_is_opened_where_it_lies(compact):
     column = compact.data.column("image").combine_chunks()
     column = column.chunk(0) if hasattr(column, "chunk") else column
     for number in range(len(column)):
-        stored = stored_array(column[number:])
+        stored = stored_array(column[number:], "")
         assert stored.data.address >= column.field("bytes").buffers()[2].address
         assert stored.data.address < column.field("bytes").buffers()[2].address + column.nbytes
         assert (
