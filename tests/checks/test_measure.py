@@ -193,7 +193,8 @@ def test_the_mean_beside_labels_is_exact_where_they_are_many(tmp_path):
 def test_without_scipy_nothing_is_read(tmp_path, monkeypatch):
     files = save_spine(tmp_path, "liver_106", *spine([18, 19]))
     with open_case(*files) as case:
-        with monkeypatch.context() as without, pytest.raises(MissingPackageError):
+        with monkeypatch.context() as without:
             without.setitem(sys.modules, "scipy", None)
-            measure(case)
+            with pytest.raises(MissingPackageError):
+                measure(case)
         assert [one.label for one in measure(case).vertebrae] == [18, 19]
