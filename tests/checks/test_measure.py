@@ -2,6 +2,7 @@
 
 import gzip
 import sys
+import zlib
 
 import nibabel as nib
 import numpy as np
@@ -116,6 +117,7 @@ def test_no_labels(tmp_path):
     got = measured(image, mask)
     assert got.vertebrae == ()
     assert (got.hu_min, got.hu_max) == (0, 0)
+    assert got.mask_crc32 == zlib.crc32(repr(((0, 0, 0), (0, 0, 0))).encode())
 
 
 def test_checksums_tell_equal_voxels_whatever_file_they_are_in(tmp_path):

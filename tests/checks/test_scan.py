@@ -36,6 +36,7 @@ from ctspine1k.errors import (
     SkippedCasesWarning,
     WorkerError,
 )
+from ctspine1k.files.folder import FolderPlace
 from ctspine1k.running.disk import exclusive_lock
 from ctspine1k.scans.containing import cases_containing
 from ctspine1k.scans.tables import CASES, SCAN_VERSION, VERTEBRAE, read_tables
@@ -267,6 +268,23 @@ def test_broken_cases_have_a_row_that_says_why(spines):
     assert "the end of the file in slice" in row.problem
     assert pd.isna(row.hu_min)
     assert set(pd.read_parquet(report.vertebrae).case_id) == {"liver_83", "HN_P023"}
+
+
+def test_a_file_that_is_gone_when_it_is_read_is_a_problem_of_its_case(spines, monkeypatch):
+    state = FolderPlace.state
+
+    def gone(self, file):
+        if file.case.case_id == "liver_106":
+            raise FileNotFoundError(2, "No such file or directory", file.name)
+        return state(self, file)
+
+    monkeypatch.setattr(FolderPlace, "state", gone)
+    report = scan(spines)
+    assert list(report.problems) == ["liver_106"]
+    assert "that was there when the work began, found none" in report.problems["liver_106"]
+    row = pd.read_parquet(report.cases).set_index("case_id").loc["liver_106"]
+    assert (row.image_file, row.mask_file) == ("", "")
+    assert pd.isna(row.mask_type)
 
 
 def test_both_files_of_a_case_may_be_broken(spines):

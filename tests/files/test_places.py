@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import huggingface_hub
@@ -14,13 +15,13 @@ import pytest
 from support.volumes import files_of, place, save_case
 
 from ctspine1k import download_files, list_files
-from ctspine1k.errors import ChecksumError, CTSpine1KWarning, HubError, NoSpaceError
+from ctspine1k.errors import ChecksumError, CTSpine1KWarning, HubError, NoSpaceError, UnreadableFileError
 from ctspine1k.files.hub import HubPlace
 from ctspine1k.files.places import find_place
-from ctspine1k.files.raw import Listing
+from ctspine1k.files.raw import CaseFiles, Listing
 from ctspine1k.files.selection import Look
 from ctspine1k.files.tokens import all_tokens, keep_token, known_token
-from ctspine1k.files.transfer import copied, download, know_token, quiet_hub, worker_start
+from ctspine1k.files.transfer import copied, download, know_token, quiet_hub, reading_case, worker_start
 
 
 def test_links_to_folders_are_followed_and_loops_end(tmp_path):
@@ -82,14 +83,16 @@ def test_revision(hub, repo_id, tree, tmp_path):
     shutil.copytree(tree, tmp_path / "changed")
     save_case(tmp_path / "changed", "liver_106", seed=77)
     second = hub.repos[repo_id].commit(files_of(tmp_path / "changed"))
-    hub.repos[repo_id].refs["v1"] = first
+    others = ("v1", "beef", "v" * 40)  # the last two look somewhat like commits
+    hub.repos[repo_id].refs |= dict.fromkeys(others, first)
     read = {
         revision: download_files(cases="liver_106", kind="image", repo_id=repo_id, revision=revision)[
             0
         ].read_bytes()
-        for revision in (None, "main", "v1", first, second)
+        for revision in (None, "main", *others, first, second)
     }
-    assert read[None] == read["main"] == read[second] != read["v1"] == read[first]
+    assert read[None] == read["main"] == read[second] != read[first]
+    assert {read[revision] for revision in others} == {read[first]}
 
 
 def test_a_private_repo_needs_its_token(hub, repo_id):
@@ -346,3 +349,57 @@ def test_a_token_has_one_key():
     assert len({first, other, of_login}) == 3
     assert [keep_token(" hf_first\n"), keep_token("hf_other"), keep_token(True)] == [first, other, of_login]
     assert (known_token(first), known_token(of_login)) == ("hf_first", True)
+
+
+def test_offline_without_a_cache_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        HubError, match=r"^HF_HUB_OFFLINE is set, and nothing of tests/never-seen at main is in"
+    ):
+        list_files(cases="liver_106", repo_id="tests/never-seen")
+
+
+def test_a_revision_that_moves_before_the_first_download(hub, repo_id, tree):
+    files = list_files(cases="liver_106", repo_id=repo_id)
+    place = HubPlace(repo_id, "main").at_commit()
+    hub.repos[repo_id].commit(files_of(tree))
+    with pytest.raises(HubError, match=rf"main moved meanwhile, from {place.commit} to \w{{40}}\. Run again"):
+        place.prepare(files, is_recorded=False)
+    place.prepare(files, is_recorded=True)
+    assert place.fetch([]) == []
+
+
+def test_no_place_says_where_to_get_the_files():
+    nowhere = find_place(how_to_get="Ask the authors.")
+    assert nowhere.describe() == "no place"
+    with pytest.raises(
+        ValueError, match=r"expected data_dir, a folder: .* in no Hub repo\. Ask the authors\.$"
+    ):
+        nowhere.at_commit()
+    with pytest.raises(ValueError, match=r"are in no Hub repo$"):
+        find_place().at_commit()
+    with pytest.raises(ValueError, match=r"^revision='v1': the files of this data set are in no Hub repo$"):
+        find_place(revision="v1")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO])
+def test_errors_of_the_machine_are_no_fault_of_a_case(tmp_path, number):
+    place(tmp_path, "liver_106.nii.gz", "liver_106_seg.nii.gz")
+    files = list_files(data_dir=tmp_path)
+    error = OSError(number, os.strerror(number))
+    case = CaseFiles(files[0].case, {file.kind: file for file in files})
+    with pytest.raises((OSError, UnreadableFileError)) as caught, reading_case(case):
+        raise error
+    if number == errno.EIO:
+        assert isinstance(caught.value, UnreadableFileError)
+        assert str(caught.value).startswith(files[0].name)
+        assert caught.value.__cause__ is error
+    else:
+        assert caught.value is error
+
+
+def test_without_the_hubs_client_there_are_no_bars_to_disable(monkeypatch):
+    with monkeypatch.context() as without:
+        without.delitem(sys.modules, "huggingface_hub")
+        with quiet_hub():
+            assert "huggingface_hub" not in sys.modules

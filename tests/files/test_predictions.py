@@ -142,3 +142,12 @@ def test_a_prediction_that_could_be_of_several_cases_is_an_error(tmp_path):
         ValueError, match=r"^a_b_c\.nii\.gz could belong to 'a\.b\.c' or to 'a_b\.c': load only"
     ):
         cases.with_masks(tmp_path / "predictions").files("mask")
+
+
+def test_a_place_with_predictions_opens_each_file_where_it_is(predicted, predictions, tree):
+    place = predicted.selection().place
+    assert place.origin() == {"folder": "tree", "masks": "predictions"}
+    image, mask = predicted.select(LIVER).files()
+    for file, folder in ((image, tree), (mask, predictions)):
+        with place.open(file) as path:
+            assert path == place.local_path(file) == str(folder / file.path)

@@ -252,3 +252,10 @@ def test_compact_storage_needs_blosc2_of_version_3(monkeypatch, version):
         MissingPackageError, match=r"needs blosc2 3 or later: pip install 'ctspine1k\[compact\]'"
     ):
         require_blosc2.__wrapped__()
+
+
+def test_columns_of_datasets_own_arrays_become_compact():
+    features = datasets.Features({"a": datasets.Array2D((2, 3), "int32")})
+    arrays = np.arange(12, dtype="i4").reshape(2, 2, 3)
+    table = datasets.Dataset.from_dict({"a": list(arrays)}, features).cast_column("a", CompactArray("int32"))
+    assert np.array_equal([row["a"] for row in table], arrays)
