@@ -97,7 +97,7 @@ def beside(
     for upper, lower in pairwise(downwards):
         if not vocabulary.missing(upper, lower):
             near_to[upper].append(lower)
-            near_to[lower].insert(0, upper)
+            near_to[lower].append(upper)
     for number, value in values.items():
         near = [others[other] for other in near_to[number] if other in others]
         if any(near):  # distances are 0 if vertebrae have the same centre

@@ -91,7 +91,7 @@ def measure(case: CaseReader, points: Points | None = None) -> CaseMeasures:
             hu_sums += np.bincount(spine.last.reshape(-1)[labelled], in_labels, labels_and_background)
             beside_sum += float(voxels.sum(dtype=np.float64) - in_labels.sum(dtype=np.float64))
             beside_count += voxels.size - labelled.size
-    extremes = case.scaling.values(np.array([lowest, highest], case.stored_types[0]))
+    extremes = case.scaling.values(np.array([lowest, highest]))
     geometry = case.geometry
     start, box = spine.joined()
     regions = label_regions(box, case.vocabulary.max_label, start)

@@ -136,7 +136,7 @@ def own_records(path: Path) -> Iterator[Records]:
     """
     make_folder(path.parent)
     with exclusive_lock(path):
-        check_target(path)
+        check_target(path, "--out")
         yield Records(path)
 
 

@@ -82,7 +82,7 @@ class FolderPlace:
     def version(self) -> None:
         """Return None: the files of a folder may change at any time."""
 
-    def prepare(self, files: Sequence[RawFile], *, is_recorded: bool = False) -> None:
+    def prepare(self, files: Sequence[RawFile], *, is_recorded: bool) -> None:
         """Do nothing: the files are local."""
 
     def not_cached(self, files: Sequence[RawFile]) -> list[RawFile]:

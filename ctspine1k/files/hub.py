@@ -132,7 +132,7 @@ class HubPlace:
         """Return repo and commit."""
         return f"{self.repo_id}@{self._commit}"
 
-    def prepare(self, files: Sequence[RawFile], *, is_recorded: bool = False) -> None:
+    def prepare(self, files: Sequence[RawFile], *, is_recorded: bool) -> None:
         """Check that there is room for files that are not in the cache, and record the revision there.
 
         Args:
@@ -341,7 +341,6 @@ def _client_errors() -> tuple[type[Exception], ...]:
     own = (
         "HfHubHTTPError",
         "EntryNotFoundError",
-        "LocalEntryNotFoundError",
         "OfflineModeIsEnabled",
         "LocalTokenNotFoundError",
         "FileMetadataError",

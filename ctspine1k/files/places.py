@@ -54,7 +54,7 @@ class Place(Protocol):
     def version(self) -> str | None:
         """Return one text that changes when any file does, such as a commit; None if there is none."""
 
-    def prepare(self, files: Sequence[RawFile], *, is_recorded: bool = False) -> None:
+    def prepare(self, files: Sequence[RawFile], *, is_recorded: bool) -> None:
         """Check that files can be fetched, before the first one is.
 
         Args:

@@ -90,7 +90,7 @@ class PredictionsPlace:
     def version(self) -> None:
         """Return None: masks may change at any time."""
 
-    def prepare(self, files: Sequence[RawFile], *, is_recorded: bool = False) -> None:
+    def prepare(self, files: Sequence[RawFile], *, is_recorded: bool) -> None:
         """Check that images can be fetched; errors as for `Place.prepare`."""
         self.images.prepare([file for file in files if file.kind != "mask"], is_recorded=is_recorded)
 

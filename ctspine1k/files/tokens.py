@@ -29,7 +29,7 @@ def keep_token(token: str | bool | None) -> str | None:
     if token is None:
         return None
     for key, known in _tokens.items():
-        if known is token or (known == token and type(known) is type(token)):
+        if known == token:
             return key
     key = uuid.uuid4().hex
     _tokens[key] = token

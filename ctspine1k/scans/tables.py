@@ -181,7 +181,7 @@ def is_current(
     return all(row.get(f"{kind}_file") == states.get(kind) for kind in compared)
 
 
-def check_target(path: Path, option: str = "--out") -> None:
+def check_target(path: Path, option: str) -> None:
     """Check that a scan may write its tables to a path, which ``option`` gave.
 
     Raises:

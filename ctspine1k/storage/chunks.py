@@ -121,7 +121,7 @@ def _used(layer: NDArray[Any]) -> NDArray[Any] | None:
 
     Most of a mask is background, of which no box needs to be brought into the order of storage then.
     """
-    if layer.ndim < 2 or layer.dtype.kind not in "iu" or layer.dtype.itemsize > 1:
+    if layer.ndim < 2 or layer.dtype.itemsize > 1:
         return None
     used: NDArray[Any] = np.bitwise_or.reduce(layer, axis=0)
     return used

@@ -142,7 +142,7 @@ def stored_column(stored: Sequence[Mapping[str, Any]]) -> pa.StructArray:
     return pa.StructArray.from_arrays([columns[name] for name in _FIELDS], fields=list(CompactArray.pa_type))
 
 
-def stored_array(column: pa.StructArray, where: str = "") -> StoredArray | None:
+def stored_array(column: pa.StructArray, where: str) -> StoredArray | None:
     """Open the first row of a column without copying its bytes; None for a null.
 
     Args:

@@ -64,6 +64,6 @@ def apply_window(
     elif out.shape != values.shape or out.dtype != np.float32:
         raise ValueError(f"out: expected float32 {values.shape}, found {out.dtype} {out.shape}")
     # In float32, whatever the type of the values: HU are whole numbers that it holds exactly.
-    np.subtract(values, np.float32(low), out=out, dtype=np.float32, casting="unsafe")
+    np.subtract(values, np.float32(low), out=out, dtype=np.float32)
     np.divide(out, np.float32(high - low), out=out)
     return np.clip(out, 0, 1, out=out)

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from ctspine1k import load_catalog
-from ctspine1k.catalog.ctspine1k import CTSPINE1K, SOURCES
+from ctspine1k.catalog.ctspine1k import CTSPINE1K, SOURCES, SPECIAL_CASES, special_cases
 
 
 def test_the_data_set_and_its_four_sources():
@@ -53,3 +53,14 @@ def test_folders_say_what_lies_in_them(what):
                 assert told == ([] if asked == right else wrong), (folder, asked)
             if what == "kind":
                 assert CTSPINE1K.parse_name(f"{folder}/any/x.nii.gz")[0] == ("x", right)
+
+
+def test_in_a_wheel_the_lists_are_beside_the_other_facts(tmp_path, monkeypatch):
+    (tmp_path / "special_cases").mkdir()
+    for number, kind in enumerate(SPECIAL_CASES):
+        text = f"ctspine1k:\nliver_{number}\nverse:\nverse50{number}\n"
+        (tmp_path / f"special_cases/{kind}.txt").write_text(text)
+    monkeypatch.setattr("ctspine1k.catalog.ctspine1k._OWN_FACTS", tmp_path)
+    (tmp_path / "data_split.txt").touch()
+    assert special_cases.__wrapped__() == {"liver_0": SPECIAL_CASES[0], "liver_1": SPECIAL_CASES[1]}
+    assert special_cases.__wrapped__("verse") == {"verse500": SPECIAL_CASES[0], "verse501": SPECIAL_CASES[1]}

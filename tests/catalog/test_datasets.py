@@ -13,6 +13,7 @@ from ctspine1k.catalog.msr import MSR
 from ctspine1k.catalog.verse import VERSE
 from ctspine1k.catalog.vocabulary import REGIONS
 from ctspine1k.checks.verify import CHECKS
+from ctspine1k.errors import SplitFileError
 
 DATA_SETS = (CTSPINE1K, VERSE, MSR, TINY)
 
@@ -80,6 +81,9 @@ def test_facets_select_and_name_what_they_allow(data_set):
         if facet.allowed:
             with pytest.raises(ValueError, match=f"{facet.name}='no such': expected one of"):
                 catalog.where(**{facet.name: "no such"})
+    free = {"ctspine1k": ["tcia_series"], "verse": ["patient", "age"], "msr": ["annotated"]}
+    if data_set is not TINY:
+        assert [facet.name for facet in data_set.facets if not facet.allowed] == free[data_set.name]
     assert sum(len(catalog.where(split=split)) for split in data_set.splits) == len(catalog)
 
 
@@ -144,3 +148,23 @@ def test_a_data_set_of_your_own_replaces_none_of_ours():
 
     with pytest.raises(ValueError, match="collection='ctspine1k': expected a name that no data set has yet"):
         registry.register(dataclasses.replace(TINY, name="ctspine1k"))
+
+
+def test_a_split_file_assigns_cases_and_may_name_others(data_set, tmp_path):
+    known = [case.case_id for case in data_set.read_cases(None)][:2]
+    last, first = list(data_set.sections)[-1], next(iter(data_set.sections))
+    path = tmp_path / "split.txt"
+    path.write_text(f"{last}:\n{known[0]}\nmine\n{first}:\n{known[1]}\n")
+    catalog = data_set.read_cases(path)
+    splits = data_set.sections[first], data_set.sections[last]
+    assert [(case.case_id, case.split, case.index) for case in catalog] == [
+        (known[1], splits[0], 0),
+        (known[0], splits[1], 0),
+        ("mine", splits[1], 1),
+    ]
+    assert tuple(catalog["mine"].facts) == catalog.facts
+    if data_set is not TINY:
+        assert set(catalog["mine"].facts.values()) == {None}
+        path.write_text(f"{first}:\n{''.join(known)}\n")
+        with pytest.raises(SplitFileError, match="two"):
+            data_set.read_cases(path)

@@ -8,10 +8,14 @@ import pandas as pd
 import pytest
 from support.points import CENTRES, LABELS, save_with_points, world, write_json, write_lml
 from support.spines import SPACING
+from support.volumes import intensities, labels, save
 
 import ctspine1k
+from ctspine1k.catalog.ctspine1k import CTSPINE1K
+from ctspine1k.checks import levels
 from ctspine1k.cli.main import main
 from ctspine1k.errors import MissingFilesError, OutputError, PointsError, SkippedCasesWarning
+from ctspine1k.volumes.points import Point
 
 VERSE, MSR = "verse004", "2804506"
 NAMES = ["T10", "T11", "T12", "L1", "L2"]
@@ -209,3 +213,32 @@ def test_pictures_with_points_and_without_a_mask(verse, msr, tmp_path):
         assert path.read_bytes().startswith(b"\x89PNG")
         (path,) = collection.preview(tmp_path / f"{number}-sheet.png", sheet=True)
         assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_points_of_a_mask_whose_voxels_have_no_place(tmp_path):
+    flat = {"qform_code": 0, "srow_x": [-0.7, 0.7, 0, 10], "srow_y": [0, 0, 0, -20]}
+    save(tmp_path / "liver_106.nii.gz", intensities(), **flat)
+    save(tmp_path / "liver_106_seg.nii.gz", labels(), **flat)
+    cases = ctspine1k.open_collection(data_dir=tmp_path).select(["liver_106", "liver_100"])
+    with (
+        pytest.warns() as told,
+        pytest.raises(PointsError, match=r"axes in one plane.*Its points have no pos"),
+    ):
+        list(cases.points("mask", on_missing="skip"))
+    assert "liver_100" in str(next(one for one in told if one.category is SkippedCasesWarning).message)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_points_may_lie_a_little_outside_the_labels(axis):
+    """By so many voxels beyond the sides of the outermost ones."""
+    vocabulary, boxes = CTSPINE1K.vocabulary, {20: ((3, 10, 20), (9, 30, 41))}
+    for side, sign in zip(boxes[20], (-1, 1), strict=True):
+        for beyond, checks in ((0, []), (1e-3, ["point_place"])):
+            voxel = [6.0, 20.0, 30.0]
+            voxel[axis] = side[axis] - 0.5 + sign * (levels._ASIDE + beyond)
+            point = Point(20, "L1", tuple(voxel), (0.0, 0.0, 0.0))
+            assert [check for check, *_ in levels.implausible_points([point], boxes, vocabulary)] == checks
+    other = Point(21, "L2", (6.0, 20.0, 30.0), (0.0, 0.0, 30.0))
+    assert not list(levels.implausible_points([other], {}, vocabulary))
+    ((check, _, found),) = levels.implausible_points([other], boxes, vocabulary)
+    assert (check, found) == ("point_place", "L2")

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from support.processes import interrupt_at, release, wait_until
 from support.scans import start, wait_for_notes
 from support.spines import save_spine, spine
 from support.verbs import scan_files, verify_files
-from support.volumes import ALL_IDS, break_case
+from support.volumes import ALL_IDS, break_case, files_of
 
 import ctspine1k
 from ctspine1k.checks.records import Records, own_records
@@ -28,11 +29,14 @@ from ctspine1k.errors import (
     CTSpine1KWarning,
     HubError,
     MissingFilesError,
+    MissingPackageError,
+    NoSpaceError,
     OutputError,
     ScanTableError,
     SkippedCasesWarning,
     WorkerError,
 )
+from ctspine1k.files.folder import FolderPlace
 from ctspine1k.running.disk import exclusive_lock
 from ctspine1k.scans.containing import cases_containing
 from ctspine1k.scans.tables import CASES, SCAN_VERSION, VERTEBRAE, read_tables
@@ -214,9 +218,9 @@ def test_a_file_in_the_place_of_the_tables_folder_is_named(spines, tmp_path):
 
 def test_another_file_in_the_place_of_the_table_stays(spines, tmp_path):
     (tmp_path / "mine.parquet").write_bytes(b"mine")
-    with pytest.raises(ScanTableError, match="choose another --out"):
+    with pytest.raises(ScanTableError, match=r"choose another --out\."):
         scan(spines, out=tmp_path / "mine.parquet")
-    with pytest.warns(CTSpine1KWarning, match="not stored .* choose another --scan"):
+    with pytest.warns(CTSpine1KWarning, match=r"not stored .* choose another --scan\."):
         verify_files(data_dir=spines, cases=IDS[:1], table=tmp_path / "mine.parquet")
     assert (tmp_path / "mine.parquet").read_bytes() == b"mine"
 
@@ -231,6 +235,22 @@ def test_measures_that_cannot_be_stored_are_told_once(tmp_path):
     required = Records(tmp_path / "made/cases.parquet")
     with pytest.raises(FileNotFoundError):
         required.note({"case": {"case_id": IDS[0]}})
+
+
+def test_a_full_disk_is_told_with_what_a_scan_takes(spines, small_disk):
+    small_disk.fill_up()
+    with pytest.raises(NoSpaceError, match="expected room for a scan") as caught:
+        scan(spines, out=small_disk.root / "cases.parquet")
+    assert caught.value.needed == 3 * 16_384
+
+
+@pytest.mark.parametrize("verb", [scan, verify])
+def test_without_scipy_nothing_is_begun(spines, monkeypatch, verb):
+    before = files_of(spines)
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    with pytest.raises(MissingPackageError):
+        verb(spines)
+    assert files_of(spines) == before
 
 
 def test_no_case_no_scan(spines):
@@ -248,6 +268,23 @@ def test_broken_cases_have_a_row_that_says_why(spines):
     assert "the end of the file in slice" in row.problem
     assert pd.isna(row.hu_min)
     assert set(pd.read_parquet(report.vertebrae).case_id) == {"liver_83", "HN_P023"}
+
+
+def test_a_file_that_is_gone_when_it_is_read_is_a_problem_of_its_case(spines, monkeypatch):
+    state = FolderPlace.state
+
+    def gone(self, file):
+        if file.case.case_id == "liver_106":
+            raise FileNotFoundError(2, "No such file or directory", file.name)
+        return state(self, file)
+
+    monkeypatch.setattr(FolderPlace, "state", gone)
+    report = scan(spines)
+    assert list(report.problems) == ["liver_106"]
+    assert "that was there when the work began, found none" in report.problems["liver_106"]
+    row = pd.read_parquet(report.cases).set_index("case_id").loc["liver_106"]
+    assert (row.image_file, row.mask_file) == ("", "")
+    assert pd.isna(row.mask_type)
 
 
 def test_both_files_of_a_case_may_be_broken(spines):

@@ -641,6 +641,7 @@ def test_a_scan_is_used_and_what_is_measured_is_kept_as_a_scan_keeps_it(fresh, m
     first = verify(fresh, "liver_0")
     assert (first.measured, first.kept, len(seen)) == (4, 0, 4)
     assert {f.check for f in first.findings} >= {"geometry"}
+    assert {row["case_id"] for row in read_tables(fresh / "cases.parquet").cases} == {*CASES, "liver_0"}
     other = verify(fresh, "liver_0", table=tmp_path / "other.parquet")
     seen.clear()
     second = verify(fresh, "liver_0")

@@ -90,3 +90,10 @@ def test_from_the_hub_both_are_fetched_and_checked(hub, publish, root):
         bare.select("b_2").download("image")
     raw.unlink()
     assert [file.path for file in bare.select("b_2").plan_download("image").needed] == ["b/b_2.mhd"]
+
+
+def test_copies_keep_both_files_together_under_the_headers_name(root, tmp_path):
+    bare = ctspine1k.open_collection("bare", data_dir=root)
+    paths = bare.select("b_2").download("image", to=tmp_path / "to")
+    assert paths == [tmp_path / "to/b/b_2.mhd"]
+    assert paths[0].with_name("b_2.raw").read_bytes() == (root / "b/b_2.raw").read_bytes()

@@ -182,11 +182,16 @@ def test_cases_of_ones_own_and_uncompressed_files(tmp_path):
 def test_not_into_the_folder_itself(tree, split_file, within):
     spine = ctspine1k.open_collection(data_dir=tree, split_file=split_file)
     before = files_of(tree)
-    with pytest.raises(ValueError, match=r"to='.*': expected a folder outside of .*/tree"):
+    with pytest.raises(
+        ValueError, match=r"to='.*': expected a folder outside of .*/tree, which has these files$"
+    ):
         spine.download(to=tree / within)
     assert files_of(tree) == before
     with pytest.raises(ValueError, match="link=True: expected a folder for the links"):
         spine.download(link=True)
+    next(tree.rglob("liver_106.nii.gz")).unlink()  # the folder is named before what is missing
+    with pytest.raises(ValueError, match=r"expected a folder outside of .*/tree"):
+        spine.download(to=tree / within)
 
 
 def test_not_through_a_link_into_the_folder(tree, split_file, tmp_path):

@@ -1,10 +1,12 @@
 import contextlib
 import dataclasses
+import errno
 import gzip
 import hashlib
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import huggingface_hub
@@ -13,17 +15,13 @@ import pytest
 from support.volumes import files_of, place, save_case
 
 from ctspine1k import download_files, list_files
-from ctspine1k.errors import (
-    ChecksumError,
-    HubError,
-    NoSpaceError,
-)
+from ctspine1k.errors import ChecksumError, CTSpine1KWarning, HubError, NoSpaceError, UnreadableFileError
 from ctspine1k.files.hub import HubPlace
 from ctspine1k.files.places import find_place
-from ctspine1k.files.raw import Listing
+from ctspine1k.files.raw import CaseFiles, Listing
 from ctspine1k.files.selection import Look
-from ctspine1k.files.tokens import all_tokens
-from ctspine1k.files.transfer import copied, download, quiet_hub, worker_start
+from ctspine1k.files.tokens import all_tokens, keep_token, known_token
+from ctspine1k.files.transfer import copied, download, know_token, quiet_hub, reading_case, worker_start
 
 
 def test_links_to_folders_are_followed_and_loops_end(tmp_path):
@@ -33,6 +31,22 @@ def test_links_to_folders_are_followed_and_loops_end(tmp_path):
     (root / "linked").symlink_to(tmp_path / "elsewhere")
     (root / "loop").symlink_to(root)
     assert len(list_files(data_dir=root)) == 2
+
+
+def test_a_folder_that_cannot_be_read_is_told(tmp_path, monkeypatch):
+    place(tmp_path, "a/liver_106.nii.gz", "b/liver_106_seg.nii.gz")
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "b":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.warns(
+        CTSpine1KWarning, match=rf"^{tmp_path}/b: Permission denied: the files in it are not listed$"
+    ):
+        assert [file.kind for file in list_files(data_dir=tmp_path)] == ["image"]
 
 
 def test_hub_listing_tells_what_the_hub_records(hub, repo_id, tree):
@@ -69,14 +83,16 @@ def test_revision(hub, repo_id, tree, tmp_path):
     shutil.copytree(tree, tmp_path / "changed")
     save_case(tmp_path / "changed", "liver_106", seed=77)
     second = hub.repos[repo_id].commit(files_of(tmp_path / "changed"))
-    hub.repos[repo_id].refs["v1"] = first
+    others = ("v1", "beef", "v" * 40)  # the last two look somewhat like commits
+    hub.repos[repo_id].refs |= dict.fromkeys(others, first)
     read = {
         revision: download_files(cases="liver_106", kind="image", repo_id=repo_id, revision=revision)[
             0
         ].read_bytes()
-        for revision in (None, "main", "v1", first, second)
+        for revision in (None, "main", *others, first, second)
     }
-    assert read[None] == read["main"] == read[second] != read["v1"] == read[first]
+    assert read[None] == read["main"] == read[second] != read[first]
+    assert {read[revision] for revision in others} == {read[first]}
 
 
 def test_a_private_repo_needs_its_token(hub, repo_id):
@@ -84,8 +100,11 @@ def test_a_private_repo_needs_its_token(hub, repo_id):
     with pytest.raises(HubError, match="token") as caught:
         list_files(cases="liver_106", repo_id=repo_id, token="hf_wrong")
     assert "hf_wrong" not in str(caught.value)
-    paths = download_files(cases="liver_106", repo_id=repo_id, token="hf_secret")
-    assert len(paths) == 2
+    files = list_files(cases="liver_106", repo_id=repo_id, token="hf_secret")
+    hub_place = HubPlace.of(repo_id, "main", "hf_secret")
+    with hub_place.open(files[0]) as stream:
+        data = stream.read(-1)
+    assert [path.stat().st_size for path in hub_place.fetch(files)] == [len(data), files[1].size]
 
 
 @pytest.mark.parametrize("token", ["hf_secret\n", " hf_secret "])
@@ -259,7 +278,11 @@ def test_offline_is_named_where_files_are_missing(repo_id, monkeypatch, variable
     if variable == "HF_HUB_OFFLINE":  # which the client has read
         monkeypatch.setattr(huggingface_hub.constants, variable, True)
     else:
-        monkeypatch.setenv(variable, "yes")
+        for value in ("1", "on", "Yes", "TRUE"):
+            monkeypatch.setenv(variable, "0")
+            assert place.hint(listing, (), "") == ""
+            monkeypatch.setenv(variable, value)
+            assert place.hint(listing, (), "").startswith(variable)
     assert place.hint(listing, (), "") == f"{variable} is set: unset it to download them."
 
 
@@ -268,6 +291,9 @@ def test_what_is_cached_is_checked_and_served_offline(repo_id, tree, monkeypatch
     paths = download_files(**options)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert download_files(**options) == paths
+    image, _ = list_files(**options)
+    with HubPlace.of(repo_id, "main").open(image) as path:
+        assert path == str(paths[0])
     blob = paths[1].resolve()
     blob.write_bytes(blob.read_bytes()[::-1])
     with pytest.raises(ChecksumError, match=r"liver_106_seg.* sha256 is"):
@@ -307,3 +333,74 @@ def test_workers_show_no_bars_of_the_hub_and_know_our_tokens(monkeypatch):
     start()
     assert os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "1"
     assert start.args == (dict(all_tokens()),)
+
+
+def test_a_place_of_another_process_is_given_its_token_here():
+    there = HubPlace("tests/any", "main", login="a key of another process")
+    know_token(there, None)
+    assert known_token(there.login) is None
+    know_token(there, "hf_secret")
+    assert known_token(there.login) == "hf_secret"
+    know_token(HubPlace("tests/any", "main"), "hf_secret")
+    assert None not in all_tokens()
+
+
+def test_a_token_has_one_key():
+    first, other, of_login = (keep_token(token) for token in ("hf_first", "hf_other", True))
+    assert len({first, other, of_login}) == 3
+    assert [keep_token(" hf_first\n"), keep_token("hf_other"), keep_token(True)] == [first, other, of_login]
+    assert (known_token(first), known_token(of_login)) == ("hf_first", True)
+
+
+def test_offline_without_a_cache_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        HubError, match=r"^HF_HUB_OFFLINE is set, and nothing of tests/never-seen at main is in"
+    ):
+        list_files(cases="liver_106", repo_id="tests/never-seen")
+
+
+def test_a_revision_that_moves_before_the_first_download(hub, repo_id, tree):
+    files = list_files(cases="liver_106", repo_id=repo_id)
+    place = HubPlace(repo_id, "main").at_commit()
+    hub.repos[repo_id].commit(files_of(tree))
+    with pytest.raises(HubError, match=rf"main moved meanwhile, from {place.commit} to \w{{40}}\. Run again"):
+        place.prepare(files, is_recorded=False)
+    place.prepare(files, is_recorded=True)
+    assert place.fetch([]) == []
+
+
+def test_no_place_says_where_to_get_the_files():
+    nowhere = find_place(how_to_get="Ask the authors.")
+    assert nowhere.describe() == "no place"
+    with pytest.raises(
+        ValueError, match=r"expected data_dir, a folder: .* in no Hub repo\. Ask the authors\.$"
+    ):
+        nowhere.at_commit()
+    with pytest.raises(ValueError, match=r"are in no Hub repo$"):
+        find_place().at_commit()
+    with pytest.raises(ValueError, match=r"^revision='v1': the files of this data set are in no Hub repo$"):
+        find_place(revision="v1")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO])
+def test_errors_of_the_machine_are_no_fault_of_a_case(tmp_path, number):
+    place(tmp_path, "liver_106.nii.gz", "liver_106_seg.nii.gz")
+    files = list_files(data_dir=tmp_path)
+    error = OSError(number, os.strerror(number))
+    case = CaseFiles(files[0].case, {file.kind: file for file in files})
+    with pytest.raises((OSError, UnreadableFileError)) as caught, reading_case(case):
+        raise error
+    if number == errno.EIO:
+        assert isinstance(caught.value, UnreadableFileError)
+        assert str(caught.value).startswith(files[0].name)
+        assert caught.value.__cause__ is error
+    else:
+        assert caught.value is error
+
+
+def test_without_the_hubs_client_there_are_no_bars_to_disable(monkeypatch):
+    with monkeypatch.context() as without:
+        without.delitem(sys.modules, "huggingface_hub")
+        with quiet_hub():
+            assert "huggingface_hub" not in sys.modules

@@ -130,3 +130,25 @@ def test_bad_folders(predicted, tmp_path):
     save(other / f"{LIVER}.nii.gz", labels(3, (6, 5, 4)))
     again = predicted.with_masks(other)  # instead of, not beside
     assert [file.local for file in again.files("mask")] == [str(other / f"{LIVER}.nii.gz")]
+
+
+def test_a_prediction_that_could_be_of_several_cases_is_an_error(tmp_path):
+    """Where dots have become another character."""
+    ids = ("a.b.c", "a_b.c", "a.b_c")
+    (tmp_path / "split.txt").write_text("\n".join(["trainset:", *ids, ""]))
+    place(tmp_path / "data", *(f"{case_id}.nii.gz" for case_id in ids))
+    place(tmp_path / "predictions", "a_b_c.nii.gz")
+    cases = ctspine1k.open_collection(data_dir=tmp_path / "data", split_file=tmp_path / "split.txt")
+    with pytest.raises(
+        ValueError, match=r"^a_b_c\.nii\.gz could belong to 'a\.b\.c' or to 'a_b\.c': load only"
+    ):
+        cases.with_masks(tmp_path / "predictions").files("mask")
+
+
+def test_a_place_with_predictions_opens_each_file_where_it_is(predicted, predictions, tree):
+    place = predicted.selection().place
+    assert place.origin() == {"folder": "tree", "masks": "predictions"}
+    image, mask = predicted.select(LIVER).files()
+    for file, folder in ((image, tree), (mask, predictions)):
+        with place.open(file) as path:
+            assert path == place.local_path(file) == str(folder / file.path)

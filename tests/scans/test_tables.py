@@ -96,16 +96,18 @@ def test_bytes_damaged_inside_are_told(tmp_path):
 
 def test_a_scan_may_replace_its_own_tables_alone(tmp_path):
     path = tmp_path / "x.parquet"
-    check_target(path)
+    check_target(path, "--out")
     write_tables(path, TABLES)
-    check_target(path)
+    check_target(path, "--out")
     with pytest.raises(ValueError, match=r"expected a name that ends in \.parquet"):
-        check_target(tmp_path / "precious.txt")
+        check_target(tmp_path / "precious.txt", "--out")
     pq.write_table(pa.table({"a": [1]}), vertebrae_path(path))
     with pytest.raises(ScanTableError) as caught:
-        check_target(path)
+        check_target(path, "--out")
     assert caught.value.path.endswith("x.vertebrae.parquet")
-    assert caught.value.hint.startswith("A scan never overwrites other files")
+    assert (
+        caught.value.hint == "A scan never overwrites other files: delete this one, or choose another --out."
+    )
 
 
 def test_other_columns_are_reported(tmp_path):

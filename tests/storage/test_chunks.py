@@ -328,6 +328,13 @@ def test_a_shape_without_elements_is_no_work():
         StoredArray.from_fields({**fields, "header": header})
 
 
+def test_layers_and_ranges_have_the_axes_of_the_array():
+    with pytest.raises(ValueError, match="zip"):
+        ArrayWriter((4, 5, 6), "i2").append(np.zeros((4, 5), "i2"))
+    with pytest.raises(ValueError, match="zip"):
+        StoredArray.from_fields(store(np.zeros((4, 5, 6), "i2"))).read([range(4), range(5)])
+
+
 def test_what_a_writer_refuses():
     with pytest.raises(ValueError, match=r"chunk_shape=\(5000, 5000\): expected at most 67,108,864 bytes"):
         store(np.zeros((2, 2), "f4"), chunk_shape=(5000, 5000))
@@ -367,7 +374,7 @@ for module in (None, old):
 
 
 #: Where a Blosc2 chunk says how it was compressed: its filters in order, and the format of its codec.
-_FILTERS, _CODEC, _FORMATS = slice(16, 22), 2, {1: "lz4", 4: "zstd"}
+_FILTERS, _METAS, _CODEC, _FORMATS = slice(16, 22), slice(24, 30), 2, {1: "lz4", 4: "zstd"}
 
 
 @pytest.mark.parametrize(("dtype", "shuffles"), [("i2", True), ("u1", False)])
@@ -377,14 +384,15 @@ def test_fast_is_another_codec_in_the_same_form(dtype, shuffles):
     small, fast = (store(array, name="one", compression=how) for how in ("small", "fast"))
     assert small["header"] == fast["header"]
     assert small["bytes"] == store(array, name="one")["bytes"] != fast["bytes"]
-    for fields, name, filters in (
-        (small, "zstd", [1, 35] * shuffles),
-        (fast, "lz4", [1] * shuffles),
+    for fields, name, filters, meta in (
+        (small, "zstd", [1, 35] * shuffles, [2] * shuffles),
+        (fast, "lz4", [1] * shuffles, []),
     ):
         stored = StoredArray.from_fields(fields)
         for part in stored.parts(everything(stored)):
             assert _FORMATS[part.chunk[_CODEC] >> 5] == name
             assert [one for one in part.chunk[_FILTERS] if one] == filters
+            assert [one for one in part.chunk[_METAS] if one] == meta
         assert np.array_equal(stored.read(), array)
 
 

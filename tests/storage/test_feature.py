@@ -200,7 +200,7 @@ def test_a_cell_is_opened_where_it_lies(compact):
     column = compact.data.column("image").combine_chunks()
     column = column.chunk(0) if hasattr(column, "chunk") else column
     for number in range(len(column)):
-        stored = stored_array(column[number:])
+        stored = stored_array(column[number:], "")
         assert stored.data.address >= column.field("bytes").buffers()[2].address
         assert stored.data.address < column.field("bytes").buffers()[2].address + column.nbytes
         assert (
@@ -252,3 +252,10 @@ def test_compact_storage_needs_blosc2_of_version_3(monkeypatch, version):
         MissingPackageError, match=r"needs blosc2 3 or later: pip install 'ctspine1k\[compact\]'"
     ):
         require_blosc2.__wrapped__()
+
+
+def test_columns_of_datasets_own_arrays_become_compact():
+    features = datasets.Features({"a": datasets.Array2D((2, 3), "int32")})
+    arrays = np.arange(12, dtype="i4").reshape(2, 2, 3)
+    table = datasets.Dataset.from_dict({"a": list(arrays)}, features).cast_column("a", CompactArray("int32"))
+    assert np.array_equal([row["a"] for row in table], arrays)

@@ -129,6 +129,8 @@ def _faults(node: ast.AST, within: _Within) -> Iterator[Fault]:
             yield _span(node), within, operator, text if isinstance(changed, ast.Constant) else f"({text})"
         if isinstance(node, ast.Call) and _may_drop(node, within):
             for keyword, following in itertools.zip_longest(node.keywords, node.keywords[1:]):
+                if keyword.arg == "strict":
+                    continue  # without it, it is False: the same mutant as that of its constant
                 start, end = _span(keyword)
                 yield (start, _span(following)[0] if following else end), within, "argument", ""
     if isinstance(node, ast.stmt):
@@ -138,7 +140,7 @@ def _faults(node: ast.AST, within: _Within) -> Iterator[Fault]:
         if field in ("annotation", "returns", "decorator_list", "type_params", "bases"):
             continue
         for child in value if isinstance(value, list) else [value]:
-            if isinstance(child, ast.AST):
+            if isinstance(child, ast.AST) and not _is_cast_to(node, child):
                 yield from _faults(child, inner)
 
 
@@ -153,6 +155,16 @@ def _inside(node: ast.AST, within: _Within) -> _Within:
         )
     is_telling = isinstance(node, ast.Raise) or (isinstance(node, ast.Call) and _called(node) in _TELLING)
     return _Within(within.names, within.starts, within.is_text or is_telling)
+
+
+def _is_cast_to(node: ast.AST, child: ast.AST) -> bool:
+    """Whether a child is the type of `typing.cast`: an annotation."""
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "cast"
+        and child is node.args[0]
+    )
 
 
 def _called(call: ast.Call) -> str:

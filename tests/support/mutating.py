@@ -18,6 +18,7 @@ import argparse
 import collections
 import contextlib
 import importlib
+import itertools
 import json
 import os
 import random
@@ -50,16 +51,19 @@ _TESTS = (
     "tests/test_docs.py::test_checks_are_the_modules",
     "tests/test_docs.py::test_issues_are_the_catalogs",
 )
-#: Tests that show what other rooms make only as rows. They take longer, so they see only what the others do not
-#: notice.
-_TESTS_OF_ROWS = tuple(
-    f"tests/rows/test_{name}.py"
-    for name in ("batches", "builder", "conversions", "kept", "load", "parts", "room")
+#: Tests that show what other rooms make only as rows, or as scores of predicted masks and points. They take
+#: longer, so they see only what the others do not notice.
+_TESTS_OF_USERS = (
+    *(
+        f"tests/rows/test_{name}.py"
+        for name in ("batches", "builder", "conversions", "kept", "load", "parts", "room")
+    ),
+    *(f"tests/evaluation/test_{name}.py" for name in ("points_run", "run")),
 )
 #: What hardly any test calls may be called once only, and its result be cached.
 _FEW = 4
 #: Seconds that the tests of a mutant may take, as they took without it: those that call it, and the rest.
-_SECONDS, _SECONDS_OF_THE_REST = 12.0, 4.0
+_SECONDS, _SECONDS_OF_THE_REST = 24.0, 4.0
 #: How many times as long they may take with it.
 _PATIENCE = 8.0
 #: Of memory that a mutant may ask for.
@@ -287,15 +291,17 @@ def mutants_of(root: Path, rooms: Iterable[str]) -> list[Mutant]:
 def equivalent(text: str) -> dict[tuple[str, tuple[str, ...]], str]:
     """Return the reasons why mutants are equivalent, by name and changes.
 
-    The text has blocks between empty lines: a reason in lines that start with #, the name, the changes.
+    The text has blocks between empty lines: a reason in lines that start with #, then a name and its changes,
+    or several.
     """
     reasons = {}
     for block in text.strip().split("\n\n"):
         lines = [line.strip() for line in block.splitlines()]
         reason = " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
         rest = [line for line in lines if not line.startswith("#")]
-        if rest:
-            reasons[rest[0], tuple(rest[1:])] = reason
+        starts = [number for number, line in enumerate(rest) if line.startswith("ctspine1k/")]
+        for start, end in itertools.pairwise([*starts, len(rest)]):
+            reasons[rest[start], tuple(rest[start + 1 : end])] = reason
     return reasons
 
 
@@ -326,7 +332,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             named = [(one, "\n".join([one.name, *one.changes])) for one in sample]
             sample = [one for one, name in named if any(text in name for text in options.only)]
-        reaches = [checkout.reach(tests) for tests in (_TESTS, _TESTS_OF_ROWS)]
+        reaches = [checkout.reach(tests) for tests in (_TESTS, _TESTS_OF_USERS)]
         with contextlib.suppress(KeyboardInterrupt):  # then what was seen so far counts
             for mutant in tqdm(sample, disable=None):
                 outcome = _outcome(checkout, reaches, mutant, reasons)

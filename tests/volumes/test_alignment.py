@@ -97,6 +97,9 @@ def test_no_orientation_is_advised_where_the_difference_would_stay(tmp_path, sto
             read_pair(image, mask, orientation=wanted)
         assert "[0.9, 0.8, 2.5]" in str(told[0].message)
         assert "would bring" not in str(told[0].message)
+    with pytest.raises(PairMismatchError) as caught:
+        read_pair(image, mask, on_geometry="raise")
+    assert caught.value.found.endswith("[0.9, 0.8, 2.5]")
 
 
 def test_axes_in_another_order_need_an_orientation(tmp_path):

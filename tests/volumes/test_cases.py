@@ -74,11 +74,15 @@ def test_pair_holds_geometry_in_the_arrays_axis_order(image, mask):
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("depth", [1, 3, 9])
-def test_slabs_are_those_of_the_volume(image, mask, depth, threads):
-    pair = read_pair(image, mask)
-    with open_case(image, mask, threads=threads) as reader:
+@pytest.mark.parametrize("orientation", [None, "ASL", "SRA"])
+def test_slabs_are_those_of_the_volume(image, mask, depth, threads, orientation):
+    pair = read_pair(image, mask, orientation=orientation)
+    slices = {None: 4, "ASL": 6, "SRA": 5}[orientation]
+    with open_case(image, mask, threads=threads, orientation=orientation) as reader:
         slabs = [(image.astype("f4"), labels.astype("i4")) for image, labels in reader.slabs(depth)]
-        assert [len(image) for image, _ in slabs] == {1: [1] * 4, 3: [3, 1], 9: [4]}[depth]
+        assert [len(image) for image, _ in slabs] == [
+            min(depth, slices - start) for start in range(0, slices, depth)
+        ]
     assert same_bits(np.concatenate([image for image, _ in slabs]), pair.image)
     assert same_bits(np.concatenate([labels for _, labels in slabs]), pair.segmentation)
 

@@ -26,3 +26,10 @@ def test_a_promise_may_be_too_small():
     array = GrowingArray((2,), "u1")
     array.extend(5)[:] = 7
     assert array.filled.tolist() == [7] * 5
+
+
+def test_an_array_that_is_just_large_enough_is_not_copied():
+    array = GrowingArray((3, 2), "u1")
+    parts = [array.extend(1) for _ in range(3)]
+    assert {id(part.base) for part in parts} == {id(array.filled.base)}
+    assert array.extend(1).base is not parts[0].base

@@ -1,11 +1,13 @@
 """Masks on their own: as stored, on another grid, and joined from files with one vertebra each."""
 
+import sys
+
 import nibabel as nib
 import numpy as np
 import pytest
 from support.volumes import AFFINE, save
 
-from ctspine1k.errors import PairMismatchError, VoxelValueError
+from ctspine1k.errors import MissingPackageError, PairMismatchError, VoxelValueError
 from ctspine1k.volumes.masks import Mask, joined, on_grid, read_mask
 
 SHAPE = (7, 6, 5)
@@ -97,3 +99,12 @@ def test_files_of_one_vertebra_are_joined(mask):
     assert (whole.labels[0, :2] == 20).all()
     with pytest.raises(VoxelValueError, match=r"22\.nii\.gz: expected voxels of no other vertebra, found 6"):
         joined([one, other, part(22, np.s_[0, 0])], "case")
+
+
+def test_resampling_without_scipy_says_what_to_install(mask, tmp_path, monkeypatch):
+    other = read_mask(save(tmp_path / "o.nii", np.ones((3, 4, 5), "u1"), affine=OBLIQUE))
+    monkeypatch.setitem(sys.modules, "scipy.ndimage", None)
+    with pytest.raises(
+        MissingPackageError, match=r"^resampling needs scipy: pip install 'ctspine1k\[evaluate\]'"
+    ):
+        on_grid(mask, other, resample=True)

@@ -221,6 +221,61 @@ def test_headers_that_are_refused(tmp_path, voxels, field, value, capfd):
     assert capfd.readouterr() == ("", "")  # MetaIO prints what it does not understand
 
 
+@pytest.mark.parametrize(
+    ("name", "packed", "field", "value", "message"),
+    [
+        ("case.mhd", True, "HeaderSize", "7", "HeaderSize = 0 where voxels are compressed, found 7"),
+        (
+            "case.mhd",
+            True,
+            "CompressedDataSize",
+            "7.5",
+            "CompressedDataSize = a number of bytes, found 7.5",
+        ),
+        ("case.mhd", True, "CompressedDataSize", "-1", "CompressedDataSize = a number of bytes, found -1"),
+        ("case.mha", False, "HeaderSize", "7", "HeaderSize = 0 where voxels follow the header, found 7"),
+    ],
+)
+def test_sizes_that_cannot_be(tmp_path, voxels, name, packed, field, value, message):
+    path = save_metaimage(tmp_path / name, voxels, packed=packed, **{field: value})
+    with pytest.raises(FileFormatError, match=message.replace(" = ", ".* ")):
+        check_file(path)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("Offset", "Position", "Origin"),
+        ("TransformMatrix", "Rotation", "Orientation"),
+        ("BinaryDataByteOrderMSB", "ElementByteOrderMSB"),
+    ],
+)
+def test_a_header_uses_one_name_for_a_thing(tmp_path, voxels, names):
+    path = save_metaimage(tmp_path / "case.mhd", voxels)
+    right, geometry = read(path)
+    text = path.read_text()
+    (line,) = (line for line in text.splitlines() if line.startswith(f"{names[0]} "))
+    for name in names[1:]:
+        path.write_text(text.replace(line, line.replace(names[0], name)))
+        image, found = read(path)
+        assert np.array_equal(image, right)
+        np.testing.assert_array_equal(found.affine, geometry.affine)
+        path.write_text(text.replace(line, f"{line}\n{line.replace(names[0], name)}"))
+        with pytest.raises(FileFormatError, match=name):
+            read(path)
+
+
+def test_compressed_data_that_end_too_early(tmp_path, voxels):
+    path = save_metaimage(tmp_path / "case.mhd", voxels, packed=True)
+    path.write_text(path.read_text().replace("CompressedDataSize", "Comment"))
+    data = (tmp_path / "case.zraw").read_bytes()
+    (tmp_path / "case.zraw").write_bytes(data[: len(data) // 2])
+    with pytest.raises(
+        TruncatedFileError, match="expected 4 slices, found the end of the file in compressed"
+    ):
+        check_file(path)
+
+
 def test_headers_that_are_not_text_or_say_a_thing_twice(tmp_path, voxels):
     path = save_metaimage(tmp_path / "case.mhd", voxels)
     text = path.read_text()

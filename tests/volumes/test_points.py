@@ -12,6 +12,7 @@ from support.tiny import TINY
 from ctspine1k.errors import CTSpine1KWarning, FileFormatError, PointsError
 from ctspine1k.volumes.headers import Geometry
 from ctspine1k.volumes.orientation import turn_to
+from ctspine1k.volumes.point_formats import format_of, read_bytes, verse_indices
 from ctspine1k.volumes.points import Points, read_points, write_points
 from ctspine1k.volumes.resampling import resampled_geometry
 
@@ -84,7 +85,7 @@ def test_without_direction_the_name_says_in_which_frame_the_points_are():
     for name in ("verse512_CT-iso_iso-ctd.json", "GL124_CT_ax-iso-ctd.json", "x_ISO-CTD.json"):
         check_places(read(old, name))
     stored = entries("".join(nib.aff2axcodes(AFFINE)))
-    for name in ("sub-x_seg-subreg_ctd.json", "sub-x_dir-ax_seg-vb_ctd.json"):
+    for name in ("sub-x_seg-subreg_ctd.json", "SUB-X_DIR-AX_SEG-VB_CTD.JSON"):
         check_places(read(stored, name))
         check_places(read([{"direction": None}, *stored], name))
     for content, form in ((oldest, "miccai2019"), (old, "miccai2020"), (stored, "voxels")):
@@ -283,3 +284,26 @@ def test_what_cannot_be_asked_for_is_refused(tmp_path):
         read([], geometry=Geometry.of(flat, SHAPE))
     with pytest.raises(FileNotFoundError):
         read_points(tmp_path / "none.json", GEOMETRY, VOCABULARY, format="verse")
+
+
+def test_the_format_of_points_is_told_by_the_name():
+    assert [format_of(name) for name in ("a/x.lml", "X.LML", "x.json")] == ["lml", "lml", "verse"]
+
+
+def test_a_file_that_is_too_large_for_points_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("ctspine1k.volumes.point_formats._MAX_BYTES", 1 << 20)
+    path = tmp_path / "points.json"
+    path.write_bytes(bytes(1 << 20))
+    assert len(read_bytes(path)[0]) == 1 << 20
+    path.write_bytes(bytes((1 << 20) + 1))
+    for file in (path, io.BytesIO(path.read_bytes())):
+        with pytest.raises(
+            FileFormatError, match="expected points, in a file of at most 1 MB, found a larger file"
+        ):
+            read_bytes(file)
+
+
+def test_a_file_without_points_still_says_of_which_kind_it_is():
+    data = json.dumps([{"direction": ["L", "P", "I"], "kind": "body"}]).encode()
+    geometry = Geometry.of(np.eye(4), (3, 4, 5))
+    assert verse_indices(data, geometry, TINY.vocabulary, None, "x.json") == ({}, "body")

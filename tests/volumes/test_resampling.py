@@ -171,6 +171,8 @@ def test_files_are_read_to_their_ends(tmp_path):
     image.write_bytes(image.read_bytes()[:-1])
     with pytest.raises(TruncatedFileError):
         resampled((image, mask), (1, 1, 80))
+    with open_case(image, mask) as case, pytest.raises(TruncatedFileError):
+        ResampledCase(case, (1, 1, 80)).check()
 
 
 def test_a_volume_without_directions_is_refused(tmp_path):

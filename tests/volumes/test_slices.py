@@ -15,7 +15,7 @@ from ctspine1k.errors import CorruptFileError, TruncatedFileError, VoxelValueErr
 from ctspine1k.volumes.cases import open_case
 from ctspine1k.volumes.growing import Growth
 from ctspine1k.volumes.nifti import open_nifti
-from ctspine1k.volumes.slices import VolumeReader
+from ctspine1k.volumes.slices import VolumeReader, read_plane
 
 
 def test_a_slab_stays_while_the_next_one_is_read(image, mask):
@@ -280,3 +280,32 @@ def test_the_end_of_a_file_is_checked_after_its_last_slice(tmp_path, suffix):
         assert len([next(slices) for _ in range(SHAPE[2])]) == 4
         with pytest.raises(CorruptFileError):
             next(slices)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_plane_is_that_of_the_whole_image(tmp_path, axis):
+    voxels = intensities(dtype="<f4")
+    voxels[2, 3, 1] = np.nan
+    path = save(tmp_path / "a.nii.gz", voxels)
+    whole = np.nan_to_num(np.transpose(voxels, (2, 0, 1)), nan=-1024)
+    for index in range(whole.shape[axis]):
+        plane = read_plane(path, axis, index)
+        assert plane.dtype == np.float32
+        assert np.array_equal(
+            plane, whole.take([index] if axis == 0 else index, axis=axis).reshape(plane.shape)
+        )
+
+
+@pytest.mark.parametrize(
+    ("lowest", "highest", "told"), [(-1, 3000, 3000), (-1000, 3000, -1000), (-2, 255, -2)]
+)
+def test_intensities_in_a_masks_place_are_told_by_one_that_no_label_is(
+    tmp_path, image, lowest, highest, told
+):
+    voxels = np.zeros(SHAPE, "<i2")
+    voxels[0, 0, 0], voxels[1, 0, 0] = lowest, highest
+    with pytest.raises(VoxelValueError, match=rf"Values such as {told} are those of a CT image"):
+        read_pair(image, save(tmp_path / "m.nii", voxels))
+    voxels[0, 0, 0], voxels[1, 0, 0] = -1, 255
+    with pytest.raises(VoxelValueError, match="Is this file really a mask"):
+        read_pair(image, save(tmp_path / "m.nii", voxels))

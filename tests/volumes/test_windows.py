@@ -44,3 +44,12 @@ def test_names_are_ranges():
 def test_other_windows_are_refused(window):
     with pytest.raises(ValueError, match=r"expected 'bone', 'wide', .*such as \(-1000, 2000\)"):
         window_limits(window)
+
+
+def test_the_type_of_the_values_changes_nothing():
+    values = np.random.default_rng(0).uniform(-2000, 3000, 500).astype("f4")
+    assert np.array_equal(apply_window(values.astype("f8"), "spine"), apply_window(values, "spine"))
+    whole = values.astype("i4")
+    assert np.array_equal(
+        apply_window(whole, (-1000.1, 2000.3)), apply_window(whole.astype("f4"), (-1000.1, 2000.3))
+    )
