@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import datasets
+import duckdb
 import nibabel as nib
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
-from support.compare import identical, rows
+from support.compare import identical, large_rows, rows
 
 import ctspine1k
 from ctspine1k.cli.main import main
@@ -162,24 +164,67 @@ def test_t13_becomes_a_label_of_ctspine1k_only_when_told_how(roots):
     assert np.array_equal(row["segmentation"], right(others, "verse004")["segmentation"])
 
 
-def test_copies_and_exports(spine, name, tmp_path):
+def test_copies(spine, name, tmp_path):
     copies = spine.download(to=tmp_path / "copies")
     assert len(copies) == len(spine.files())
     copied = ctspine1k.open_collection(
         name, data_dir=tmp_path / "copies", split_file=spine.place.folder / "split.txt"
     )
     assert [one.case.case_id for one in copied.files()] == [one.case.case_id for one in spine.files()]
+
+
+def test_an_export_of_slices_that_differ_in_size_loads_everywhere(spine, name, tmp_path):
+    out = tmp_path / "out"
+    assert spine.export_parquet(out, points=True).ok
+    for split in IDS[name]:
+        wanted = spine.load("3d", split=split, storage="compact", points=True)
+        arrays = {row["patient_id"]: row for row in rows(wanted)}
+        assert len({row["image"].shape for row in arrays.values()}) > 1 or split == "test"
+        volumes = datasets.load_dataset(str(out), name="3d", split=split)
+        assert volumes["points"][:] == wanted["points"][:]
+        for row in volumes.with_format("numpy"):
+            assert_same_voxels(row, arrays[row["patient_id"]])
+        slices = [str(path) for path in out.glob(f"2d/{split}/*.parquet")]
+        stream = datasets.load_dataset("parquet", data_files=slices, split="train", streaming=True)
+        found = list(stream.with_format("numpy"))
+        assert len(found) == sum(len(row["image"]) for row in arrays.values())
+        for row in found:
+            assert_same_voxels(row, arrays[row["patient_id"]], row["slice_index"])
+    (shard,) = out.glob("3d/test/*.parquet")
+    assert_voxels_as_others_read_them(str(shard), *arrays.values())
     square = spine.select(SQUARE[name])
-    report = square.export_parquet(tmp_path / "out", image_size=(80, 80), config="3d")
-    assert report.ok
-    loaded = datasets.load_dataset(str(tmp_path / "out"), name="3d", split="train")
-    for row in rows(loaded):
+    assert square.export_parquet(tmp_path / "square", image_size=(80, 80), config="3d").ok
+    loaded = datasets.load_dataset(str(tmp_path / "square"), name="3d", split="train")
+    assert loaded.features["image"] == datasets.Array3D((None, 80, 80), "float32")
+    for row in large_rows(loaded):
         own = right(spine, row["patient_id"])
         assert identical([{key: row[key] for key in own}], [own])
-    card = (tmp_path / "out/README.md").read_text()
-    assert spine.data_set.licence_text(square) in card
-    table = pd.read_parquet(tmp_path / "out/cases.parquet")
+    card = (out / "README.md").read_text()
+    assert spine.data_set.licence_text(spine) in card
+    table = pd.read_parquet(out / "cases.parquet")
     assert set(spine.catalog.facts) <= set(table.columns)
+
+
+def assert_same_voxels(row, own, place=slice(None)):
+    assert row["image"].dtype == np.float32
+    for column in ("image", "segmentation"):
+        assert (column in row) == (column in own)
+        assert column not in own or np.array_equal(row[column], own[column][place])
+
+
+def assert_voxels_as_others_read_them(shard, row):
+    columns = [column for column in ("image", "segmentation") if column in row]
+    frame, polar = pd.read_parquet(shard), pl.read_parquet(shard)
+    (duck,) = duckdb.sql(f"select {', '.join(columns)} from '{shard}'").fetchall()
+    for at, column in enumerate(columns):
+        assert np.array_equal(stacked(frame[column].iloc[0]), row[column])
+        for found in (polar[column][0].to_list(), duck[at]):
+            assert np.array_equal(np.asarray(found, row[column].dtype), row[column])
+
+
+def stacked(nested):
+    """An array from arrays of arrays, as pandas has them."""
+    return np.stack([stacked(one) if one.dtype.kind == "O" else one for one in nested])
 
 
 @pytest.mark.slow
@@ -233,9 +278,6 @@ def test_from_a_shell(spine, name, root, tmp_path):
         SQUARE[name][0],
         "--config",
         "3d",
-        "--image-size",
-        "80",
-        "80",
     )
     assert status == 0, err
     status, out, _ = run("points", "--kind", "file", "--on-missing", "skip", "--num-proc", "1", *place)

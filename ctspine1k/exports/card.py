@@ -24,6 +24,9 @@ _SIZES = {10**3: "n<1K", 10**4: "1K<n<10K", 10**5: "10K<n<100K", 10**6: "100K<n<
 
 _SHAPES = {"3d": "(slices, {0}, {1})", "2d": "({0}, {1})"}
 
+#: In place of the size of slices, if it differs between cases.
+_ANY_SIZE = ("first axis", "second axis")
+
 _COLUMNS = {
     "image": "float32, {shape}: Hounsfield units",
     "segmentation": "int32, {shape}: {labels}",
@@ -64,7 +67,7 @@ pandas, Polars, DuckDB and other tools for Parquet read it, and the shards.
 {columns}
 
 The first axis counts the slices, the other two are the first and second of the raw file, {orientation}.
-`{cases}` lists the known issues of each case, such as labels that are wrong: none is corrected.
+{any_size}`{cases}` lists the known issues of each case, such as labels that are wrong: none is corrected.
 
 ## Left out
 
@@ -79,6 +82,13 @@ The first axis counts the slices, the other two are the first and second of the 
 ```
 
 Made by ctspine1k {version} from {origin}; `{manifest}` describes each file.
+"""
+
+
+#: What the card says about arrays if the size of slices differs between cases.
+_NESTED = """\
+The size of slices differs between cases, so arrays are nested lists. `rows.with_format("numpy")`, or "torch",
+gives each row as an array.
 """
 
 
@@ -153,6 +163,7 @@ def make_card(
         scan=", and what a scan has measured: shape, spacing, vertebrae and more" if is_scanned else "",
         columns="\n\n".join(_columns(data_set, one) for one in options),
         orientation="as stored" if (axes := options[0].orientation) is None else f"turned to {axes}",
+        any_size=_NESTED if options[0].image_size is None else "",
         left_out=_table(["case", "why"], [[f"`{case}`", why] for case, why in skipped.items()])
         if skipped
         else "Nothing.",
@@ -203,14 +214,13 @@ def _head(data_set: DataSet, options: Sequence[RowOptions], sizes: Sequence[Spli
     return str(data.to_yaml())
 
 
-def _oldest_words(feature: Mapping[str, Any]) -> dict[str, Any]:
+def _oldest_words(feature: Any) -> Any:
     """Return a feature as `datasets` 3 names it, which later releases also read: "sequence" for "list"."""
-    return {
-        "sequence" if name == "list" else name: [_oldest_words(one) for one in value]
-        if name == "large_list"
-        else value
-        for name, value in feature.items()
-    }
+    if isinstance(feature, list):
+        return [_oldest_words(one) for one in feature]
+    if not isinstance(feature, dict):
+        return feature
+    return {"sequence" if name == "list" else name: _oldest_words(value) for name, value in feature.items()}
 
 
 def _size_of(config: str, sizes: Sequence[SplitSize]) -> str:
@@ -229,7 +239,7 @@ def _by_config(sizes: Sequence[SplitSize]) -> list[SplitSize]:
 
 def _columns(data_set: DataSet, options: RowOptions) -> str:
     labels = data_set.vocabulary.describe(options.label_scheme or data_set.vocabulary.schemes[0])
-    shape = _SHAPES[options.config].format(*(options.image_size or ()))
+    shape = _SHAPES[options.config].format(*(options.image_size or _ANY_SIZE))
     which = "" if options.config == "3d" else "those nearest to the slice; "
     points = f"{which}null if there is no file of them"
     texts = {"shape": shape, "labels": labels, "points": points}

@@ -123,7 +123,7 @@ class ExportOptions:
                 points=self.points,
                 on_geometry=self.on_geometry,
                 on_voxels=self.on_voxels,
-            ).of(data_set)
+            ).of(data_set, any_size=True)
             for config in (CONFIGS if self.config == "all" else (self.config,))
         ]
 

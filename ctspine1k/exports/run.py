@@ -97,14 +97,10 @@ class Export:
         """List the tasks of all shards, including existing ones.
 
         Args:
-            files: of the cases that have them.
+            files: of the cases that have them, and only those that rows need.
             missing: why the other cases are left out, by case id.
         """
-        data_set, run = self.selection.data_set, uuid.uuid4().hex
-        there = {
-            one.case.case_id: replace(one, files={kind: one[kind] for kind in data_set.kinds})
-            for one in files
-        }
+        run, there = uuid.uuid4().hex, {one.case.case_id: one for one in files}
         options = {one.config: one for one in self.rows}
         return [
             ShardTask(
@@ -114,7 +110,7 @@ class Export:
                     case.case_id: missing[case.case_id] for case in shard.cases if case.case_id in missing
                 },
                 options=options[shard.config],
-                vocabulary=data_set.vocabulary,
+                vocabulary=self.selection.data_set.vocabulary,
                 on_error=self.options.on_error,
                 place=self.selection.place,
                 target=self.target,

@@ -272,15 +272,17 @@ def _column(values: Sequence[Any], feature: Any) -> pa.Array:
     if isinstance(feature, CompactArray):
         return stored_column(values)
     if isinstance(feature, (datasets.Array2D, datasets.Array3D)):
-        return _array_column(np.asarray(values), feature)
+        return pa.ExtensionArray.from_storage(feature(), _nested_lists(np.asarray(values)))
+    if isinstance(values, np.ndarray):
+        return _nested_lists(values)
     return pa.array(values, datasets.Features({"": feature}).arrow_schema.field("").type)
 
 
-def _array_column(values: NDArray[Any], feature: Any) -> pa.ExtensionArray:
+def _nested_lists(values: NDArray[Any]) -> pa.Array:
     """Return an array of arrays as Arrow's lists of lists, which share its memory."""
     column = pa.array(values.reshape(-1))
     for axis in range(values.ndim - 1, 0, -1):
         step = values.shape[axis]
         offsets = np.arange(0, len(column) + 1, step, dtype=np.int32)
         column = pa.ListArray.from_arrays(pa.array(offsets), column)
-    return pa.ExtensionArray.from_storage(feature(), column)
+    return column

@@ -14,16 +14,14 @@ __all__ = ["features_of", "lists_in"]
 
 
 def features_of(options: RowOptions) -> datasets.Features:
-    """Return the columns of rows and their types; dense slices have ``image_size``."""
+    """Return the columns of rows and their types.
+
+    Dense slices have ``image_size``, or are nested lists if they may differ in size.
+    """
     if options.storage == "compact":
         image, segmentation = CompactArray("float32"), CompactArray("int32")
     else:
-        kind, shape = (
-            (datasets.Array3D, (None, *(options.image_size or ())))
-            if options.config == "3d"
-            else (datasets.Array2D, options.image_size)
-        )
-        image, segmentation = kind(shape, "float32"), kind(shape, "int32")
+        image, segmentation = _dense(options, "float32"), _dense(options, "int32")
     columns: dict[str, Any] = {"image": image}
     if options.masks:
         columns["segmentation"] = segmentation
@@ -46,6 +44,18 @@ def features_of(options: RowOptions) -> datasets.Features:
         # Not `Sequence`, nor a list with one element: `datasets` 3 and 4 take them for different things.
         columns["points"] = datasets.LargeList({"label": label, "name": name, "voxel": triple, "mm": triple})
     return datasets.Features(columns)
+
+
+def _dense(options: RowOptions, dtype: str) -> Any:
+    """Return the feature of dense voxels."""
+    if options.image_size is None:  # arrays of `datasets` have one size, except along the first axis
+        feature = datasets.Value(dtype)
+        for _ in range(3 if options.config == "3d" else 2):
+            feature = datasets.Sequence(feature)
+        return feature
+    if options.config == "3d":
+        return datasets.Array3D((None, *options.image_size), dtype)
+    return datasets.Array2D(options.image_size, dtype)
 
 
 def lists_in(feature: Any) -> Iterator[Any]:

@@ -139,8 +139,13 @@ class RowOptions:
                 del key[name]
         return key
 
-    def of(self, data_set: DataSet) -> RowOptions:
+    def of(self, data_set: DataSet, *, any_size: bool = False) -> RowOptions:
         """Return the options with a data set's own values where they are None.
+
+        Args:
+            data_set: the data set.
+            any_size: whether slices of dense rows may differ in size: if those of the data set do, there is
+                no image size.
 
         Raises:
             ValueError: an option that the data set has no files for, or a label scheme that it does not have,
@@ -158,7 +163,7 @@ class RowOptions:
                 image_size, what = None, f"{self.plane} slices"
             if self.spacing is not None:  # volumes of one size cover fields of view of several
                 image_size, what = None, "resampled slices"
-            if image_size is None:
+            if image_size is None and not any_size:
                 raise ValueError(
                     f"image_size=None: {what} of {data_set.title} differ in size, and dense rows need one "
                     'size: pass storage="compact", or image_size=(i, j)'

@@ -5,6 +5,7 @@ from huggingface_hub import DatasetCard
 from support.tiny import TINY
 
 from ctspine1k.catalog.ctspine1k import CTSPINE1K
+from ctspine1k.catalog.verse import VERSE
 from ctspine1k.exports.card import SplitSize, make_card, split_sizes
 from ctspine1k.exports.ledger import ShardRecord
 from ctspine1k.rows.features import features_of
@@ -62,6 +63,17 @@ def test_features_and_sizes_are_those_of_the_rows():
         }
         assert info.download_size == sum(size.bytes for size in SIZES if size.config == options.config)
     assert "\n    list:" not in str(card())  # datasets 3 would read another type
+
+
+def test_slices_of_any_size_are_nested_lists():
+    options = [RowOptions(config).of(VERSE, any_size=True) for config in ("3d", "2d")]
+    made = card(options, data_set=VERSE)
+    for info, one in zip(made.data.to_dict()["dataset_info"], reversed(options), strict=True):
+        assert datasets.DatasetInfo._from_yaml_dict(info).features == features_of(one)
+    assert " list:" not in str(made)
+    assert "float32, (slices, first axis, second axis): Hounsfield units" in made.text
+    assert "The size of slices differs between cases, so arrays are nested lists." in made.text
+    assert "nested lists" not in card().text
 
 
 def test_one_config_alone():
