@@ -44,6 +44,11 @@ SACRUM = click.option("--sacrum", is_flag=True, help="S1 and S2 count by the pre
         type=click.Choice(("body", "mask")),
         help="Compare points instead of masks: which kind the predictions are, as the reference then is.",
     ),
+    click.option(
+        "--reading",
+        help="How coordinates in predicted files of points are meant: spacing or affine, or for JSON voxels, "
+        "miccai2019 or miccai2020 [the one that fits].",
+    ),
     PRESET,
     SACRUM,
     click.option("--out", type=FOLDER, metavar="FOLDER", help="Write table, report, summary and pictures."),
@@ -100,7 +105,7 @@ def evaluate(
         name: options.pop(name)
         for name in (
             "label_scheme", "numbering", "other_labels", "resample", "truncated", "miss_penalty_mm", "seed",
-            "on_missing", "sacrum", "points",
+            "on_missing", "sacrum", "points", "reading",
         )
     }  # fmt: skip
     judging["distances"] = not options.pop("only_overlap")
@@ -139,11 +144,14 @@ def compare(
 
     FIRST and SECOND are the folders that `ctspine1k evaluate --out` wrote, or their cases.csv.
     """
+    from ctspine1k.evaluation.comparing import check_alike
     from ctspine1k.evaluation.comparing import compare as compared
+    from ctspine1k.evaluation.journal import read_options
     from ctspine1k.evaluation.means import counted
     from ctspine1k.evaluation.table import read_scores
 
     tables = [read_scores(path) for path in (first, second)]
+    check_alike(*map(read_options, (first, second)))
     is_of_masks = all("dice" in table.measures for table in tables)
     protocol = preset_of(preset or default_preset(is_of_masks=is_of_masks))
     vocabulary = data_set(collection).vocabulary

@@ -16,7 +16,7 @@ from ctspine1k.evaluation.means import LEVEL, RESAMPLES, cells_of, main_measure,
 from ctspine1k.evaluation.presets import Preset
 from ctspine1k.evaluation.table import MEASURES, Row, ScoreTable
 
-__all__ = ["Comparison", "Difference", "compare"]
+__all__ = ["Comparison", "Difference", "check_alike", "compare"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,29 @@ class Comparison:
                 count = "1 case" if len(only) == 1 else f"{len(only):,} cases"
                 lines.append(f"left out, only in the {which}: {count}: {shortened(only)}")
         return "\n".join(lines)
+
+
+def check_alike(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
+    """Check that two evaluations measured the same, as far as their options tell.
+
+    Args:
+        first: options of one; without any, nothing is known of it.
+        second: those of the other.
+
+    Raises:
+        ValueError: their points are of different kinds, or their labels of different schemes.
+    """
+    for name, hint in (
+        ("points", "Their centroids are 14 to 23 mm apart (those of masks are of kind 'mask')"),
+        ("label_scheme", "The same number means different labels"),
+    ):
+        default = "mask" if name == "points" else None
+        values = [options.get(name) or default for options in (first, second)]
+        if first and second and values[0] != values[1]:
+            raise ValueError(
+                f"{name}: expected the same in both evaluations, found {values[0]!r} and {values[1]!r}. "
+                f"{hint}. Evaluate one of them again."
+            )
 
 
 def compare(

@@ -1,44 +1,46 @@
 """Distances between the surfaces of a label in two masks, in millimetres, and what is made of them.
 
 Only points of surfaces are compared, which gives what distance transforms of both masks' union box give at
-these points, bit for bit. Most points have a point of the other surface beside them: the steps to all places
-near by are tried in the order of their lengths. For those that are left there is a k-d tree.
+these points. Most points have a point of the other surface beside them (`nearest_mm`).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ctspine1k.errors import MissingPackageError
 from ctspine1k.evaluation.areas import corner_areas
-from ctspine1k.evaluation.surfaces import Surface
+from ctspine1k.evaluation.nearest import nearest_mm
+from ctspine1k.evaluation.surfaces import Surfaces
 
-__all__ = ["NSD", "SurfaceDistances", "nearest_mm", "nsd", "surface_distances"]
+__all__ = ["NSD", "SurfaceDistances", "nsd", "surface_distances"]
 
-#: Places around a point that are tried before a tree is built, and looks per point on average before that.
-_PLACES, _LOOKS = 500, 30
+#: Voxels, more than any volume has along an axis.
+_FAR = 1 << 30
 
 
 @dataclass(frozen=True)
 class SurfaceDistances:
     """From each point of a label's surface to the nearest of the same label in the other mask, in mm.
 
-    Points are centres of voxels; for areas they are corners of voxels, each with the area around it, in mm2.
-    Corners beyond the greatest tolerance are infinitely far.
+    Points are centres of voxels; for areas they are corners of voxels, each with the pattern of the voxels
+    around it, of which the area depends. Corners beyond the greatest tolerance are infinitely far, or are not
+    listed.
     """
 
     from_reference: NDArray[np.float64]
     from_prediction: NDArray[np.float64]
     corners_from_reference: NDArray[np.float64]
     corners_from_prediction: NDArray[np.float64]
-    areas_of_reference: NDArray[np.float64]
-    areas_of_prediction: NDArray[np.float64]
+    patterns_of_reference: NDArray[np.uint8]
+    patterns_of_prediction: NDArray[np.uint8]
+    counts: NDArray[np.int64]  #: corners of both surfaces by pattern, also those that are not listed
+    areas: NDArray[np.float64]  #: by pattern, mm2
 
     @cached_property
     def pooled(self) -> NDArray[np.float64]:
@@ -84,113 +86,65 @@ def nsd(distances: SurfaceDistances, tolerance_mm: float) -> NSD:
     """Return what part of the surfaces is at most ``tolerance_mm`` away from the other."""
     in_reference = distances.from_reference <= tolerance_mm
     in_prediction = distances.from_prediction <= tolerance_mm
-    area = distances.areas_of_reference[distances.corners_from_reference <= tolerance_mm].sum()
-    area += distances.areas_of_prediction[distances.corners_from_prediction <= tolerance_mm].sum()
-    whole = distances.areas_of_reference.sum() + distances.areas_of_prediction.sum()
+    near = [
+        patterns[corners <= tolerance_mm]
+        for patterns, corners in (
+            (distances.patterns_of_reference, distances.corners_from_reference),
+            (distances.patterns_of_prediction, distances.corners_from_prediction),
+        )
+    ]
+    area = np.bincount(np.concatenate(near), minlength=len(distances.areas)) @ distances.areas
     return NSD(
         pooled=float((in_reference.sum() + in_prediction.sum()) / distances.pooled.size),
         two_means=float((in_reference.mean() + in_prediction.mean()) / 2),
-        area=float(area / whole),
+        area=float(area / (distances.counts @ distances.areas)),
     )
 
 
 def surface_distances(
-    reference: Surface, prediction: Surface, spacing: tuple[float, ...], tolerance_mm: float
-) -> SurfaceDistances:
-    """Measure the distances between the surfaces of one label.
+    reference: Surfaces,
+    prediction: Surfaces,
+    labels: Sequence[int],
+    spacing: tuple[float, ...],
+    tolerance_mm: float,
+) -> Iterator[tuple[int, SurfaceDistances]]:
+    """Measure the distances between the surfaces of labels in two masks of one shape.
 
     Args:
-        reference: in one mask.
-        prediction: in another of the same shape.
+        reference: of one mask.
+        prediction: of the other.
+        labels: which both have.
         spacing: mm, in the masks' axis order.
         tolerance_mm: the greatest for which there will be an NSD.
+
+    Yields:
+        Each label with its distances.
 
     Raises:
         MissingPackageError: SciPy is not installed.
     """
     areas = corner_areas(spacing)
-    return SurfaceDistances(
-        from_reference=nearest_mm(reference.voxels, prediction.voxels, spacing),
-        from_prediction=nearest_mm(prediction.voxels, reference.voxels, spacing),
-        corners_from_reference=nearest_mm(reference.corners, prediction.corners, spacing, tolerance_mm),
-        corners_from_prediction=nearest_mm(prediction.corners, reference.corners, spacing, tolerance_mm),
-        areas_of_reference=areas[reference.patterns],
-        areas_of_prediction=areas[prediction.patterns],
-    )
-
-
-def nearest_mm(
-    points: NDArray[np.int32],
-    others: NDArray[np.int32],
-    spacing: tuple[float, ...],
-    within_mm: float = math.inf,
-) -> NDArray[np.float64]:
-    """Return how far each point is from the nearest of others, in mm.
-
-    Args:
-        points: (n, 3), whole numbers.
-        others: (m, 3), at least one.
-        spacing: mm, of one along each axis.
-        within_mm: what is farther than this is infinitely far, and costs little time.
-
-    Raises:
-        MissingPackageError: SciPy is not installed.
-    """
-    tree_type = _tree_type()
-    steps, lengths = _steps(spacing)
-    reach = steps.max(axis=0)
-    first = np.minimum(points.min(axis=0), others.min(axis=0)) - reach
-    box = tuple((np.maximum(points.max(axis=0), others.max(axis=0)) + reach + 1 - first).tolist())
-    # Memory that is never written to is never allocated, so a stray point far away costs nothing.
-    is_other = np.zeros(math.prod(box), bool)
-    is_other[np.ravel_multi_index(tuple((others - first).T), box)] = True
-    places = np.ravel_multi_index(tuple((points - first).T), box)
-    ways = steps @ [box[1] * box[2], box[2], 1]
-    distances = np.full(len(points), math.inf)
-    left = np.arange(len(points))
-    looks = _LOOKS * len(points)
-    for way, length in zip(ways.tolist(), lengths.tolist(), strict=True):
-        if length > within_mm:
-            return distances
-        is_there = is_other[places + way]
-        distances[left[is_there]] = length
-        left, places = left[~is_there], places[~is_there]
-        looks -= len(left)
-        if not left.size or looks < 0:
-            break
-    if left.size:
-        # Of far places many are nearly the nearest: leaves of many points are searched faster.
-        tree = tree_type(others * np.array(spacing), leafsize=64, compact_nodes=False)
-        bound = within_mm * (1 + 1e-9)  # the tree leaves out what is just as far, and computes from positions
-        nearest = tree.query(points[left] * np.array(spacing), distance_upper_bound=bound)[1]
-        left, nearest = left[nearest < len(others)], nearest[nearest < len(others)]
-        # Again from steps, so that a distance does not depend on where the points are.
-        distances[left] = _lengths(points[left] - others[nearest], spacing)
-    return distances
-
-
-@lru_cache(maxsize=8)
-def _steps(spacing: tuple[float, ...]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the steps to all places around a point within a ball of some `_PLACES`, the shortest first."""
-    radius = (3 * _PLACES * math.prod(spacing) / (4 * math.pi)) ** (1 / 3)
-    radius = min(radius, _PLACES * min(spacing))  # of voxels as thin as hairs, not millions along one axis
-    reach = [int(radius / size) for size in spacing]
-    steps = np.indices([2 * size + 1 for size in reach]).reshape(3, -1).T - reach
-    lengths = _lengths(steps, spacing)
-    order = np.argsort(lengths, kind="stable")
-    order = order[lengths[order] <= radius]
-    return steps[order], lengths[order]
-
-
-def _lengths(steps: NDArray[Any], spacing: tuple[float, ...]) -> NDArray[np.float64]:
-    in_mm: NDArray[np.float64] = steps * np.array(spacing)
-    lengths: NDArray[np.float64] = np.sqrt((in_mm * in_mm).sum(axis=1))
-    return lengths
-
-
-def _tree_type() -> Any:
-    try:
-        from scipy.spatial import cKDTree
-    except ImportError:
-        raise MissingPackageError("distances between surfaces", "scipy", "evaluate") from None
-    return cKDTree
+    # Only corners that may be within the tolerance of the other surface are listed.
+    reach = np.array([min(math.ceil(tolerance_mm / size), _FAR) for size in spacing], np.int32)
+    around = [
+        {label: (low - reach, high + reach) for label in labels for low, high in [side.box(label)]}
+        for side in (reference, prediction)
+    ]
+    corners = reference.corners(around[1]), prediction.corners(around[0])
+    for label in labels:
+        voxels = reference.voxels(label), prediction.voxels(label)
+        near = corners[0][label], corners[1][label]
+        places = near[0].places, near[1].places
+        yield (
+            label,
+            SurfaceDistances(
+                from_reference=nearest_mm(*voxels, spacing),
+                from_prediction=nearest_mm(*voxels[::-1], spacing),
+                corners_from_reference=nearest_mm(*places, spacing, tolerance_mm),
+                corners_from_prediction=nearest_mm(*places[::-1], spacing, tolerance_mm),
+                patterns_of_reference=near[0].patterns,
+                patterns_of_prediction=near[1].patterns,
+                counts=near[0].counts + near[1].counts,
+                areas=areas,
+            ),
+        )

@@ -12,7 +12,7 @@ from ctspine1k.errors import OutputError
 from ctspine1k.evaluation.scoring import Scored
 from ctspine1k.evaluation.table import ScoreTable, read_scores
 
-__all__ = ["SUMMARY", "TABLE", "Journal", "check_folder"]
+__all__ = ["SUMMARY", "TABLE", "Journal", "check_folder", "read_options"]
 
 #: Names of files in the folder of an evaluation. The summary is written last: without it, it is not finished.
 SUMMARY, TABLE = "summary.json", "cases.csv"
@@ -62,6 +62,19 @@ def check_folder(folder: Path) -> None:
     if names and not is_ours:
         hint = "Results replace files only in a folder of earlier results: choose another one."
         raise OutputError(str(folder), "a new folder, or one of an evaluation", f"{min(names)!r}", hint)
+
+
+def read_options(path: Path) -> Mapping[str, Any]:
+    """Return the options with which a table was made, as the summary beside it says; none if there is none.
+
+    Args:
+        path: the folder of an evaluation, or its table.
+    """
+    try:
+        summary = json.loads(((path if path.is_dir() else path.parent) / SUMMARY).read_text(encoding="utf-8"))
+        return dict(summary["options"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
 
 
 def _is_table(path: Path) -> bool:

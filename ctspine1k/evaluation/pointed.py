@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from ctspine1k._messages import warn
+from ctspine1k._messages import check_choice, warn
 from ctspine1k.catalog.companions import is_metaimage
 from ctspine1k.catalog.dataset import DataSet
 from ctspine1k.catalog.vocabulary import Vocabulary
@@ -35,7 +35,7 @@ from ctspine1k.evaluation.scoring import (
 )
 from ctspine1k.files.places import Place, find_folder
 from ctspine1k.files.predicted_points import find_points
-from ctspine1k.files.predictions import WHOLE, case_names
+from ctspine1k.files.predictions import WHOLE, Predictions, case_names
 from ctspine1k.files.raw import CaseFiles, group_files
 from ctspine1k.files.selection import OnMissing, Selection
 from ctspine1k.files.transfer import fetch_case, quiet_hub, reading_case
@@ -45,7 +45,7 @@ from ctspine1k.volumes.headers import Geometry
 from ctspine1k.volumes.masks import Mask
 from ctspine1k.volumes.opening import open_volume
 from ctspine1k.volumes.orientation import degenerate_axes
-from ctspine1k.volumes.point_formats import format_of
+from ctspine1k.volumes.point_formats import READINGS, format_of
 from ctspine1k.volumes.points import Points, read_points
 from ctspine1k.volumes.points_table import read_points_table
 
@@ -103,9 +103,11 @@ def point_tasks(
         kinds = {file.kind for files in found.files.values() for file in files.values()}
         if "points" in kinds:
             _check_no_masks(options)
+        _check_reading(found, options)
         tasks = [replace(one, prediction=found.files.get(one.case.case_id, {})) for one in tasks]
         return tasks, found.unknown
     _check_no_masks(options)
+    _check_no_reading(options)
     vocabulary = selection.data_set.vocabulary
     if isinstance(predictions, Path):
         given: Mapping[str, Mapping[int, Point]] = read_points_table(predictions.expanduser(), vocabulary)
@@ -127,6 +129,22 @@ def _check_no_masks(options: ScoringOptions) -> None:
     for name in ("numbering", "other_labels"):
         if (value := getattr(options, name)) != (default := getattr(defaults, name)):
             raise ValueError(f"{name}={value!r}: expected {default!r} for points that are not of masks")
+
+
+def _check_reading(found: Predictions, options: ScoringOptions) -> None:
+    """Raise a `ValueError` if there are files in which coordinates cannot be meant so."""
+    if options.reading is None:
+        return
+    files = [file for own in found.files.values() for file in own.values() if file.kind == "points"]
+    if not files:
+        _check_no_reading(options)
+    for file in files:
+        check_choice(f"{file.name}: reading", options.reading, READINGS[format_of(file.path)])
+
+
+def _check_no_reading(options: ScoringOptions) -> None:
+    if options.reading is not None:
+        raise ValueError(f"reading={options.reading!r}: expected None, or predictions in JSON or .lml files")
 
 
 def _references(selection: Selection, kind: _Kind | None, on_missing: OnMissing) -> list[Task]:
@@ -213,7 +231,7 @@ def _reference(
         mask = read_reference(place, task, vocabulary, options)
         return _computed(mask, vocabulary, options.points), first_and_last(mask.labels, 0)
     path = fetch_case(place, CaseFiles(task.case, {"points": task.reference}))["points"]
-    points = _read(place, vocabulary, task, path)
+    points = _read(place, vocabulary, task, path, None)
     _check_kind(points, options.points, task.reference.name)
     return _places(points), set()
 
@@ -227,11 +245,11 @@ def _predicted(
     file = next(iter(task.prediction.values()))
     if file.kind == "mask":
         return _computed(read_prediction(task, vocabulary, options), vocabulary, options.points), None
-    points = _read(place, vocabulary, task, Path(file.name))
+    points = _read(place, vocabulary, task, Path(file.name), options.reading)
     return _places(points), points
 
 
-def _read(place: Place, vocabulary: Vocabulary, task: Task, path: Path) -> Points:
+def _read(place: Place, vocabulary: Vocabulary, task: Task, path: Path, reading: str | None) -> Points:
     """Read a points file, whose voxels are those of the task's image or mask."""
     header = task.header or task.reference
     local = place.local_path(header)
@@ -247,6 +265,7 @@ def _read(place: Place, vocabulary: Vocabulary, task: Task, path: Path) -> Point
             geometry,
             vocabulary,
             format=format_of(path.name),
+            reading=reading,
             world="LPS" if is_metaimage(header.path) else "RAS",
         )
 

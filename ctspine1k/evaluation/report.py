@@ -36,12 +36,13 @@ def _lines(evaluation: Evaluation, pictures: Sequence[tuple[str, str]]) -> Itera
     preset, main = evaluation.preset, evaluation.main
     kind = evaluation.options["points"]
     of_kind = "" if kind is None else f", points of kind `{kind}`"
-    cases = f"{len(evaluation.results):,} cases"
+    count = len(evaluation.results)
+    cases = f"{count:,} case{'' if count == 1 else 's'}"
     yield f"# {evaluation.data_set.title}: {cases} by preset `{preset.name}`{of_kind}"
     yield ""
     yield f"{preset.what} {preset.definition}"
     yield ""
-    yield from _table("Measure", evaluation.means)
+    yield from _table("Measure", {name: evaluation.means[name] for name in evaluation.reported})
     yield ""
     yield (
         f"Intervals hold {LEVEL:.0%} of the means of patients drawn again (seed {evaluation.seed}). *n* is "
@@ -60,11 +61,15 @@ def _lines(evaluation: Evaluation, pictures: Sequence[tuple[str, str]]) -> Itera
             yield f"| {one.measure} | {one.value:.3f} | {one.what} | {one.source} |"
     yield from ("", "## Cases", "")
     yield f"- Every label right: {len(evaluation.all_right):,} of {len(evaluation.results):,}."
-    shifts = ", ".join(f"{shift:+d}: {count:,}" for shift, count in evaluation.shifts.items())
+    shifts = ", ".join(
+        f"{shift:+d}: {number:,}" if shift else f"0: {number:,}"
+        for shift, number in evaluation.shifts.items()
+    )
     how = "best overlap" if kind is None else "the nearest point"
     yield f"- Shift of numbers, by {how} (0 is right): {shifts or 'none'}."
     for what, names in (
         ("Not judged", evaluation.failed.items()),
+        ("Without a label on either side", [(case_id, "") for case_id in evaluation.empty]),
         ("Of no case", [(name, "") for name in evaluation.unknown]),
     ):
         yield f"- {what}: {len(names):,}."
@@ -77,6 +82,10 @@ def _lines(evaluation: Evaluation, pictures: Sequence[tuple[str, str]]) -> Itera
                 yield from _table(_HEADS[by], means)
     for name, what in pictures:
         yield from ("", f"![{what}]({name})")
+    others = {name: mean for name, mean in evaluation.means.items() if name not in evaluation.reported}
+    if others:
+        yield from ("", "## Other measures", "")
+        yield from _table("Measure", others)
     yield from ("", "## Options", "")
     for name, value in evaluation.options.items():
         yield f"- `{name}`: {value}"

@@ -73,6 +73,13 @@ class Evaluation:
         """Why cases could not be judged, by id: their vertebrae count as missed."""
         return {one.case_id: one.problem for one in self.results if one.problem}
 
+    @property
+    def empty(self) -> tuple[str, ...]:
+        """The cases with labels on neither side, which have no rows."""
+        return tuple(
+            one.case_id for one in self.results if not one.problem and one.case_id not in self.table.by_case
+        )
+
     @cached_property
     def counted(self) -> ScoreTable:
         """The rows that count by the preset: for "msr", those of S1 and S2 only with ``sacrum``."""
@@ -179,7 +186,8 @@ class Evaluation:
     def worst(self, count: int = 5) -> list[tuple[CaseResult, float]]:
         """Return the cases with the least mean Dice over labels, and that mean, the worst first.
 
-        Cases without predictions are left out: there is nothing to be seen. So are all cases of points.
+        Those without a usable prediction are among them, as all of their vertebrae were missed. Points have
+        no Dice: of them there are none.
         """
         if "dice" not in self.table.measures:
             return []
@@ -187,11 +195,7 @@ class Evaluation:
             case_id: mean_of(self.table.keep(rows), "dice", preset_of("nnunet"), resamples=0).value
             for case_id, rows in self.table.by_case.items()
         }
-        judged = [
-            one
-            for one in self.results
-            if not one.problem and not math.isnan(means.get(one.case_id, math.nan))
-        ]
+        judged = [one for one in self.results if not math.isnan(means.get(one.case_id, math.nan))]
         worst = sorted(judged, key=lambda one: means[one.case_id])[:count]
         return [(one, means[one.case_id]) for one in worst]
 
@@ -200,7 +204,8 @@ class Evaluation:
         preset, total = self.preset, len(self.results)
         kind = self.options["points"]
         of_kind = "" if kind is None else f"points of kind {kind!r}, "
-        lines = [f"{self.data_set.title}, {total:,} cases, {of_kind}preset {preset.name}: {preset.what}"]
+        cases = f"{total:,} case{'' if total == 1 else 's'}"
+        lines = [f"{self.data_set.title}, {cases}, {of_kind}preset {preset.name}: {preset.what}"]
         for measure in self.reported:
             mean = self.means[measure]
             interval = "" if math.isnan(mean.low) else f" [{mean.low:.4f}, {mean.high:.4f}]"
@@ -208,9 +213,10 @@ class Evaluation:
                 f"{measure:14} {mean.value:9.4f}{interval}  n {mean.n:,}, missed {mean.n_missed:,}, "
                 f"false positive {mean.n_false_positive:,}"
             )
-        lines.append(f"every label right: {len(self.all_right):,} of {total:,} cases")
+        lines.append(f"every label right: {len(self.all_right):,} of {cases}")
         for what, names in (
             ("not judged", [f"{case_id} ({problem})" for case_id, problem in self.failed.items()]),
+            ("without a label on either side", self.empty),
             ("predictions of no case", self.unknown),
         ):
             if names:
@@ -239,6 +245,7 @@ class Evaluation:
             "n_all_right": len(self.all_right),
             "shifts": {str(shift): count for shift, count in self.shifts.items()},
             "failed": self.failed,
+            "empty": list(self.empty),
             "unknown": list(self.unknown),
             "cases": {one.case_id: {"key": one.key, "problem": one.problem or None} for one in self.results},
             "table": self.table.digest(),

@@ -35,9 +35,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from ctspine1k.evaluation.arguments import check_mask, check_points, check_spacing, check_tolerances
 from ctspine1k.evaluation.centroids import WITHIN_MM, Point, identify, mask_centroids
-from ctspine1k.evaluation.distances import NSD, SurfaceDistances, nsd, surface_distances
+from ctspine1k.evaluation.distances import NSD, nsd, surface_distances
 from ctspine1k.evaluation.overlap import LABELS, Overlap, best_match, joint_histogram, label_window
-from ctspine1k.evaluation.surfaces import surfaces
+from ctspine1k.evaluation.surfaces import Surfaces
 from ctspine1k.running.stops import check_stopped
 
 __all__ = ["TOLERANCES_MM", "CaseScore", "LabelScore", "first_and_last", "score_case", "score_points"]
@@ -219,17 +219,16 @@ def _rows(
         for voxels, axis in zip(by_label, (2, 1), strict=True)
     ]
     in_reference, in_prediction = (voxels.tolist() for voxels in by_label)
-    measured_masks = (reference, prediction) if tolerances is not None else ()
-    found = [surfaces(mask, window) for mask in measured_masks]
-    furthest = max(tolerances or (), default=0.0)
+    both = np.flatnonzero(by_label[0] * by_label[1])
+    measured: dict[int, dict[str, Any]] = {}
+    if tolerances is not None:
+        sides = Surfaces(reference, window), Surfaces(prediction, window)
+        measured = _measured(sides, both[both > 0].tolist(), spacing, tolerances)
     rows = []
     for label in range(1, LABELS):
-        check_stopped()  # surfaces without likeness take minutes
         overlap = Overlap(in_reference[label], in_prediction[label], int(counts[label, label]))
         if not overlap.reference and not overlap.prediction:
             continue
-        sides = [of_mask[label] for of_mask in found if label in of_mask]
-        measured = surface_distances(sides[0], sides[1], spacing, furthest) if len(sides) == 2 else None
         match = best_match(counts, label) if overlap.reference else None
         rows.append(
             LabelScore(
@@ -241,8 +240,7 @@ def _rows(
                 iou=overlap.iou,
                 precision=overlap.precision,
                 recall=overlap.recall,
-                **({} if measured is None else {name: getattr(measured, name) for name in _DISTANCES}),
-                nsd=_nsds(measured, tolerances or ()),
+                **measured.get(label, {"nsd": dict.fromkeys(tolerances or (), _NOT_NEAR)}),
                 volume_error=overlap.volume_error,
                 reference_voxels=overlap.reference,
                 prediction_voxels=overlap.prediction,
@@ -259,12 +257,25 @@ def _rows(
 _DISTANCES = ("hd_mm", "hd95_mm", "hd95_pooled_mm", "assd_mm", "assd_two_means_mm")
 
 
-def _nsds(distances: SurfaceDistances | None, tolerances: tuple[float, ...]) -> dict[float, NSD]:
-    """Return the NSD for each tolerance: 0 if a label has only one surface, which is near to nothing."""
-    return {
-        tolerance: NSD(0.0, 0.0, 0.0) if distances is None else nsd(distances, tolerance)
-        for tolerance in tolerances
-    }
+#: Of a label that has only one surface.
+_NOT_NEAR = NSD(0.0, 0.0, 0.0)
+
+
+def _measured(
+    sides: tuple[Surfaces, Surfaces],
+    labels: Sequence[int],
+    spacing: tuple[float, ...],
+    tolerances: tuple[float, ...],
+) -> dict[int, dict[str, Any]]:
+    """Return the fields of rows that are of surfaces, of labels that both masks have."""
+    measured = {}
+    for label, distances in surface_distances(*sides, labels, spacing, max(tolerances, default=0.0)):
+        check_stopped()  # surfaces without likeness take long
+        measured[label] = {
+            **{name: getattr(distances, name) for name in _DISTANCES},
+            "nsd": {tolerance: nsd(distances, tolerance) for tolerance in tolerances},
+        }
+    return measured
 
 
 def score_points(reference: Mapping[int, Point], prediction: Mapping[int, Point]) -> CaseScore:

@@ -64,6 +64,7 @@ class ScoringOptions:
     truncated: Literal["keep", "drop"] = "keep"
     distances: bool = True
     points: Literal["body", "mask"] | None = None
+    reading: str | None = None
 
     def __post_init__(self) -> None:
         check_choice("numbering", self.numbering, ("own", "totalsegmentator"))
@@ -72,6 +73,8 @@ class ScoringOptions:
             check_choice("resample", self.resample, ("nearest",))
         check_choice("truncated", self.truncated, ("keep", "drop"))
         if self.points is None:
+            if self.reading is not None:
+                raise ValueError(f"reading={self.reading!r}: expected None without points=: masks have none")
             return
         check_choice("points", self.points, ("body", "mask"))
         for name in ("label_scheme", "resample"):

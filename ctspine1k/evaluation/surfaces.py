@@ -1,63 +1,127 @@
 """Surfaces of the labels in a mask: their voxels, and the corners of voxels between a label and all else.
 
 The surface of a label is its voxels without those whose six neighbours all have the label; beyond the border
-of the volume is background. Masks are read a few slices at a time.
+of the volume is background. Masks are read a few slices at a time: for all labels at once, or if they are
+scattered over the volume, for each label by itself, so that memory is bounded.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctspine1k.evaluation.overlap import LABELS, Window, slabs
 
-__all__ = ["Surface", "surfaces"]
+__all__ = ["Box", "Corners", "Surfaces"]
+
+#: Surface voxels of all labels that are kept at once: some times as many as a whole spine has.
+_MOST_VOXELS = 1 << 22
 
 #: From the first of the eight voxels around a corner to each of them.
 _AROUND = tuple(itertools.product((0, 1), repeat=3))
 
+#: The first and the last index along each axis.
+Box = tuple[NDArray[np.int32], NDArray[np.int32]]
+
 
 @dataclass(frozen=True)
-class Surface:
-    """The surface of one label."""
+class Corners:
+    """Corners of voxels at which a label meets another one, or background."""
 
-    voxels: NDArray[np.int32]  #: (n, 3), indices
-    corners: NDArray[np.int32]  #: (m, 3): around (i, j, k) are voxels (i - 1, j - 1, k - 1) to (i, j, k)
-    patterns: NDArray[np.uint8]  #: (m,), a bit for each of these eight, in C order: whether it has the label
+    places: NDArray[np.int32]  #: (n, 3): around (i, j, k) are voxels (i - 1, j - 1, k - 1) to (i, j, k)
+    patterns: NDArray[np.uint8]  #: (n,), a bit for each of these eight, in C order: whether it has the label
+    counts: NDArray[np.int64]  #: (256,): how many corners have which pattern, also those that are not listed
 
 
-def surfaces(labels: NDArray[np.uint8], window: Window) -> dict[int, Surface]:
-    """Find the surfaces of all labels of a mask.
+@dataclass(frozen=True)
+class Surfaces:
+    """The surfaces of all labels of a mask."""
 
-    Args:
-        labels: the mask, three axes.
-        window: outside of which all is background.
-    """
-    voxels = [(np.zeros((0, 3), np.int32), np.zeros(0, np.uint8))]
-    corners = [(*voxels[0], np.zeros(0, np.uint8))]
-    for slab in slabs(window):
-        # With a voxel more on each side: a neighbour, or background.
-        around = np.zeros([side.stop - side.start + 2 for side in slab], np.uint8)
-        first, last = slab[0].start > window[0].start, slab[0].stop < window[0].stop
-        wider = (slice(slab[0].start - first, slab[0].stop + last), *slab[1:])
-        around[1 - first : len(around) - 1 + last, 1:-1, 1:-1] = labels[wider]
-        start = np.array([side.start for side in slab], np.int32)
-        at, whose = _surface_voxels(around)
-        voxels.append((at + start, whose))
-        # A corner between this slab and the next one is of the next.
-        at, whose, patterns = _corners(around[: len(around) - last])
-        corners.append((at + start, whose, patterns))
-    (at, whose), (corner, whose_corner, pattern) = (
-        tuple(map(np.concatenate, zip(*parts, strict=True))) for parts in (voxels, corners)
-    )
-    by_label, corners_by_label = _by_label(whose), _by_label(whose_corner)
-    return {
-        label: Surface(at[where], corner[corners_by_label[label]], pattern[corners_by_label[label]])
-        for label, where in by_label.items()
-    }
+    labels: NDArray[np.uint8]  #: the mask, three axes
+    window: Window  #: outside of which all is background
+
+    def voxels(self, label: int) -> NDArray[np.int32]:
+        """Return the indices of a label's surface voxels, (n, 3); none if the mask does not have it."""
+        if self._kept is not None:
+            return self._kept.get(label, np.zeros((0, 3), np.int32))
+        return np.concatenate([at for at, _ in self._found(label)])
+
+    def box(self, label: int) -> Box:
+        """Return a box around the corners of a label: the smallest one, unless labels are scattered."""
+        if self._kept is None:
+            first, stop = ([getattr(side, end) for side in self.window] for end in ("start", "stop"))
+            return np.array(first, np.int32), np.array(stop, np.int32)
+        voxels = self._kept[label]
+        return voxels.min(axis=0), voxels.max(axis=0) + np.int32(1)
+
+    def corners(self, boxes: Mapping[int, Box]) -> dict[int, Corners]:
+        """Find the corners of some labels, and list those in a box.
+
+        Args:
+            boxes: of each label that is looked for.
+        """
+        first, last = np.ones((3, LABELS), np.int32), np.zeros((3, LABELS), np.int32)  # of others: nowhere
+        for label, (low, high) in boxes.items():
+            first[:, label], last[:, label] = low, high
+        counts = np.zeros(LABELS * 256, np.int64)
+        listed = [(np.zeros((0, 3), np.int32), np.zeros(0, np.uint8), np.zeros(0, np.uint8))]
+        for around, start, is_last in self._around():
+            # A corner between this slab and the next one is of the next.
+            for at, whose, patterns in _corners(around if is_last else around[:-1]):
+                found = np.bincount(whose.astype(np.uint16) << 8 | patterns)
+                counts[: len(found)] += found
+                at += start
+                is_listed = np.ones(len(at), bool)
+                for axis, along in enumerate(at.T):
+                    is_listed &= (along >= first[axis][whose]) & (along <= last[axis][whose])
+                listed.append((at[is_listed], whose[is_listed], patterns[is_listed]))
+        places, whose, patterns = map(np.concatenate, zip(*listed, strict=True))
+        own = _by_label(whose)
+        by_pattern = counts.reshape(LABELS, 256)
+        nowhere = np.zeros(0, np.intp)
+        return {
+            label: Corners(places[where], patterns[where], by_pattern[label])
+            for label, where in ((label, own.get(label, nowhere)) for label in boxes)
+        }
+
+    @cached_property
+    def _kept(self) -> dict[int, NDArray[np.int32]] | None:
+        """The surface voxels of each label; None if there are too many to keep."""
+        found = [(np.zeros((0, 3), np.int32), np.zeros(0, np.uint8))]
+        count = 0
+        for at, whose in self._found():
+            found.append((at, whose))
+            count += len(at)
+            if count > _MOST_VOXELS:
+                return None
+        voxels, whose = map(np.concatenate, zip(*found, strict=True))
+        return {label: voxels[where] for label, where in _by_label(whose).items()}
+
+    def _found(self, label: int | None = None) -> Iterator[tuple[NDArray[np.int32], NDArray[np.uint8]]]:
+        """Yield the surface voxels in each slab, with their labels: all of them, or those of one label."""
+        for around, start, _ in self._around():
+            if label is not None:
+                around *= around == label
+            at, whose = _surface_voxels(around)
+            yield at + start, whose
+
+    def _around(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int32], bool]]:
+        """Yield slabs with a voxel more on each side, a neighbour or background.
+
+        Each comes with the index of its first voxel in the mask, and whether it is the last one.
+        """
+        window = self.window
+        for slab in slabs(window):
+            around = np.zeros([side.stop - side.start + 2 for side in slab], np.uint8)
+            first, last = slab[0].start > window[0].start, slab[0].stop < window[0].stop
+            wider = (slice(slab[0].start - first, slab[0].stop + last), *slab[1:])
+            around[1 - first : len(around) - 1 + last, 1:-1, 1:-1] = self.labels[wider]
+            yield around, np.array([side.start for side in slab], np.int32), not last
 
 
 def _by_label(labels: NDArray[np.uint8]) -> dict[int, NDArray[np.intp]]:
@@ -86,10 +150,10 @@ def _surface_voxels(around: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArr
 
 def _corners(
     around: NDArray[np.uint8],
-) -> tuple[NDArray[np.int32], NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return the corners at which two labels meet, or a label and background: of each label one entry.
+) -> Iterator[tuple[NDArray[np.int32], NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Yield the corners at which two labels meet, or a label and background: of each label one entry.
 
-    Returns:
+    Yields:
         Their indices, of which (0, 0, 0) is between the first two voxels along each axis; labels; patterns.
     """
     size_i, size_j, size_k = (size - 1 for size in around.shape)
@@ -100,15 +164,12 @@ def _corners(
     at = is_between.nonzero()
     place = np.stack(at, axis=1).astype(np.int32)
     eight = [view[at] for view in views]
-    places, labels, patterns = [], [], []
     for number, label in enumerate(eight):
         is_new = label != 0
         for before in eight[:number]:
             is_new &= before != label
-        pattern = np.zeros(int(is_new.sum()), np.uint8)
+        own = label[is_new]
+        pattern = np.zeros(len(own), np.uint8)
         for bit, other in enumerate(eight):
-            pattern |= (other[is_new] == label[is_new]).astype(np.uint8) << np.uint8(bit)
-        places.append(place[is_new])
-        labels.append(label[is_new])
-        patterns.append(pattern)
-    return np.concatenate(places), np.concatenate(labels), np.concatenate(patterns)
+            pattern |= (other[is_new] == own).astype(np.uint8) << np.uint8(bit)
+        yield place[is_new], own, pattern

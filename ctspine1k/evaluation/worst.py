@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ctspine1k._messages import warn
 from ctspine1k.errors import CaseError, ChecksumError, SkippedCasesWarning
 from ctspine1k.evaluation.results import Evaluation
-from ctspine1k.evaluation.scoring import ScoringOptions, read_task
+from ctspine1k.evaluation.scoring import NO_PREDICTION, ScoringOptions, read_reference, read_task
 from ctspine1k.files.selection import Selection
 from ctspine1k.volumes.slices import read_plane
 
@@ -34,13 +34,15 @@ class WorstCase:
 def worst_cases(selection: Selection, evaluation: Evaluation, count: int = 5) -> Iterator[WorstCase]:
     """Yield the worst cases whose CT is on this machine, read one after the other.
 
-    Those that cannot be read are left out with a warning.
+    A prediction that is missing or cannot be used is empty. Cases that cannot be read are left out with a
+    warning.
     """
     options = ScoringOptions(
         **{name: evaluation.options[name] for name in ScoringOptions.__dataclass_fields__}
     )
     vocabulary = selection.data_set.vocabulary
-    worst = [(one, mean) for one, mean in evaluation.worst(count) if one.task.prediction]
+    # Of arrays only the scores were kept.
+    worst = [(one, mean) for one, mean in evaluation.worst(count) if one.task.prediction or one.problem]
     chosen = selection.keep(selection.cases.select([one.case_id for one, _ in worst]))
     images = {file.case.case_id: file for file in chosen.files() if file.kind == "image"}
     for one, mean in worst:
@@ -49,14 +51,23 @@ def worst_cases(selection: Selection, evaluation: Evaluation, count: int = 5) ->
         if path is None:
             continue
         try:
-            reference, prediction = read_task(selection.place, one.task, vocabulary, options)
+            if one.problem:
+                reference = read_reference(selection.place, one.task, vocabulary, options)
+                prediction = np.zeros_like(reference.labels)
+            else:
+                reference, mask = read_task(selection.place, one.task, vocabulary, options)
+                prediction = mask.labels
             yield WorstCase(
-                f"{one.case_id}: {mean:.3f}",
+                f"{one.case_id}: {f'Dice {mean:.3f}' if not one.problem else _short(one.problem)}",
                 reference.labels,
-                prediction.labels,
+                prediction,
                 reference.geometry.spacing,
                 reference.geometry.orientation,
                 partial(read_plane, path),
             )
         except (CaseError, ChecksumError) as error:
             warn(f"{one.case_id} is not drawn: {error}", SkippedCasesWarning)
+
+
+def _short(problem: str) -> str:
+    return problem if problem == NO_PREDICTION else "prediction not usable"

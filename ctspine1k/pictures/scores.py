@@ -31,8 +31,11 @@ __all__ = ["Judged", "confusion", "draw_scores", "side_by_side", "values_by_vert
 
 _LINE = "#6aa9e9"
 
-#: Of the cases side by side: mm that are as long as an inch, and the room around each slice, in inches.
-_MM_PER_INCH, _AROUND, _ABOVE = 130.0, 0.25, 0.45
+#: Of the cases side by side: mm around labels, and mm that are as long as an inch.
+_MARGIN_MM, _MM_PER_INCH = 20.0, 110.0
+
+#: Inches: the room around each slice, above it for the title, the least for a title, and the widest picture.
+_AROUND, _ABOVE, _TITLE, _WIDEST = 0.25, 0.45, 2.6, 9.8
 
 
 def values_by_vertebra(values: Mapping[str, Sequence[float]], measure: str) -> Figure:
@@ -115,7 +118,8 @@ class Judged:
 def side_by_side(cases: Iterable[Judged], names: Mapping[int, str]) -> Figure:
     """Draw one sagittal slice of each case twice: with the labels of the reference, and of the prediction.
 
-    The slice is the one with most of both. A case is released before the next one is made.
+    The slice is the one with most of both, cut to the spine. Cases are in rows. Each is released before the
+    next one is made.
 
     Args:
         cases: at least one.
@@ -129,21 +133,35 @@ def side_by_side(cases: Iterable[Judged], names: Mapping[int, str]) -> Figure:
     drawn = list(map(partial(_panels, names), cases))
     if not drawn:
         raise ValueError("cases: expected at least one, found none")
-    widths = [panels[0].size[0] / _MM_PER_INCH + _AROUND for _, panels in drawn]
-    high = max(panels[0].size[1] for _, panels in drawn) / _MM_PER_INCH + _ABOVE
+    sizes = [tuple(side / _MM_PER_INCH for side in panels[0].size) for _, panels in drawn]
+    places, width, height = _rows([max(2 * (wide + _AROUND), _TITLE) for wide, _ in sizes],
+                                  [_ABOVE + high + _AROUND for _, high in sizes])  # fmt: skip
     with matplotlib.style.context("default"):
-        figure: Figure = new_figure(max(2 * sum(widths) + _AROUND, 3.0), high + _AROUND)
+        figure: Figure = new_figure(width, height)
         width, height = figure.get_size_inches()
-        left = _AROUND
-        for (title, panels), wide in zip(drawn, widths, strict=True):
+        for (title, panels), (across, down), (left, top) in zip(drawn, sizes, places, strict=True):
             style: dict[str, Any] = {"size": FACT_SIZE, "color": BRIGHT, "va": "top", "parse_math": False}
-            figure.text(left / width, 1 - 0.06 / height, title, **style)
-            for panel, what in zip(panels, ("reference", "prediction"), strict=True):
-                across, down = (size / _MM_PER_INCH for size in panel.size)
-                box = (left / width, (height - _ABOVE - down) / height, across / width, down / height)
+            figure.text(left / width, 1 - (top + 0.06) / height, title, **style)
+            for number, (panel, what) in enumerate(zip(panels, ("reference", "prediction"), strict=True)):
+                start, bottom = left + number * (across + _AROUND), height - top - _ABOVE - down
+                box = (start / width, bottom / height, across / width, down / height)
                 draw_panel(figure.add_axes(box), replace(panel, name=what), 1 / _MM_PER_INCH, names)
-                left += wide
         return figure
+
+
+def _rows(
+    widths: Sequence[float], heights: Sequence[float]
+) -> tuple[list[tuple[float, float]], float, float]:
+    """Return where cells begin, from the left and from the top, in rows; the width and height of all."""
+    places: list[tuple[float, float]] = []
+    left, top, high, widest = _AROUND, 0.0, 0.0, 0.0
+    for wide, own in zip(widths, heights, strict=True):
+        if places and left + wide > _WIDEST:
+            left, top, high = _AROUND, top + high, 0.0
+        places.append((left, top))
+        left, high = left + wide + _AROUND, max(high, own)
+        widest = max(widest, left)
+    return places, widest, top + high
 
 
 def _panels(names: Mapping[int, str], case: Judged) -> tuple[str, list[Panel]]:
@@ -156,7 +174,27 @@ def _panels(names: Mapping[int, str], case: Judged) -> tuple[str, list[Panel]]:
     # Every slice along the axis is this one: only it is drawn, and only it was kept.
     image = np.broadcast_to(np.expand_dims(case.plane(axis, stored), axis), both.shape)
     samples = (replace(sample, image=image, labels=labels) for labels in (case.reference, case.prediction))
-    return case.title, [one.panel(SAGITTAL, index) for one in samples]
+    return case.title, _framed([one.panel(SAGITTAL, index) for one in samples])
+
+
+def _framed(panels: Sequence[Panel]) -> list[Panel]:
+    """Return panels cut to their labels and what is around these; names have room beyond the volume, too."""
+    at = np.nonzero(np.any([panel.labels != 0 for panel in panels], axis=0))
+    if not at[0].size:
+        return list(panels)
+    margins = [round(_MARGIN_MM / mm) for mm in panels[0].spacing]
+    around = [(margin, margin) for margin in margins]
+    frame = tuple(
+        slice(along.min(), along.max() + 1 + 2 * margin) for along, margin in zip(at, margins, strict=True)
+    )
+    return [
+        replace(
+            panel,
+            pixels=np.pad(panel.pixels, [*around, (0, 0)])[frame],
+            labels=np.pad(panel.labels, around)[frame],
+        )
+        for panel in panels
+    ]
 
 
 def draw_scores(

@@ -255,10 +255,9 @@ def _read(path: Path, hint: str = "") -> pa.Table:
         hint = hint or "Run `ctspine1k scan` (or Collection.scan) first."
         raise ScanTableError(str(path), "a scan's table", "no file", hint)
     try:
-        with path.open("rb") as file:
-            # On this thread alone: when Python exits, threads of Arrow that read its file may abort it
-            # (https://github.com/apache/arrow/issues/34314).
-            table = pq.read_table(file, use_threads=False, pre_buffer=False)
+        # From memory: Arrow reads a file of Python's on threads of its own, whatever its options, and these
+        # may abort Python when it exits (https://github.com/apache/arrow/issues/34314).
+        table = pq.read_table(pa.BufferReader(path.read_bytes()))
         table.validate(full=True)  # that text is UTF-8, too
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:  # pyarrow raises all three
         raise ScanTableError(str(path), "an intact Parquet file", str(error).strip(), hint) from error

@@ -64,7 +64,7 @@ _LARGEST = 1e9
 #: Labels of parts of a vertebra are its own plus multiples of this.
 _PARTS = 256
 
-_HINT = "Check that it belongs to this image; `reading` says how its coordinates are meant."
+_HINT = "Check that it belongs to this image; reading=... (--reading) says how its coordinates are meant."
 
 #: Index (i, j, k) in the image's file of the point of each label.
 Indices: TypeAlias = "dict[int, NDArray[np.float64]]"
@@ -210,7 +210,7 @@ def _form(head: Mapping[str, Any], name: str) -> str:
     for ending, form in _FORMS:
         if ending.search(name):
             return form
-    hint = f"Pass reading=..., one of {', '.join(map(repr, READINGS['verse']))}."
+    hint = f"Pass reading=... (--reading), one of {', '.join(map(repr, READINGS['verse']))}."
     expected = "a direction, or a name that says what frame the points are in (..._ctd.json)"
     raise FileFormatError(name, expected, "neither", hint)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.scores import random_table, row
 
-from ctspine1k.evaluation.comparing import compare
+from ctspine1k.evaluation.comparing import check_alike, compare
 from ctspine1k.evaluation.presets import preset_of
 from ctspine1k.evaluation.table import ScoreTable
 
@@ -74,3 +74,12 @@ def test_cases_of_a_patient_count_as_one():
     assert alone.differences[0].p_value == p_value([0.01 * (n + 1) for n in range(6)])
     assert paired.differences[0].p_value == p_value([0.015, 0.035, 0.055])
     assert paired.differences[0].difference == pytest.approx(alone.differences[0].difference)
+
+
+def test_what_was_not_measured_alike_is_not_compared():
+    for first, second in (({"points": "body"}, {"points": "mask"}), ({"points": None}, {"points": "body"}),
+                          ({"label_scheme": None}, {"label_scheme": "binary"}),):  # fmt: skip
+        with pytest.raises(ValueError, match=f"{next(iter(first))}: expected the same in both evaluations"):
+            check_alike(first, second)
+    check_alike({"points": None, "truncated": "keep"}, {"points": "mask", "truncated": "drop"})
+    check_alike({"points": "body"}, {})  # of which nothing is known

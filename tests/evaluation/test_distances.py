@@ -11,11 +11,12 @@ from hypothesis.extra import numpy as hnp
 from support.judging import SPUR, A, corners, volume
 
 from ctspine1k.errors import MissingPackageError
+from ctspine1k.evaluation import nearest
 from ctspine1k.evaluation.areas import corner_areas
-from ctspine1k.evaluation.distances import nearest_mm
+from ctspine1k.evaluation.nearest import nearest_mm
 from ctspine1k.evaluation.overlap import label_window
 from ctspine1k.evaluation.scores import score_case
-from ctspine1k.evaluation.surfaces import surfaces
+from ctspine1k.evaluation.surfaces import Surfaces
 
 SPACING = (2.5, 0.7, 0.9)
 
@@ -50,6 +51,25 @@ def test_many_points_that_all_are_far_away():
         assert np.array_equal(nearest_mm(points, others, SPACING), brute_force(points, others, SPACING))
 
 
+@settings(max_examples=25)
+@given(points=POINTS, others=POINTS, spacing=st.tuples(*[st.floats(0.2, 5)] * 3))
+def test_a_distance_transform_gives_each_point_its_nearest(points, others, spacing):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nearest, "_cheapest_axes", lambda *_: ((1, 0, 2), 0))  # instead of a tree
+        patch.setattr(nearest, "_SUMS", 200)  # in many pieces
+        found = nearest_mm(points, others, spacing)
+    assert np.array_equal(found, brute_force(points, others, spacing))
+
+
+def test_where_many_points_are_far_away_a_distance_transform_is_made(monkeypatch):
+    monkeypatch.setattr(nearest, "_tree_type", lambda: pytest.fail)
+    block = np.argwhere(np.ones((12, 9, 14))).astype(np.int32)
+    for away in ([40, 0, 90], [3, 60, 1]):
+        there = block + np.int32(away)
+        for pair in ((block, there), (there, block)):
+            assert np.array_equal(nearest_mm(*pair, SPACING), brute_force(*pair, SPACING))
+
+
 def test_distances_are_the_same_wherever_the_points_are():
     """To the last bit: they are computed from steps between points, not from positions."""
     random = np.random.default_rng(2)
@@ -67,8 +87,8 @@ def test_the_nsd_by_area_weighs_corners_by_the_areas_around_them():
     found = score_case(*masks, SPACING, tolerances_mm=(0.5,)).row(1).nsd[0.5].area
     near, whole = 0.0, 0.0
     for mask, other in (masks, masks[::-1]):
-        own = surfaces(mask, label_window(mask))[1]
-        distances = brute_force(own.corners, np.array(corners(other == 1)), SPACING)
+        own = Surfaces(mask, label_window(mask)).corners({1: (np.zeros(3), np.full(3, 9))})[1]
+        distances = brute_force(own.places, np.array(corners(other == 1)), SPACING)
         areas = corner_areas(SPACING)[own.patterns]
         near, whole = near + areas[distances <= 0.5].sum(), whole + areas.sum()
     assert 0.5 < found < 0.99

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -277,6 +278,30 @@ def test_kinds_are_told_and_never_mixed(scans, raw, tmp_path):
             scans.evaluate([(FIRST, MM[FIRST])], points="body", **option)
 
 
+def test_the_reading_of_files_that_do_not_say(one, tmp_path):
+    write_grid(tmp_path, FIRST, f"{FIRST}.json", "PIR")
+    failed = one.evaluate(tmp_path, points="body").failed[FIRST]
+    assert "Pass reading=... (--reading), one of 'voxels', 'miccai2019', 'miccai2020'" in failed
+    found = one.evaluate(tmp_path, points="body", reading="miccai2020")
+    np.testing.assert_allclose(errors(found), 0, atol=2e-3)
+    with pytest.raises(
+        ValueError, match=rf"{FIRST}\.json: reading='affine': expected one of 'voxels', 'miccai"
+    ):
+        one.evaluate(tmp_path, points="body", reading="affine")
+    with pytest.raises(ValueError, match=r"reading='voxels': expected None, or predictions in JSON or \.lml"):
+        one.evaluate([(FIRST, MM[FIRST])], points="body", reading="voxels")
+    with pytest.raises(ValueError, match="reading='voxels': expected None without points="):
+        one.evaluate(tmp_path, reading="voxels")
+
+
+@pytest.mark.processes
+def test_two_processes_judge_points_as_one_does(scans, tmp_path):
+    for scan in (FIRST, SECOND):
+        (tmp_path / f"{scan}.lml").write_text(lml(scan))
+    wanted = scans.evaluate(tmp_path, points="body").table
+    assert scans.evaluate(tmp_path, points="body", num_proc=2).table.csv() == wanted.csv()
+
+
 def test_a_reference_that_lacks_files(raw, tmp_path):
     for scan, patient in ((FIRST, "patient0001"), (SECOND, "patient0002")):
         for path in (raw / patient / scan).iterdir():
@@ -428,6 +453,11 @@ def test_points_of_a_real_mask_against_those_of_verse(tmp_path):
 
 def test_the_command_line(raw, scans, tmp_path, capsys):
     there = ["--collection", "msr", "--data-dir", str(raw), "--case", FIRST, "--case", SECOND]
+    (tmp_path / "json").mkdir()
+    write_grid(tmp_path / "json", FIRST, f"{FIRST}.json", "PIR")
+    options = ["--points", "body", "--reading", "miccai2020", "--json"]
+    assert main(["evaluate", str(tmp_path / "json"), *there, *options]) == 0
+    assert json.loads(capsys.readouterr().out)["failed"] == {SECOND: "no prediction"}
     moved = {scan: {label: (x, y, z + 6) for label, (x, y, z) in own.items()} for scan, own in MM.items()}
     shown = {}
     for name, points in (("a", MM), ("b", moved)):
@@ -451,6 +481,12 @@ def test_the_command_line(raw, scans, tmp_path, capsys):
     assert "all   n      6 " in capsys.readouterr().out
     assert main(["compare", *both, "--preset", "nnunet", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["measure"] == "centroid_mm"  # it has none of its own
+    (tmp_path / "other").mkdir()
+    shutil.copy(tmp_path / "a" / "cases.csv", tmp_path / "other")
+    for name, kind in (("a", "body"), ("other", "mask")):
+        (tmp_path / name / "summary.json").write_text(json.dumps({"options": {"points": kind}}))
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "other" / "cases.csv")]) == 2
+    assert "points: expected the same in both evaluations, found 'body' and 'mask'" in capsys.readouterr().err
     assert main(["evaluate", str(tmp_path / "a.csv"), *there]) == 2
     assert "--points body" in capsys.readouterr().err
     assert main(["evaluate", str(tmp_path / "a.csv"), *there, "--points", "mask"]) == 2

@@ -19,6 +19,7 @@ from ctspine1k.cli.main import main
 from ctspine1k.errors import AmbiguousFilesError, BusyError, MissingFilesError, OutputError, VoxelValueError
 from ctspine1k.evaluation.scores import score_case
 from ctspine1k.evaluation.table import read_scores
+from ctspine1k.evaluation.worst import worst_cases
 from ctspine1k.running.disk import exclusive_lock
 
 IDS = ("liver_106", "liver_83", "HN_P023")
@@ -230,8 +231,38 @@ def test_results_in_a_folder(spines, predictions, tmp_path):
     )  # as nnU-Net: of all cases
     report = (tmp_path / "out/report.md").read_text()
     assert "preset `verse`" in report
+    measures = [line.split()[1] for line in report.splitlines() if line.startswith("| ")]
+    assert measures[1:5] == ["dice", "hd_mm", "identified", "centroid_mm"]  # then another table
+    assert report.index("## dice by vertebra") < report.index("## Other measures") < report.index("| iou |")
     assert "- Not judged: 1.\n    - `liver_83`: no prediction" in report
     assert "![The worst cases: reference and prediction](worst.png)" in report
+
+
+def test_a_case_without_labels_on_either_side_is_named(spines, raw, tmp_path):
+    shutil.copytree(raw, tmp_path / "raw")
+    mask = next((tmp_path / "raw").rglob("liver_83_seg.nii.gz"))
+    save(mask, np.zeros(reference("liver_83").shape, "u1"), affine=AFFINE)
+    spines = ctspine1k.open_collection(data_dir=tmp_path / "raw").select(IDS)
+    arrays = [(case_id, np.transpose(moved(case_id), (2, 0, 1))) for case_id in ("liver_106", "HN_P023")]
+    arrays.append(("liver_83", np.zeros((63, 56, 80), "u1")))
+    evaluation = spines.evaluate(arrays, tmp_path / "out")
+    assert evaluation.empty == ("liver_83",)
+    assert json.loads((tmp_path / "out/summary.json").read_text())["empty"] == ["liver_83"]
+    assert "without a label on either side: 1: liver_83" in evaluation.summary()
+    report = (tmp_path / "out/report.md").read_text()
+    assert "- Without a label on either side: 1.\n    - `liver_83`\n" in report
+
+
+def test_the_worst_cases_are_those_that_were_not_predicted(spines, predictions, tmp_path):
+    (predictions / "liver_83.nii.gz").unlink()
+    save(predictions / "HN_P023.nii.gz", reference("HN_P023") + 40, affine=AFFINE)
+    evaluation = spines.evaluate(predictions)
+    assert [(one.case_id, mean) for one, mean in evaluation.worst(2)] == [("liver_83", 0), ("HN_P023", 0)]
+    drawn = list(worst_cases(spines.selection(), evaluation))
+    titles = ["liver_83: no prediction", "HN_P023: prediction not usable", "liver_106: Dice 0."]
+    assert [one.title[: len(title)] for one, title in zip(drawn, titles, strict=True)] == titles
+    assert [one.prediction.any() for one in drawn] == [False, False, True]
+    assert np.array_equal(drawn[0].reference, np.transpose(reference("liver_83"), (2, 0, 1)))
 
 
 @pytest.mark.slow

@@ -1,4 +1,7 @@
+import io
 import json
+import threading
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -37,6 +40,21 @@ def test_what_is_written_is_read(tmp_path):
     assert [{k: v for k, v in row.items() if v is not None} for row in read.vertebrae] == TABLES.vertebrae
     assert pq.read_schema(path).names == CASES.names
     assert pq.read_schema(vertebrae_path(path)).names == VERTEBRAE.names
+
+
+def test_threads_of_arrow_read_no_file_of_python(tmp_path, monkeypatch):
+    """They may abort Python when it exits."""
+    write_tables(tmp_path / "x.parquet", TABLES)
+    wanted, readers = read_tables(tmp_path / "x.parquet"), set()
+
+    class Noting(io.BufferedReader):
+        def read(self, *args):
+            readers.add(threading.get_ident())
+            return super().read(*args)
+
+    monkeypatch.setattr(Path, "open", lambda path, *_, **__: Noting(io.FileIO(path)))
+    assert read_tables(tmp_path / "x.parquet") == wanted
+    assert readers <= {threading.get_ident()}
 
 
 def test_nothing_appears_when_a_row_does_not_fit(tmp_path):
