@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["empty_batch", "register_collate"]
+__all__ = ["batch_of", "empty_batch", "register_collate"]
+
+#: Most bytes of a tensor that a worker sends as they are.
+_SMALL = 1 << 12
 
 
 def register_collate(kind: type, collate: Callable[..., Any]) -> None:
@@ -40,3 +43,59 @@ def empty_batch(shape: Sequence[int], dtype: DTypeLike) -> tuple[NDArray[Any], A
     storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)
     tensor = torch.from_numpy(np.empty(0, dtype)).new_empty(0).set_(storage, 0, tuple(shape))
     return tensor.numpy(), tensor
+
+
+def batch_of(voxels: Mapping[str, Any], facts: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Return a batch of PyTorch.
+
+    Args:
+        voxels: tensors with those of all items.
+        facts: what else the items have: numbers become tensors, texts stay lists.
+    """
+    torch = sys.modules["torch"]
+    default_collate = torch.utils.data.default_collate
+    tensors = {
+        name: torch.from_numpy(np.stack(values)) if _are_small(values) else default_collate(values)
+        for name, values in facts.items()
+    }
+    batch = {**voxels, **tensors}
+    return batch if torch.utils.data.get_worker_info() is None else _Sent(batch, tensors)
+
+
+def _are_small(values: Sequence[Any]) -> bool:
+    """Return whether these are small arrays of numbers: of those, NumPy makes one sooner than PyTorch."""
+    return all(
+        isinstance(one, np.ndarray | np.number) and one.dtype.kind in "iuf" and one.nbytes <= _SMALL
+        for one in values
+    )
+
+
+class _Sent(dict[str, Any]):
+    """A batch that a worker sends, to arrive as a plain dict.
+
+    For each tensor PyTorch makes a piece of shared memory and opens a connection to pass its file descriptor,
+    which takes longer than to decode some chunks. Small ones are sent as bytes.
+    """
+
+    def __init__(self, batch: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        super().__init__(batch)
+        self._facts = facts
+
+    def __copy__(self) -> _Sent:
+        return _Sent(self, self._facts)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        tensor = sys.modules["torch"].Tensor
+        small = {
+            name: value.numpy()
+            for name, value in self._facts.items()
+            # One that was put in its place since then may be of any kind.
+            if self.get(name) is value and isinstance(value, tensor) and value.nbytes <= _SMALL
+        }
+        return _received, ({**self, **small}, tuple(small))
+
+
+def _received(batch: dict[str, Any], arrays: Sequence[str]) -> dict[str, Any]:
+    """Return a batch that was sent, with tensors in place of arrays."""
+    from_numpy = sys.modules["torch"].from_numpy
+    return {name: from_numpy(value) if name in arrays else value for name, value in batch.items()}

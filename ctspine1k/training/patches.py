@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ctspine1k._messages import check_choice, check_count
-from ctspine1k.storage.collate import empty_batch, register_collate
+from ctspine1k.storage.collate import batch_of, empty_batch, register_collate
 from ctspine1k.training.cutting import affine_of_patch, read_patch
 from ctspine1k.training.intensities import Intensities
 from ctspine1k.training.sampling import Epoch, PatchPlan, check_size, shuffled
@@ -195,10 +195,8 @@ class Patches(list[Patch]):
 
 def _collate(batch: Sequence[Patch], **_: Any) -> dict[str, Any]:
     """Return a batch as one dict: tensors, and lists of texts."""
-    default_collate = sys.modules["torch"].utils.data.default_collate
     voxels = batch.voxels if isinstance(batch, Patches) and batch.is_unchanged else {}
-    facts = [{name: value for name, value in patch.items() if name not in voxels} for patch in batch]
-    return {**voxels, **default_collate(facts)}
+    return batch_of(voxels, {name: [one[name] for one in batch] for name in batch[0] if name not in voxels})
 
 
 class PatchStream(Stream):

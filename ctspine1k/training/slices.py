@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from ctspine1k._messages import check_choice, check_count
 from ctspine1k.running.threads import usable_threads
-from ctspine1k.storage.collate import register_collate
+from ctspine1k.storage.collate import batch_of, register_collate
 from ctspine1k.training.intensities import Intensities
 from ctspine1k.training.sampling import Epoch, check_size, shuffled
 from ctspine1k.training.streams import Position, Share, Stream
@@ -219,5 +218,4 @@ def _collate(batch: Sequence[Slice], **_: Any) -> dict[str, Any]:
             f"expected slices of one size in a batch, found {' and '.join(map(str, shapes))}. Pass size= to "
             "SliceDataset, or batch_size=None and resize them."
         )
-    collated: dict[str, Any] = sys.modules["torch"].utils.data.default_collate([dict(one) for one in batch])
-    return collated
+    return batch_of({}, {name: [one[name] for one in batch] for name in batch[0]})

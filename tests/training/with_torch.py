@@ -67,6 +67,9 @@ def test_batches_are_the_same_for_any_workers(volumes, workers, method, dtype):
     image = batches[0]["image"]
     assert image.dtype == (torch.int16 if dtype == "stored" else torch.float32)
     assert image.is_shared() == bool(workers)
+    for batch in batches:
+        assert type(batch) is dict
+        assert not batch["corner"].is_shared()  # comes as bytes: a shared one takes longer than some reads
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
@@ -115,13 +118,20 @@ def test_items_that_are_changed_are_not_lost(patches):
         for item in items:
             item["image"] = item["image"] * 2
             item["weight"] = 0.5
-        return default_collate(items)
+            item["heat"] = np.full(5000, 7.0)
+        batch = default_collate(items)
+        batch["corner"] = torch.zeros(2, dtype=torch.bfloat16)
+        batch["name"] = "x"
+        return batch
 
-    (batch, *_) = DataLoader(patches, batch_size=2, collate_fn=replace)
     wanted = stacked(patches, range(2))
-    assert torch.equal(batch["image"], wanted["image"] * 2)
-    assert torch.equal(batch["segmentation"], wanted["segmentation"])
-    assert batch["weight"].tolist() == [0.5, 0.5]
+    for workers in (0, 1):
+        (batch, *_) = DataLoader(patches, batch_size=2, collate_fn=replace, num_workers=workers)
+        assert torch.equal(batch["image"], wanted["image"] * 2)
+        assert torch.equal(batch["segmentation"], wanted["segmentation"])
+        assert batch["weight"].tolist() == [0.5, 0.5]
+        assert torch.equal(batch["heat"], torch.full((2, 5000), 7.0, dtype=torch.float64))
+        assert (batch["corner"].dtype, batch["name"]) == (torch.bfloat16, "x")
 
 
 def test_ranks_of_a_distributed_sampler_see_each_patch_once(patches):
