@@ -173,6 +173,7 @@ def test_copies(spine, name, tmp_path):
     assert [one.case.case_id for one in copied.files()] == [one.case.case_id for one in spine.files()]
 
 
+@pytest.mark.slow
 def test_an_export_of_slices_that_differ_in_size_loads_everywhere(spine, name, tmp_path):
     out = tmp_path / "out"
     assert spine.export_parquet(out, points=True).ok

@@ -29,7 +29,13 @@ def twice():
 
 
 @pytest.mark.parametrize(
-    ("suffix", "magic"), [(".png", PNG), (".jpg", b"\xff\xd8\xff"), (".pdf", b"%PDF"), (".svg", b"<?xml")]
+    ("suffix", "magic"),
+    [
+        (".png", PNG),
+        (".jpg", b"\xff\xd8\xff"),
+        pytest.param(".pdf", b"%PDF", marks=pytest.mark.slow),
+        (".svg", b"<?xml"),
+    ],
 )
 def test_the_same_picture_is_the_same_bytes(tmp_path, twice, suffix, magic):
     paths = [tmp_path / f"a{suffix}", tmp_path / f"b{suffix.upper()}"]
