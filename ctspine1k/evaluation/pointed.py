@@ -1,9 +1,9 @@
-"""Points of vertebrae judged from files: which are compared, how they are read, and their scores.
+"""Score predicted points of vertebrae: find both sides, read them, and compare.
 
-Both sides are of one kind, "body" or "mask", which is told and never guessed. The reference of "body" is the
-data set's own file of points, which are those of vertebral bodies, or computed from the mask of a case that
-has no such file; that of "mask" is computed from masks. Only the header is read of the image or mask that
-says where the voxels of a points file are.
+Both sides are of one kind, "body" or "mask", which the caller names; it is never guessed. For "body", the
+reference is the data set's own file, whose points are at vertebral bodies, or is computed from the mask of a
+case without one. For "mask", it is always computed from masks. Points files say where points are in voxels of
+an image or mask, of which only the header is read.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def check_reference(data_set: DataSet, options: ScoringOptions) -> None:
     """Check that a data set has a reference of the kind that is compared.
 
     Raises:
-        ValueError: it has not; the message says what can be passed instead.
+        ValueError: it does not; the message says what can be passed instead.
     """
     if options.points != "body" and "mask" not in data_set.kinds:
         raise ValueError(
@@ -90,9 +90,9 @@ def point_tasks(
         on_missing: what to do about cases without a reference.
 
     Raises:
-        ValueError: points that are not allowed, or options that are of masks alone.
+        ValueError: points that are not allowed, or options that apply to masks only.
         CaseError: a table that cannot be used, or points in memory of another kind.
-        MissingFilesError: cases without a reference, and ``on_missing`` is "raise" or none has one.
+        MissingFilesError: cases without a reference, and ``on_missing`` is "raise", or no case has one.
         AmbiguousFilesError: several predictions for one case.
         FileNotFoundError: there are no predictions at the path.
     """
@@ -148,7 +148,7 @@ def _check_no_reading(options: ScoringOptions) -> None:
 
 
 def _references(selection: Selection, kind: _Kind | None, on_missing: OnMissing) -> list[Task]:
-    """Return what each case is judged against; missing files are an error, or left out with a warning."""
+    """Return a task without a prediction for each case; missing references are an error, or a warning."""
     data_set, files = selection.data_set, selection.files()
     tasks = []
     for one in group_files(files).values():
@@ -158,7 +158,7 @@ def _references(selection: Selection, kind: _Kind | None, on_missing: OnMissing)
             tasks.append(Task(one.case, own, {}, header))
         elif mask is not None:
             tasks.append(Task(one.case, mask, {}, mask))
-    if "mask" in data_set.kinds:  # which points of the data set stand in for
+    if "mask" in data_set.kinds:  # a case with points of its own needs no mask
         there = [replace(task.reference, kind="mask") for task in tasks]
         missing = selection.missing(there, ("mask",), on_missing)
     else:
@@ -226,7 +226,7 @@ def score_points_of(
 def _reference(
     place: Place, vocabulary: Vocabulary, options: ScoringOptions, task: Task
 ) -> tuple[_Places, set[int]]:
-    """Return the points of the reference, and the labels that the scan cuts, where a mask shows them."""
+    """Return the points of the reference, and the labels that the scan cuts: none without a mask."""
     if task.reference.kind == "mask":
         mask = read_reference(place, task, vocabulary, options)
         return _computed(mask, vocabulary, options.points), first_and_last(mask.labels, 0)
@@ -239,7 +239,7 @@ def _reference(
 def _predicted(
     place: Place, vocabulary: Vocabulary, options: ScoringOptions, task: Task
 ) -> tuple[_Places, Points | None]:
-    """Return predicted points, and if they are in a file of their own, what it says."""
+    """Return predicted points, and the contents of their file; None if they were not in a points file."""
     if task.points is not None:
         return dict(task.points), None
     file = next(iter(task.prediction.values()))

@@ -30,6 +30,7 @@ from ctspine1k.evaluation.scoring import (
 )
 from ctspine1k.evaluation.table import ScoreTable
 from ctspine1k.files.places import find_folder
+from ctspine1k.files.predicted_points import find_points
 from ctspine1k.files.predictions import find_predictions
 from ctspine1k.files.raw import RawFile
 from ctspine1k.files.selection import OnMissing, Selection, require_cases
@@ -144,6 +145,11 @@ def _mask_tasks(
     references = _references(selection, on_missing)
     folder = find_folder(predictions, "predictions", "masks")
     found = find_predictions(folder, selection.data_set, selection.cases, selection.catalog)
+    if not found.files and find_points(folder, selection.data_set, selection.cases, selection.catalog).files:
+        raise ValueError(
+            f'{predictions}: expected masks, found files of points. Pass points="body" or points="mask" '
+            "(--points): which of the two they are."
+        )
     tasks = [Task(file.case, file, found.files.get(case_id, {})) for case_id, file in references.items()]
     return tasks, found.unknown
 

@@ -1,7 +1,7 @@
-"""Predicted points of cases, found by their names in a folder.
+"""Find predicted points of cases in a folder, by their names.
 
-They are named as the data set's own points, or by the case, whose dots may have become ``_``:
-``<case_id>.json``, ``<case_id>_ctd.json`` or ``<case_id>.lml``, in any folder below the one that is given.
+Files are named like the data set's own points, or by the case: ``<case_id>.json``, ``<case_id>_ctd.json`` or
+``<case_id>.lml``, with ``_`` for dots in the id if need be. They may be in any folder below the one given.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _NAME = re.compile(r"(?P<case>.+?)(?:(?:_ctd)?\.json|\.lml)", re.IGNORECASE)
 
 
 def find_points(place: FolderPlace, data_set: DataSet, cases: Catalog, known: Catalog) -> Predictions:
-    """Find the points files of cases, or where there are none, the masks, as `find_predictions` does.
+    """Find the points files of cases; if there are none at all, find masks as `find_predictions` does.
 
     Args:
         place: the folder.
         data_set: the data set, which knows how its files are named.
         cases: those to find.
-        known: all cases of the data set: a file of another one of them is no unknown file.
+        known: all cases of the data set, whose files are not unknown even if their case is not wanted.
 
     Raises:
         AmbiguousFilesError: several files of one case.

@@ -8,7 +8,7 @@ label, or else vertebra    the number of the vertebra in the data set, or its na
 x_mm, y_mm, z_mm           RAS+ millimetres, with decimal points
 =========================  =====================================================
 
-Other columns are left out.
+Other columns are ignored.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def read_points_table(path: Path, vocabulary: Vocabulary) -> dict[str, dict[int,
         RAS+ mm by label, for each case, in the order of the table.
 
     Raises:
-        FileFormatError: it lacks a column, or has a cell that is no number: the message says where.
+        FileFormatError: a column is missing, or a cell is not a number; the message says which.
         PointsError: a vertebra that the vocabulary does not have, or that a case has twice.
         FileNotFoundError: there is no file at the path.
     """

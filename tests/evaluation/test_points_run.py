@@ -391,6 +391,10 @@ def test_points_files_beside_masks_in_a_folder_or_on_the_hub(publish, masks, tmp
     assert there.table.csv() == here.table.csv()
     with pytest.raises(PointsError, match="expected points of kind 'body', found kind 'mask'"):
         ctspine1k.open_collection(data_dir=masks).select(IDS).evaluate(tmp_path, points="body")
+    for case_id in VOLUMES:
+        (tmp_path / f"{case_id}.nii.gz").unlink()
+    with pytest.raises(ValueError, match=r'expected masks, found files of points\. Pass points="body"'):
+        ctspine1k.open_collection(data_dir=masks).select(IDS).evaluate(tmp_path)
 
 
 @pytest.mark.slow
