@@ -177,24 +177,26 @@ def test_a_token_is_in_no_task(hub, repo_id, split_file, tmp_path, monkeypatch):
 
 READ = """
 import pickle, sys
-stream = pickle.load(open(sys.argv[1], "rb"))
-print(sum(1 for _ in stream))
+for path in sys.argv[1:]:
+    print(sum(1 for _ in pickle.load(open(path, "rb"))))
 """
 
 
 @pytest.mark.processes
-def test_a_stream_of_a_private_repo_is_read_in_a_worker_that_was_sent_it(
+def test_streams_of_a_private_repo_are_read_in_a_worker_that_was_sent_them(
     hub, repo_id, split_file, python, tmp_path
 ):
     hub.repos[repo_id].token = "hf_secret"
-    spine = ctspine1k.open_collection(repo_id=repo_id, split_file=split_file, token="hf_secret")
+    there = {"repo_id": repo_id, "split_file": split_file, "token": "hf_secret"}
+    spine = ctspine1k.open_collection(**there)
     options = {"split": "train", "image_size": SIZE, "streaming": True}
-    stream = ctspine1k.load_dataset(
-        "2d", repo_id=repo_id, split_file=split_file, token="hf_secret", **options
-    )
-    (tmp_path / "stream.pickle").write_bytes(pickle.dumps(stream))
-    run = python(READ, str(tmp_path / "stream.pickle"))
-    assert run.stdout == "7\n", run.stderr
+    paths = tmp_path / "function.pickle", tmp_path / "collection.pickle"
+    for path, stream in zip(
+        paths, (ctspine1k.load_dataset("2d", **there, **options), spine.load("2d", **options)), strict=True
+    ):
+        path.write_bytes(pickle.dumps(stream))
+    run = python(READ, *map(str, paths))
+    assert run.stdout == "7\n7\n", run.stderr
     assert len(list(spine.load("2d", **options))) == 7
 
 
@@ -288,17 +290,6 @@ def test_a_table_that_nothing_is_asked_of_is_refused(spine, tree, tmp_path):
 def test_an_option_that_it_does_not_have_is_refused(spine):
     with pytest.raises(TypeError, match="token"):
         spine.load("3d", token="hf_other")
-
-
-@pytest.mark.processes
-def test_a_stream_of_a_collection_is_read_in_a_worker_that_was_sent_it(
-    hub, repo_id, split_file, python, tmp_path
-):
-    hub.repos[repo_id].token = "hf_secret"
-    spine = ctspine1k.open_collection(repo_id=repo_id, split_file=split_file, token="hf_secret")
-    stream = spine.load("2d", split="train", image_size=SIZE, streaming=True)
-    (tmp_path / "stream.pickle").write_bytes(pickle.dumps(stream))
-    assert python(READ, str(tmp_path / "stream.pickle")).stdout == "7\n"
 
 
 @pytest.mark.slow

@@ -66,7 +66,7 @@ from ctspine1k.rows.options import (
 from ctspine1k.rows.room import RoomBuilder
 from ctspine1k.rows.shapes import row_counts
 from ctspine1k.rows.skipped import read_skipped, record_skipped, warn_skipped
-from ctspine1k.running.disk import local_folder, require_plain_path
+from ctspine1k.running.disk import require_plain_path
 from ctspine1k.running.stops import closed_at_exit
 from ctspine1k.running.threads import prefetch, usable_threads
 from ctspine1k.scans.selecting import select, select_splits
@@ -224,7 +224,6 @@ class CTSpine1K(RoomBuilder):
             kwargs["data_revision"] = kwargs.get("data_revision") or at_commit[1]
         check_count("writer_batch_size", writer_batch_size, 1, or_none=True)
         self._threads = 1
-        cache_dir = local_folder("cache_dir", cache_dir)
         selection = kwargs.get("selection")
         folder = kwargs.get("data_dir") if selection is None else selection.look.place.folder
         if folder is not None:

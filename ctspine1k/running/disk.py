@@ -25,7 +25,6 @@ __all__ = [
     "explain_full_disk",
     "free_bytes",
     "is_full_disk",
-    "local_folder",
     "make_folder",
     "make_parent",
     "require_folder",
@@ -67,25 +66,6 @@ def require_plain_path(option: str, path: str | os.PathLike[str], others: Sequen
                 f"{option}={os.fspath(path)!r}: expected a path without {text!r}, {what}, found {whole}. "
                 "Rename that folder, or use another one."
             )
-
-
-def local_folder(option: str, path: str | os.PathLike[str] | None) -> str | None:
-    """Return the path of a folder of this machine, which may be named by a URL such as "file:///data".
-
-    Raises:
-        ValueError: it is another URL.
-    """
-    if path is None:
-        return None
-    scheme, mark, rest = os.fspath(path).partition("://")
-    if not mark:
-        return scheme
-    if scheme == "file":
-        return rest
-    raise ValueError(
-        f"{option}={os.fspath(path)!r}: expected a folder of this machine, where rows can be opened, found a "
-        "URL. Pass a folder. To write rows to a URL, export them (`ctspine1k export parquet`)."
-    )
 
 
 def require_folder(folder: Path) -> None:

@@ -443,18 +443,16 @@ def test_a_worker_that_dies_is_told_and_what_is_done_is_kept(many):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes of this kind")
 @pytest.mark.processes
-@pytest.mark.parametrize("kind", ["SIGKILL", "SIGTERM", "SIGHUP"])
-def test_workers_end_with_the_process_that_started_them(many, tmp_path, kind):
-    """They hold its stderr: who reads that must not wait for ever."""
+def test_workers_end_with_the_process_that_started_them(many, tmp_path):
+    """They hold its stderr: who reads that must not wait for ever. Other signals: ``running/test_executors.py``."""
     os.mkfifo(tmp_path / "stderr")
     reader = os.open(tmp_path / "stderr", os.O_RDONLY | os.O_NONBLOCK)
     root, ids = many
-    kind = signal.Signals[kind]
     process = start(root, 2, held=ids[2:4], stderr=tmp_path / "stderr")
     wait_for_notes(root, 2)
     assert len(workers_of(process)) == 2
-    process.send_signal(kind)
-    assert process.wait(20) == -kind
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == -signal.SIGTERM
     wait_until(lambda: _is_at_its_end(reader), 20)
     os.close(reader)
 

@@ -12,7 +12,6 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from support.printed import table
-from support.processes import wait_until
 from support.spines import save_spine, spine
 from support.tiny import TINY
 from support.volumes import break_case
@@ -589,12 +588,12 @@ def test_export(run, root):
     assert (status, report["made"], report["kept"], report["ok"]) == (0, 0, 2, True)
 
 
-@pytest.mark.processes
+@pytest.mark.slow
 def test_export_of_a_broken_case(run, root):
     break_case(root, "liver_83")
     where = ("export", "parquet", "out", "--data-dir", root, "--image-size", 56, 80)
     cases = ("--case", "liver_83", "--case", "HN_P023")
-    status, out, _ = run(*where, *cases, "--num-proc", 2)
+    status, out, _ = run(*where, *cases)
     assert status == 1
     where_from = "raw_data/volumes/MSD-T10/liver_83.nii.gz: expected"
     assert f"failed: liver_83 (3d/train/00000-of-00001.parquet): {where_from}" in out
@@ -633,19 +632,3 @@ def test_export_of_what_cannot_be(run, root, arguments, message):
     assert (status, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
-
-
-@pytest.mark.processes
-def test_sigterm_stops_an_export_as_ctrl_c_does(root):
-    save_spine(root, "liver_0", *spine(list(range(8, 25))))
-    command = [sys.executable, "-m", "ctspine1k", "export", "parquet", "out", "--data-dir", root]
-    command += ["--image-size", "56", "80", "--on-missing", "skip", "--split", "train"]
-    environment = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(ctspine1k.__file__))}  # noqa: PTH120
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-    wait_until(lambda: os.path.exists("out/.ctspine1k/kept.json"))  # noqa: PTH110
-    process.terminate()
-    _, told = process.communicate(timeout=60)
-    assert process.returncode in (0, 130)  # 0: it was done
-    if process.returncode:
-        assert re.search(r"stopped: \d+ of \d+ shards are made; run again", told)
-    assert not os.path.exists("out/.export.lock")  # noqa: PTH110

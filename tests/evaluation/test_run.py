@@ -56,11 +56,18 @@ def spines(raw):
     return ctspine1k.open_collection(data_dir=raw).select(IDS)
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Results without pictures, which take many times as long as what they show."""
+    monkeypatch.setattr(ctspine1k.Collection, "draw_scores", lambda *_: [])
+
+
 def rows_of(evaluation, case_id):
     return {row["label"]: row for row in evaluation.table.by_case[case_id]}
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_files_give_what_arrays_give(spines, predictions, tmp_path):
     evaluation = spines.evaluate(predictions)
     for case_id in IDS:
@@ -114,7 +121,9 @@ def test_a_prediction_that_cannot_be_used_is_a_failure_of_its_case(spines, predi
     assert "found 40, 47, 48, 49 among the voxels" in evaluation.failed["HN_P023"]
     assert "--other-labels background" in evaluation.failed["HN_P023"]
     assert {row["problem"] for row in evaluation.table.by_case["HN_P023"]} == {evaluation.failed["HN_P023"]}
-    assert spines.evaluate(predictions, other_labels="background").failed.keys() == {"liver_83"}
+    assert spines.evaluate(predictions, other_labels="background", distances=False).failed.keys() == {
+        "liver_83"
+    }
 
 
 def test_a_reference_that_cannot_be_used_stops(raw, tmp_path, predictions):
@@ -128,7 +137,7 @@ def test_a_reference_that_cannot_be_used_stops(raw, tmp_path, predictions):
     with pytest.raises(MissingFilesError, match=r"liver_83 \(mask\)"):
         spines.evaluate(predictions)
     with pytest.warns(ctspine1k.errors.SkippedCasesWarning, match=r"liver_83 \(mask\)"):
-        assert len(spines.evaluate(predictions, on_missing="skip").results) == 2
+        assert len(spines.evaluate(predictions, on_missing="skip", distances=False).results) == 2
 
 
 @pytest.mark.slow
@@ -179,9 +188,10 @@ def test_one_file_a_vertebra_and_totalsegmentators_numbers(spines, tmp_path):
 
 @pytest.mark.slow
 def test_vertebrae_that_the_scan_cuts_can_be_left_out(spines, predictions):
-    every = rows_of(spines.evaluate(predictions), "HN_P023")
+    every = rows_of(spines.evaluate(predictions, distances=False), "HN_P023")
     assert {label: row["truncated"] for label, row in every.items()} == {7: True, 8: False, 9: True}
-    assert list(rows_of(spines.evaluate(predictions, truncated="drop"), "HN_P023")) == [8]
+    dropped = spines.evaluate(predictions, truncated="drop", distances=False)
+    assert list(rows_of(dropped, "HN_P023")) == [8]
 
 
 def test_label_schemes_are_of_both_sides(spines, predictions):
@@ -236,8 +246,12 @@ def test_results_in_a_folder(spines, predictions, tmp_path):
     assert report.index("## dice by vertebra") < report.index("## Other measures") < report.index("| iou |")
     assert "- Not judged: 1.\n    - `liver_83`: no prediction" in report
     assert "![The worst cases: reference and prediction](worst.png)" in report
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    spines.evaluate(predictions, tmp_path / "out", preset="verse")  # nor are pictures drawn again
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == times
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_case_without_labels_on_either_side_is_named(spines, raw, tmp_path):
     shutil.copytree(raw, tmp_path / "raw")
     mask = next((tmp_path / "raw").rglob("liver_83_seg.nii.gz"))
@@ -265,7 +279,7 @@ def test_the_worst_cases_are_those_that_were_not_predicted(spines, predictions, 
     assert np.array_equal(drawn[0].reference, np.transpose(reference("liver_83"), (2, 0, 1)))
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_published_numbers_are_told_with_their_source(spines, predictions, tmp_path):
     spines.evaluate(predictions, tmp_path / "out")
     report = (tmp_path / "out/report.md").read_text()
@@ -273,6 +287,7 @@ def test_published_numbers_are_told_with_their_source(spines, predictions, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_a_second_run_judges_only_what_has_changed(spines, predictions, tmp_path, monkeypatch):
     spines.evaluate(predictions, tmp_path / "out")
     first = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in (tmp_path / "out").iterdir()}
@@ -295,6 +310,7 @@ def test_a_second_run_judges_only_what_has_changed(spines, predictions, tmp_path
 
 
 @pytest.mark.processes
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_that_is_killed_goes_on_where_it_was(spines, raw, predictions, tmp_path):
     spines.evaluate(predictions, tmp_path / "whole")
     for notes in (1, 2):
@@ -310,6 +326,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(spines, raw, predictions, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_damaged_notes_are_not_used(spines, predictions, tmp_path):
     out = tmp_path / "out"
     spines.evaluate(predictions, out)
@@ -347,6 +364,7 @@ def test_other_folders_are_left_alone(spines, raw, predictions, tmp_path):
 
 
 @pytest.mark.processes
+@pytest.mark.usefixtures("undrawn")
 def test_processes_give_the_same_bytes(spines, predictions, tmp_path):
     for name, num_proc in (("one", 1), ("two", 2)):
         spines.evaluate(predictions, tmp_path / name, num_proc=num_proc)
@@ -363,13 +381,16 @@ def test_workers_of_a_cluster_give_the_same(spines, predictions, shared_cluster)
 def test_references_of_the_hub(publish, raw, predictions, spines):
     repo_id = publish(raw)
     there = ctspine1k.open_collection(repo_id=repo_id).select(IDS)
-    assert there.evaluate(predictions).table == spines.evaluate(predictions).table
+    wanted = spines.evaluate(predictions, distances=False)
+    assert there.evaluate(predictions, distances=False).table == wanted.table
 
 
 @pytest.mark.slow
 def test_intervals_are_over_patients_and_a_seed_repeats_them(spines, predictions):
     save(predictions / "liver_83.nii.gz", moved("liver_83", 5), affine=AFFINE)
-    one, same, other = (spines.evaluate(predictions, seed=seed).means["dice"] for seed in (1, 1, 2))
+    one, same, other = (
+        spines.evaluate(predictions, seed=seed, distances=False).means["dice"] for seed in (1, 1, 2)
+    )
     assert one == same
     assert one.low < one.value < one.high
     assert (one.value, one.n) == (other.value, other.n)
@@ -391,6 +412,7 @@ def test_a_penalty(spines, predictions):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_the_command_line(raw, predictions, tmp_path, capsys):
     cases = [word for case_id in IDS for word in ("--case", case_id)]
     there = ["--data-dir", str(raw), *cases]

@@ -25,7 +25,7 @@ def out(tmp_path):
 
 @pytest.fixture(scope="session")
 def many(tmp_path_factory):
-    """Options that make 32 shards, so that an export can be stopped in the middle of them."""
+    """Options that make 12 shards, so that an export can be stopped in the middle of them."""
     return options_of_many(tmp_path_factory.mktemp("many"))
 
 

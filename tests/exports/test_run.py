@@ -7,7 +7,7 @@ from pathlib import Path
 import datasets
 import pytest
 from support.compare import identical, rows, wanted
-from support.exports import ByPickle, SmallTarget, StoppedAfter, StoppedAt, same, shards_in
+from support.exports import ByPickle, Elsewhere, SmallTarget, StoppedAfter, StoppedAt, same, shards_in
 from support.processes import wait_until
 from support.volumes import ALL_IDS, break_case, files_of, intensities, save, save_case
 
@@ -309,11 +309,10 @@ def test_a_disk_that_fills_up_leaves_no_broken_shard(small_disk, export, tmp_pat
     assert same(out, tmp_path / "whole")
 
 
-@pytest.mark.processes
 def test_shards_that_are_not_there_are_not_said_to_be(export):
     """Each process has a memory of its own."""
     with pytest.raises(WorkerError, match=r"found none: .* Processes and workers must share the folder"):
-        export("memory://nowhere/out", num_proc=2)
+        export("memory://nowhere/out", workers=Elsewhere())
 
 
 def test_a_full_disk_is_told_wherever_it_shows(small_disk, export):

@@ -104,6 +104,7 @@ def test_a_worker_that_is_killed_is_an_error_that_says_so(converting, tmp_path):
 IMPORTS = """
 import json, sys
 from pathlib import Path
+import datasets  # before, as profiles make it slow
 import ctspine1k
 from support.processes import interrupt_at
 

@@ -544,18 +544,6 @@ def test_a_path_that_datasets_would_cut_is_refused_before_anything_is_touched(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("streaming", [False, True])
-def test_a_cache_at_a_url_is_refused_but_for_that_of_a_folder(load, tmp_path, monkeypatch, streaming):
-    monkeypatch.chdir(tmp_path)
-    before = sorted(tmp_path.iterdir())
-    with pytest.raises(ValueError, match=r"cache_dir='memory://a': expected a folder of this machine"):
-        load(split="test", cache_dir="memory://a", streaming=streaming)
-    load(split="test", cache_dir=f"file://{tmp_path}/cache", streaming=streaming)
-    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "cache"])
-    if not streaming:
-        assert len(load(split="test", cache_dir=tmp_path / "cache", verify_files=False)) == 1
-
-
 def test_where_the_cache_is_by_default_is_checked_too(load, tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "a::b")
     with pytest.raises(ValueError, match=r"HF_DATASETS_CACHE='.*a::b': expected a path without '::'"):

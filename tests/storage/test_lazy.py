@@ -140,8 +140,8 @@ def voxels_of(lazy, index):
 
 @pytest.fixture(scope="module")
 def spawned():
-    """Two processes that start with nothing imported."""
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
+    """A process that starts with nothing imported."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
         yield pool
 
 

@@ -11,6 +11,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
+
+from fsspec.implementations.memory import MemoryFileSystem
 
 from ctspine1k import load_catalog
 from ctspine1k.exports.folder_target import FolderTarget
@@ -59,6 +62,14 @@ class ByPickle:
     def _done(self, work, item):
         work, item = pickle.loads(pickle.dumps((work, item)))  # noqa: S301
         return pickle.loads(pickle.dumps(work(item)))  # noqa: S301
+
+
+class Elsewhere(ByPickle):
+    """An executor whose work finds no files in memory, and leaves none, as in a process of its own."""
+
+    def _done(self, work, item):
+        with patch.dict(MemoryFileSystem.store, clear=True):
+            return super()._done(work, item)
 
 
 @dataclass(frozen=True)
@@ -166,7 +177,7 @@ def options_of(tree: Path, split_file: Path, **options) -> dict:
     return {"data_dir": str(tree), "split_file": str(split_file), "image_size": SIZE, **options}
 
 
-def options_of_many(root: Path, count: int = 16) -> dict:
+def options_of_many(root: Path, count: int = 6) -> dict:
     """Make many small cases, and give the arguments for them: a shard each, of volumes and of slices."""
     first = save_case(root, "liver_0")
     ids = [case.case_id for case in load_catalog().where(source="MSD-T10")][:count]

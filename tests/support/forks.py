@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,21 +63,23 @@ class Child:
         self.wait()
 
 
-def fork(work: str, *arguments: Any) -> Child:
+def fork(work: str, *arguments: Any, imports: Sequence[str] = ()) -> Child:
     """Have a process of its own call a function, with our environment; its result is the exit status.
 
     Args:
         work: the function, such as "support.exports:export_there".
         arguments: what it is called with, as JSON holds it.
+        imports: modules that it imports late, to be imported before, once for all that are forked after.
     """
     if not hasattr(os, "fork"):
         import pytest
 
         pytest.skip("Windows forks no processes")
     folder = Path(tempfile.mkdtemp(dir=_home().name))
+    modules = [work.partition(":")[0], *imports]
     request = {"work": work, "arguments": arguments, "folder": str(folder), "environment": dict(os.environ)}
     nursery = _nursery()
-    nursery.stdin.write(json.dumps(request) + "\n")
+    nursery.stdin.write(json.dumps([modules, request]) + "\n")
     nursery.stdin.flush()
     assert nursery.stdout.readline() == "forked\n"
     pid = folder / "pid"
@@ -118,8 +120,9 @@ def _serve() -> None:
     import ctspine1k.scans.selecting  # noqa: F401
 
     for line in sys.stdin:
-        request = json.loads(line)
-        importlib.import_module(request["work"].partition(":")[0])  # once, for all that are forked after
+        modules, request = json.loads(line)
+        for module in modules:
+            importlib.import_module(module)  # once, for all that are forked after
         if os.fork() == 0:
             _mind(**request)
         os.wait()  # the first fork ends at once: what it forks is nobody's child

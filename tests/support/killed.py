@@ -32,6 +32,7 @@ class Verb:
     done: Callable[[Path], int]  #: how much of it is there, which grows while it runs
     options: dict[str, Any] = field(default_factory=dict)
     processes: Sequence[int] = (1, 2)  #: values of ``num_proc``, in turn
+    imports: Sequence[str] = ()  #: modules that it imports late, and that take long
 
 
 def verbs_of(root: Path, hub: Hub, names: Sequence[str] = (), count: int = 8) -> list[Verb]:
@@ -67,7 +68,8 @@ def _verbs(here: dict[str, Any], there: dict[str, Any]) -> Iterator[Verb]:
     yield Verb("nnunet", "support.killed:export_nnunet", _files, _count_masks, options, seldom)
 
     options = {**here, "predictions": str(Path(here["data_dir"], "raw_data", "labels"))}
-    yield Verb("evaluate", "support.killed:evaluate", _files, _count_scored, options, seldom)
+    drawing = ("ctspine1k.evaluation.run", "ctspine1k.pictures.scores", "matplotlib.backends.backend_agg")
+    yield Verb("evaluate", "support.killed:evaluate", _files, _count_scored, options, seldom, drawing)
 
 
 def convert(out: Path, num_proc: int, config: str, storage: Any, cases: list[str], **place: Any) -> None:
@@ -112,8 +114,9 @@ def export_nnunet(out: Path, num_proc: int, label_scheme: Any, cases: list[str],
 
 
 def evaluate(out: Path, num_proc: int, predictions: str, cases: list[str], **place: Any) -> None:
-    """Judge masks, which are those of the cases themselves."""
-    ctspine1k.open_collection(**place).select(cases).evaluate(predictions, out, num_proc=num_proc)
+    """Judge masks, which are those of the cases themselves; few labels, which are drawn in a moment."""
+    chosen = ctspine1k.open_collection(**place).select(cases)
+    chosen.evaluate(predictions, out, num_proc=num_proc, label_scheme="region")
 
 
 def _count_scored(out: Path) -> int:

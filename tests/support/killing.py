@@ -45,7 +45,8 @@ def start(verb: Any, out: Path, num_proc: int = 1, pause: float = 0, **at: int) 
         pause: seconds before each change of a file.
         at: before which change of a file it is killed (``kill``), or its disk filled (``fill``).
     """
-    return fork("support.killing:run_there", verb.work, str(out), verb.options, num_proc, pause, at)
+    arguments = (verb.work, str(out), verb.options, num_proc, pause, at)
+    return fork("support.killing:run_there", *arguments, imports=["support.killed", *verb.imports])
 
 
 def run_there(work: str, out: str, options: dict, num_proc: int, pause: float, at: dict[str, int]) -> None:
