@@ -53,16 +53,16 @@ def test_items_of_several_iterators_are_made_at_the_same_time():
 
 
 def test_several_iterators_have_one_length_and_the_first_error_is_raised():
-    def items(count):
+    def items(name, count):
         yield from range(count)
-        raise ZeroDivisionError(count)
+        raise ZeroDivisionError(name)
 
     with pytest.raises(ValueError, match="1 of 2 iterators ended before the others"):
         list(prefetch_together(iter("ab"), iter("abc")))
-    for first, second, error in ((1, 2, 1), (2, 1, 1), (1, 1, 1)):
-        stream = prefetch_together(items(first), items(second))
+    for first, second, raised in ((1, 2, "first"), (2, 1, "second"), (1, 1, "first")):
+        stream = prefetch_together(items("first", first), items("second", second))
         assert next(stream) == (0, 0)
-        with pytest.raises(ZeroDivisionError, match=str(error)):
+        with pytest.raises(ZeroDivisionError, match=raised):
             next(stream)
     assert helpers() == []
 
