@@ -170,8 +170,9 @@ class AmbiguousFilesError(CTSpine1KError, ValueError):
         self.case_id, self.kind, self.paths = case_id, kind, paths
 
     def __str__(self) -> str:
+        found = f"{len(self.paths)}: {shortened(self.paths)}"
         return (
-            f"{self.case_id}: expected one {self.kind}, found {len(self.paths)}: {shortened(self.paths)}. "
+            f"{self.case_id}: expected one {self.kind} file, found {found}. "
             "Keep the one you trust and move the others out of the folder."
         )
 

@@ -34,8 +34,6 @@ SQUARE = {"verse": ["verse223", "verse265"], "msr": ["4528990", "4553575"]}
 
 @pytest.fixture(params=PHANTOMS)
 def name(request):
-    if request.param == "msr":
-        pytest.importorskip("SimpleITK")
     return request.param
 
 

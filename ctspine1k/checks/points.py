@@ -46,6 +46,7 @@ def points_of_cases(
     *,
     reading: str | None = None,
     num_proc: int = 1,
+    scheduler: str | None = None,
     on_missing: OnMissing = "raise",
     on_error: OnMissing = "raise",
 ) -> Iterator[tuple[Case, Points]]:
@@ -61,7 +62,7 @@ def points_of_cases(
             raise ValueError(f"reading={reading!r}: expected None for kind={kind!r}, which reads no points")
     elif data_set.points_format is not None:
         check_choice("reading", reading, READINGS[data_set.points_format])
-    workers = executor(num_proc, None, initializer=worker_start())
+    workers = executor(num_proc, scheduler, initializer=worker_start())
     files, missing = all_files(selection, on_missing, required)
     if missing:
         warn(missing.summary, SkippedCasesWarning)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
         reading: str | None
         num_proc: int
+        scheduler: str | None
         on_missing: OnMissing
         on_error: OnMissing
 
@@ -43,6 +44,7 @@ class PointVerbs(abc.ABC):
         *,
         reading: str | None = None,
         num_proc: int = 1,
+        scheduler: str | None = None,
         on_missing: OnMissing = "raise",
         on_error: OnMissing = "raise",
     ) -> Iterator[tuple[Case, Points]]:
@@ -58,6 +60,7 @@ class PointVerbs(abc.ABC):
                 never mixed: a case without a file with points is missing for "file".
             reading: how coordinates in files are meant, as for `read_points`; None for the way that fits.
             num_proc: processes that read, as for `scan`; if there are several, cases come in any order.
+            scheduler: a Dask scheduler, whose workers read instead, as for `scan`.
             on_missing: what to do about cases without files: "raise" an error, or "skip" them with a warning.
             on_error: the same for cases whose files cannot be used.
 
@@ -65,14 +68,16 @@ class PointVerbs(abc.ABC):
             ValueError: an argument that is not allowed, or the data set has no such files.
             MissingFilesError: cases lack files, and ``on_missing`` is "raise" or all lack them.
             CaseError, ChecksumError: a case's files cannot be used, and ``on_error`` is "raise".
-            MissingPackageError: SciPy, which computes points, is not installed.
-            WorkerError: a worker process died.
+            MissingPackageError: SciPy, which computes points, is not installed, or a scheduler needs
+                ``ctspine1k[cluster]``.
+            WorkerError: a worker process died, or the scheduler is lost.
             HubError: the Hub cannot be reached.
         """
         from ctspine1k.checks.points import points_of_cases
 
         options: dict[str, Any] = {"on_missing": on_missing, "on_error": on_error}
-        return points_of_cases(self.selection(), kind, reading=reading, num_proc=num_proc, **options)
+        options |= {"num_proc": num_proc, "scheduler": scheduler}
+        return points_of_cases(self.selection(), kind, reading=reading, **options)
 
     def write_points(
         self, out: str | os.PathLike[str], kind: PointsKind, **options: Unpack[PointsOptions]

@@ -15,6 +15,7 @@ from ctspine1k.cli.options import (
     NUM_PROC,
     ON_MISSING,
     PLACE,
+    SCHEDULER,
     chosen,
     default_num_proc,
     require_somewhere,
@@ -51,6 +52,7 @@ _COLUMNS = ("case_id", "kind", "label", "vertebra", "k", "i", "j", "x_mm", "y_mm
         help="If a case cannot be used: stop with an error, or leave it out with a warning [raise].",
     ),
     NUM_PROC,
+    SCHEDULER,
     JSON,
 )
 def points(
@@ -60,6 +62,7 @@ def points(
     on_missing: Any,
     on_error: Any,
     num_proc: int | None,
+    scheduler: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -72,7 +75,8 @@ def points(
     collection = chosen(**options)
     how: dict[str, Any] = {
         "reading": reading,
-        "num_proc": default_num_proc(num_proc, None),
+        "num_proc": default_num_proc(num_proc, scheduler),
+        "scheduler": scheduler,
         "on_missing": on_missing or "raise",
         "on_error": on_error or "raise",
     }

@@ -85,7 +85,7 @@ def case_batches(
         case: the case.
         files: those of `RowOptions.kinds`, as paths or streams; one of points only if the case has it.
         depth: slices in a batch.
-        threads: if above 1, a second thread reads ahead.
+        threads: if above 1, other threads read ahead.
         check_first: read the files to their end before the first row.
         on_problem: called with the text of the warning that ``on_geometry="warn"`` would give, instead of it.
         on_change: called instead of a warning with what was changed in the voxels of a file (`open_case`).

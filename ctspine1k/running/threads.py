@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from ctspine1k.running.stops import check_stopped
 
-__all__ = ["prefetch", "spread", "usable_threads"]
+__all__ = ["prefetch", "prefetch_together", "spread", "usable_threads"]
 
 T = TypeVar("T")
 
@@ -40,12 +40,29 @@ def usable_threads(processes: int = 1) -> int:
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:
     """Yield the items, while a thread reads the next one from the iterator."""
-    with ThreadPoolExecutor(1, thread_name_prefix="ctspine1k-prefetch") as pool:
-        upcoming = pool.submit(next, items, _END)
-        while (item := _awaited(upcoming)) is not _END:
-            upcoming = pool.submit(next, items, _END)
-            yield item
-            del item  # may be a volume: free it before waiting for the next one
+    for (item,) in prefetch_together(items):
+        yield item
+        del item  # may be a volume: free it before waiting for the next one
+
+
+def prefetch_together(*iterators: Iterator[T]) -> Iterator[tuple[T, ...]]:
+    """Yield the next items of several iterators, while a thread for each of them reads the one after.
+
+    Raises:
+        ValueError: one of them ends before the others.
+    """
+    with ThreadPoolExecutor(len(iterators), thread_name_prefix="ctspine1k-prefetch") as pool:
+        upcoming = [pool.submit(next, items, _END) for items in iterators]
+        while True:
+            found = tuple(map(_awaited, upcoming))
+            ended = sum(item is _END for item in found)
+            if ended == len(found):
+                return
+            if ended:
+                raise ValueError(f"{ended} of {len(found)} iterators ended before the others")
+            upcoming = [pool.submit(next, items, _END) for items in iterators]
+            yield found
+            del found
 
 
 def _awaited(upcoming: Future[T]) -> T:

@@ -1,7 +1,7 @@
 """One case from its files: image and mask side by side, slice by slice, checked; or only an image.
 
-Files are read in one pass, without a float64 copy of a volume, and with memory for a few slices. If a second
-thread may be used, it inflates the next slices at the same time. The result is, bit for bit,
+Files are read in one pass, without a float64 copy of a volume, and with memory for a few slices. If several
+threads may be used, the next slices of both files are inflated at the same time. The result is, bit for bit,
 ``np.transpose(nibabel.load(file).get_fdata(), (2, 0, 1))``, cast.
 
 Axis order: files have axes (i, j, k); arrays here are slice first, (k, i, j). Nothing is resampled. With
@@ -11,8 +11,9 @@ another orientation, arrays are as if the file had been stored in it.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from ctspine1k.catalog.registry import data_set
 from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.errors import CaseError, GeometryWarning, PairMismatchError, VoxelWarning
 from ctspine1k.running.stops import check_stopped
-from ctspine1k.running.threads import prefetch, usable_threads
+from ctspine1k.running.threads import prefetch, prefetch_together, usable_threads
 from ctspine1k.volumes.alignment import Alignment
 from ctspine1k.volumes.arrays import VolumePair, Voxels, pair_of, read_all
 from ctspine1k.volumes.growing import GROWTH, GrowingArray, Growth
@@ -46,8 +47,6 @@ __all__ = [
 
 #: Number of slices that are read at a time by default.
 _DEPTH = 8
-
-Slab = TypeVar("Slab")
 
 
 def read_pair(
@@ -126,7 +125,8 @@ def open_case(
         vocabulary: as for `read_pair`.
         label_scheme: what labels become, one of the vocabulary's schemes; None for its first, as they are.
         other_labels: as for `read_pair`.
-        threads: if above 1, a second thread inflates the next slices.
+        threads: if above 1, a thread for each file inflates its next slices; one for both if they are
+            streams, which may share a file, such as that of an archive.
         on_change: called instead of a warning with what was changed in the voxels of a file, such as labels
             that were rounded, when it is read; once a file.
 
@@ -147,7 +147,14 @@ def open_case(
         image_reader = VolumeReader(stack.enter_context(open_volume(image)), on_voxels)
         mask_reader = None if mask is None else VolumeReader(stack.enter_context(open_volume(mask)))
         case = CaseReader(
-            image_reader, mask_reader, accepted, table, orientation, threads, on_change or _warn_of_change
+            image_reader,
+            mask_reader,
+            accepted,
+            table,
+            orientation,
+            threads,
+            on_change or _warn_of_change,
+            are_paths=all(isinstance(file, (str, os.PathLike)) for file in (image, mask or image)),
         )
         if on_geometry is not None and (problems := case.geometry_problems()):
             advised = [with_choice(problem) for problem in problems]
@@ -181,10 +188,12 @@ class CaseReader:
         orientation: str | None,
         threads: int,
         on_change: Callable[[str], None],
+        *,
+        are_paths: bool,
     ) -> None:
         self.vocabulary = vocabulary  #: of the labels that the mask's file may contain
         self._image, self._mask, self._table, self._threads = image, mask, table, threads
-        self._on_change = on_change
+        self._on_change, self._are_paths = on_change, are_paths
         self._alignment = Alignment.of(image.header, None if mask is None else mask.header, orientation)
         shape, turn = image.header.shape, self._alignment.image
         self.geometry = (
@@ -277,7 +286,7 @@ class CaseReader:
 
     def label_slabs(self, depth: int = _DEPTH) -> Iterator[NDArray[Any]]:
         """Yield only the labels of a case opened as stored, as for `slabs`; no voxel of the image is read."""
-        return self._read_ahead(self._labels(self._require_mask(), depth))
+        return (labels for (labels,) in self._read_ahead(self._labels(self._require_mask(), depth)))
 
     def read(self, growth: Growth = GROWTH) -> VolumePair:
         """Read all slices into two arrays, whose memory grows by ``growth``.
@@ -320,7 +329,7 @@ class CaseReader:
         volumes = self._volumes(depth, has_labels=has_labels)
         turns = (self._alignment.image, self._alignment.mask)[: len(volumes)]
         if all(turn is None or turn.keeps_slices for turn in turns):
-            for slab in self._read_ahead(zip(*volumes, strict=True)):
+            for slab in self._read_ahead(*volumes):
                 yield tuple(
                     part if turn is None else turn.view(part) for part, turn in zip(slab, turns, strict=True)
                 )
@@ -343,11 +352,18 @@ class CaseReader:
         labels, table = mask.labels(depth, self.vocabulary), self._table
         return labels if table is None else (table[slab] for slab in labels)
 
-    def _read_ahead(self, slabs: Iterator[Slab]) -> Iterator[Slab]:
-        for slab in prefetch(slabs) if self._threads > 1 else slabs:
+    def _read_ahead(self, *volumes: Iterator[NDArray[Any]]) -> Iterator[Voxels]:
+        """Yield the next slab of each volume."""
+        for slab in self._together(volumes):
             check_stopped()  # a volume takes seconds
             self._report_changes()
             yield slab
+
+    def _together(self, volumes: Sequence[Iterator[NDArray[Any]]]) -> Iterator[Voxels]:
+        if self._threads > 1 and self._are_paths:
+            return prefetch_together(*volumes)
+        one_by_one = zip(*volumes, strict=True)
+        return prefetch(one_by_one) if self._threads > 1 else one_by_one
 
     def _report_changes(self) -> None:
         for reader in (self._image, self._mask):
@@ -360,7 +376,7 @@ class CaseReader:
             if reader is not None:
                 i, j, k = reader.header.shape
                 whole = GrowingArray((k, i, j), dtype)
-                for slab in self._read_ahead(volume):
+                for (slab,) in self._read_ahead(volume):
                     np.copyto(whole.extend(len(slab)), slab)
                 yield whole.filled
 

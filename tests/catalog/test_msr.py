@@ -57,7 +57,7 @@ def test_other_names_are_nobodys(name):
 
 def test_both_packages_in_one_folder_are_an_error_that_names_both():
     with pytest.raises(
-        AmbiguousFilesError, match=r"2804506: expected one image, found 2: .*\.mhd.*\.nii\.gz"
+        AmbiguousFilesError, match=r"2804506: expected one image file, found 2: .*\.mhd.*\.nii\.gz"
     ):
         found("a/2804506.mhd", "b/2804506.nii.gz", "a/2804506.lml")
 

@@ -84,6 +84,16 @@ def test_from_a_shell(root, tmp_path, shared_cluster, capsys):
     )
 
 
+def test_points_are_those_of_this_machine(root, shared_cluster, capsys):
+    words = ["points", str(root), "--kind", "mask", "--case", IDS[0]]
+    assert main([*words, "--scheduler", shared_cluster.address]) == 0
+    there = capsys.readouterr().out
+    assert main([*words, "--num-proc", "1"]) == 0
+    assert there == capsys.readouterr().out
+    assert there.startswith("case_id\t")
+    assert there.count("\n") > 1
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="a path that means another folder in each process")
 def test_workers_that_do_not_see_the_folder_say_so(root, tmp_path, shared_cluster, monkeypatch):
     """The folder is one of this process's working directory, and the workers have another one."""

@@ -186,7 +186,7 @@ def test_options_are_the_same_everywhere_and_named_as_in_the_library():
         assert "--collection" in options_of(verb)
     for verb in cli.commands:
         assert "--debug" in options_of(verb)
-    for verb in ("scan", "verify"):
+    for verb in ("scan", "verify", "points"):
         assert {"--num-proc", "--scheduler"} <= set(options_of(verb))
     helps = {}
     for verb in cli.commands:

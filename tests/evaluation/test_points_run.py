@@ -315,7 +315,6 @@ def test_a_reference_that_lacks_files(raw, tmp_path):
 
 
 def test_points_of_a_metaimage_in_mm_of_its_header_are_in_lps(tmp_path):
-    pytest.importorskip("SimpleITK")
     metaimage.save_metaimage(tmp_path / "raw" / f"{SECOND}.mhd", np.zeros(SHAPES[SECOND], "<i2"))
     (tmp_path / "raw" / f"{SECOND}.lml").write_text(lml(SECOND))
     (tmp_path / "predictions").mkdir()

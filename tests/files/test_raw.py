@@ -68,7 +68,7 @@ def test_what_is_in_a_folder_of_labels_is_no_image(tmp_path, folder):
     place(tmp_path, f"{folder}/liver_106.nii.gz")
     assert [file.kind for file in list_files(data_dir=tmp_path)] == ["mask"]
     place(tmp_path, f"{folder}/liver_106_seg.nii.gz")
-    with pytest.raises(AmbiguousFilesError, match="liver_106: expected one mask, found 2"):
+    with pytest.raises(AmbiguousFilesError, match="liver_106: expected one mask file, found 2"):
         list_files(data_dir=tmp_path)
 
 
@@ -85,7 +85,7 @@ def test_images_of_other_channels_than_the_first_are_none_of_a_case(tmp_path):
     place(tmp_path, "imagesTr/liver_106_0001.nii.gz", "imagesTr/liver_106_0000.nii.gz")
     assert [file.path for file in list_files(data_dir=tmp_path)] == ["imagesTr/liver_106_0000.nii.gz"]
     place(tmp_path, "imagesTr/liver_106.nii.gz")
-    with pytest.raises(AmbiguousFilesError, match="liver_106: expected one image, found 2"):
+    with pytest.raises(AmbiguousFilesError, match="liver_106: expected one image file, found 2"):
         list_files(data_dir=tmp_path)
 
 
@@ -101,7 +101,7 @@ def test_advice_counts_no_hidden_files(tmp_path):
 def test_two_files_for_one_image_are_an_error(tmp_path):
     place(tmp_path, "data/liver_106.nii.gz", "raw_data/liver_106.nii.gz", "label/liver_106_seg.nii.gz")
     with pytest.raises(
-        AmbiguousFilesError, match=r"liver_106: expected one image, found 2: .*raw_data/liver_106"
+        AmbiguousFilesError, match=r"liver_106: expected one image file, found 2: .*raw_data/liver_106"
     ) as caught:
         list_files(data_dir=tmp_path)
     assert (caught.value.case_id, caught.value.kind, len(caught.value.paths)) == ("liver_106", "image", 2)

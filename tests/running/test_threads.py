@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from ctspine1k.running.threads import prefetch, spread, usable_threads
+from ctspine1k.running.threads import prefetch, prefetch_together, spread, usable_threads
 
 
 def test_the_next_item_is_made_meanwhile():
@@ -31,10 +31,43 @@ def test_an_error_comes_where_its_item_would():
         next(stream)
 
 
-def test_items_that_nobody_wants_any_more():
-    def helpers():
-        return [thread for thread in threading.enumerate() if thread.name.startswith("ctspine1k-prefetch")]
+def helpers():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("ctspine1k-prefetch")]
 
+
+def test_items_of_several_iterators_are_made_at_the_same_time():
+    meeting = threading.Barrier(2, timeout=10)
+
+    def items(first):
+        for number in range(3):
+            meeting.wait()  # for the other
+            yield first + number
+
+    stream = prefetch_together(items(0), items(10))
+    assert list(stream) == [(0, 10), (1, 11), (2, 12)]
+    assert helpers() == []
+    stream = prefetch_together(iter(range(10**9)), iter(range(10**9)))
+    assert next(stream) == (0, 0)
+    stream.close()
+    assert helpers() == []
+
+
+def test_several_iterators_have_one_length_and_the_first_error_is_raised():
+    def items(name, count):
+        yield from range(count)
+        raise ZeroDivisionError(name)
+
+    with pytest.raises(ValueError, match="1 of 2 iterators ended before the others"):
+        list(prefetch_together(iter("ab"), iter("abc")))
+    for first, second, raised in ((1, 2, "first"), (2, 1, "second"), (1, 1, "first")):
+        stream = prefetch_together(items("first", first), items("second", second))
+        assert next(stream) == (0, 0)
+        with pytest.raises(ZeroDivisionError, match=raised):
+            next(stream)
+    assert helpers() == []
+
+
+def test_items_that_nobody_wants_any_more():
     stream = prefetch(iter(range(10**9)))
     assert next(stream) == 0
     assert len(helpers()) == 1

@@ -1,5 +1,8 @@
 """A case is what plain nibabel reads of its files, and its files fit each other."""
 
+import tarfile
+import threading
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -11,7 +14,12 @@ from support.vocabulary import FEW
 from support.volumes import AFFINE, SHAPE, expected, intensities, labels, save
 
 from ctspine1k import VolumePair, read_pair
-from ctspine1k.errors import GeometryWarning, PairMismatchError, TruncatedFileError, VoxelValueError
+from ctspine1k.errors import (
+    GeometryWarning,
+    PairMismatchError,
+    TruncatedFileError,
+    VoxelValueError,
+)
 from ctspine1k.volumes.cases import open_case
 
 TYPES = ["<i2", "u1", "<i4", "<f4", "<f8", "i1", "<u2", "<u4", "<i8", "<u8", ">i2", ">i4", ">f4", ">f8"]
@@ -85,6 +93,41 @@ def test_slabs_are_those_of_the_volume(image, mask, depth, threads, orientation)
         ]
     assert same_bits(np.concatenate([image for image, _ in slabs]), pair.image)
     assert same_bits(np.concatenate([labels for _, labels in slabs]), pair.segmentation)
+
+
+def test_members_of_an_archive_are_read_by_one_thread(tmp_path):
+    image = save(tmp_path / "a.nii", intensities())  # its members share the position in its file
+    mask = save(tmp_path / "m.nii", labels())
+    with tarfile.open(tmp_path / "both.tar", "w") as archive:
+        archive.add(image, "a.nii")
+        archive.add(mask, "m.nii")
+    with tarfile.open(tmp_path / "both.tar") as archive:
+        streams = [archive.extractfile(name) for name in ("a.nii", "m.nii")]
+        with open_case(*streams, threads=2) as case:
+            slabs = case.slabs(1)
+            next(slabs)
+            assert len(reading()) == 1
+            slabs.close()
+    with open_case(image, mask, threads=2) as case:
+        slabs = case.slabs(1)
+        next(slabs)
+        assert len(reading()) == 2
+        slabs.close()
+        assert reading() == []
+
+
+def test_no_thread_reads_on_after_an_error_in_a_file(tmp_path, image, mask):
+    values, numbers = intensities(dtype="<f4"), labels()
+    values[1, 2, -1], numbers[1, 2, -1] = np.nan, 99
+    strange = save(tmp_path / "nan.nii.gz", values), save(tmp_path / "99.nii.gz", numbers)
+    for files in ((strange[0], mask), (image, strange[1])):
+        with open_case(*files, threads=2) as case, pytest.raises(VoxelValueError) as raised:
+            list(case.slabs(1))
+        assert reading() == [], raised  # though the traceback is still there
+
+
+def reading():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("ctspine1k-prefetch")]
 
 
 @pytest.mark.parametrize("orientation", [None, "PIR"])
