@@ -213,7 +213,9 @@ def worker_rows(root: Path, count: int, turns: int) -> list[Row]:
         rows += [
             compare(what, times, "int16 + uint8", "float32 + int32", ">= 1.5"),
             compare(what, times, "int16 + uint8", "float32 + uint8"),
-            compare(what, times, "int16 + uint8, nothing read", "float32 + int32, nothing read"),
+            compare(
+                f"{what}, nothing read", times, "int16 + uint8, nothing read", "float32 + int32, nothing read"
+            ),
         ]
     return rows
 
