@@ -499,6 +499,8 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--root", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.slices < ways.PATCH[0]:
+        parser.error(f"--slices {args.slices}: expected at least {ways.PATCH[0]}, as patches have")
     warnings.simplefilter("ignore")  # of the others' packages
     datasets.disable_progress_bars()
     if args.one:

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,10 @@ from torch.utils.data import DataLoader
 
 import ctspine1k
 from ctspine1k import training
+from ctspine1k.running.threads import spread, usable_threads
+from ctspine1k.storage.chunks import ChunkPart
 from ctspine1k.storage.codec import COMPRESSIONS, decompress
+from ctspine1k.storage.collate import empty_batch
 from ctspine1k.training.foreground import Foreground
 from ctspine1k.training.sampling import generator
 from ctspine1k.training.volumes import Volumes
@@ -44,6 +48,23 @@ class Plain:
         row, corner, _ = self.patches.draw(index)
         where = tuple(slice(at, at + size) for at, size in zip(corner, self.patches.size, strict=True))
         return {"image": self.lazy[row].image[where], "segmentation": self.lazy[row].segmentation[where]}
+
+
+class Unread:
+    """Batches of zeros: what it takes to send so many bytes from a worker."""
+
+    def __init__(self, patches: training.PatchDataset, *dtypes: type) -> None:
+        self.patches, self.dtypes = patches, dtypes
+
+    def __len__(self) -> int:
+        return len(self.patches)
+
+    def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
+        batch = {}
+        for name, dtype in zip(("image", "segmentation"), self.dtypes, strict=True):
+            array, batch[name] = empty_batch((len(indices), *self.patches.size), dtype)
+            array[...] = 0
+        return [batch]
 
 
 def draw_rows(volumes: Volumes, turns: int) -> list[Row]:
@@ -102,32 +123,42 @@ def batch_rows(root: Path, count: int, turns: int) -> list[Row]:
     return rows
 
 
-def decoding(data: datasets.Dataset, patches: training.PatchDataset, batches: int) -> Callable[[int], None]:
+def decoding(
+    data: datasets.Dataset, patches: training.PatchDataset, batches: int, threads: int = 1
+) -> Callable[[int], None]:
     """Return what decodes the chunks of a batch, and does nothing else: no read of them takes less."""
     volumes, chunks = Volumes(data), []
     for index in range(2 * batches):
         row, corner, _ = patches.draw(index)
-        ranges = [range(at, at + size) for at, size in zip(corner, patches.size, strict=True)]
+        ranges = [
+            range(max(at, 0), min(at + size, length))
+            for at, size, length in zip(corner, patches.size, volumes[row].shape, strict=True)
+        ]
         parts = [part for name in volumes.columns for part in volumes[row].column(name).parts(ranges)]
         chunks.append([part for part in parts if not part.is_zeros])
-    voxels = np.empty(max(part.nbytes for one in chunks for part in one), np.uint8)
+    most = max(part.nbytes for one in chunks for part in one)
 
-    def decode(turn: int) -> None:
-        for part in chunks[2 * turn] + chunks[2 * turn + 1]:
+    def decode(parts: list[ChunkPart]) -> None:
+        voxels = np.empty(most, np.uint8)
+        for part in parts:
             decompress(part.chunk, voxels[: part.nbytes])
 
-    return decode
+    return lambda turn: spread(decode, chunks[2 * turn] + chunks[2 * turn + 1], threads)
 
 
 def other_rows(root: Path, count: int, turns: int) -> list[Row]:
     """Two patches against the ways of MONAI and TorchIO, each as its users run it."""
     size, cache, per_volume = SIZES[1], root / "monai", 10
-    batches = {
-        name: batches_of(patches_of(load_patches(root, count, name), size, 100 * turns))
-        for name in COMPRESSIONS
-    }
+    loaded = {name: load_patches(root, count, name) for name in COMPRESSIONS}
+    sets = {name: patches_of(data, size, 100 * turns) for name, data in loaded.items()}
+    batches = {name: batches_of(patches) for name, patches in sets.items()}
+    alone = decoding(loaded["small"], sets["small"], 10, usable_threads())
     single = ways.monai_persistent_patch(root / "cases", cache, size)
     several = ways.monai_persistent_patch(root / "cases", cache, size, 4)
+
+    def ten(name: str) -> None:
+        for _ in range(10):
+            next(batches[name])  # dropped, as in a training loop
 
     def queue(_: int) -> None:
         for batch in ways.torchio_queue(root / "cases", 1, size, per_volume):
@@ -135,24 +166,27 @@ def other_rows(root: Path, count: int, turns: int) -> list[Row]:
 
     times = in_turn(
         turns,
-        small=lambda _: [next(batches["small"]) for _ in range(10)],
-        fast=lambda _: [next(batches["fast"]) for _ in range(10)],
+        small=lambda _: ten("small"),
+        fast=lambda _: ten("fast"),
+        decoding=lambda _: [alone(batch) for batch in range(10)],
         single=lambda n: single(n % count),
         several=lambda n: several(n % count),
         queue=queue,
     )
-    patches = {"small": 20, "fast": 20, "single": 1, "several": 4, "queue": per_volume}
+    patches = {"small": 20, "fast": 20, "decoding": 20, "single": 1, "several": 4, "queue": per_volume}
     others = {
         "single": ("MONAI PersistentDataset, RandCropByPosNegLabeld", ">= 25"),
         "several": ("the same, 4 patches of a case", ""),
         "queue": (f"TorchIO Queue, {per_volume} patches of a case", ">= 50"),
     }
     each = {others.get(name, (name,))[0]: [s / patches[name] for s in times[name]] for name in patches}
-    return [
+    rows = [
         compare(f'{named(size)} patch, "{name}"', each, name, other, bar)
         for name in COMPRESSIONS
         for other, bar in others.values()
     ]
+    what = f'{named(size)} patch, "small", decoding alone'
+    return [*rows, compare(what, each, "decoding", others["queue"][0])]
 
 
 def worker_rows(root: Path, count: int, turns: int) -> list[Row]:
@@ -166,6 +200,8 @@ def worker_rows(root: Path, count: int, turns: int) -> list[Row]:
             "int16 + uint8": stored,
             "float32 + uint8": training.PatchDataset(data, size, **options),
             "float32 + int32": Plain(ctspine1k.LazyDataset(data), stored),
+            "int16 + uint8, nothing read": Unread(stored, np.int16, np.uint8),
+            "float32 + int32, nothing read": Unread(stored, np.float32, np.int32),
         }
         times: Timed = {types: [] for types in sets}
         for turn in range(turns + 1):
@@ -177,6 +213,9 @@ def worker_rows(root: Path, count: int, turns: int) -> list[Row]:
         rows += [
             compare(what, times, "int16 + uint8", "float32 + int32", ">= 1.5"),
             compare(what, times, "int16 + uint8", "float32 + uint8"),
+            compare(
+                f"{what}, nothing read", times, "int16 + uint8, nothing read", "float32 + int32, nothing read"
+            ),
         ]
     return rows
 
@@ -215,7 +254,8 @@ def one_core() -> Iterator[None]:
 
 def epoch_seconds(items: Any) -> float:
     """Return seconds per patch, from the first batch of an epoch on."""
-    batches = iter(DataLoader(items, batch_size=2, num_workers=2))
+    options: dict[str, Any] = {"collate_fn": itemgetter(0)} if isinstance(items, Unread) else {}
+    batches = iter(DataLoader(items, batch_size=2, num_workers=2, **options))
     next(batches)
     start, count = time.perf_counter(), 0
     for batch in batches:

@@ -223,11 +223,16 @@ class StoredArray:
         size = [len(axis) for axis in ranges]
         if 0 in size:
             return np.empty(size, header.dtype if dtype is None else dtype) if out is None else out
-        parts = list(self.parts(ranges))  # all of them are checked before one is decoded
+        parts = self.parts(ranges)
         scaling = None if dtype is None else header.scaling
         decoded = parts
         if scaling is None or scaling.is_identity:
-            decoded = [part for part in parts if not part.is_zeros]
+            decoded = []
+            for part in parts:
+                if part.is_zeros:
+                    self._check(part)
+                else:
+                    decoded.append(part)
         # Chunks with only zeros, as most in a segmentation, need no decoding in an array of zeros.
         if out is None:
             make = np.empty if len(decoded) == len(parts) else np.zeros
@@ -238,15 +243,27 @@ class StoredArray:
         spread(lambda share: self._decode(share, out, scaling), decoded, threads)
         return out
 
-    def parts(self, ranges: Sequence[range]) -> Iterator[ChunkPart]:
-        """Yield the chunks with elements at these indices, as for `read`, after checking each.
+    def parts(self, ranges: Sequence[range]) -> list[ChunkPart]:
+        """Return the chunks with elements at these indices, as for `read`.
+
+        Nothing is decoded or compared with a checksum: `read` does both.
 
         Raises:
-            StoredArrayError: bytes are damaged.
+            StoredArrayError: a chunk that is not within the bytes.
         """
         header = self.header
         axes = [list(_steps(*axis)) for axis in zip(ranges, header.shape, header.chunk_shape, strict=True)]
-        return (self._part(steps) for steps in itertools.product(*axes))
+        numbers, sizes = [0], [header.dtype.itemsize]
+        for steps, count in zip(axes, header.grid, strict=True):
+            numbers = [number * count + step.position for number in numbers for step in steps]
+            sizes = [size * step.size for size in sizes for step in steps]
+        data = memoryview(self.data)
+        chunks = [self._chunk(data, number) for number in numbers]
+        shapes = itertools.product(*[[step.size for step in steps] for steps in axes])
+        # With an ellipsis, an array without axes stays one.
+        inside = itertools.product(*[[step.inside for step in steps] for steps in axes], [...])
+        outside = itertools.product(*[[step.outside for step in steps] for steps in axes], [...])
+        return list(map(ChunkPart, numbers, sizes, chunks, shapes, inside, outside))
 
     def chunks_with_voxels(self) -> list[tuple[range, ...]]:
         """Return the ranges, as for `read`, of all chunks that do not say that they contain only zeros.
@@ -270,55 +287,53 @@ class StoredArray:
         Raises:
             StoredArrayError: bytes are damaged.
         """
-        for number in range(len(self.ends)):
-            self._chunk(number)
-
-    def _part(self, steps: tuple[_Step, ...]) -> ChunkPart:
-        number, nbytes = 0, self.header.dtype.itemsize
-        for step, count in zip(steps, self.header.grid, strict=True):
-            number = number * count + step.position
-            nbytes *= step.size
-        chunk = self._chunk(number)
-        # Blosc2 would write as many bytes as the chunk says, even past the array, and none for some chunks.
-        if codec.sizes(chunk) != (nbytes, len(chunk)):
-            raise self._damaged(number, f"{nbytes} bytes of voxels", "another length in it")
-        if codec.holds_no_voxels(chunk):
-            raise self._damaged(number, "voxels", "a chunk that says it has none")
-        return ChunkPart(number, nbytes, chunk, steps)
-
-    def _chunk(self, number: int) -> memoryview:
-        start, end = int(self.ends[number - 1]) if number else 0, int(self.ends[number])
         data = memoryview(self.data)
+        for number in range(len(self.ends)):
+            self._compare(number, self._chunk(data, number))
+
+    def _chunk(self, data: memoryview, number: int) -> memoryview:
+        start, end = int(self.ends[number - 1]) if number else 0, int(self.ends[number])
         if not 0 <= start <= end - codec.OVERHEAD <= len(data) - codec.OVERHEAD:
             raise self._damaged(number, f"bytes within {len(data)}", f"bytes {start} to {end}")
-        chunk = data[start:end]
+        return data[start:end]
+
+    def _compare(self, number: int, chunk: memoryview) -> None:
         if checksum(chunk, self.seed, number) != self.checksums[number]:
             raise self._damaged(number, f"checksum {self.checksums[number]:08x}", "another")
-        return chunk
+
+    def _check(self, part: ChunkPart) -> None:
+        """Raise an error if a chunk is damaged, or cannot be decoded to its place."""
+        self._compare(part.number, part.chunk)
+        decoded, stored = codec.sizes(part.chunk)
+        # Blosc2 would write as many bytes as the chunk says, even past the array, and none for some chunks.
+        if decoded != part.nbytes or stored != len(part.chunk):
+            raise self._damaged(part.number, f"{part.nbytes} bytes of voxels", "another length in it")
+        if codec.holds_no_voxels(part.chunk):
+            raise self._damaged(part.number, "voxels", "a chunk that says it has none")
 
     def _decode(self, parts: Sequence[ChunkPart], out: NDArray[Any], scaling: Scaling | None) -> None:
-        """Decode chunks, and write the requested part of each to its place in ``out``."""
+        """Check and decode chunks, and write the requested part of each to its place in ``out``."""
         dtype = self.header.dtype
         may_lose = scaling is not None and out.dtype.kind in "iu" and not self._fits(out.dtype)
         # One buffer for all chunks: it stays in the CPU's cache.
         buffer = np.empty(max((part.nbytes for part in parts), default=0) // dtype.itemsize, dtype)
-        for number, nbytes, chunk, steps in parts:
-            voxels = buffer[: nbytes // dtype.itemsize].reshape([step.size for step in steps])
-            try:
-                codec.decompress(chunk, voxels)
-            except (RuntimeError, ValueError) as error:
-                raise self._damaged(number, "a Blosc2 chunk", str(error)) from error
-            inside: tuple[Any, ...] = (*[step.inside for step in steps], ...)
-            outside: tuple[Any, ...] = (*[step.outside for step in steps], ...)
-            found, target = voxels[inside], out[outside]
-            if scaling is None:
-                target[...] = found
-                continue
-            with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore"):
+            for part in parts:
+                self._check(part)  # here, so that its bytes are in the CPU's cache when they are decoded
+                voxels = buffer[: part.nbytes // dtype.itemsize].reshape(part.shape)
+                try:
+                    codec.decompress(part.chunk, voxels)
+                except (RuntimeError, ValueError) as error:
+                    raise self._damaged(part.number, "a Blosc2 chunk", str(error)) from error
+                found, target = voxels[part.inside], out[part.outside]
+                if scaling is None:
+                    target[...] = found
+                    continue
                 scaling.write(found, target)
-            if may_lose and not np.array_equal(target, scaling.values(found)):
-                hint = 'Cast the column to CompactArray("float32"), say.'
-                raise StoredArrayError(self.header.name, f"numbers that {out.dtype} holds", "others", hint)
+                if may_lose and not np.array_equal(target, scaling.values(found)):
+                    wanted = f"numbers that {out.dtype} holds"
+                    hint = 'Cast the column to CompactArray("float32"), say.'
+                    raise StoredArrayError(self.header.name, wanted, "others", hint)
 
     def _fits(self, dtype: np.dtype[Any]) -> bool:
         """Return whether this type can represent every possible value."""
@@ -343,7 +358,9 @@ class ChunkPart(NamedTuple):
     number: int
     nbytes: int  #: of the chunk, decoded
     chunk: memoryview  #: as it is stored
-    steps: tuple[_Step, ...]  #: one per axis
+    shape: tuple[int, ...]  #: of the chunk
+    inside: tuple[Any, ...]  #: index in the chunk
+    outside: tuple[Any, ...]  #: index in the result
 
     @property
     def is_zeros(self) -> bool:

@@ -42,7 +42,9 @@ class Scaling:
             for one, target in zip(stored, out, strict=True):  # one slice in float64 at a time
                 self.write(one, target)
             return
-        if self.is_identity and out.dtype.kind != "f":
+        # Entering `errstate` below takes as long as a small part of a chunk.
+        is_exact = stored.dtype.kind in "iu" and np.can_cast(stored.dtype, out.dtype)
+        if self.is_identity and (is_exact or out.dtype.kind != "f"):
             np.copyto(out, stored, casting="unsafe")
             return
         # NumPy's warnings are off: the caller reports infinite results, with file and value.

@@ -79,6 +79,19 @@ def test_chunks_of_zeros_are_known_without_decoding_them():
     ]
 
 
+@pytest.mark.parametrize("dtype", [None, "u1", "f4"])
+def test_damaged_chunks_of_zeros_are_an_error(dtype):
+    fields = store(
+        np.zeros((4, 5, 3), "u1"), chunk_shape=(2, 5, 3), scaling=Scaling(2.0 if dtype == "f4" else 1.0)
+    )
+    damaged = bytearray(fields["bytes"])
+    damaged[fields["ends"][0] + 9] ^= 1
+    stored = StoredArray.from_fields({**fields, "bytes": bytes(damaged)})
+    assert not stored.read([range(2), range(5), range(3)], dtype).any()
+    with pytest.raises(StoredArrayError, match="chunk 1: expected checksum"):
+        stored.read(None, dtype)
+
+
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("scaling", [Scaling(), Scaling(0.37, -1024), Scaling(-2.0, 0.0), Scaling(1.0, 5.5)])
 def test_values_are_those_of_the_scaling(dtype, scaling):
