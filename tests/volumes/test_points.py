@@ -172,6 +172,21 @@ BAD_JSON = {
         PointsError,
         r"in the image, of \(9, 14, 5\) voxels, found T12 at \(8.6, 2.0, 3.0\)",
     ),
+    "before": (
+        [{"direction": ["P", "I", "R"]}, {"label": 19, "X": 1, "Y": -0.6, "Z": 3}],
+        PointsError,
+        "found T12 at ",
+    ),
+    "above": (
+        [{"direction": ["P", "I", "R"]}, {"label": 19, "X": -0.6, "Y": 2, "Z": 3}],
+        PointsError,
+        "found T12 at ",
+    ),
+    "aside": (
+        [{"direction": ["P", "I", "R"]}, {"label": 19, "X": 1, "Y": 2, "Z": -0.6}],
+        PointsError,
+        "found T12 at ",
+    ),
     "pointer": (b"version https://git-lfs.github.com/spec/v1\n", FileFormatError, "a Git LFS pointer"),
     "page": (b"<!DOCTYPE html>", FileFormatError, "found a web page"),
     "empty": (b"", FileFormatError, "JSON with a list of points"),
