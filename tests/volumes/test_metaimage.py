@@ -1,6 +1,7 @@
 """MetaImage files: read as SimpleITK reads them, and refused before it sees what it must not."""
 
 import sys
+import tracemalloc
 import zlib
 
 import nibabel as nib
@@ -124,6 +125,20 @@ def test_short_or_long_data(tmp_path, voxels, name, packed):
         data.write_bytes(whole + b"more")
         with pytest.raises(CorruptFileError, match="more bytes"):
             check_file(path)
+
+
+def test_compressed_data_are_not_inflated_beyond_what_the_header_says(tmp_path, voxels):
+    path = save_metaimage(tmp_path / "case.mhd", voxels, packed=True)
+    data = zlib.compress(bytes(16 << 20))
+    save_metaimage(path, voxels, packed=True, CompressedDataSize=str(len(data)))
+    (tmp_path / "case.zraw").write_bytes(data)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptFileError, match="found more"):
+            check_file(path)
+        assert tracemalloc.get_traced_memory()[1] < 12 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("count", [1, 3, 5, 4000])
