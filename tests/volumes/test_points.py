@@ -322,3 +322,9 @@ def test_a_file_without_points_still_says_of_which_kind_it_is():
     data = json.dumps([{"direction": ["L", "P", "I"], "kind": "body"}]).encode()
     geometry = Geometry.of(np.eye(4), (3, 4, 5))
     assert verse_indices(data, geometry, TINY.vocabulary, None, "x.json") == ({}, "body")
+
+
+def test_what_is_not_utf8_beside_the_numbers_does_not_matter():
+    text = rows({label: np.array(place) * (0.7, 0.8, 2.5) for label, place in PLACES.items()})
+    geometry = Geometry.of(PLAIN, SHAPE)
+    check_indices(read(b"\xff\xfe" + text, "case.lml", geometry=geometry))
