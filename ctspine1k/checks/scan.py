@@ -50,11 +50,11 @@ class ScanReport:
 
 def scan(
     selection: Selection,
-    out: Path | None = None,
+    out: Path | None,
     *,
-    num_proc: int = 1,
-    scheduler: str | None = None,
-    on_missing: OnMissing = "raise",
+    num_proc: int,
+    scheduler: str | None,
+    on_missing: OnMissing,
 ) -> ScanReport:
     """Measure cases, and write two tables (`ctspine1k.scans.tables`); see `Collection.scan`."""
     require_scipy()

@@ -135,11 +135,11 @@ class Report:
 
 def verify(
     selection: Selection,
-    table: Path | None = None,
+    table: Path | None,
     *,
-    reread: bool = False,
-    num_proc: int = 1,
-    scheduler: str | None = None,
+    reread: bool,
+    num_proc: int,
+    scheduler: str | None,
 ) -> Report:
     """Check the raw files of cases: all `CHECKS`; see `Collection.verify`."""
     require_scipy()

@@ -51,7 +51,7 @@ def require_blosc2() -> Any:
     return blosc2
 
 
-def compressor(itemsize: int, compression: Compression = "small") -> Callable[[bytes], bytes]:
+def compressor(itemsize: int, compression: Compression) -> Callable[[bytes], bytes]:
     """Return a function that compresses the voxels of one chunk, numbers of ``itemsize`` bytes.
 
     A chunk names its own codec and filters, so that any can be decoded without knowing ``compression``.

@@ -78,7 +78,7 @@ class ArrayHeader:
         )
 
     @classmethod
-    def from_json(cls, text: bytes, where: str = "") -> ArrayHeader:
+    def from_json(cls, text: bytes, where: str) -> ArrayHeader:
         """Read the stored text; ``where`` is added to the name.
 
         Raises:

@@ -36,9 +36,9 @@ _TYPES = {
     "MET_UINT": "u4", "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8", "MET_FLOAT": "f4", "MET_DOUBLE": "f8",
 }  # fmt: skip
 
-#: How many numbers the fields have that MetaIO reads as numbers, in a header of three dimensions.
+#: How many numbers the other fields have that MetaIO reads as numbers, in a header of three dimensions.
 _NUMBERS = {
-    "NDims": 1, "DimSize": 3, "HeaderSize": 1, "CompressedDataSize": 1, "ElementNumberOfChannels": 1,
+    "HeaderSize": 1, "CompressedDataSize": 1, "ElementNumberOfChannels": 1,
     "ElementSpacing": 3, "ElementSize": 3, "CenterOfRotation": 3, "ElementMin": 1, "ElementMax": 1,
     "ElementToIntensityFunctionSlope": 1, "ElementToIntensityFunctionOffset": 1, "ElementNBits": 1,
     "ID": 1, "ParentID": 1, "Color": 4, "SequenceID": 3,

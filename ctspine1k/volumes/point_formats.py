@@ -246,14 +246,14 @@ def _direction(value: Any, name: str) -> str:
 def _of_lml(data: bytes, vocabulary: Vocabulary, name: str) -> list[tuple[int, _Triple]]:
     """Return the label and the coordinates of each row."""
     labels = {vertebra.name: vertebra.label for vertebra in vocabulary.vertebrae}
-    found, rows = [], 0
+    found, has_rows = [], False
     for number, line in enumerate(data.decode("utf-8-sig", errors="replace").splitlines(), start=1):
         words = line.split()
         if not words or not re.fullmatch(r"[+-]?[0-9]+", words[0]):
             continue
         if number == 1 and len(words) < 5:
             continue  # a header that begins with a number
-        rows += 1
+        has_rows = True
         if len(words) < 5:
             expected = f"an id, a name, x, y and z in line {number}"
             raise FileFormatError(name, expected, f"{line.strip()!r:.60}", GET_AGAIN)
@@ -264,7 +264,7 @@ def _of_lml(data: bytes, vocabulary: Vocabulary, name: str) -> list[tuple[int, _
         x, y, z = (_decimal(word, name, number) for word in words[2:5])
         if not any(map(math.isnan, (x, y, z))):
             found.append((labels[vertebra], (x, y, z)))
-    if not rows:
+    if not has_rows:
         raise FileFormatError(name, "rows of id, name, x, y and z", "none", GET_AGAIN)
     return found
 

@@ -70,6 +70,17 @@ def test_names_and_cases_go_both_ways(data_set):
     assert not data_set.parse_name("README.md")
 
 
+def test_names_of_licences_and_files_are_those_that_others_know():
+    assert {one.name: one.licence.hub_name for one in DATA_SETS[:3]} == {
+        "ctspine1k": "cc-by-nc-sa",
+        "verse": "cc-by-sa-4.0",
+        "msr": "non-commercial-research-use",
+    }
+    assert {VERSE.terms(case).hub_name for case in VERSE.read_cases(None)} == {"cc-by-sa-4.0", "cc-by-nc-nd"}
+    assert CTSPINE1K.suffixes == VERSE.suffixes == (".nii.gz", ".nii")
+    assert MSR.suffixes == (".nii.gz", ".nii", ".mhd", ".mha")
+
+
 def test_facets_select_and_name_what_they_allow(data_set):
     catalog = data_set.read_cases(None)
     assert data_set.facets[0].name == "split"

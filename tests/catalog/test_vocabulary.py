@@ -79,3 +79,5 @@ def test_names_and_words_of_the_schemes():
     assert OURS.describe("region") == "0 background, 1 cervical, 2 thoracic, 3 lumbar"
     assert OURS.describe("binary") == "0 background, 1 vertebra"
     assert OTHERS.describe("own") == "0 background, 19 T12, 28 T13"
+    with pytest.raises(ValueError, match="label_scheme='own': expected one of 'ctspine1k'"):
+        OURS.describe("own")

@@ -160,7 +160,10 @@ def test_a_file_that_the_system_cannot_read_is_of_no_format(fresh):
     (path,) = (Path(file.local) for file in selection.files() if file.kind == "image")
     path.unlink()
     path.mkdir()  # after it was listed
-    found = [(f.check, f.file, f.expected) for f in verify_selection(selection).findings]
+    found = [
+        (f.check, f.file, f.expected)
+        for f in verify_selection(selection, None, reread=False, num_proc=1, scheduler=None).findings
+    ]
     assert found == [("format", str(path), "a file that can be read")]
 
 
@@ -168,7 +171,7 @@ def test_of_a_data_set_without_masks_the_images_are_verified(root):
     catalog = ctspine1k.load_catalog()
     images_only = replace(CTSPINE1K, kinds=("image",))
     selection = Selection(images_only, catalog, catalog.select("liver_106"), Look(FolderPlace(root)))
-    report = verify_selection(selection)
+    report = verify_selection(selection, None, reread=False, num_proc=1, scheduler=None)
     assert report.measured == 1
     assert {finding.file for finding in report.findings} <= {
         str(path) for path in root.rglob("liver_106.nii.gz")

@@ -1,3 +1,4 @@
+import pickle
 import shutil
 
 import pytest
@@ -14,6 +15,8 @@ from ctspine1k.errors import (
     UnknownCaseError,
 )
 from ctspine1k.files.folder import FolderPlace
+from ctspine1k.files.hub import HubPlace
+from ctspine1k.files.selection import Look
 
 VALIDATION = {"HN_P023.nii.gz", "HN_P023_seg.nii.gz"}
 
@@ -210,3 +213,12 @@ def test_each_data_set_has_its_split_file_in_its_own_place(tmp_path, monkeypatch
     assert (case.case_id, case.split) == ("b_2", "judge")
     monkeypatch.chdir(tmp_path)
     assert len(open_collection("tiny")) == 3  # in no folder, and so not in the working directory either
+
+
+def test_a_look_travels_with_its_commit_and_without_its_listing(repo_id):
+    look = Look(HubPlace(repo_id, "main"))
+    assert pickle.loads(pickle.dumps(look)).place == look.place  # noqa: S301 (our own)
+    assert len(look.listing) > 0
+    there = pickle.loads(pickle.dumps(look))  # noqa: S301
+    assert there.place == look.pinned != look.place
+    assert "listing" not in vars(there)

@@ -416,7 +416,7 @@ def test_boxes_of_background_are_stored_like_any_other():
     boxes = [
         mask[k : k + 32, i : i + 64, j : j + 64].tobytes() for k in (0, 32) for i in (0, 64) for j in (0, 64)
     ]
-    compress = codec.compressor(1)
+    compress = codec.compressor(1, "small")
     assert bytes(store(mask)["bytes"]) == b"".join(map(compress, boxes))
     assert sum(box.count(7) > 0 for box in boxes) == 2
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ctspine1k.catalog.registry import data_set
-from ctspine1k.volumes.bodies import mask_indices
+from ctspine1k.volumes.bodies import _Frame, mask_indices
 from ctspine1k.volumes.headers import Geometry
 from ctspine1k.volumes.points import Points, read_points
 
@@ -57,6 +57,8 @@ def errors(volume, affine, centres, kind="body"):
 def test_a_body_is_in_front_of_the_canal_however_the_volume_lies():
     volume, affine, centres = made((20, 21))
     assert max(errors(volume, affine, centres).values()) < 1.5
+    as_measured = {20: 0.155760, 21: 0.155760}
+    assert errors(volume, affine, centres) == pytest.approx(as_measured, abs=1e-5)
     assert min(errors(volume, affine, centres, "mask").values()) > 8
     thick = affine @ np.diag([1.0, 3.0, 1.0, 1.0])
     assert max(errors(volume[:, ::3], thick, centres).values()) < 2
@@ -142,3 +144,23 @@ def test_points_of_a_real_case_lie_where_verse_and_others_have_them():
     assert np.mean(apart) <= 1.5
     to_others = [math.dist(point.mm, others[point.name]) for point in computed["body"]]
     assert max(to_others) <= 7.7
+
+
+@pytest.mark.parametrize("up", [(0.0, 0.0, 0.5), (3.0, -4.0, 12.0), (0.0, 5.0, 0.0), (-2.0, 0.01, -1.0)])
+def test_the_directions_at_a_vertebra_are_at_right_angles_and_of_length_1(up):
+    frame = _Frame.along(np.array(up))
+    np.testing.assert_allclose(frame.up, np.array(up) / math.hypot(*up))
+    for degrees in (0, 25, -30):
+        tilted = frame.tilted(degrees)
+        found = [a @ b for a in (tilted.up, tilted.front) for b in (frame.up, frame.front)]
+        cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+        np.testing.assert_allclose(found, [cos, sin, -sin, cos], atol=1e-12)
+    assert frame.front[0] * up[0] + frame.front[1] * up[1] + frame.front[2] * up[2] == pytest.approx(
+        0, abs=1e-9
+    )
+
+
+def test_without_a_direction_the_spine_leads_upwards():
+    frame = _Frame.along(np.array([0.0, 1e-7, 0.0]))
+    assert (frame.up.tolist(), frame.front.tolist()) == ([0, 0, 1], [0, 1, 0])
+    assert _Frame.along(np.array([0.0, 5.0, 0.0])).front.tolist() == [0, 0, -1]

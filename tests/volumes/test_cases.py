@@ -245,6 +245,10 @@ def test_labels_are_those_of_the_vocabulary(tmp_path, image, dtype):
         values[3, 3, 3] = strange
         with pytest.raises(VoxelValueError, match=f"labels, the numbers 0, 1, 2, 28, found {strange}"):
             read_pair(image, save(tmp_path / "n.nii.gz", values), vocabulary=FEW)
+    values[:] = 0
+    values[1, 2, 3] = 3  # the first number of a gap, and none is greater
+    with pytest.raises(VoxelValueError, match="labels, the numbers 0, 1, 2, 28, found 3 "):
+        read_pair(image, save(tmp_path / "n.nii.gz", values), vocabulary=FEW)
     with pytest.raises(ValueError, match="label_scheme='ctspine1k': expected one of 'own', 'region'"):
         open_case(image, mask, vocabulary=FEW, label_scheme="ctspine1k").__enter__()
 

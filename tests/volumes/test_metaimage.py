@@ -1,6 +1,7 @@
 """MetaImage files: read as SimpleITK reads them, and refused before it sees what it must not."""
 
 import sys
+import tracemalloc
 import zlib
 
 import nibabel as nib
@@ -20,6 +21,7 @@ from ctspine1k.errors import (
 )
 from ctspine1k.volumes import metaimage
 from ctspine1k.volumes.cases import check_file, open_case
+from ctspine1k.volumes.metaheader import read_meta_header
 
 TYPES = ("i1", "u1", "<i2", ">i2", "<u2", ">i4", "<u4", "<i8", "<u8", "<f4", ">f8")
 BEYOND = {"ElementDataFile": "ElementDataFile = case.raw, the file beside it, or LOCAL"}
@@ -123,6 +125,21 @@ def test_short_or_long_data(tmp_path, voxels, name, packed):
         data.write_bytes(whole + b"more")
         with pytest.raises(CorruptFileError, match="more bytes"):
             check_file(path)
+
+
+def test_compressed_data_are_not_inflated_beyond_what_the_header_says(tmp_path, voxels):
+    path = save_metaimage(tmp_path / "case.mhd", voxels, packed=True)
+    check_file(path)  # which imports SimpleITK
+    data = zlib.compress(bytes(32 << 20))
+    save_metaimage(path, voxels, packed=True, CompressedDataSize=str(len(data)))
+    (tmp_path / "case.zraw").write_bytes(data)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptFileError, match="found more"):
+            check_file(path)
+        assert tracemalloc.get_traced_memory()[1] < 24 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("count", [1, 3, 5, 4000])
@@ -315,3 +332,49 @@ def test_streams_and_a_missing_package(tmp_path, voxels, monkeypatch):
     metaimage.require_simpleitk.cache_clear()
     with pytest.raises(FileNotFoundError):
         check_file(tmp_path / "none.mhd")
+
+
+#: How many numbers a field has in a header of three dimensions.
+NUMBERS = {
+    1: "HeaderSize CompressedDataSize ElementNumberOfChannels ElementMin ElementMax ElementNBits ID ParentID "
+    "ElementToIntensityFunctionSlope ElementToIntensityFunctionOffset",
+    3: "ElementSpacing ElementSize CenterOfRotation SequenceID Offset Position Origin",
+    4: "Color",
+    9: "TransformMatrix Rotation Orientation",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("count", NUMBERS)
+def test_fields_have_as_many_finite_numbers_as_they_must(tmp_path, voxels, count):
+    same = {
+        "Position": "Offset",
+        "Origin": "Offset",
+        "Rotation": "TransformMatrix",
+        "Orientation": "TransformMatrix",
+    }
+    for field in NUMBERS[count].split():
+        left_out = {same[field]: None} if field in same else {}
+        for wrong in (" ".join(["1"] * (count + 1)), " ".join(["1"] * (count - 1) + ["nan"])):
+            path = save_metaimage(tmp_path / "case.mhd", voxels, **left_out, **{field: wrong})
+            with pytest.raises(
+                FileFormatError, match=rf" {field} of {count} finite numbers, found {wrong}\."
+            ):
+                read_meta_header(str(path))
+
+
+def test_switches_and_local_data_in_all_their_spellings(tmp_path, voxels):
+    path = tmp_path / "case.mhd"
+    for yes, no in (("True", "False"), ("true", "FALSE"), ("1", "0"), ("T", "f")):
+        assert (
+            read_meta_header(str(save_metaimage(path, voxels, BinaryData=yes, CompressedData=no))).packed
+            is None
+        )
+        for wrong in ({"BinaryData": no}, {"BinaryData": f"{yes}!"}):
+            with pytest.raises(FileFormatError, match="BinaryData"):
+                read_meta_header(str(save_metaimage(path, voxels, **wrong)))
+        big = read_meta_header(str(save_metaimage(path, voxels, BinaryDataByteOrderMSB=yes)))
+        assert big.file_type == voxels.dtype.newbyteorder(">")
+    for name in ("LOCAL", "Local", "local"):
+        text = header(voxels, name)
+        (tmp_path / "case.mha").write_bytes(text.encode() + voxels.tobytes(order="F"))
+        assert read_meta_header(str(tmp_path / "case.mha")).start == len(text)

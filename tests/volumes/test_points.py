@@ -172,6 +172,21 @@ BAD_JSON = {
         PointsError,
         r"in the image, of \(9, 14, 5\) voxels, found T12 at \(8.6, 2.0, 3.0\)",
     ),
+    "before": (
+        [{"direction": ["P", "I", "R"]}, {"label": 19, "X": 1, "Y": -0.6, "Z": 3}],
+        PointsError,
+        "found T12 at ",
+    ),
+    "above": (
+        [{"direction": ["P", "I", "R"]}, {"label": 19, "X": -0.6, "Y": 2, "Z": 3}],
+        PointsError,
+        "found T12 at ",
+    ),
+    "aside": (
+        [{"direction": ["P", "I", "R"]}, {"label": 19, "X": 1, "Y": 2, "Z": -0.6}],
+        PointsError,
+        "found T12 at ",
+    ),
     "pointer": (b"version https://git-lfs.github.com/spec/v1\n", FileFormatError, "a Git LFS pointer"),
     "page": (b"<!DOCTYPE html>", FileFormatError, "found a web page"),
     "empty": (b"", FileFormatError, "JSON with a list of points"),
@@ -307,3 +322,9 @@ def test_a_file_without_points_still_says_of_which_kind_it_is():
     data = json.dumps([{"direction": ["L", "P", "I"], "kind": "body"}]).encode()
     geometry = Geometry.of(np.eye(4), (3, 4, 5))
     assert verse_indices(data, geometry, TINY.vocabulary, None, "x.json") == ({}, "body")
+
+
+def test_what_is_not_utf8_beside_the_numbers_does_not_matter():
+    text = rows({label: np.array(place) * (0.7, 0.8, 2.5) for label, place in PLACES.items()})
+    geometry = Geometry.of(PLAIN, SHAPE)
+    check_indices(read(b"\xff\xfe" + text, "case.lml", geometry=geometry))
