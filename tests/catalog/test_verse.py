@@ -169,7 +169,7 @@ def test_the_same_number_with_another_prefix_is_another_series():
 )
 def test_two_files_for_one_are_an_error_that_names_both(one, other, kind):
     with pytest.raises(
-        AmbiguousFilesError, match=f"expected one {kind}, found 2: .*{one}.*{other}|{other}.*{one}"
+        AmbiguousFilesError, match=f"expected one {kind} file, found 2: .*{one}.*{other}|{other}.*{one}"
     ):
         found([one, other])
 
