@@ -19,6 +19,7 @@ def p_value(differences):
     return wilcoxon(differences).pvalue
 
 
+@pytest.mark.slow
 def test_differences_are_of_pairs():
     first, second = random_table(1), random_table(2)
     comparison = compare(first, second, preset_of("msr"), "hd_mm")

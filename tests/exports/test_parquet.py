@@ -51,6 +51,7 @@ def test_rows_are_those_that_load_dataset_gives(export, out, load, name, tree):
         assert identical(rows(streamed), wanted(tree, name, split))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -258,6 +259,7 @@ def test_labels_that_were_rounded_are_told_once(export, tree, load, name):
     assert identical(rows(loaded(report.out, name, split="train")), rows(there))
 
 
+@pytest.mark.slow
 def test_voxels_that_are_not_finite_are_replaced_when_asked(export, tree, load, name):
     values = intensities(1, (6, 5, 4), "<f4")
     values[1, 2, 3] = np.inf

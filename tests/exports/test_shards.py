@@ -322,6 +322,7 @@ def test_a_worker_of_another_version_says_so(task, name):
         export_shard(replace(task, version="9.9.9"))
 
 
+@pytest.mark.slow
 def test_a_hub_that_fails_now_and_then_is_asked_again(task, publish, tree, hub, name):
     task = replace(fresh(task, repo_id=publish(tree)), pauses=(0.01, 0.01, 0.01))
     hub.faults["liver_106.nii.gz"] = [500, {"cut_after": 40}, 500]

@@ -137,6 +137,7 @@ def test_a_transfer_that_breaks_off_is_resumed(hub, repo_id):
     assert hub.downloads()["liver_106.nii.gz"] == (15 + 14) << 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_hub_that_refuses_for_a_while_is_asked_again(hub, repo_id, tree, status):
     hub.faults["liver_106.nii.gz"] = [status]

@@ -239,6 +239,7 @@ def test_another_order_of_the_split_file_is_another_index(load, split_file):
     assert [row["index"] for row in load(split="train", cases=["liver_106"])] == [0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "times"),
     [({"cut_after": 100}, 1), ({"cut_after": 0}, 40), (503, 1)],
