@@ -100,8 +100,15 @@ class _Thumbnail:
                 min(int((at + 0.5) * wanted / size), wanted - 1)
                 for at, wanted, size in zip((y, x), pixels.shape, panel.labels.shape, strict=False)
             )
-            pixels[max(0, down - 1) : down + 2, max(0, right - 1) : right + 2] = label_colour(label)
+            _mark(pixels, down, right, label_colour(label))
         return cls(str(scan.case_id), pixels, has_issues)
+
+
+def _mark(pixels: NDArray[np.uint8], down: int, right: int, colour: tuple[int, int, int]) -> None:
+    """Draw a dot with a white rim: the vertebra around a point has the same colour."""
+    for reach, shade in ((2, (255, 255, 255)), (1, colour)):
+        place = tuple(slice(max(0, at - reach), at + reach + 1) for at in (down, right))
+        pixels[place] = shade
 
 
 def _strides(size: int, wanted: int) -> NDArray[np.int64]:

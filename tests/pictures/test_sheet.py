@@ -75,9 +75,11 @@ def test_points_are_marked_in_thumbnails():
     )
     rows, columns = np.nonzero((plain != marked).any(axis=-1))
     down, right = ((8 - 6 + 0.5) / 9 * 160, (10 - FRONT + 0.5) / 11 * plain.shape[1])
-    assert (rows.min(), rows.max()) == (int(down) - 1, int(down) + 1)
-    assert (columns.min(), columns.max()) == (int(right) - 1, int(right) + 1)
-    assert {tuple(pixel) for pixel in marked[rows, columns]} == {label_colour(18)}
+    assert (rows.min(), rows.max()) == (int(down) - 2, int(down) + 2)
+    assert (columns.min(), columns.max()) == (int(right) - 2, int(right) + 2)
+    dot = marked[int(down) - 2 : int(down) + 3, int(right) - 2 : int(right) + 3]
+    assert {tuple(pixel) for pixel in dot[1:-1, 1:-1].reshape(-1, 3)} == {label_colour(18)}
+    assert all((side == 255).all() for side in (dot[0], dot[-1], dot[:, 0], dot[:, -1]))
 
 
 def test_thumbnails_are_drawn_pixel_by_pixel():

@@ -55,7 +55,8 @@ def test_voxels_and_affine_are_those_of_the_file(tmp_path, voxels, name, packed)
 
 def test_simpleitk_places_the_voxels_there(tmp_path, voxels):
     """By its own way from an index to a point, in LPS."""
-    sitk = pytest.importorskip("SimpleITK")
+    import SimpleITK as sitk  # which takes half a second
+
     path = save_metaimage(tmp_path / "case.mhd", voxels)
     image = sitk.ReadImage(str(path))
     assert image.GetPixel(4, 2, 3) == voxels[4, 2, 3]
