@@ -19,14 +19,16 @@ import numpy as np
 import ways
 from cases import load
 from measuring import Row, Timed, compare, in_turn, median_ms
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 import ctspine1k
 from ctspine1k import training
 from ctspine1k.running.threads import spread, usable_threads
-from ctspine1k.storage.chunks import ChunkPart
+from ctspine1k.storage.chunks import ChunkPart, StoredArray
 from ctspine1k.storage.codec import COMPRESSIONS, decompress
 from ctspine1k.storage.collate import empty_batch
+from ctspine1k.storage.form import checksum
 from ctspine1k.training.foreground import Foreground
 from ctspine1k.training.sampling import generator
 from ctspine1k.training.volumes import Volumes
@@ -114,34 +116,54 @@ def batch_rows(root: Path, count: int, turns: int) -> list[Row]:
             work = {name: partial(lambda one, _: next(one), one) for name, one in batches.items()}
             for name, patches in sets.items():
                 work[f"decoding {name}"] = decoding(loaded[name], patches, 8 * turns + 1)
+                work[f"writing {name}"] = decoding(loaded[name], patches, 8 * turns + 1, is_written=True)
             times = in_turn(8 * turns, **work)
         what = f"two {named(size)} patches, one core"
         for name, bar in (("fast", ">= 2.0"), ("small", ">= 1.2")):
             rows.append(compare(f'{what}, "{name}"', times, name, "nnU-Net", bar))
             rows.append(compare(f"{what}, decoding alone", times, f"decoding {name}", "nnU-Net"))
+            rows.append(compare(f"{what}, decoded, checked, written", times, f"writing {name}", "nnU-Net"))
         shutil.rmtree(root / "nnunet")
     return rows
 
 
 def decoding(
-    data: datasets.Dataset, patches: training.PatchDataset, batches: int, threads: int = 1
+    data: datasets.Dataset,
+    patches: training.PatchDataset,
+    batches: int,
+    threads: int = 1,
+    *,
+    is_written: bool = False,
 ) -> Callable[[int], None]:
-    """Return what decodes the chunks of a batch, and does nothing else: no read of them takes less."""
+    """Return what decodes the chunks of a batch, and does nothing else: no read of them takes less.
+
+    With ``is_written``, each is compared with its checksum, and written to its place as float32 or uint8.
+    """
     volumes, chunks = Volumes(data), []
+    places = {
+        name: np.empty(patches.size, dtype)
+        for name, dtype in zip(volumes.columns, (np.float32, np.uint8), strict=False)
+    }
     for index in range(2 * batches):
         row, corner, _ = patches.draw(index)
         ranges = [
             range(max(at, 0), min(at + size, length))
             for at, size, length in zip(corner, patches.size, volumes[row].shape, strict=True)
         ]
-        parts = [part for name in volumes.columns for part in volumes[row].column(name).parts(ranges)]
-        chunks.append([part for part in parts if not part.is_zeros])
-    most = max(part.nbytes for one in chunks for part in one)
+        columns = [(volumes[row].column(name), place) for name, place in places.items()]
+        parts = [(part, *column) for column in columns for part in column[0].parts(ranges)]
+        chunks.append([one for one in parts if not one[0].is_zeros])
+    most = max(part.nbytes for one in chunks for part, *_ in one)
 
-    def decode(parts: list[ChunkPart]) -> None:
-        voxels = np.empty(most, np.uint8)
-        for part in parts:
-            decompress(part.chunk, voxels[: part.nbytes])
+    def decode(parts: list[tuple[ChunkPart, StoredArray, NDArray[Any]]]) -> None:
+        buffer = np.empty(most, np.uint8)
+        for part, stored, place in parts:
+            if is_written:
+                assert checksum(part.chunk, stored.seed, part.number) == stored.checksums[part.number]
+            voxels = buffer[: part.nbytes]
+            decompress(part.chunk, voxels)
+            if is_written:
+                place[part.outside] = voxels.view(stored.dtype).reshape(part.shape)[part.inside]
 
     return lambda turn: spread(decode, chunks[2 * turn] + chunks[2 * turn + 1], threads)
 
