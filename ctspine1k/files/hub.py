@@ -278,18 +278,15 @@ class HubPlace:
         """Fetch a file, after those beside it, which the cache has in the same folder."""
         for one in file.beside:
             self._fetch_one(one)
+        options: dict[str, Any] = {"repo_type": "dataset", "revision": self._commit, "token": self._token}
+        options |= {"library_name": "ctspine1k", "library_version": __version__}
         with interruptible():
-            path = huggingface_hub.hf_hub_download(
-                self.repo_id,
-                file.path,
-                repo_type="dataset",
-                revision=self._commit,
-                token=self._token,
-                library_name="ctspine1k",
-                library_version=__version__,
-            )
-        check_file_is(Path(path), file, _hint_to_delete(Path(path)))
-        return Path(path)
+            path = Path(huggingface_hub.hf_hub_download(self.repo_id, file.path, **options))
+            if path.stat().st_size < file.size:  # an empty file, say, which the client leaves on a full disk
+                options["force_download"] = True
+                path = Path(huggingface_hub.hf_hub_download(self.repo_id, file.path, **options))
+        check_file_is(path, file, _hint_to_delete(path))
+        return path
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

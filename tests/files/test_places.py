@@ -173,6 +173,15 @@ def test_a_cached_file_that_was_changed_is_reported(repo_id):
         download_files(cases="liver_106", kind="image", repo_id=repo_id)
 
 
+def test_what_a_full_disk_left_of_a_cached_file_is_fetched_anew(hub, repo_id, tree):
+    """The client moves a file into its cache; on a full disk it copies it instead, and leaves what it could."""
+    path = download_files(cases="liver_106", kind="image", repo_id=repo_id)[0]
+    path.resolve().chmod(0o644)
+    path.resolve().write_bytes(b"")
+    assert download_files(cases="liver_106", kind="image", repo_id=repo_id) == [path]
+    assert path.read_bytes() == next(tree.rglob("liver_106.nii.gz")).read_bytes()
+
+
 OFFLINE = """
 import json, sys
 import ctspine1k, ctspine1k.errors
