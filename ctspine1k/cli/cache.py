@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from ctspine1k._messages import size_text
+from ctspine1k._messages import shortened, size_text
 from ctspine1k.cli.options import FOLDER, JSON
 from ctspine1k.cli.output import print_json, print_table, say
 from ctspine1k.cli.verbs import verb
-from ctspine1k.errors import BusyError
+from ctspine1k.errors import BusyError, OutputError
 
 __all__ = ["cache"]
 
@@ -45,6 +45,14 @@ def cache(
     if unknown := set(ids) - {one.id for one in found}:
         raise click.UsageError(f"no conversion {', '.join(sorted(unknown))} in {cache_dir}.")
     chosen = [one for one in found if (not ids or one.id in ids) and not (unfinished and one.is_finished)]
+    kept = []
+    for one in list(chosen) if clear else ():
+        try:
+            delete(one)
+        except (BusyError, OSError) as error:
+            say(f"{one.id} is not deleted: {error}")
+            kept.append(one.id)
+            chosen.remove(one)
     if as_json:
         print_json([asdict(one) for one in chosen])
     else:
@@ -61,15 +69,11 @@ def cache(
             for one in chosen
         ]
         print_table(rows, ("id", "splits", "cases", "bytes", "state", "options", "from"))
-    stopped: BusyError | OSError | None = None
-    for one in list(chosen) if clear else ():
-        try:
-            delete(one)
-        except (BusyError, OSError) as error:  # others are written, or belong to another user
-            stopped = error
-            chosen.remove(one)
     size = size_text(sum(one.bytes for one in chosen))
     count = "1 conversion" if len(chosen) == 1 else f"{len(chosen):,} conversions"
     say(f"{count}, {size}, {'deleted from' if clear else 'in'} {cache_dir}")
-    if stopped is not None:
-        raise stopped
+    if kept:
+        hint = "Delete them when nobody writes them, as the user whose they are."
+        raise OutputError(
+            str(cache_dir), "conversions that can be deleted", f"others: {shortened(kept)}", hint
+        )

@@ -151,10 +151,10 @@ def compare(
     from ctspine1k.evaluation.table import read_scores
 
     tables = [read_scores(path) for path in (first, second)]
-    check_alike(*map(read_options, (first, second)))
     is_of_masks = all("dice" in table.measures for table in tables)
     protocol = preset_of(preset or default_preset(is_of_masks=is_of_masks))
     vocabulary = data_set(collection).vocabulary
+    check_alike(read_options(first), read_options(second), vocabulary.schemes[0])
     patients = {case.case_id: case.patient or case.case_id for case in load_catalog(collection)}
     before, after = (counted(table, protocol, vocabulary, sacrum=sacrum) for table in tables)
     comparison = compared(

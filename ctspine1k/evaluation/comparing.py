@@ -69,21 +69,21 @@ class Comparison:
         return "\n".join(lines)
 
 
-def check_alike(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
+def check_alike(first: Mapping[str, Any], second: Mapping[str, Any], own_scheme: str) -> None:
     """Check that two evaluations measured the same, as far as their options tell.
 
     Args:
         first: options of one; without any, nothing is known of it.
         second: those of the other.
+        own_scheme: the label scheme of the data set, which those without one have.
 
     Raises:
         ValueError: their points are of different kinds, or their labels of different schemes.
     """
-    for name, hint in (
-        ("points", "Their centroids are 14 to 23 mm apart (those of masks are of kind 'mask')"),
-        ("label_scheme", "The same number means different labels"),
+    for name, default, hint in (
+        ("points", "mask", "Their centroids are 14 to 23 mm apart (those of masks are of kind 'mask')"),
+        ("label_scheme", own_scheme, "The same number means different labels"),
     ):
-        default = "mask" if name == "points" else None
         values = [options.get(name) or default for options in (first, second)]
         if first and second and values[0] != values[1]:
             raise ValueError(

@@ -18,6 +18,9 @@ from ctspine1k.volumes.slices import read_plane
 
 __all__ = ["WorstCase", "worst_cases"]
 
+#: Cases without a prediction that are drawn: they all look alike.
+_MISSED = 2
+
 
 @dataclass(frozen=True)
 class WorstCase:
@@ -34,15 +37,18 @@ class WorstCase:
 def worst_cases(selection: Selection, evaluation: Evaluation, count: int = 5) -> Iterator[WorstCase]:
     """Yield the worst cases whose CT is on this machine, read one after the other.
 
-    A prediction that is missing or cannot be used is empty. Cases that cannot be read are left out with a
-    warning.
+    A prediction that is missing or cannot be used is empty; of these there are two at most. Cases that cannot
+    be read are left out with a warning.
     """
     options = ScoringOptions(
         **{name: evaluation.options[name] for name in ScoringOptions.__dataclass_fields__}
     )
     vocabulary = selection.data_set.vocabulary
-    # Of arrays only the scores were kept.
-    worst = [(one, mean) for one, mean in evaluation.worst(count) if one.task.prediction or one.problem]
+    every = evaluation.worst(len(evaluation.results))
+    missed = [(one, mean) for one, mean in every if one.problem]
+    # Predictions in memory are gone: those have no file.
+    judged = [(one, mean) for one, mean in every if not one.problem and one.task.prediction]
+    worst = [*missed[:_MISSED], *judged][:count]
     chosen = selection.keep(selection.cases.select([one.case_id for one, _ in worst]))
     images = {file.case.case_id: file for file in chosen.files() if file.kind == "image"}
     for one, mean in worst:

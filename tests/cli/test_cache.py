@@ -55,7 +55,7 @@ def test_what_is_being_written_stays(run, cache):
     with exclusive_lock(first.folder, Path(f"{first.folder}_builder.lock")):
         status, _, err = run("cache", "--clear", "--all", "--cache-dir", cache)
     assert status == 2
-    assert err.startswith("1 conversion, ")
+    assert err.splitlines()[1].startswith("1 conversion, ")
     assert "another process is writing this output" in err
     assert [one.id for one in list_conversions(cache)] == [first.id]
     assert not second.folder.exists()
@@ -66,9 +66,14 @@ def test_what_cannot_be_deleted_stays_and_lets_the_others_be(run, cache):
     lock = Path(f"{first.folder}_builder.lock")
     lock.unlink(missing_ok=True)
     lock.mkdir()  # can be opened by nobody, as a file of another user cannot
-    status, _, err = run("cache", "--clear", "--all", "--cache-dir", cache)
-    assert (status, err.startswith("1 conversion, ")) == (2, True)
-    assert str(lock) in err
+    status, out, err = run("cache", "--clear", "--all", "--json", "--cache-dir", cache)
+    kept, count, error = err.splitlines()
+    assert status == 2
+    assert kept.startswith(f"{first.id} is not deleted: ")
+    assert str(lock) in kept
+    assert count.startswith("1 conversion, ")
+    assert f"expected conversions that can be deleted, found others: {first.id}. Delete them when" in error
+    assert [one["id"] for one in json.loads(out)] == [second.id]
     assert [one.id for one in list_conversions(cache)] == [first.id]
     assert not second.folder.exists()
 

@@ -81,6 +81,7 @@ def test_what_was_not_measured_alike_is_not_compared():
     for first, second in (({"points": "body"}, {"points": "mask"}), ({"points": None}, {"points": "body"}),
                           ({"label_scheme": None}, {"label_scheme": "binary"}),):  # fmt: skip
         with pytest.raises(ValueError, match=f"{next(iter(first))}: expected the same in both evaluations"):
-            check_alike(first, second)
-    check_alike({"points": None, "truncated": "keep"}, {"points": "mask", "truncated": "drop"})
-    check_alike({"points": "body"}, {})  # of which nothing is known
+            check_alike(first, second, "ctspine1k")
+    check_alike({"points": None, "truncated": "keep"}, {"points": "mask", "truncated": "drop"}, "ctspine1k")
+    check_alike({"points": "body"}, {}, "ctspine1k")  # of which nothing is known
+    check_alike({"label_scheme": None}, {"label_scheme": "ctspine1k"}, "ctspine1k")

@@ -277,6 +277,8 @@ def test_the_worst_cases_are_those_that_were_not_predicted(spines, predictions, 
     assert [one.title[: len(title)] for one, title in zip(drawn, titles, strict=True)] == titles
     assert [one.prediction.any() for one in drawn] == [False, False, True]
     assert np.array_equal(drawn[0].reference, np.transpose(reference("liver_83"), (2, 0, 1)))
+    save(predictions / "liver_106.nii.gz", reference("liver_106") + 40, affine=AFFINE)
+    assert len(list(worst_cases(spines.selection(), spines.evaluate(predictions, distances=False)))) == 2
 
 
 @pytest.mark.usefixtures("undrawn")

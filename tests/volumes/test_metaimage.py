@@ -55,10 +55,10 @@ def test_voxels_and_affine_are_those_of_the_file(tmp_path, voxels, name, packed)
 
 def test_simpleitk_places_the_voxels_there(tmp_path, voxels):
     """By its own way from an index to a point, in LPS."""
-    import SimpleITK as sitk  # which takes half a second
+    import SimpleITK  # which takes half a second
 
     path = save_metaimage(tmp_path / "case.mhd", voxels)
-    image = sitk.ReadImage(str(path))
+    image = SimpleITK.ReadImage(str(path))
     assert image.GetPixel(4, 2, 3) == voxels[4, 2, 3]
     x, y, z = image.TransformIndexToPhysicalPoint((4, 2, 3))
     np.testing.assert_allclose(read(path)[1].affine @ (4, 2, 3, 1), (-x, -y, z, 1), atol=1e-9)
