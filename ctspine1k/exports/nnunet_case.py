@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import nibabel as nib
 import numpy as np
@@ -55,7 +55,7 @@ _SPACING_TOLERANCE = 5e-6
 _GZIP_MAGIC = b"\x1f\x8b"
 
 #: What was done to get a file.
-Deed = Literal["linked", "copied", "written", "kept"]
+Deed: TypeAlias = Literal["linked", "copied", "written", "kept"]
 
 
 @dataclass(frozen=True)

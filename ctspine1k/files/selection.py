@@ -7,7 +7,7 @@ import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from ctspine1k._messages import check_choice, warn
 from ctspine1k.catalog.cases import WHAT_SELECTS, Case, Catalog, Criterion
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 #: What to do about a case without raw files.
-OnMissing = Literal["raise", "skip"]
+OnMissing: TypeAlias = Literal["raise", "skip"]
 
 
 class Look:

@@ -22,6 +22,9 @@ def test_the_catalogue():
     assert len(catalog.where(fold=[1, 2], split="train")) == 224
     assert len(catalog.where(annotated="-2")) == 2
     assert {case.top for case in catalog.where(top=["C1", "L6"])} == {"C1"}
+    for end in ("top", "bottom"):
+        with pytest.raises(ValueError, match=rf"^{end}='L7': .*'S1', 'S2'"):
+            catalog.where(**{end: "L7"})
     assert len(catalog.where(exclude_issues="errors")) == 302
     assert {case.patient for case in catalog} == {None}
 

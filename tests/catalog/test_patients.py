@@ -24,6 +24,10 @@ def test_the_seed_decides_and_nothing_else():
     cases = load_catalog("verse")
     one, again, other = (cases.split_by_patient([0.5, 0.5], seed=seed)[0].cases for seed in (1, 1, 2))
     assert one == again != other
+    # Of three, the one in the middle lies as much in either half, and goes to the first.
+    assert [
+        len(part) for part in parts_by_patient({"a": "x", "b": "y", "c": "z"}, [0.5, 0.5], 0, "raise")
+    ] == [2, 1]
     # By another path, so that no later version gives another split.
     assert parts_by_patient({"a": "x", "b": "y", "c": "x", "d": "z"}, [0.5, 0.5], 0, "raise") == [
         ["a", "c"],

@@ -125,6 +125,7 @@ def test_checksums_tell_equal_voxels_whatever_file_they_are_in(tmp_path):
     one = measured(*save_spine(tmp_path / "a", "liver_106", image, mask))
     other = measured(*save_spine(tmp_path / "b", "HN_P001", image, mask.astype(np.float64), affine=OBLIQUE))
     assert (one.image_crc32, one.mask_crc32) == (other.image_crc32, other.mask_crc32)
+    assert one.image_crc32 == zlib.crc32(image.tobytes(order="F"))
     moved = np.roll(mask, 1, axis=2)
     image[0, 0, 0] += 1
     third = measured(*save_spine(tmp_path / "c", "liver_106", image, moved))

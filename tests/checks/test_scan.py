@@ -88,7 +88,9 @@ def test_tables_hold_what_is_in_the_files(spines):
     assert cases.vertebrae["liver_83"].tolist() == ["L4", "L5", "L6"]
     assert cases.labels["HN_P023"].tolist() == [1, 2, 3]
     vertebrae = pd.read_parquet(report.vertebrae)
-    assert vertebrae[vertebrae.case_id == "liver_106"].vertebra.tolist() == ["T11", "T12", "L1", "L2"]
+    of_case = vertebrae[vertebrae.case_id == "liver_106"]
+    assert of_case.vertebra.tolist() == ["T11", "T12", "L1", "L2"]
+    assert of_case.region.tolist() == ["thoracic"] * 2 + ["lumbar"] * 2
     assert (vertebrae.components == 1).all()
     assert vertebrae.mean_hu.between(255, 265).all()
     assert sorted(path.name for path in spines.iterdir()) == [

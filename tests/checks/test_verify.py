@@ -335,6 +335,9 @@ def test_one_mask_for_two_volumes(root):
         ("same_mask", "liver_106", "that of liver_0"),
         ("same_mask", "liver_0", "that of liver_106"),
     }
+    assert {f.hint for f in report.findings} == {
+        "Get the files of both again: one of them may be a copy of the other."
+    }
 
 
 def test_one_image_for_two_cases(root):

@@ -141,6 +141,8 @@ def test_what_is_written_is_read_again(tmp_path, kind):
         np.testing.assert_allclose(point.voxel, first.voxel, atol=1e-9)
     with pytest.raises(ValueError, match=r"orientation 'S\?A': expected a direction for each axis"):
         write_points(Points((), "file", "S?A"), path)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_points(Points.of({18: np.array([1, np.inf, 1])}, GEOMETRY, VOCABULARY, kind), path)
 
 
 POINT = {"label": 18, "X": 1, "Y": 2, "Z": 3}
