@@ -230,12 +230,12 @@ def test_no_points_of_a_mask_whose_voxels_have_no_place(tmp_path):
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_points_may_lie_a_little_outside_the_labels(axis):
-    """By so many voxels beyond the sides of the outermost ones."""
+    """By one voxel beyond the sides of the outermost ones."""
     vocabulary, boxes = CTSPINE1K.vocabulary, {20: ((3, 10, 20), (9, 30, 41))}
     for side, sign in zip(boxes[20], (-1, 1), strict=True):
         for beyond, checks in ((0, []), (1e-3, ["point_place"])):
             voxel = [6.0, 20.0, 30.0]
-            voxel[axis] = side[axis] - 0.5 + sign * (levels._ASIDE + beyond)
+            voxel[axis] = side[axis] - 0.5 + sign * (1 + beyond)
             point = Point(20, "L1", tuple(voxel), (0.0, 0.0, 0.0))
             assert [check for check, *_ in levels.implausible_points([point], boxes, vocabulary)] == checks
     other = Point(21, "L2", (6.0, 20.0, 30.0), (0.0, 0.0, 30.0))

@@ -489,16 +489,15 @@ def test_an_interrupt_while_workers_start_is_no_noise(many, tmp_path, monkeypatc
     assert told.strip().endswith("KeyboardInterrupt")
 
 
+@pytest.mark.parametrize("verb", [scan, verify])
 @pytest.mark.parametrize(
-    ("verb", "file", "function", "event"),
+    ("file", "function", "event"),
     [
-        (scan, "nibabel/externals/oset.py", "__del__", "return"),  # Python loses what a destructor raises
-        (scan, "/gzip.py", "close", "return"),
-        (scan, "/threading.py", "__enter__", "return"),  # a lock that a thread waits for
-        (scan, "checks/records.py", "note", "call"),
-        (scan, "checks/measure.py", "measure", "return"),
-        (verify, "checks/records.py", "note", "call"),
-        (verify, "checks/measure.py", "measure", "return"),
+        ("nibabel/externals/oset.py", "__del__", "return"),  # Python loses what a destructor raises
+        ("/gzip.py", "close", "return"),
+        ("/threading.py", "__enter__", "return"),  # a lock that a thread waits for
+        ("checks/records.py", "note", "call"),
+        ("checks/measure.py", "measure", "return"),
     ],
 )
 def test_wherever_a_stop_falls_what_is_done_is_kept(spines, tmp_path, verb, file, function, event):

@@ -12,7 +12,7 @@ import pytest
 from support.forks import fork
 from support.processes import wait_until
 from support.spines import AFFINE, save_spine, spine
-from support.volumes import save
+from support.volumes import files_of, save
 
 import ctspine1k
 from ctspine1k.cli.main import main
@@ -312,19 +312,19 @@ def test_a_second_run_judges_only_what_has_changed(spines, predictions, tmp_path
 
 
 @pytest.mark.processes
-@pytest.mark.usefixtures("undrawn")
 def test_a_run_that_is_killed_goes_on_where_it_was(spines, raw, predictions, tmp_path):
-    spines.evaluate(predictions, tmp_path / "whole")
+    """With pictures; of few labels, which are drawn in a moment."""
+    spines.evaluate(predictions, tmp_path / "whole", label_scheme="region")
+    whole = files_of(tmp_path / "whole")
+    assert sum(name.endswith(".png") for name in whole) == 3
     for notes in (1, 2):
         out = tmp_path / f"out{notes}"
         child = fork("support.scores:evaluate_there", str(raw), str(predictions), str(out), list(IDS))
         journal = out / ".scores.partial"
         wait_until(lambda: journal.exists() and journal.read_text().count("\n") >= notes)  # noqa: B023
         child.kill()
-        spines.evaluate(predictions, out)
-        assert {path.name: path.read_bytes() for path in out.iterdir()} == {
-            path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()
-        }
+        spines.evaluate(predictions, out, label_scheme="region")
+        assert files_of(out) == whole
 
 
 @pytest.mark.slow
@@ -366,11 +366,12 @@ def test_other_folders_are_left_alone(spines, raw, predictions, tmp_path):
 
 
 @pytest.mark.processes
-@pytest.mark.usefixtures("undrawn")
 def test_processes_give_the_same_bytes(spines, predictions, tmp_path):
-    for name, num_proc in (("one", 1), ("two", 2)):
-        spines.evaluate(predictions, tmp_path / name, num_proc=num_proc)
-    assert (tmp_path / "one/summary.json").read_bytes() == (tmp_path / "two/summary.json").read_bytes()
+    one, two = (tmp_path / name for name in ("one", "two"))
+    for out, num_proc in ((one, 1), (two, 2)):
+        spines.evaluate(predictions, out, num_proc=num_proc, label_scheme="region")
+    assert files_of(one) == files_of(two)
+    assert len(list(one.glob("*.png"))) == 3
 
 
 @pytest.mark.cluster

@@ -14,7 +14,7 @@ import datasets
 import huggingface_hub
 import pytest
 from support.compare import identical, rows, wanted
-from support.exports import ByPickle, export_parquet
+from support.exports import export_parquet
 from support.forks import fork
 from support.paths import ROOT
 from support.volumes import IDS, SIZE, files_of
@@ -204,10 +204,11 @@ def test_nothing_is_made_twice(hub, target, export):
     assert len(repo.commits) == commits + 4  # a lock taken and given back, twice
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_the_hub_has_what_a_disk_has(hub, target, export, tree, split_file, tmp_path):
-    export(workers=ByPickle())
-    export_parquet(tmp_path / "out", data_dir=tree, split_file=split_file, image_size=SIZE)
+    """Processes upload their shards; both configs: ``test_an_export_to_the_hub_loads_from_there``."""
+    export(config="2d", num_proc=2)
+    export_parquet(tmp_path / "out", data_dir=tree, split_file=split_file, image_size=SIZE, config="2d")
     assert files_at(hub, target) == files_of(tmp_path / "out")
 
 

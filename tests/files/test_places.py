@@ -100,11 +100,11 @@ def test_a_private_repo_needs_its_token(hub, repo_id):
     with pytest.raises(HubError, match="token") as caught:
         list_files(cases="liver_106", repo_id=repo_id, token="hf_wrong")
     assert "hf_wrong" not in str(caught.value)
-    files = list_files(cases="liver_106", repo_id=repo_id, token="hf_secret")
-    hub_place = HubPlace.of(repo_id, "main", "hf_secret")
-    with hub_place.open(files[0]) as stream:
+    image, mask = list_files(cases="liver_106", repo_id=repo_id, token="hf_secret")
+    with HubPlace.of(repo_id, "main", "hf_secret").open(image) as stream:
         data = stream.read(-1)
-    assert [path.stat().st_size for path in hub_place.fetch(files)] == [len(data), files[1].size]
+    paths = download_files(cases="liver_106", repo_id=repo_id, token="hf_secret")
+    assert [path.stat().st_size for path in paths] == [len(data), mask.size]
 
 
 @pytest.mark.parametrize("token", ["hf_secret\n", " hf_secret "])

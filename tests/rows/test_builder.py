@@ -54,7 +54,8 @@ def convert(load, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "storage"), [("3d", "dense"), ("2d", "compact")])
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("name", CONFIGS)
 def test_rows_of_every_stored_type(convert, name, storage):
     def write(image, mask, dtype, scaling):
         save(image, intensities(dtype=dtype), slope=scaling[0], inter=scaling[1])

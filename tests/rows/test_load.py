@@ -475,7 +475,7 @@ SCHEMES = {
 }
 
 
-@pytest.mark.parametrize(("name", "storage"), [("3d", "compact"), ("2d", "dense")])
+@pytest.mark.parametrize("storage", ["dense", "compact"])
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_label_schemes(load, right, name, storage, scheme):
     convert = SCHEMES[scheme]

@@ -2,6 +2,7 @@ import multiprocessing
 import threading
 
 import pytest
+from support.threads import prefetching
 
 from ctspine1k.running.threads import prefetch, prefetch_together, spread, usable_threads
 
@@ -31,10 +32,6 @@ def test_an_error_comes_where_its_item_would():
         next(stream)
 
 
-def helpers():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("ctspine1k-prefetch")]
-
-
 def test_items_of_several_iterators_are_made_at_the_same_time():
     meeting = threading.Barrier(2, timeout=10)
 
@@ -45,11 +42,11 @@ def test_items_of_several_iterators_are_made_at_the_same_time():
 
     stream = prefetch_together(items(0), items(10))
     assert list(stream) == [(0, 10), (1, 11), (2, 12)]
-    assert helpers() == []
+    assert prefetching() == []
     stream = prefetch_together(iter(range(10**9)), iter(range(10**9)))
     assert next(stream) == (0, 0)
     stream.close()
-    assert helpers() == []
+    assert prefetching() == []
 
 
 def test_several_iterators_have_one_length_and_the_first_error_is_raised():
@@ -64,15 +61,15 @@ def test_several_iterators_have_one_length_and_the_first_error_is_raised():
         assert next(stream) == (0, 0)
         with pytest.raises(ZeroDivisionError, match=raised):
             next(stream)
-    assert helpers() == []
+    assert prefetching() == []
 
 
 def test_items_that_nobody_wants_any_more():
     stream = prefetch(iter(range(10**9)))
     assert next(stream) == 0
-    assert len(helpers()) == 1
+    assert len(prefetching()) == 1
     stream.close()
-    assert helpers() == []
+    assert prefetching() == []
 
 
 @pytest.mark.parametrize("threads", [0, 1, 2, 5, 100])

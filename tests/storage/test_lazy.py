@@ -1,8 +1,6 @@
 import multiprocessing
 import pickle
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -313,52 +311,6 @@ def test_other_libraries_get_all_of_it_at_once(decoded, dtype):
 def test_no_loop_over_an_array_without_axes():
     with pytest.raises(TypeError, match="without axes"):
         iter(array_of(np.array(1)))
-
-
-class Tensor:
-    """What is used of PyTorch's, on NumPy."""
-
-    def __init__(self, array):
-        self.array = array
-
-    def numpy(self):
-        return self.array
-
-    def new_empty(self, size):
-        return Tensor(np.empty(size, self.array.dtype))
-
-    def set_(self, storage, offset, shape):
-        return Tensor(np.frombuffer(storage, self.array.dtype, offset=offset).reshape(shape))
-
-
-@pytest.mark.parametrize("worker", [None, object()])
-def test_arrays_of_one_shape_are_stacked_in_memory_that_a_worker_shares(compact, monkeypatch, worker):
-    shared = []
-
-    def share(size):
-        shared.append(bytearray(size))
-        return shared[-1]
-
-    collate = SimpleNamespace(default_collate_fn_map={})
-    data = SimpleNamespace(get_worker_info=lambda: worker, _utils=SimpleNamespace(collate=collate))
-    data.default_collate = lambda batch: ("rows", batch)
-    storage = SimpleNamespace(_new_shared=share)
-    torch = SimpleNamespace(utils=SimpleNamespace(data=data), UntypedStorage=storage, from_numpy=Tensor)
-    monkeypatch.setitem(sys.modules, "torch", torch)
-    lazy = ctspine1k.LazyDataset(compact)
-    row = lazy[0]
-    arrays = [array_of(np.arange(24, dtype="i2").reshape(2, 3, 4) + first, dtype="f4") for first in (0, 100)]
-    stack = collate.default_collate_fn_map[LazyArray]
-    stacked = stack(arrays, collate_fn_map={})
-    assert stacked.array.dtype == "f4"
-    assert np.array_equal(stacked.array, np.stack([np.asarray(one) for one in arrays]))
-    assert [len(one) for one in shared] == ([] if worker is None else [2 * 24 * 4])
-    with pytest.raises(
-        ValueError, match=r"expected arrays of one shape in a batch, found \(2, 3, 4\) and \(5,\)"
-    ):
-        stack([*arrays, array_of(np.arange(5))])
-    (told, (whole,)) = collate.default_collate_fn_map[ctspine1k.storage.lazy.LazyRow]([row])
-    assert (told, list(whole)) == ("rows", list(row))
 
 
 def test_what_an_array_and_a_row_do_not_have(compact):

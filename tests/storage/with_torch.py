@@ -54,16 +54,27 @@ def reads(monkeypatch):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loader_of_lazy_rows(load, tree, workers, reads):
-    """Slices of one size are stacked, by the workers."""
+    """Slices of one size are stacked, by the workers, in memory that they share."""
     lazy = ctspine1k.LazyDataset(load("2d", split="train", storage="compact"))
     batches = list(DataLoader(lazy, batch_size=2, num_workers=workers))
     right = wanted(tree, "2d", "train")
     assert [len(batch["image"]) for batch in batches] == [2] * (len(right) // 2) + [1] * (len(right) % 2)
     for column in ("image", "segmentation"):
+        assert all(batch[column].is_shared() == bool(workers) for batch in batches)
         found = torch.cat([batch[column] for batch in batches]).numpy()
         assert found.tobytes() == np.stack([row[column] for row in right]).tobytes()
     assert [one for batch in batches for one in batch["patient_id"]] == [row["patient_id"] for row in right]
     assert len(reads) == (0 if workers else 2 * len(right))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_loader_of_stored_values(load, workers):
+    """Their type is that of the file."""
+    lazy = ctspine1k.LazyDataset(load("2d", split="train", storage="compact"), dtype="stored")
+    (batch,) = DataLoader(lazy, batch_size=len(lazy), num_workers=workers)
+    for column, dtype in (("image", torch.int16), ("segmentation", torch.uint8)):
+        assert batch[column].dtype == dtype
+        assert np.array_equal(batch[column].numpy(), np.stack([row[column] for row in lazy]))
 
 
 def test_loader_of_a_data_set_around_lazy_rows(load, tree, reads):
@@ -73,6 +84,8 @@ def test_loader_of_a_data_set_around_lazy_rows(load, tree, reads):
     right = [*wanted(tree, "2d", "train")] * 2
     for column in ("image", "segmentation"):
         assert batch[column].numpy().tobytes() == np.stack([row[column] for row in right]).tobytes()
+    assert type(batch) is dict
+    assert list(batch) == list(lazy[0])
     assert batch["patient_id"] == [row["patient_id"] for row in right]
     assert len(reads) == 2 * len(right)
 

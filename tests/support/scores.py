@@ -47,4 +47,4 @@ def random_table(seed=0, cases=7, labels=(5, 6, 19, 20, 25)):
 
 def evaluate_there(raw, predictions, out, ids):
     """An evaluation in a process of its own, to be killed."""
-    ctspine1k.open_collection(data_dir=raw).select(ids).evaluate(predictions, out)
+    ctspine1k.open_collection(data_dir=raw).select(ids).evaluate(predictions, out, label_scheme="region")

@@ -1,7 +1,6 @@
 """A case is what plain nibabel reads of its files, and its files fit each other."""
 
 import tarfile
-import threading
 
 import nibabel as nib
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.compare import same_bits
+from support.threads import prefetching
 from support.tiny import TINY
 from support.vocabulary import FEW
 from support.volumes import AFFINE, SHAPE, expected, intensities, labels, save
@@ -106,14 +106,14 @@ def test_members_of_an_archive_are_read_by_one_thread(tmp_path):
         with open_case(*streams, threads=2) as case:
             slabs = case.slabs(1)
             next(slabs)
-            assert len(reading()) == 1
+            assert len(prefetching()) == 1
             slabs.close()
     with open_case(image, mask, threads=2) as case:
         slabs = case.slabs(1)
         next(slabs)
-        assert len(reading()) == 2
+        assert len(prefetching()) == 2
         slabs.close()
-        assert reading() == []
+        assert prefetching() == []
 
 
 def test_no_thread_reads_on_after_an_error_in_a_file(tmp_path, image, mask):
@@ -123,11 +123,7 @@ def test_no_thread_reads_on_after_an_error_in_a_file(tmp_path, image, mask):
     for files in ((strange[0], mask), (image, strange[1])):
         with open_case(*files, threads=2) as case, pytest.raises(VoxelValueError) as raised:
             list(case.slabs(1))
-        assert reading() == [], raised  # though the traceback is still there
-
-
-def reading():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("ctspine1k-prefetch")]
+        assert prefetching() == [], raised  # though the traceback is still there
 
 
 @pytest.mark.parametrize("orientation", [None, "PIR"])
