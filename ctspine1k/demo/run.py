@@ -13,6 +13,7 @@ from ctspine1k.catalog.registry import DEFAULT, data_set
 from ctspine1k.collection import Collection, open_collection
 from ctspine1k.demo.phantom import make_phantom, phantom_cases
 from ctspine1k.running.progress import is_terminal
+from ctspine1k.storage.codec import require_blosc2
 
 __all__ = ["draw_phantom", "load_phantom"]
 
@@ -25,13 +26,14 @@ def load_phantom(root: Path, cache_dir: Path, collection: str = DEFAULT) -> Iter
         FileExistsError: there are files at ``root``.
         MissingPackageError: files, or slices of different sizes, need a package that is not installed.
     """
+    options: dict[str, Any] = {"cache_dir": cache_dir}
+    if data_set(collection).image_size is None:  # slices differ in size
+        require_blosc2()  # before there are files that would be in the way of the next run
+        options["storage"] = "compact"
     make_phantom(root, collection)
     if not is_terminal():
         datasets.disable_progress_bars()
     phantom = _phantom(root, collection)
-    options: dict[str, Any] = {"cache_dir": cache_dir}
-    if phantom.data_set.image_size is None:
-        options["storage"] = "compact"  # slices differ in size
     if phantom.data_set.points_format is not None:
         options["points"] = True
     for name in ("3d", "2d"):

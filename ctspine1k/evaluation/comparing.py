@@ -166,7 +166,8 @@ def _difference(
     once = np.ones((1, len(patients)))
     before, after = (float(weighted_means(cells, once, preset)[0]) for cells in pairs)
     low = high = math.nan
-    if len(set(patients)) > 1 and len(weights):
+    paired = {patient for patient, cells in zip(patients, pairs[0], strict=True) if not np.isnan(cells).all()}
+    if len(paired) > 1 and len(weights):
         drawn = weighted_means(pairs[1], weights, preset) - weighted_means(pairs[0], weights, preset)
         low, high = np.nanquantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Difference(

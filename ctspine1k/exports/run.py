@@ -128,8 +128,9 @@ class Export:
             table: the table of cases.
         """
         entries = self.target.files()
-        _check_target(self.target, entries, tasks)
-        there, bad = self._there(tasks, read_records(self.target, entries))
+        recorded = read_records(self.target, entries)
+        _check_target(self.target, entries, tasks, recorded)
+        there, bad = self._there(tasks, recorded)
         entries = {name: entry for name, entry in entries.items() if name not in bad}
         done = {  # with the policy of this run, which would have made the same shards
             path: replace(there[path], policy=task.policy)
@@ -311,7 +312,12 @@ def _verify(target: Target, record: ShardRecord) -> tuple[str, bool]:
     return record.path, target.sha256_of(record.path) == record.sha256
 
 
-def _check_target(target: Target, entries: Mapping[str, Entry], tasks: Sequence[ShardTask]) -> None:
+def _check_target(
+    target: Target,
+    entries: Mapping[str, Entry],
+    tasks: Sequence[ShardTask],
+    recorded: Mapping[str, Recorded],
+) -> None:
     """Raise an `OutputError` if the folder has files that do not belong to this export."""
     where = target.describe()
     strange = [name for name in (MANIFEST, CARD, CASES_TABLE) if name in entries]
@@ -326,6 +332,10 @@ def _check_target(target: Target, entries: Mapping[str, Entry], tasks: Sequence[
         and name.endswith(".parquet")
         and name not in planned
     ]
+    for task in tasks:  # shards of another data set, or of other cases, may have the same paths
+        made = recorded[task.shard.path].record.cases if task.shard.path in recorded else []
+        if made and not {case.case_id for case in task.shard.cases} & set(made):
+            others.append(task.shard.path)
     if others:
         raise OutputError(
             where,

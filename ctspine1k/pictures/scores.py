@@ -31,6 +31,9 @@ __all__ = ["Judged", "confusion", "draw_scores", "side_by_side", "values_by_vert
 
 _LINE = "#6aa9e9"
 
+#: Measures from 0 to 1, of which pictures have one scale.
+_SHARES = ("dice", "iou", "precision", "recall", "identified", "identified_msr")
+
 #: Of the cases side by side: mm around labels, and mm that are as long as an inch.
 _MARGIN_MM, _MM_PER_INCH = 20.0, 110.0
 
@@ -61,6 +64,8 @@ def values_by_vertebra(values: Mapping[str, Sequence[float]], measure: str) -> F
         style["medianprops"] = {"color": BRIGHT, "linewidth": 1.0}
         axes.boxplot([list(own) for own in values.values()], widths=0.6, showfliers=False, **style)
         axes.set_xticks(range(1, len(values) + 1), list(values), size=FACT_SIZE, color=DIM)
+        if measure in _SHARES:
+            axes.set_ylim(-0.03, 1.03)
         axes.set_title(f"{measure} by vertebra", size=FACT_SIZE + 1, color=BRIGHT)
         return figure
 

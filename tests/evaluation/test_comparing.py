@@ -75,6 +75,9 @@ def test_cases_of_a_patient_count_as_one():
     assert alone.differences[0].p_value == p_value([0.01 * (n + 1) for n in range(6)])
     assert paired.differences[0].p_value == p_value([0.015, 0.035, 0.055])
     assert paired.differences[0].difference == pytest.approx(alone.differences[0].difference)
+    rare = [ScoreTable((*table.rows, row("c0", 7, dice=0.5))) for table in (first, second)]
+    c7, l1 = compare(*rare, preset_of("verse")).differences[1:]
+    assert (c7.n, math.isnan(c7.low), math.isnan(l1.low)) == (1, True, False)  # one patient has no interval
 
 
 def test_what_was_not_measured_alike_is_not_compared():

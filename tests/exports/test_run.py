@@ -9,7 +9,7 @@ import pytest
 from support.compare import identical, rows, wanted
 from support.exports import ByPickle, Elsewhere, SmallTarget, StoppedAfter, StoppedAt, same, shards_in
 from support.processes import wait_until
-from support.volumes import ALL_IDS, break_case, files_of, intensities, save, save_case
+from support.volumes import ALL_IDS, IDS, break_case, files_of, intensities, save, save_case
 
 from ctspine1k.errors import (
     CTSpine1KWarning,
@@ -225,6 +225,15 @@ def test_another_selection_does_not_go_into_the_same_folder(export, out):
         export(config="3d")
     with pytest.raises(OutputError, match="cases_per_shard"):
         export(config="2d", cases_per_shard=1)
+    assert files_of(out) == before
+
+
+def test_other_cases_do_not_replace_shards_of_the_same_name(export, out):
+    first, second = IDS["train"]
+    export(config="2d", cases=first)
+    before = files_of(out)
+    with pytest.raises(OutputError, match=r"found 2d/train/00000-of-00001\.parquet\. Use the same options"):
+        export(config="2d", cases=second)
     assert files_of(out) == before
 
 
