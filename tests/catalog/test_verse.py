@@ -214,6 +214,8 @@ def test_the_catalogue():
     assert len(catalog.where(issue="spurious_labels")) == 16
     assert {issue.kind for case in catalog for issue in case.issues} == set(ISSUE_KINDS)
     assert {issue.evidence for case in catalog for issue in case.issues} == set(EVIDENCE)
+    for one in EVIDENCE:
+        assert {issue.evidence for case in catalog.where(evidence=one) for issue in case.issues} >= {one}
     left = {issue.kind for case in catalog.where(exclude_issues="errors") for issue in case.issues}
     assert left == {"several_series"} == set(ISSUE_KINDS) - set(ERROR_KINDS)
     assert len(catalog.where(exclude_issues="errors")) > 374 - 40 > len(catalog.where(exclude_issues="all"))

@@ -67,6 +67,7 @@ def test_the_box_around_all_labels(labels, depth):
         else:
             assert (window, labelled.size) == ((), 0)
     start, found = box.joined()
+    assert found.dtype == labels.dtype
     rebuilt = np.zeros_like(labels)
     rebuilt[tuple(slice(at, at + size) for at, size in zip(start, found.shape, strict=True))] = found
     assert np.array_equal(rebuilt, labels)
