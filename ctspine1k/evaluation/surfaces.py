@@ -2,7 +2,8 @@
 
 The surface of a label is its voxels without those whose six neighbours all have the label; beyond the border
 of the volume is background. Masks are read a few slices at a time: for all labels at once, or if they are
-scattered over the volume, for each label by itself, so that memory is bounded.
+scattered over the volume, for each label by itself: then memory is needed for the surface of one label at a
+time, 12 bytes for each of its voxels.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctspine1k.evaluation.overlap import LABELS, Window, slabs
+from ctspine1k.running.stops import check_stopped
 
 __all__ = ["Box", "Corners", "Surfaces"]
 
@@ -49,7 +51,12 @@ class Surfaces:
         """Return the indices of a label's surface voxels, (n, 3); none if the mask does not have it."""
         if self._kept is not None:
             return self._kept.get(label, np.zeros((0, 3), np.int32))
-        return np.concatenate([at for at, _ in self._found(label)])
+        voxels = np.zeros((0, 3), np.int32)
+        for at, _ in self._found(label):
+            count = len(voxels)
+            voxels.resize((count + len(at), 3), refcheck=False)  # in place: there may be very many
+            voxels[count:] = at
+        return voxels
 
     def box(self, label: int) -> Box:
         """Return a box around the corners of a label: the smallest one, unless labels are scattered."""
@@ -117,6 +124,7 @@ class Surfaces:
         """
         window = self.window
         for slab in slabs(window):
+            check_stopped()
             around = np.zeros([side.stop - side.start + 2 for side in slab], np.uint8)
             first, last = slab[0].start > window[0].start, slab[0].stop < window[0].stop
             wider = (slice(slab[0].start - first, slab[0].stop + last), *slab[1:])
