@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ctspine1k.evaluation.areas import corner_areas
 from ctspine1k.evaluation.nearest import nearest_mm
-from ctspine1k.evaluation.surfaces import Surfaces
+from ctspine1k.evaluation.surfaces import Corners, Surfaces
 
 __all__ = ["NSD", "SurfaceDistances", "nsd", "surface_distances"]
 
@@ -123,7 +123,6 @@ def surface_distances(
     Raises:
         MissingPackageError: SciPy is not installed.
     """
-    areas = corner_areas(spacing)
     # Only corners that may be within the tolerance of the other surface are listed.
     reach = np.array([min(math.ceil(tolerance_mm / size), _FAR) for size in spacing], np.int32)
     around = [
@@ -132,21 +131,30 @@ def surface_distances(
     ]
     corners = reference.corners(around[1]), prediction.corners(around[0])
     for label in labels:
-        voxels = reference.voxels(label), prediction.voxels(label)
-        from_reference, from_prediction = nearest_mm(*voxels, spacing), nearest_mm(*voxels[::-1], spacing)
-        del voxels  # of noise as large as all else
-        near = corners[0][label], corners[1][label]
-        places = near[0].places, near[1].places
-        yield (
-            label,
-            SurfaceDistances(
-                from_reference=from_reference,
-                from_prediction=from_prediction,
-                corners_from_reference=nearest_mm(*places, spacing, tolerance_mm),
-                corners_from_prediction=nearest_mm(*places[::-1], spacing, tolerance_mm),
-                patterns_of_reference=near[0].patterns,
-                patterns_of_prediction=near[1].patterns,
-                counts=near[0].counts + near[1].counts,
-                areas=areas,
-            ),
-        )
+        yield label, _between(reference, prediction, label, corners, spacing, tolerance_mm)
+
+
+def _between(
+    reference: Surfaces,
+    prediction: Surfaces,
+    label: int,
+    corners: tuple[dict[int, Corners], dict[int, Corners]],
+    spacing: tuple[float, ...],
+    tolerance_mm: float,
+) -> SurfaceDistances:
+    """Measure the distances of one label, whose corners are removed: those of noise take much memory."""
+    voxels = reference.voxels(label), prediction.voxels(label)
+    from_reference, from_prediction = nearest_mm(*voxels, spacing), nearest_mm(*voxels[::-1], spacing)
+    del voxels  # of noise as large as all else
+    near = corners[0].pop(label), corners[1].pop(label)
+    places = near[0].places, near[1].places
+    return SurfaceDistances(
+        from_reference=from_reference,
+        from_prediction=from_prediction,
+        corners_from_reference=nearest_mm(*places, spacing, tolerance_mm),
+        corners_from_prediction=nearest_mm(*places[::-1], spacing, tolerance_mm),
+        patterns_of_reference=near[0].patterns,
+        patterns_of_prediction=near[1].patterns,
+        counts=near[0].counts + near[1].counts,
+        areas=corner_areas(spacing),
+    )

@@ -2,8 +2,8 @@
 
 The surface of a label is its voxels without those whose six neighbours all have the label; beyond the border
 of the volume is background. Masks are read a few slices at a time: for all labels at once, or if they are
-scattered over the volume, for each label by itself: then memory is needed for the surface of one label at a
-time, 12 bytes for each of its voxels.
+scattered over the volume, for each label by itself. Then the surface voxels of one label at a time are in
+memory, 12 bytes each.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,9 +54,7 @@ class Surfaces:
             return self._kept.get(label, np.zeros((0, 3), np.int32))
         voxels = np.zeros((0, 3), np.int32)
         for at, _ in self._found(label):
-            count = len(voxels)
-            voxels.resize((count + len(at), 3), refcheck=False)  # in place: there may be very many
-            voxels[count:] = at
+            _append(voxels, at)
         return voxels
 
     def box(self, label: int) -> Box:
@@ -76,7 +75,7 @@ class Surfaces:
         for label, (low, high) in boxes.items():
             first[:, label], last[:, label] = low, high
         counts = np.zeros(LABELS * 256, np.int64)
-        listed = [(np.zeros((0, 3), np.int32), np.zeros(0, np.uint8), np.zeros(0, np.uint8))]
+        listed = {label: (np.zeros((0, 3), np.int32), np.zeros(0, np.uint8)) for label in boxes}
         for around, start, is_last in self._around():
             # A corner between this slab and the next one is of the next.
             for at, whose, patterns in _corners(around if is_last else around[:-1]):
@@ -86,15 +85,12 @@ class Surfaces:
                 is_listed = np.ones(len(at), bool)
                 for axis, along in enumerate(at.T):
                     is_listed &= (along >= first[axis][whose]) & (along <= last[axis][whose])
-                listed.append((at[is_listed], whose[is_listed], patterns[is_listed]))
-        places, whose, patterns = map(np.concatenate, zip(*listed, strict=True))
-        own = _by_label(whose)
+                at, whose, patterns = at[is_listed], whose[is_listed], patterns[is_listed]
+                for label, where in _by_label(whose).items():
+                    _append(listed[label][0], at[where])
+                    _append(listed[label][1], patterns[where])
         by_pattern = counts.reshape(LABELS, 256)
-        nowhere = np.zeros(0, np.intp)
-        return {
-            label: Corners(places[where], patterns[where], by_pattern[label])
-            for label, where in ((label, own.get(label, nowhere)) for label in boxes)
-        }
+        return {label: Corners(*own, by_pattern[label]) for label, own in listed.items()}
 
     @cached_property
     def _kept(self) -> dict[int, NDArray[np.int32]] | None:
@@ -130,6 +126,13 @@ class Surfaces:
             wider = (slice(slab[0].start - first, slab[0].stop + last), *slab[1:])
             around[1 - first : len(around) - 1 + last, 1:-1, 1:-1] = self.labels[wider]
             yield around, np.array([side.start for side in slab], np.int32), not last
+
+
+def _append(rows: NDArray[Any], more: NDArray[Any]) -> None:
+    """Append rows to an array in place: there may be very many, which then are in memory only once."""
+    count = len(rows)
+    rows.resize((count + len(more), *rows.shape[1:]), refcheck=False)
+    rows[count:] = more
 
 
 def _by_label(labels: NDArray[np.uint8]) -> dict[int, NDArray[np.intp]]:

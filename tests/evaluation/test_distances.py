@@ -120,11 +120,14 @@ def peak_of(work):
         tracemalloc.stop()
 
 
-def test_noise_takes_little_more_memory_than_its_voxels_and_their_distances(noise):
+def test_noise_takes_little_more_memory_than_its_voxels_corners_and_distances(noise):
     surfaces = Surfaces(noise[1], label_window(noise[1]))
     voxels, peak = peak_of(partial(surfaces.voxels, 1))
     assert len(voxels) > 10 * nearest._POINTS
     assert peak < 1.5 * voxels.nbytes
+    everywhere = np.zeros(3, np.int32), np.int32(noise[1].shape)
+    own, peak = peak_of(lambda: surfaces.corners({1: everywhere})[1])
+    assert peak < 2 * (own.places.nbytes + own.patterns.nbytes)
     others = np.argwhere(np.ones((45, 25, 20))).astype(np.int32) * 2  # all are near
     nearest_mm(others, others, SPACING)  # SciPy is imported
     distances, peak = peak_of(partial(nearest_mm, voxels, others, SPACING))
