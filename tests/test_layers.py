@@ -214,9 +214,8 @@ TESTS = Path(__file__).parent
 
 
 def test_no_test_module_imports_another():
-    importing = re.compile(
-        r"^\s*(?:from|import)\s.*\btest_.*", re.MULTILINE
-    )  # parsing them all takes a second
+    # Parsing them all takes a second.
+    importing = re.compile(r"^\s*(?:from|import)\s.*\btest_.*", re.MULTILINE)
     found = {path: importing.findall(path.read_text(encoding="utf-8")) for path in TESTS.rglob("test_*.py")}
     assert not {path: lines for path, lines in found.items() if lines}
 

@@ -1,7 +1,8 @@
 """Distances between the surfaces of a label in two masks, in millimetres, and what is made of them.
 
 Only points of surfaces are compared, which gives what distance transforms of both masks' union box give at
-these points. Most points have a point of the other surface beside them (`nearest_mm`).
+these points, but for rounding in the last bit. Most points have a point of the other surface beside them
+(`nearest_mm`).
 """
 
 from __future__ import annotations
@@ -9,14 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctspine1k.evaluation.areas import corner_areas
 from ctspine1k.evaluation.nearest import nearest_mm
-from ctspine1k.evaluation.surfaces import Surfaces
+from ctspine1k.evaluation.surfaces import Corners, Surfaces
 
 __all__ = ["NSD", "SurfaceDistances", "nsd", "surface_distances"]
 
@@ -42,15 +42,15 @@ class SurfaceDistances:
     counts: NDArray[np.int64]  #: corners of both surfaces by pattern, also those that are not listed
     areas: NDArray[np.float64]  #: by pattern, mm2
 
-    @cached_property
+    @property
     def pooled(self) -> NDArray[np.float64]:
-        """The distances of both directions."""
+        """The distances of both directions: a copy, not kept, as there may be very many."""
         return np.concatenate([self.from_reference, self.from_prediction])
 
     @property
     def hd_mm(self) -> float:
         """Hausdorff distance: the greatest distance."""
-        return float(self.pooled.max())
+        return float(max(self.from_reference.max(), self.from_prediction.max()))
 
     @property
     def hd95_mm(self) -> float:
@@ -60,7 +60,7 @@ class SurfaceDistances:
     @property
     def hd95_pooled_mm(self) -> float:
         """The 95th percentile of the distances of both directions (medpy, panoptica)."""
-        return float(np.percentile(self.pooled, 95))
+        return float(np.percentile(self.pooled, 95, overwrite_input=True))
 
     @property
     def assd_mm(self) -> float:
@@ -95,7 +95,7 @@ def nsd(distances: SurfaceDistances, tolerance_mm: float) -> NSD:
     ]
     area = np.bincount(np.concatenate(near), minlength=len(distances.areas)) @ distances.areas
     return NSD(
-        pooled=float((in_reference.sum() + in_prediction.sum()) / distances.pooled.size),
+        pooled=float((in_reference.sum() + in_prediction.sum()) / (in_reference.size + in_prediction.size)),
         two_means=float((in_reference.mean() + in_prediction.mean()) / 2),
         area=float(area / (distances.counts @ distances.areas)),
     )
@@ -123,7 +123,6 @@ def surface_distances(
     Raises:
         MissingPackageError: SciPy is not installed.
     """
-    areas = corner_areas(spacing)
     # Only corners that may be within the tolerance of the other surface are listed.
     reach = np.array([min(math.ceil(tolerance_mm / size), _FAR) for size in spacing], np.int32)
     around = [
@@ -132,19 +131,30 @@ def surface_distances(
     ]
     corners = reference.corners(around[1]), prediction.corners(around[0])
     for label in labels:
-        voxels = reference.voxels(label), prediction.voxels(label)
-        near = corners[0][label], corners[1][label]
-        places = near[0].places, near[1].places
-        yield (
-            label,
-            SurfaceDistances(
-                from_reference=nearest_mm(*voxels, spacing),
-                from_prediction=nearest_mm(*voxels[::-1], spacing),
-                corners_from_reference=nearest_mm(*places, spacing, tolerance_mm),
-                corners_from_prediction=nearest_mm(*places[::-1], spacing, tolerance_mm),
-                patterns_of_reference=near[0].patterns,
-                patterns_of_prediction=near[1].patterns,
-                counts=near[0].counts + near[1].counts,
-                areas=areas,
-            ),
-        )
+        yield label, _between(reference, prediction, label, corners, spacing, tolerance_mm)
+
+
+def _between(
+    reference: Surfaces,
+    prediction: Surfaces,
+    label: int,
+    corners: tuple[dict[int, Corners], dict[int, Corners]],
+    spacing: tuple[float, ...],
+    tolerance_mm: float,
+) -> SurfaceDistances:
+    """Measure the distances of one label, whose corners are removed: those of noise take much memory."""
+    voxels = reference.voxels(label), prediction.voxels(label)
+    from_reference, from_prediction = nearest_mm(*voxels, spacing), nearest_mm(*voxels[::-1], spacing)
+    del voxels  # of noise as large as all else
+    near = corners[0].pop(label), corners[1].pop(label)
+    places = near[0].places, near[1].places
+    return SurfaceDistances(
+        from_reference=from_reference,
+        from_prediction=from_prediction,
+        corners_from_reference=nearest_mm(*places, spacing, tolerance_mm),
+        corners_from_prediction=nearest_mm(*places[::-1], spacing, tolerance_mm),
+        patterns_of_reference=near[0].patterns,
+        patterns_of_prediction=near[1].patterns,
+        counts=near[0].counts + near[1].counts,
+        areas=corner_areas(spacing),
+    )

@@ -3,8 +3,10 @@
 Most points of a surface have one of the other beside them: the steps to all places near by are tried in the
 order of their lengths. For those that are left there is a k-d tree. It is slow far away from the others, many
 of which are nearly the nearest there. So if many points are left, as of a prediction that is noise, there is
-a distance transform: along one axis, then along a second one, and along the third only at the points. All
-three ways give the same distances, bit for bit.
+a distance transform: along one axis, then along a second one, and along the third only at the points.
+
+Steps and transform give the same distances, bit for bit. The tree compares positions: of neighbours that are
+equally far but for rounding, it may find one whose distance is greater in the last bit.
 """
 
 from __future__ import annotations
@@ -17,11 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctspine1k.errors import MissingPackageError
+from ctspine1k.running.stops import check_stopped
 
 __all__ = ["nearest_mm"]
 
 #: Places around a point that are tried before a tree is built, and looks per point on average before that.
 _PLACES, _LOOKS = 500, 30
+
+#: Points that are looked at together: temporary arrays are some times as large. Few labels have more.
+_POINTS = 1 << 20
 
 #: Sums in a distance transform that take as long as one search along an axis.
 _SUMS_OF_SEARCH = 20
@@ -39,7 +45,7 @@ def nearest_mm(
     """Return how far each point is from the nearest of others, in mm.
 
     Args:
-        points: (n, 3), whole numbers.
+        points: (n, 3), whole numbers; many of them should be in the order of an axis.
         others: (m, 3); without any, all points are infinitely far.
         spacing: mm, of one along each axis.
         within_mm: what is farther than this is infinitely far, and costs little time.
@@ -49,17 +55,32 @@ def nearest_mm(
     """
     tree_type = _tree_type()
     distances = np.full(len(points), math.inf)
-    if not len(points) or not len(others):
-        return distances
+    if len(others):
+        for start in range(0, len(points), _POINTS):
+            check_stopped()  # surfaces without likeness take long
+            piece = slice(start, start + _POINTS)
+            _measure(points[piece], others, spacing, within_mm, distances[piece], tree_type)
+    return distances
+
+
+def _measure(
+    points: NDArray[np.int32],
+    others: NDArray[np.int32],
+    spacing: tuple[float, ...],
+    within_mm: float,
+    distances: NDArray[np.float64],
+    tree_type: Any,
+) -> None:
+    """Write the distances of some points; those that are infinite are left as they are."""
     left = _try_steps(points, others, spacing, within_mm, distances)
     if not left.size:
-        return distances
+        return
     far = points[left]
     if math.isinf(within_mm):
         axes, sums = _cheapest_axes(far, others)
         if 2 * sums < len(far) * len(others):  # far away a tree looks at a good part of the others
             distances[left] = _transformed(far, others, spacing, axes)
-            return distances
+            return
     # Of far places many are nearly the nearest: leaves of many points are searched faster.
     tree = tree_type(others * np.array(spacing), leafsize=64, compact_nodes=False)
     bound = within_mm * (1 + 1e-9)  # the tree leaves out what is just as far, and computes from positions
@@ -67,7 +88,6 @@ def nearest_mm(
     is_found = nearest < len(others)
     # Again from steps, so that a distance does not depend on where the points are.
     distances[left[is_found]] = _lengths(far[is_found] - others[nearest[is_found]], spacing)
-    return distances
 
 
 def _try_steps(
@@ -95,7 +115,8 @@ def _try_steps(
     box = tuple((last + 2 * reach + 1 - origin).tolist())
     # Memory that is never written to is never allocated, so a stray point far away costs nothing.
     is_other = np.zeros(math.prod(box), bool)
-    is_other[np.ravel_multi_index(tuple((others - origin).T), box)] = True
+    for start in range(0, len(others), _POINTS):
+        is_other[np.ravel_multi_index(tuple((others[start : start + _POINTS] - origin).T), box)] = True
     places = np.ravel_multi_index(tuple((near - origin).T), box)
     ways = steps @ [box[1] * box[2], box[2], 1]
     looks = _LOOKS * len(points)
@@ -204,6 +225,7 @@ def _transformed(
     for start, begin, end in zip(edges[:-1].tolist(), ends[:-1].tolist(), ends[1:].tolist(), strict=True):
         if begin == end:
             continue
+        check_stopped()
         # Along x: the one before each place and the one after it, of the same column.
         at = starts + np.arange(start - origin, min(start - origin + depth, span))
         after = np.searchsorted(row, at)

@@ -38,7 +38,6 @@ from ctspine1k.evaluation.centroids import WITHIN_MM, Point, identify, mask_cent
 from ctspine1k.evaluation.distances import NSD, nsd, surface_distances
 from ctspine1k.evaluation.overlap import LABELS, Overlap, best_match, joint_histogram, label_window
 from ctspine1k.evaluation.surfaces import Surfaces
-from ctspine1k.running.stops import check_stopped
 
 __all__ = ["TOLERANCES_MM", "CaseScore", "LabelScore", "first_and_last", "score_case", "score_points"]
 
@@ -270,7 +269,6 @@ def _measured(
     """Return the fields of rows that are of surfaces, of labels that both masks have."""
     measured = {}
     for label, distances in surface_distances(*sides, labels, spacing, max(tolerances, default=0.0)):
-        check_stopped()  # surfaces without likeness take long
         measured[label] = {
             **{name: getattr(distances, name) for name in _DISTANCES},
             "nsd": {tolerance: nsd(distances, tolerance) for tolerance in tolerances},

@@ -2,7 +2,8 @@
 
 The surface of a label is its voxels without those whose six neighbours all have the label; beyond the border
 of the volume is background. Masks are read a few slices at a time: for all labels at once, or if they are
-scattered over the volume, for each label by itself, so that memory is bounded.
+scattered over the volume, for each label by itself. Then the surface voxels of one label at a time are in
+memory, 12 bytes each.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctspine1k.evaluation.overlap import LABELS, Window, slabs
+from ctspine1k.running.stops import check_stopped
 
 __all__ = ["Box", "Corners", "Surfaces"]
 
@@ -49,7 +52,10 @@ class Surfaces:
         """Return the indices of a label's surface voxels, (n, 3); none if the mask does not have it."""
         if self._kept is not None:
             return self._kept.get(label, np.zeros((0, 3), np.int32))
-        return np.concatenate([at for at, _ in self._found(label)])
+        voxels = np.zeros((0, 3), np.int32)
+        for at, _ in self._found(label):
+            _append(voxels, at)
+        return voxels
 
     def box(self, label: int) -> Box:
         """Return a box around the corners of a label: the smallest one, unless labels are scattered."""
@@ -69,7 +75,7 @@ class Surfaces:
         for label, (low, high) in boxes.items():
             first[:, label], last[:, label] = low, high
         counts = np.zeros(LABELS * 256, np.int64)
-        listed = [(np.zeros((0, 3), np.int32), np.zeros(0, np.uint8), np.zeros(0, np.uint8))]
+        listed = {label: (np.zeros((0, 3), np.int32), np.zeros(0, np.uint8)) for label in boxes}
         for around, start, is_last in self._around():
             # A corner between this slab and the next one is of the next.
             for at, whose, patterns in _corners(around if is_last else around[:-1]):
@@ -79,15 +85,12 @@ class Surfaces:
                 is_listed = np.ones(len(at), bool)
                 for axis, along in enumerate(at.T):
                     is_listed &= (along >= first[axis][whose]) & (along <= last[axis][whose])
-                listed.append((at[is_listed], whose[is_listed], patterns[is_listed]))
-        places, whose, patterns = map(np.concatenate, zip(*listed, strict=True))
-        own = _by_label(whose)
+                at, whose, patterns = at[is_listed], whose[is_listed], patterns[is_listed]
+                for label, where in _by_label(whose).items():
+                    _append(listed[label][0], at[where])
+                    _append(listed[label][1], patterns[where])
         by_pattern = counts.reshape(LABELS, 256)
-        nowhere = np.zeros(0, np.intp)
-        return {
-            label: Corners(places[where], patterns[where], by_pattern[label])
-            for label, where in ((label, own.get(label, nowhere)) for label in boxes)
-        }
+        return {label: Corners(*own, by_pattern[label]) for label, own in listed.items()}
 
     @cached_property
     def _kept(self) -> dict[int, NDArray[np.int32]] | None:
@@ -117,11 +120,19 @@ class Surfaces:
         """
         window = self.window
         for slab in slabs(window):
+            check_stopped()
             around = np.zeros([side.stop - side.start + 2 for side in slab], np.uint8)
             first, last = slab[0].start > window[0].start, slab[0].stop < window[0].stop
             wider = (slice(slab[0].start - first, slab[0].stop + last), *slab[1:])
             around[1 - first : len(around) - 1 + last, 1:-1, 1:-1] = self.labels[wider]
             yield around, np.array([side.start for side in slab], np.int32), not last
+
+
+def _append(rows: NDArray[Any], more: NDArray[Any]) -> None:
+    """Append rows to an array in place: there may be very many, which then are in memory only once."""
+    count = len(rows)
+    rows.resize((count + len(more), *rows.shape[1:]), refcheck=False)
+    rows[count:] = more
 
 
 def _by_label(labels: NDArray[np.uint8]) -> dict[int, NDArray[np.intp]]:

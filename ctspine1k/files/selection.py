@@ -310,13 +310,8 @@ def case_files(
     if kinds is None:
         require_kinds(selection.data_set, "image", "mask")
         kinds = selection.data_set.kinds
-    files = [file for file in selection.files() if file.kind in kinds]
     required = [kind for kind in selection.data_set.kinds if kind in kinds]
-    missing = selection.missing(files, required, on_missing)
-    complete = [one for one in group_files(files).values() if set(required) <= one.files.keys()]
-    if missing and (on_missing == "raise" or not complete):
-        raise missing
-    return complete, missing
+    return _complete_cases(selection, on_missing, kinds, required)
 
 
 def all_files(
@@ -332,6 +327,13 @@ def all_files(
     """
     required = selection.data_set.kinds if kinds is None else kinds
     wanted = selection.data_set.possible if kinds is None else kinds
+    return _complete_cases(selection, on_missing, wanted, required)
+
+
+def _complete_cases(
+    selection: Selection, on_missing: OnMissing, wanted: Sequence[Kind], required: Sequence[Kind]
+) -> tuple[list[CaseFiles], MissingFilesError | None]:
+    """Find the files of the wanted kinds of each case that has all required ones, and what is missing."""
     files = [file for file in selection.files() if file.kind in wanted]
     missing = selection.missing(files, required, on_missing)
     complete = [one for one in group_files(files).values() if set(required) <= one.files.keys()]

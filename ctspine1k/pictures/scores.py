@@ -139,8 +139,9 @@ def side_by_side(cases: Iterable[Judged], names: Mapping[int, str]) -> Figure:
     if not drawn:
         raise ValueError("cases: expected at least one, found none")
     sizes = [tuple(side / _MM_PER_INCH for side in panels[0].size) for _, panels in drawn]
-    places, width, height = _rows([max(2 * (wide + _AROUND), _TITLE) for wide, _ in sizes],
-                                  [_ABOVE + high + _AROUND for _, high in sizes])  # fmt: skip
+    widths = [max(2 * (wide + _AROUND), _TITLE) for wide, _ in sizes]
+    heights = [_ABOVE + high + _AROUND for _, high in sizes]
+    places, width, height = _rows(widths, heights)
     with matplotlib.style.context("default"):
         figure: Figure = new_figure(width, height)
         width, height = figure.get_size_inches()

@@ -63,10 +63,20 @@ def batch_of(voxels: Mapping[str, Any], facts: Mapping[str, Sequence[Any]]) -> d
 
 
 def _are_small(values: Sequence[Any]) -> bool:
-    """Return whether these are small arrays of numbers: of those, NumPy makes one sooner than PyTorch."""
-    return all(
-        isinstance(one, np.ndarray | np.number) and one.dtype.kind in "iuf" and one.nbytes <= _SMALL
-        for one in values
+    """Return whether these are small arrays of numbers: of those, NumPy makes one sooner than PyTorch.
+
+    They are alike: of others, `default_collate` makes another type, or says what is wrong.
+    """
+    first = values[0]
+    return (
+        isinstance(first, np.ndarray | np.number)
+        and first.dtype.kind in "iuf"
+        and first.dtype.isnative
+        and first.nbytes <= _SMALL
+        and all(
+            isinstance(one, np.ndarray | np.number) and (one.dtype, one.shape) == (first.dtype, first.shape)
+            for one in values
+        )
     )
 
 

@@ -167,7 +167,7 @@ def _in_mm(header: nib.Nifti1Header, lengths: Any) -> NDArray[np.float64]:
 def _are_close(
     one: NDArray[np.float64], other: NDArray[np.float64], tolerance: float = GEOMETRY_TOLERANCE
 ) -> bool:
-    """Compare finite numbers with others: `numpy.allclose` takes ten times as long, at each file."""
+    """Return whether finite numbers are close to others; `numpy.allclose` takes ten times as long."""
     return bool((np.abs(one - other) <= tolerance).all())
 
 

@@ -2,6 +2,8 @@
 
 import math
 import sys
+import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,13 +12,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from support.judging import SPUR, A, corners, volume
 
-from ctspine1k.errors import MissingPackageError
+from ctspine1k.errors import MissingPackageError, WorkerError
 from ctspine1k.evaluation import nearest
 from ctspine1k.evaluation.areas import corner_areas
 from ctspine1k.evaluation.nearest import nearest_mm
 from ctspine1k.evaluation.overlap import label_window
 from ctspine1k.evaluation.scores import score_case
 from ctspine1k.evaluation.surfaces import Surfaces
+from ctspine1k.running import stops
 
 SPACING = (2.5, 0.7, 0.9)
 
@@ -70,8 +73,12 @@ def test_where_many_points_are_far_away_a_distance_transform_is_made(monkeypatch
             assert np.array_equal(nearest_mm(*pair, SPACING), brute_force(*pair, SPACING))
 
 
-def test_distances_are_the_same_wherever_the_points_are():
-    """To the last bit: they are computed from steps between points, not from positions."""
+def test_distances_do_not_depend_on_where_the_points_are():
+    """They are computed from steps between points, not from positions.
+
+    A tree finds some of these. Of two neighbours that are equally far but for rounding it may find the other
+    one elsewhere, whose distance may differ in the last bit: with these points it does not.
+    """
     random = np.random.default_rng(2)
     points, others = random.integers(0, 60, (2, 300, 3)).astype(np.int32)
     away = np.int32([400, 3, 7000])
@@ -79,6 +86,78 @@ def test_distances_are_the_same_wherever_the_points_are():
         near, far = nearest_mm(points, others, spacing), nearest_mm(points + away, others + away, spacing)
         assert np.array_equal(near, far)
         assert np.array_equal(near, brute_force(points, others, spacing))
+
+
+def test_distances_are_the_same_in_pieces(monkeypatch):
+    random = np.random.default_rng(6)
+    points, others = (
+        np.argwhere(random.random((2, 14, 15, 16)) < 0.2)[:, 1:].astype(np.int32)[:1300].reshape(2, -1, 3)
+    )
+    monkeypatch.setattr(nearest, "_POINTS", 70)
+    for away in ([0, 0, 0], [9, 0, 40]):
+        there = others + np.int32(away)
+        assert np.array_equal(nearest_mm(points, there, SPACING), brute_force(points, there, SPACING))
+
+
+@pytest.fixture
+def noise(monkeypatch):
+    """A reference and a prediction that is noise, which are looked at in many pieces."""
+    monkeypatch.setattr("ctspine1k.evaluation.overlap._SLAB_VOXELS", 1 << 13)
+    monkeypatch.setattr("ctspine1k.evaluation.surfaces._MOST_VOXELS", 1 << 12)
+    monkeypatch.setattr(nearest, "_POINTS", 1 << 13)
+    prediction = np.random.default_rng(7).integers(0, 2, (90, 50, 40)).astype(np.uint8)
+    reference = np.zeros_like(prediction)
+    reference[5:85, 20:30, 11:19] = 1
+    return reference, prediction
+
+
+def peak_of(work):
+    """What a call returns, and the most memory that it took."""
+    tracemalloc.start()
+    try:
+        return work(), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_noise_takes_little_more_memory_than_its_voxels_corners_and_distances(noise):
+    surfaces = Surfaces(noise[1], label_window(noise[1]))
+    voxels, peak = peak_of(partial(surfaces.voxels, 1))
+    assert len(voxels) > 10 * nearest._POINTS
+    assert peak < 1.5 * voxels.nbytes
+    everywhere = np.zeros(3, np.int32), np.int32(noise[1].shape)
+    own, peak = peak_of(lambda: surfaces.corners({1: everywhere})[1])
+    assert peak < 2 * (own.places.nbytes + own.patterns.nbytes)
+    others = np.argwhere(np.ones((45, 25, 20))).astype(np.int32) * 2  # all are near
+    nearest_mm(others, others, SPACING)  # SciPy is imported
+    distances, peak = peak_of(partial(nearest_mm, voxels, others, SPACING))
+    assert peak < 2.5 * distances.nbytes
+
+
+class StopsLater:
+    """A flag that is set after some looks at it."""
+
+    def __init__(self, looks):
+        self.looks = looks
+
+    @property
+    def value(self):
+        self.looks -= 1
+        return self.looks < 0
+
+
+def test_the_work_on_one_label_can_be_stopped(noise, monkeypatch):
+    """At each slab of the volume and each piece of the points, and within the distance transform of a piece."""
+    points, others = (np.argwhere(mask).astype(np.int32) for mask in noise[::-1])
+    assert len(points) < 12 * nearest._POINTS
+    surfaces = Surfaces(noise[1], label_window(noise[1]))
+    for work, looks in (
+        (partial(surfaces.voxels, 1), 20),
+        (partial(nearest_mm, points, others, SPACING), 20),
+    ):
+        monkeypatch.setattr(stops, "_stop", StopsLater(looks))
+        with pytest.raises(WorkerError, match="not needed any more"):
+            work()
 
 
 def test_the_nsd_by_area_weighs_corners_by_the_areas_around_them():

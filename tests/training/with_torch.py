@@ -134,6 +134,33 @@ def test_items_that_are_changed_are_not_lost(patches):
         assert (batch["corner"].dtype, batch["name"]) == (torch.bfloat16, "x")
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (np.zeros(2, "f4"), np.ones(2, "f4")),
+        (np.float32(1), np.float32(2)),
+        (np.array([1, 2]), np.array([0.1, 0.2], "f4")),
+        (np.zeros(2), np.zeros(3)),
+        (np.zeros(2, ">f4"), np.zeros(2, ">f4")),
+        (np.zeros(2), [0.5, 1.0]),
+    ],
+    ids=["alike", "scalars", "types", "shapes", "bytes", "lists"],
+)
+def test_fields_of_your_own_become_what_pytorch_makes_of_them(patches, fields):
+    def outcome(values):
+        try:
+            found = default_collate(values)
+        except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+            return type(error), str(error)
+        found = found["own"] if isinstance(found, dict) else found
+        return found.dtype, found.tolist()
+
+    items = [patches[0], patches[1]]
+    for item, value in zip(items, fields, strict=True):
+        item["own"] = value
+    assert outcome(items) == outcome(list(fields))
+
+
 def test_ranks_of_a_distributed_sampler_see_each_patch_once(patches):
     found = []
     for rank in range(3):
