@@ -534,6 +534,7 @@ def test_a_stop_between_the_two_tables_loses_nothing(spines, monkeypatch):
     assert scan(spines).measured == 0
 
 
+@pytest.mark.slow
 def test_what_is_in_the_journals_place_harms_nothing(spines):
     for content in (b"notes of mine", b'{"a": 1}\n[1]\n7', b"\xff\xfe", b'\n{"version": 1}'):
         (spines / ".cases.parquet.partial").write_bytes(content)
@@ -628,6 +629,7 @@ def test_has_vertebrae_believes_no_old_scan(spines, tmp_path):
     assert names(spines, tmp_path, has_vertebrae=["C1"]) == {"liver_83", "HN_P023"}
 
 
+@pytest.mark.slow
 def test_has_vertebrae_passes_over_no_broken_case_in_silence(spines, tmp_path):
     break_case(spines)
     scan(spines)

@@ -231,6 +231,7 @@ def test_list_of_files(run, root):
     assert len(out) == 6
 
 
+@pytest.mark.slow
 def test_which_cases_have_l6(run, root):
     three = ["--case", "liver_106", "--case", "liver_83", "--case", "HN_P023"]
     assert run("scan", root, *three, "--num-proc", 1)[0] == 0
@@ -328,6 +329,7 @@ def test_dry_run_tells_files_bytes_and_free_disk_and_downloads_nothing(run, root
     assert not [request for request in hub.requests if "/resolve/" in request.path]
 
 
+@pytest.mark.slow
 def test_scan(run, root):
     where = ("scan", root, "--source", "MSD-T10", "--num-proc", "1")
     status, out, err = run(*where)
@@ -350,6 +352,7 @@ def test_scan(run, root):
     assert (report["measured"], report["kept"]) == (0, 1)
 
 
+@pytest.mark.slow
 def test_verify(run, root):
     three = ["--case", "liver_106", "--case", "liver_83", "--case", "HN_P023", "--num-proc", "1"]
     status, out, err = run("verify", root, *three)

@@ -41,6 +41,7 @@ def test_differences_are_of_pairs():
     assert [one.group for one in vertebrae] == ["C5", "C6", "T12", "L1"]
 
 
+@pytest.mark.slow
 def test_missed_in_one_counts_as_0_in_overlap():
     first = ScoreTable((row("a", 20, dice=0.8), row("b", 20, dice=0.6)))
     second = ScoreTable((row("a", 20, prediction=False), row("b", 20, dice=0.6)))

@@ -64,6 +64,7 @@ def test_a_distance_transform_gives_each_point_its_nearest(points, others, spaci
     assert np.array_equal(found, brute_force(points, others, spacing))
 
 
+@pytest.mark.slow
 def test_where_many_points_are_far_away_a_distance_transform_is_made(monkeypatch):
     monkeypatch.setattr(nearest, "_tree_type", lambda: pytest.fail)
     block = np.argwhere(np.ones((12, 9, 14))).astype(np.int32)
@@ -120,6 +121,7 @@ def peak_of(work):
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_noise_takes_little_more_memory_than_its_voxels_corners_and_distances(noise):
     surfaces = Surfaces(noise[1], label_window(noise[1]))
     voxels, peak = peak_of(partial(surfaces.voxels, 1))

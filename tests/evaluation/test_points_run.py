@@ -377,6 +377,7 @@ def test_points_of_both_kinds_are_computed_from_masks(masks, tmp_path):
         spines.evaluate(table(tmp_path / "points.csv", CENTRES_MM))
 
 
+@pytest.mark.slow
 def test_points_files_beside_masks_in_a_folder_or_on_the_hub(publish, masks, tmp_path):
     for case_id, mask in VOLUMES.items():
         geometry = Geometry.of(AFFINE, mask.shape)

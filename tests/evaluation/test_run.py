@@ -399,6 +399,7 @@ def test_intervals_are_over_patients_and_a_seed_repeats_them(spines, predictions
     assert (one.value, one.n) == (other.value, other.n)
 
 
+@pytest.mark.slow
 def test_a_penalty(spines, predictions):
     (predictions / "liver_83.nii.gz").unlink()
     without = spines.evaluate(predictions, preset="msr")

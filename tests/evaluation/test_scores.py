@@ -117,6 +117,7 @@ def test_other_labels_give_the_same_rows_under_other_labels(reference, predictio
             assert other[name] == row[name] or (math.isnan(other[name]) and math.isnan(row[name])), name
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(
     reference=MASKS, prediction=MASKS, pad=st.tuples(*[st.tuples(st.integers(0, 2), st.integers(0, 2))] * 3)

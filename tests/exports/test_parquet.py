@@ -166,6 +166,7 @@ def test_other_readers_read_a_shard_and_the_cases(export, out, tree):
     assert duckdb.sql(f"select count(*) from '{cases}' where source = 'MSD-T10'").fetchall() == [(1,)]
 
 
+@pytest.mark.slow
 def test_the_manifest_tells_what_was_made_of_what(export, out, tree, repo_id):
     export()
     manifest = json.loads((out / "manifest.json").read_text())
@@ -197,6 +198,7 @@ def test_a_shard_without_rows_is_read_beside_one_with_some(export, out, tree, lo
     assert duckdb.sql(count).fetchall() == [(len(there),)]
 
 
+@pytest.mark.slow
 def test_cases_that_are_left_out_are_named_in_manifest_and_card(export, out, tree, load, name):
     break_case(tree, "liver_106")
     next(tree.rglob("HN_P023_seg.nii.gz")).unlink()

@@ -46,6 +46,7 @@ def test_a_second_run_makes_nothing(export, out):
     assert (files_of(out), times(out)) == (before, written)
 
 
+@pytest.mark.slow
 def test_a_run_without_the_manifest_makes_all_anew_or_refuses(export, out):
     export()
     before = files_of(out)
@@ -65,6 +66,7 @@ def remade(out, export, **options):
     return {path.relative_to(out).as_posix() for path, at in times(out).items() if before.get(path) != at}
 
 
+@pytest.mark.slow
 def test_only_shards_whose_sources_have_changed_are_made_anew(export, out, tree, name):
     export(config=name, cases_per_shard=1)
     save(next(tree.rglob("liver_106.nii.gz")), intensities(9, (6, 5, 4)))
@@ -79,6 +81,7 @@ def test_only_shards_whose_sources_have_changed_are_made_anew(export, out, tree,
     assert remade(out, export, config=name, cases_per_shard=1) == set()
 
 
+@pytest.mark.slow
 def test_shards_of_other_options_are_made_anew(export, out, load):
     export(config="2d")
     assert len(remade(out, export, config="2d", geometry=True)) == 3
@@ -280,6 +283,7 @@ def test_what_is_missing_is_told_before_anything_is_done(export, out, tree):
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_to_leave_out_what_failed_makes_nothing_twice(export, out, tree):
     break_case(tree, "HN_P023")
     whole = export()

@@ -25,7 +25,7 @@ from ctspine1k.exports.targets import WORKING
 from ctspine1k.exports.url_target import UrlTarget
 
 
-@pytest.fixture(params=["local", "s3", "memory"])
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow), "memory"])
 def folder(request, tmp_path):
     if request.param == "local":
         return open_target(tmp_path / "new" / "out")

@@ -212,6 +212,7 @@ def test_the_hub_has_what_a_disk_has(hub, target, export, tree, split_file, tmp_
     assert files_at(hub, target) == files_of(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_an_export_that_was_stopped_goes_on(hub, target, export):
     first = export(config="3d")
     whole = files_at(hub, target)
@@ -245,6 +246,7 @@ def test_the_documented_upload(hub, tree, split_file, tmp_path, load):
             assert identical(rows(loaded[split]), rows(load(name, split=split)))
 
 
+@pytest.mark.slow
 def test_a_hub_that_does_not_hand_out_a_shard_is_no_reason_to_make_it_anew(hub, target, tree, split_file):
     options = {"data_dir": tree, "split_file": split_file, "image_size": SIZE, "config": "2d"}
     out = f"hf://datasets/{target}"

@@ -23,6 +23,7 @@ def judged(number, *, slices=40):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 5])
 def test_cases_are_in_rows_and_nothing_is_cut_off(count):
     figure = side_by_side(map(judged, range(count)), NAMES)

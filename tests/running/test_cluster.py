@@ -153,6 +153,7 @@ def test_a_scheduler_that_is_lost_is_told(tmp_path, during, caplog):
     assert [record.message for record in caplog.records if record.exc_info] == []  # Dask's tracebacks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ["none.json", "file", "nonsense"])
 def test_a_scheduler_file_that_does_not_come_is_told(tmp_path, monkeypatch, scheduler):
     monkeypatch.chdir(tmp_path)
@@ -170,6 +171,7 @@ def test_what_is_no_scheduler_is_told_at_once(scheduler):
         list(done(abs, [1], scheduler))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("answer", "found"), [(b"", "no answer"), (b"HTTP/1.1 400 Bad Request\r\n\r\n", "")])
 def test_a_server_that_is_no_scheduler_is_told(answer, found):
     """Such as the one of the scheduler's dashboard."""

@@ -52,6 +52,7 @@ def test_sound_headers_are_not_doubted(tmp_path, header_class, affine, codes):
     assert np.array_equal(pair.affine, nib.load(image).affine)
 
 
+@pytest.mark.slow
 def test_every_rotation_of_a_qform_is_read_as_it_was_meant():
     """Near half a turn, a quaternion of float32 is off by a thousandth."""
     random, voxels = np.random.default_rng(5), intensities()
