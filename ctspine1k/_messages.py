@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import TypeVar
 
-__all__ = ["check_choice", "check_count", "html_table", "shortened", "size_text", "warn"]
+__all__ = ["check_choice", "check_count", "count_text", "html_table", "shortened", "size_text", "warn"]
 
 Choice = TypeVar("Choice", bound="str | None")
 
@@ -19,6 +19,11 @@ Choice = TypeVar("Choice", bound="str | None")
 def size_text(count: int) -> str:
     """Return a number of bytes in GB, or in MB if it is less than 0.1 GB."""
     return f"{count / 1e9:,.2f} GB" if count >= 1e8 else f"{count / 1e6:,.2f} MB"
+
+
+def count_text(count: int, noun: str) -> str:
+    """Return a number of things, such as "1 case" or "1,005 cases"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def shortened(names: Iterable[object], limit: int = 10) -> str:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ctspine1k._messages import check_choice, html_table
+from ctspine1k._messages import check_choice, count_text, html_table
 from ctspine1k.catalog.patients import OnUnknown, parts_by_patient
 from ctspine1k.errors import UnknownCaseError
 
@@ -211,7 +211,7 @@ class Catalog:
     def summary(self) -> str:
         """How many cases there are, and in which splits, in words."""
         counts = {split: sum(case.split == split for case in self) for split in self.splits}
-        total = f"{len(self):,} case{'' if len(self) == 1 else 's'}"
+        total = count_text(len(self), "case")
         parts = ", ".join(f"{split} {count:,}" for split, count in counts.items() if count)
         return f"{total}: {parts}" if parts else total
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from ctspine1k._messages import count_text
 from ctspine1k.catalog.cases import Case, Catalog, Facet
 from ctspine1k.catalog.vocabulary import Vocabulary
 
@@ -127,7 +128,7 @@ class DataSet:
         counts = Counter(map(self.terms, cases))
         del counts[self.licence]
         others = (
-            f"; of {count:,} case{'' if count == 1 else 's'}, {licence.name}: {licence.terms}"
+            f"; of {count_text(count, 'case')}, {licence.name}: {licence.terms}"
             for licence, count in counts.items()
         )
         return f"{self.licence.name}: {self.licence.terms}{''.join(others)}"

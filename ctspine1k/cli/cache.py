@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ctspine1k._messages import shortened, size_text
+from ctspine1k._messages import count_text, shortened, size_text
 from ctspine1k.cli.options import FOLDER, JSON
 from ctspine1k.cli.output import print_json, print_table, say
 from ctspine1k.cli.verbs import verb
@@ -70,7 +70,7 @@ def cache(
         ]
         print_table(rows, ("id", "splits", "cases", "bytes", "state", "options", "from"))
     size = size_text(sum(one.bytes for one in chosen))
-    count = "1 conversion" if len(chosen) == 1 else f"{len(chosen):,} conversions"
+    count = count_text(len(chosen), "conversion")
     say(f"{count}, {size}, {'deleted from' if clear else 'in'} {cache_dir}")
     if kept:
         hint = "Delete them when nobody writes them, as the user whose they are."

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ctspine1k._messages import count_text
 from ctspine1k.cli.options import (
     CASES,
     DIRECTORY,
@@ -72,7 +73,7 @@ def scan(
     for case_id, problem in report.problems.items():
         say(f"warning: {case_id}: {problem}")
     say(
-        f"{report.measured:,} case{'' if report.measured == 1 else 's'} measured, "
+        f"{count_text(report.measured, 'case')} measured, "
         f"{report.kept:,} kept from before, {len(report.problems):,} unusable"
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctspine1k._messages import check_choice, check_count, shortened
+from ctspine1k._messages import check_choice, check_count, count_text, shortened
 from ctspine1k.errors import MissingPackageError
 from ctspine1k.evaluation.means import LEVEL, RESAMPLES, cells_of, main_measure, resampled, weighted_means
 from ctspine1k.evaluation.presets import Preset
@@ -64,7 +64,7 @@ class Comparison:
             )
         for which, only in (("first", self.only_first), ("second", self.only_second)):
             if only:
-                count = "1 case" if len(only) == 1 else f"{len(only):,} cases"
+                count = count_text(len(only), "case")
                 lines.append(f"left out, only in the {which}: {count}: {shortened(only)}")
         return "\n".join(lines)
 

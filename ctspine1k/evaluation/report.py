@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from ctspine1k import __version__
+from ctspine1k._messages import count_text
 from ctspine1k.evaluation.means import LEVEL, Mean
 from ctspine1k.evaluation.results import Evaluation
 
@@ -36,8 +37,7 @@ def _lines(evaluation: Evaluation, pictures: Sequence[tuple[str, str]]) -> Itera
     preset, main = evaluation.preset, evaluation.main
     kind = evaluation.options["points"]
     of_kind = "" if kind is None else f", points of kind `{kind}`"
-    count = len(evaluation.results)
-    cases = f"{count:,} case{'' if count == 1 else 's'}"
+    cases = count_text(len(evaluation.results), "case")
     yield f"# {evaluation.data_set.title}: {cases} by preset `{preset.name}`{of_kind}"
     yield ""
     yield f"{preset.what} {preset.definition}"

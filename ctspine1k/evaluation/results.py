@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctspine1k._messages import shortened
+from ctspine1k._messages import count_text, shortened
 from ctspine1k.catalog.cases import Case
 from ctspine1k.catalog.dataset import DataSet
 from ctspine1k.evaluation.means import Mean, cells_of, counted, group_means, main_measure, mean_of
@@ -201,10 +201,10 @@ class Evaluation:
 
     def summary(self) -> str:
         """Return the results as text: a line for each mean, and what was missed."""
-        preset, total = self.preset, len(self.results)
+        preset = self.preset
         kind = self.options["points"]
         of_kind = "" if kind is None else f"points of kind {kind!r}, "
-        cases = f"{total:,} case{'' if total == 1 else 's'}"
+        cases = count_text(len(self.results), "case")
         lines = [f"{self.data_set.title}, {cases}, {of_kind}preset {preset.name}: {preset.what}"]
         for measure in self.reported:
             mean = self.means[measure]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ctspine1k._messages import count_text
 from ctspine1k.catalog.cases import Case
 from ctspine1k.catalog.registry import data_set
 from ctspine1k.catalog.vocabulary import Vocabulary
@@ -125,7 +126,7 @@ def _drawn(thumbnails: Sequence[_Thumbnail]) -> Figure:
     axes.set_axis_off()
     axes.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
     with_issues = sum(thumbnail.has_issues for thumbnail in thumbnails)
-    cases = "1 case" if len(thumbnails) == 1 else f"{len(thumbnails):,} cases"
+    cases = count_text(len(thumbnails), "case")
     header = f"{cases}, {with_issues:,} with known issues (!)" if with_issues else cases
     axes.text(_BORDER + 4, _BORDER, header, size=FACT_SIZE, color=DIM, va="top", clip_on=True)
     for number, thumbnail in enumerate(thumbnails):
