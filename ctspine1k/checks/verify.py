@@ -257,7 +257,7 @@ def _files(selection: Selection) -> tuple[list[CaseFiles], list[Finding]]:
             continue  # tools have folders of their own
         for expected, found in data_set.misplaced(file.path, file.case, file.kind):
             findings.append(finding("wrong_place", file.case, expected, found, file.name))
-    complete = []
+    complete, incomplete = [], []
     for case in selection.cases:
         own = by_case[case.case_id]
         for kind, several in own.items():
@@ -271,9 +271,32 @@ def _files(selection: Selection) -> tuple[list[CaseFiles], list[Finding]]:
                 for files in itertools.product(*own.values())
             ]
         else:
-            there = f"only the {' and '.join(own)}" if own else "neither"
-            findings.append(finding("missing", case, " and ".join(data_set.kinds), there))
-    return complete, findings
+            incomplete.append((case, list(own)))
+    return complete, findings + _missing(selection, incomplete)
+
+
+def _missing(selection: Selection, incomplete: Sequence[tuple[Case, Sequence[Kind]]]) -> list[Finding]:
+    """List the cases that lack files, given what each has, with advice on where to get the others."""
+    if not incomplete:
+        return []
+    data_set, place = selection.data_set, selection.place
+    published = data_set.read_cases(None)
+    here = place.hint(selection.listing, data_set.suffixes, data_set.naming)
+    own_files = f"{here} Add the files, or leave the case out.".lstrip()
+    findings = []
+    for case, own in incomplete:
+        lacking = [kind for kind in data_set.kinds if kind not in own]
+        is_predicted = selection.listing.predictions is not None and "mask" in lacking
+        hint = own_files
+        if case.case_id in published and not is_predicted:
+            if data_set.how_to_get:
+                hint = f"{data_set.how_to_get} Or leave the case out."
+            elif data_set.repo_id and place.folder:
+                hint = CHECKS["missing"].hint  # the Hub has them
+        there = f"only the {' and '.join(own)}" if own else "neither"
+        expected = " and ".join(data_set.kinds)
+        findings.append(_finding(data_set, "missing", case, expected, there, hint=hint))
+    return findings
 
 
 def _unexpected(selection: Selection) -> Iterator[Finding]:
