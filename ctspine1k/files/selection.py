@@ -190,11 +190,11 @@ def open_selection(
 
 
 def _cases_of_folder(opened: Selection) -> Catalog | None:
-    """Return the cases of the folder's own split file if the data set's own do not fit; warn which are.
+    """Return the cases of the folder's own split file if the data set's own do not fit.
 
     They fit if none of them lacks a file. None if they do, or if there is no such split file, or if only the
     data set's own cases have files: where none is left of either, as after the raw files were deleted, the
-    folder's list says which they were.
+    folder's list says which they were. A warning says whether the file is used.
     """
     data_set, folder = opened.data_set, opened.look.place.folder
     if folder is None or not (path := folder / data_set.split_file).is_file():

@@ -72,6 +72,7 @@ def test_a_scan_has_the_points_of_files_beside_the_labels(verse):
     files["points"].unlink()
     assert collection.scan().measured == 1
     assert pd.read_parquet(report.vertebrae).point.isna().all()
+    assert collection.scan(reading="voxels").kept == 1  # without points, none is read
 
 
 def test_a_scan_of_images_without_masks_has_their_points(msr):
