@@ -206,6 +206,8 @@ class Collection(RowVerbs, PointVerbs, EvaluationVerbs, ExportVerbs):
         self,
         out: str | os.PathLike[str] | None = None,
         *,
+        reading: str | None = None,
+        other_labels: Others = "raise",
         num_proc: int = 1,
         scheduler: str | None = None,
         on_missing: OnMissing = "raise",
@@ -213,11 +215,15 @@ class Collection(RowVerbs, PointVerbs, EvaluationVerbs, ExportVerbs):
         """Measure cases and vertebrae, and write two tables: `ctspine1k.scans.tables` lists their columns.
 
         A case whose files cannot be used has a row that says why. A stopped scan resumes where it was.
-        Existing tables are updated: cases that they contain, and that are not selected, stay.
+        Existing tables are updated: cases that they contain, and that are not selected, stay. What was
+        measured with other options, which give something else, is measured again.
 
         Args:
             out: the table of cases; that of vertebrae is ``NAME.vertebrae.parquet`` beside it. None for
                 ``cases.parquet`` in the folder, or, for the Hub, in the working directory.
+            reading: how coordinates in files of points are meant, as for `points`.
+            other_labels: if a mask has labels that the data set does not have: with "raise" the case cannot
+                be used; "background" measures it without them, and notes them in the table.
             num_proc: processes that measure; each needs up to 0.4 GB. If there are several, each imports the
                 calling script, which therefore needs ``if __name__ == "__main__":``.
             scheduler: the address of a Dask scheduler, such as "tcp://node1:8786", or its scheduler file: its
@@ -238,6 +244,7 @@ class Collection(RowVerbs, PointVerbs, EvaluationVerbs, ExportVerbs):
         from ctspine1k.checks.scan import scan
 
         options: dict[str, Any] = {"num_proc": num_proc, "scheduler": scheduler, "on_missing": on_missing}
+        options |= {"reading": reading, "other_labels": other_labels}
         return scan(self.selection(), None if out is None else Path(out), **options)
 
     def verify(
@@ -245,17 +252,22 @@ class Collection(RowVerbs, PointVerbs, EvaluationVerbs, ExportVerbs):
         scan: str | os.PathLike[str] | None = None,
         *,
         reread: bool = False,
+        reading: str | None = None,
+        other_labels: Others = "raise",
         num_proc: int = 1,
         scheduler: str | None = None,
     ) -> Report:
         """Check the raw files: all of `ctspine1k.checks.verify.CHECKS`.
 
-        Every file is read to its end, except those that a scan has read and that have not changed since;
-        measures are stored as a scan stores them.
+        Every file is read to its end, except those that a scan has read, with options that give the same, and
+        that have not changed since; measures are stored as a scan stores them.
 
         Args:
             scan: the scan's table of cases, as for `where`. If it cannot be written, a warning says so.
             reread: read every file again, even if a scan has read it.
+            reading: how coordinates in files of points are meant, as for `points`.
+            other_labels: labels in masks that the data set does not have: "raise" finds them (``values``),
+                "background" checks masks without them.
             num_proc: processes that read, as for `scan`.
             scheduler: a Dask scheduler, whose workers read instead, as for `scan`.
 
@@ -268,6 +280,7 @@ class Collection(RowVerbs, PointVerbs, EvaluationVerbs, ExportVerbs):
         from ctspine1k.checks.verify import verify
 
         options: dict[str, Any] = {"reread": reread, "num_proc": num_proc, "scheduler": scheduler}
+        options |= {"reading": reading, "other_labels": other_labels}
         return verify(self.selection(), None if scan is None else Path(scan), **options)
 
     def preview(
@@ -275,6 +288,7 @@ class Collection(RowVerbs, PointVerbs, EvaluationVerbs, ExportVerbs):
         out: str | os.PathLike[str] | None = None,
         *,
         sheet: bool = False,
+        reading: str | None = None,
         other_labels: Others = "raise",
     ) -> list[Path]:
         """Draw cases with their labels, and return the paths of the pictures.
@@ -284,6 +298,7 @@ class Collection(RowVerbs, PointVerbs, EvaluationVerbs, ExportVerbs):
         Args:
             out: the picture, or the folder for several; None for CASE.png, "previews" or "sheet.png".
             sheet: draw all cases into one picture.
+            reading: how coordinates in files of points are meant, as for `points`.
             other_labels: as for `load_dataset`.
 
         Raises:
@@ -298,7 +313,7 @@ class Collection(RowVerbs, PointVerbs, EvaluationVerbs, ExportVerbs):
         """
         from ctspine1k.pictures.previews import draw_cases
 
-        options: dict[str, Any] = {"sheet": sheet, "other_labels": other_labels}
+        options: dict[str, Any] = {"sheet": sheet, "reading": reading, "other_labels": other_labels}
         return list(draw_cases(self.selection(), None if out is None else Path(out), **options))
 
     def draw_scores(self, evaluation: Evaluation, out: Path) -> list[tuple[str, str]]:

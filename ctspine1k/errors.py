@@ -98,7 +98,7 @@ class SkippedCasesWarning(CTSpine1KWarning):
 
 
 class SplitFileWarning(CTSpine1KWarning):
-    """The split file in a folder is used although none was asked for, or cannot be used."""
+    """The split file in a folder is used although none was asked for, or is not used."""
 
 
 class SplitFileError(CTSpine1KError, ValueError):

@@ -282,7 +282,8 @@ def test_from_a_shell(spine, name, root, tmp_path):
     status, out, _ = run("points", "--kind", "file", "--on-missing", "skip", "--num-proc", "1", *place)
     assert status == 0
     assert f"{SQUARE[name][0]}\tfile\t" in out
-    status, out, err = run("preview", SQUARE[name][1], *place)
+    own = {"verse": ["--other-labels", "background"], "msr": ["--reading", "spacing"]}[name]
+    status, out, err = run("preview", SQUARE[name][1], *place, *own)
     assert (status, out) == (0, f"{SQUARE[name][1]}.png\n"), err
     for verb in ("scan", "verify"):
         status, _, err = run(
@@ -290,6 +291,7 @@ def test_from_a_shell(spine, name, root, tmp_path):
             "--num-proc",
             "1",
             *place,
+            *own,
             "--scan" if verb == "verify" else "--out",
             tmp_path / "cases.parquet",
         )

@@ -29,9 +29,9 @@ from ctspine1k.volumes.cases import CaseReader, open_case
 from ctspine1k.volumes.orientation import degenerate_axes
 from ctspine1k.volumes.points import (
     POINTS_KINDS,
-    READINGS,
     Points,
     PointsKind,
+    check_reading,
     read_case_points,
     write_points,
 )
@@ -60,8 +60,8 @@ def points_of_cases(
         require_scipy()
         if reading is not None:
             raise ValueError(f"reading={reading!r}: expected None for kind={kind!r}, which reads no points")
-    elif data_set.points_format is not None:
-        check_choice("reading", reading, READINGS[data_set.points_format])
+    else:
+        check_reading(reading, data_set)
     workers = executor(num_proc, scheduler, initializer=worker_start())
     files, missing = all_files(selection, on_missing, required)
     if missing:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ctspine1k import __version__
-from ctspine1k.catalog.dataset import Kind, PointsFormat
+from ctspine1k.catalog.dataset import DataSet, Kind, PointsFormat
 from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.checks.measure import CaseMeasures, measure
 from ctspine1k.errors import CaseError, ChecksumError, PairMismatchError, UnreadableFileError
@@ -21,10 +22,30 @@ from ctspine1k.running.progress import run_with_bar
 from ctspine1k.running.threads import usable_threads
 from ctspine1k.running.versions import require_version
 from ctspine1k.volumes.cases import check_file, open_case
-from ctspine1k.volumes.points import read_case_points
+from ctspine1k.volumes.points import check_reading, read_case_points
 from ctspine1k.volumes.positions import Doubt
+from ctspine1k.volumes.relabel import Others, check_others
 
-__all__ = ["ScannedCase", "read_cases"]
+__all__ = ["MeasureOptions", "ScannedCase", "read_cases"]
+
+
+@dataclass(frozen=True)
+class MeasureOptions:
+    """Options that decide, together with the files of a case, what its measures are."""
+
+    reading: str | None = None  #: how coordinates in files of points are meant; None for the way that fits
+    other_labels: Others = "raise"  #: labels in masks that the data set lacks: an error, or "background"
+
+    def check(self, data_set: DataSet) -> None:
+        """Raise a `ValueError` if an option is not allowed for a data set."""
+        check_reading(self.reading, data_set)
+        check_others(self.other_labels, data_set)
+
+    def give(self, row: Mapping[str, Any]) -> bool:
+        """Return whether a row of the table of cases, without a problem, is what these options give."""
+        if row.get("points_file") is not None and row["reading"] != self.reading:
+            return False
+        return self.other_labels == "background" or not row["other_labels"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +61,7 @@ class ScannedCase:
 
 
 def read_cases(
-    selection: Selection, files: Sequence[CaseFiles], workers: Executor
+    selection: Selection, files: Sequence[CaseFiles], workers: Executor, options: MeasureOptions
 ) -> Generator[ScannedCase, None, None]:
     """Measure cases and yield each when it is done, with a progress bar where there is a terminal.
 
@@ -52,22 +73,32 @@ def read_cases(
         return
     selection.look.prepare([file for one in files for file in one.files.values()])
     data_set = selection.data_set
-    work = partial(_scan_case, __version__, selection.place, data_set.vocabulary, data_set.points_format)
+    of_data_set = data_set.vocabulary, data_set.points_format
+    work = partial(_scan_case, __version__, selection.place, *of_data_set, options)
     names = [f"scan/{one.case.case_id}" for one in files]
     yield from run_with_bar(workers, work, files, names, "Scanning")
 
 
 def _scan_case(
-    version: str, place: Place, vocabulary: Vocabulary, points_format: PointsFormat | None, files: CaseFiles
+    version: str,
+    place: Place,
+    vocabulary: Vocabulary,
+    points_format: PointsFormat | None,
+    options: MeasureOptions,
+    files: CaseFiles,
 ) -> ScannedCase:
     """Measure one case; runs in any process."""
     require_version(version)
     with quiet_hub():
-        return _scanned(place, vocabulary, points_format, files)
+        return _scanned(place, vocabulary, points_format, options, files)
 
 
 def _scanned(
-    place: Place, vocabulary: Vocabulary, points_format: PointsFormat | None, files: CaseFiles
+    place: Place,
+    vocabulary: Vocabulary,
+    points_format: PointsFormat | None,
+    options: MeasureOptions,
+    files: CaseFiles,
 ) -> ScannedCase:
     try:
         with reading_case(files):
@@ -87,11 +118,12 @@ def _scanned(
                 paths.get("mask"),
                 on_geometry=None,
                 vocabulary=vocabulary,
+                other_labels=options.other_labels,
                 threads=usable_threads(),
                 on_change=lambda _: None,  # it is among the measures
             ) as case,
         ):
-            points = read_case_points(paths, case.geometry, vocabulary, points_format)
+            points = read_case_points(paths, case.geometry, vocabulary, points_format, options.reading)
             measures, mismatch = measure(case, points), case.geometry_mismatch()
             return ScannedCase(files, states, measures, geometry_mismatch=mismatch, doubts=case.doubts)
     except CaseError as error:

@@ -15,7 +15,7 @@ from ctspine1k.catalog.cases import Case, Catalog
 from ctspine1k.catalog.dataset import KINDS, DataSet
 from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.checks.measure import CaseMeasures, VertebraMeasures
-from ctspine1k.checks.reading import ScannedCase
+from ctspine1k.checks.reading import MeasureOptions, ScannedCase
 from ctspine1k.errors import BusyError, CTSpine1KWarning, OutputError, ScanTableError
 from ctspine1k.files.raw import CaseFiles
 from ctspine1k.running.disk import exclusive_lock, make_folder
@@ -53,15 +53,18 @@ class Records:
         self._known = {**recorded, **noted}
         self._unnoted = [recorded[case_id] for case_id in recorded.keys() - noted.keys()]
 
-    def current(self, files: CaseFiles) -> Record | None:
+    def current(self, files: CaseFiles, options: MeasureOptions | None = None) -> Record | None:
         """Return the record of these files in their current state; None if they have to be read (again).
 
-        A case that could not be used is read again: the cause, such as a disk error, may be gone.
+        A case that could not be used is read again: the cause, such as a disk error, may be gone. So is one
+        that was measured with other options than these, if they are given, and they would not give the same.
         """
         record = self._known.get(files.case.case_id)
         if record is None or record["case"]["problem"] is not None:
             return None
         if not is_current(record["case"], files.states, KINDS):
+            return None
+        if options is not None and not options.give(record["case"]):
             return None
         record["case"] |= _facts(files.case)  # the record may come from another split file
         return record
@@ -155,13 +158,14 @@ def records_if_possible(path: Path) -> Iterator[Records]:
             yield Records(path, is_optional=True)
 
 
-def record_of(scanned: ScannedCase, data_set: DataSet) -> Record:
+def record_of(scanned: ScannedCase, data_set: DataSet, options: MeasureOptions) -> Record:
     """Return the result of a case as a row of the table of cases, and rows of that of vertebrae."""
     vocabulary = data_set.vocabulary
     case, mismatch = scanned.files.case, scanned.geometry_mismatch
     row: dict[str, Any] = {
         **_facts(case),
         **file_columns(scanned.states, data_set.possible),
+        "reading": options.reading if "points" in scanned.states else None,
         "geometry_problem": None if mismatch is None else str(mismatch),
         "header_problem": " ".join(str(doubt.error) for doubt in scanned.doubts) or None,
         "problem": " ".join(map(str, scanned.problems)) or None,

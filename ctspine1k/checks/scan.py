@@ -1,8 +1,9 @@
 """A scan: every case is measured, several at a time, and stored in two tables. It resumes where it stopped.
 
 Each case that is done is noted in a journal beside the tables, which are written when all are done. Tables
-and journal say which files they describe (by size and modification time, or on the Hub by sha256): only
-cases whose files have changed are measured again.
+and journal say which files they describe (by size and modification time, or on the Hub by sha256), and with
+which options: only cases whose files have changed, or that other options measure otherwise, are measured
+again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from ctspine1k._messages import check_choice, warn
 from ctspine1k.checks.measure import require_scipy
-from ctspine1k.checks.reading import read_cases
+from ctspine1k.checks.reading import MeasureOptions, read_cases
 from ctspine1k.checks.records import own_records, record_of
 from ctspine1k.errors import SkippedCasesWarning
 from ctspine1k.files.selection import OnMissing, Selection, all_files, require_cases
@@ -23,6 +24,7 @@ from ctspine1k.running.executors import executor
 from ctspine1k.running.stops import deferred_interrupts
 from ctspine1k.scans.containing import scan_path
 from ctspine1k.scans.tables import vertebrae_path
+from ctspine1k.volumes.relabel import Others
 
 __all__ = ["ScanReport", "scan"]
 
@@ -37,7 +39,7 @@ class ScanReport:
     cases: Path  #: the table of cases
     vertebrae: Path  #: the table of vertebrae
     measured: int  #: cases that were read
-    kept: int  #: cases whose files have not changed since they were read
+    kept: int  #: cases whose files have not changed since they were read, with options that give the same
     problems: dict[str, str]  #: why a case's files cannot be used, by case id
     missing: dict[str, str]  #: which file a case lacks, by case id; such a case is in no table
 
@@ -55,10 +57,14 @@ def scan(
     num_proc: int,
     scheduler: str | None,
     on_missing: OnMissing,
+    reading: str | None = None,
+    other_labels: Others = "raise",
 ) -> ScanReport:
     """Measure cases, and write two tables (`ctspine1k.scans.tables`); see `Collection.scan`."""
     require_scipy()
     check_choice("on_missing", on_missing, ("raise", "skip"))
+    options = MeasureOptions(reading, other_labels)
+    options.check(selection.data_set)
     workers = executor(num_proc, scheduler, initializer=worker_start())
     files, missing = all_files(require_cases(selection), on_missing)
     if missing:
@@ -68,10 +74,10 @@ def scan(
     with deferred_interrupts(), room, own_records(path) as records:
         for case_id in missing.missing if missing else ():
             records.drop(case_id)
-        fresh = [one for one in files if records.current(one) is None]
-        with closing(read_cases(selection, fresh, workers)) as scanned:
+        fresh = [one for one in files if records.current(one, options) is None]
+        with closing(read_cases(selection, fresh, workers, options)) as scanned:
             for one in scanned:
-                records.note(record_of(one, selection.data_set))
+                records.note(record_of(one, selection.data_set, options))
         records.write(selection.catalog)
     return ScanReport(
         path,

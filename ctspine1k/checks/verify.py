@@ -24,7 +24,7 @@ from ctspine1k.checks.catalogue import CHECKS, Check, Level
 from ctspine1k.checks.levels import implausible_points
 from ctspine1k.checks.measure import CaseMeasures, require_scipy
 from ctspine1k.checks.plausibility import implausible
-from ctspine1k.checks.reading import ScannedCase, read_cases
+from ctspine1k.checks.reading import MeasureOptions, ScannedCase, read_cases
 from ctspine1k.checks.records import Record, Records, measures_of, record_of, records_if_possible
 from ctspine1k.errors import (
     CaseError,
@@ -46,6 +46,7 @@ from ctspine1k.scans.containing import scan_path
 from ctspine1k.scans.tables import is_current
 from ctspine1k.volumes.cases import open_case
 from ctspine1k.volumes.positions import Doubt
+from ctspine1k.volumes.relabel import Others
 
 __all__ = ["CHECKS", "Check", "Finding", "Report", "verify"]
 
@@ -140,17 +141,21 @@ def verify(
     reread: bool,
     num_proc: int,
     scheduler: str | None,
+    reading: str | None = None,
+    other_labels: Others = "raise",
 ) -> Report:
     """Check the raw files of cases: all `CHECKS`; see `Collection.verify`."""
     require_scipy()
     require_cases(selection)
+    options = MeasureOptions(reading, other_labels)
+    options.check(selection.data_set)
     workers = executor(num_proc, scheduler, initializer=worker_start())
     files, findings = _files(selection)
     path = scan_path(selection.place, table).absolute()
     with deferred_interrupts():
-        kept = [] if reread else _kept(selection, files, path)
+        kept = [] if reread else _kept(selection, files, path, options)
         known = {id(one.files) for one in kept}
-        read = _read(selection, [one for one in files if id(one) not in known], workers, path)
+        read = _read(selection, [one for one in files if id(one) not in known], workers, path, options)
     for scanned in (*kept, *read):
         findings += _of_case(selection.data_set, scanned)
     findings += _twins(selection.data_set, [*kept, *read])
@@ -165,10 +170,12 @@ def verify(
     )
 
 
-def _kept(selection: Selection, files: Sequence[CaseFiles], path: Path) -> list[ScannedCase]:
+def _kept(
+    selection: Selection, files: Sequence[CaseFiles], path: Path, options: MeasureOptions
+) -> list[ScannedCase]:
     """Return the results of an earlier run for the files that have not changed since."""
     records, kept = Records(path, is_kept=False), []
-    current = {one.case.case_id: record for one in files if (record := records.current(one))}
+    current = {one.case.case_id: record for one in files if (record := records.current(one, options))}
     if not current:
         return []
     selection.look.prepare([file for one in files for file in one.files.values()])
@@ -207,21 +214,25 @@ def _looked_at(
 
 
 def _read(
-    selection: Selection, files: Sequence[CaseFiles], workers: Executor, path: Path
+    selection: Selection, files: Sequence[CaseFiles], workers: Executor, path: Path, options: MeasureOptions
 ) -> list[ScannedCase]:
     """Read cases to their ends, and store their measures for other runs.
 
     Nothing is stored of a case with several files of a kind: it is not known which file is the right one.
+    Nor is a record replaced that has other options, such as those of a scan.
     """
     if not files:
         return []
     count = Counter(one.case.case_id for one in files)
     read = []
-    with records_if_possible(path) as records, closing(read_cases(selection, files, workers)) as scanned:
+    reading = closing(read_cases(selection, files, workers, options))
+    with records_if_possible(path) as records, reading as scanned:
         for one in scanned:
             read.append(one)
-            if count[one.files.case.case_id] == 1:
-                records.note(record_of(one, selection.data_set))
+            known = records.current(one.files)
+            is_free = known is None or options.give(known["case"])
+            if is_free and count[one.files.case.case_id] == 1:
+                records.note(record_of(one, selection.data_set, options))
         records.write(selection.catalog)
     # Sorted, since several processes yield them in any order.
     return sorted(read, key=lambda one: [file.name for file in one.files.files.values()])
@@ -257,7 +268,7 @@ def _files(selection: Selection) -> tuple[list[CaseFiles], list[Finding]]:
             continue  # tools have folders of their own
         for expected, found in data_set.misplaced(file.path, file.case, file.kind):
             findings.append(finding("wrong_place", file.case, expected, found, file.name))
-    complete = []
+    complete, incomplete = [], []
     for case in selection.cases:
         own = by_case[case.case_id]
         for kind, several in own.items():
@@ -271,9 +282,32 @@ def _files(selection: Selection) -> tuple[list[CaseFiles], list[Finding]]:
                 for files in itertools.product(*own.values())
             ]
         else:
-            there = f"only the {' and '.join(own)}" if own else "neither"
-            findings.append(finding("missing", case, " and ".join(data_set.kinds), there))
-    return complete, findings
+            incomplete.append((case, list(own)))
+    return complete, findings + _missing(selection, incomplete)
+
+
+def _missing(selection: Selection, incomplete: Sequence[tuple[Case, Sequence[Kind]]]) -> list[Finding]:
+    """List the cases that lack files, given what each has, with advice on where to get the others."""
+    if not incomplete:
+        return []
+    data_set, place = selection.data_set, selection.place
+    published = data_set.read_cases(None)
+    here = place.hint(selection.listing, data_set.suffixes, data_set.naming)
+    own_files = f"{here} Add the files, or leave the case out.".lstrip()
+    findings = []
+    for case, own in incomplete:
+        lacking = [kind for kind in data_set.kinds if kind not in own]
+        is_predicted = selection.listing.predictions is not None and "mask" in lacking
+        hint = own_files
+        if case.case_id in published and not is_predicted:
+            if data_set.how_to_get:
+                hint = f"{data_set.how_to_get} Or leave the case out."
+            elif data_set.repo_id and place.folder:
+                hint = CHECKS["missing"].hint  # the Hub has them
+        there = f"only the {' and '.join(own)}" if own else "neither"
+        expected = " and ".join(data_set.kinds)
+        findings.append(_finding(data_set, "missing", case, expected, there, hint=hint))
+    return findings
 
 
 def _unexpected(selection: Selection) -> Iterator[Finding]:

@@ -17,10 +17,13 @@ from ctspine1k.cli.options import (
     MASKS,
     NUM_PROC,
     ON_MISSING,
+    OTHER_LABELS,
     PLACE,
+    READING,
     SCHEDULER,
     chosen,
     default_num_proc,
+    is_given,
     require_somewhere,
 )
 from ctspine1k.cli.output import print_json, say, write_csv
@@ -41,6 +44,8 @@ __all__ = ["scan", "verify"]
         help="The table of cases to write [cases.parquet in DIR or that of --masks, or for the Hub in the "
         "working directory].",
     ),
+    READING,
+    OTHER_LABELS,
     ON_MISSING,
     NUM_PROC,
     SCHEDULER,
@@ -48,6 +53,8 @@ __all__ = ["scan", "verify"]
 )
 def scan(
     out: Path | None,
+    reading: str | None,
+    other_labels: Any,
     on_missing: Any,
     num_proc: int | None,
     scheduler: str | None,
@@ -64,7 +71,7 @@ def scan(
         out,
         num_proc=default_num_proc(num_proc, scheduler),
         scheduler=scheduler,
-        on_missing=on_missing or "raise",
+        **is_given({"reading": reading, "other_labels": other_labels, "on_missing": on_missing}),
     )
     if as_json:
         print_json(asdict(report))
@@ -85,6 +92,8 @@ def scan(
     *CASES,
     MASKS,
     click.option("--reread", is_flag=True, help="Read every file again, even if a scan has read it."),
+    READING,
+    OTHER_LABELS,
     click.option("--out", type=FILE, help="Also write the findings to this CSV file."),
     NUM_PROC,
     SCHEDULER,
@@ -92,6 +101,8 @@ def scan(
 )
 def verify(
     reread: bool,
+    reading: str | None,
+    other_labels: Any,
     out: Path | None,
     num_proc: int | None,
     scheduler: str | None,
@@ -115,6 +126,7 @@ def verify(
         reread=reread,
         num_proc=default_num_proc(num_proc, scheduler),
         scheduler=scheduler,
+        **is_given({"reading": reading, "other_labels": other_labels}),
     )
     if as_json:
         print_json({**asdict(report), "ok": report.ok})

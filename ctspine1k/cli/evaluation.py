@@ -15,6 +15,7 @@ from ctspine1k.cli.options import (
     JSON,
     ON_MISSING,
     PLACE,
+    READING,
     SCHEDULER,
     FilePath,
     chosen,
@@ -44,11 +45,7 @@ SACRUM = click.option("--sacrum", is_flag=True, help="S1 and S2 count by the pre
         type=click.Choice(("body", "mask")),
         help="Compare points instead of masks: which kind the predictions are, as the reference then is.",
     ),
-    click.option(
-        "--reading",
-        help="How coordinates in predicted files of points are meant: spacing or affine, or for JSON voxels, "
-        "miccai2019 or miccai2020 [the one that fits].",
-    ),
+    READING,
     PRESET,
     SACRUM,
     click.option("--out", type=FOLDER, metavar="FOLDER", help="Write table, report, summary and pictures."),

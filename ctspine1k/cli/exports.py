@@ -13,6 +13,7 @@ import click
 from ctspine1k.cli.options import (
     CASES,
     JSON,
+    ON_ERROR,
     ON_MISSING,
     OTHER_LABELS,
     PLACE,
@@ -81,11 +82,7 @@ def export(ctx: click.Context) -> int | None:
         help="Add the column points, or leave it out [add it if each case must have a file of them].",
     ),
     ON_MISSING,
-    click.option(
-        "--on-error",
-        type=click.Choice(["raise", "skip"]),
-        help="If a case cannot be used: let its shard fail, or leave the case out and list it [raise].",
-    ),
+    ON_ERROR,
     ON_GEOMETRY,
     click.option(
         "--on-voxels",
@@ -141,11 +138,7 @@ _OWN = (
     LABEL_SCHEME,
     OTHER_LABELS,
     ON_MISSING,
-    click.option(
-        "--on-error",
-        type=click.Choice(["raise", "skip"]),
-        help="If a case cannot be used: report it as failed, or leave it out and list it [raise].",
-    ),
+    ON_ERROR,
     ON_GEOMETRY,
     click.option(
         "--num-proc", type=click.IntRange(min=1), help="Number of processes; each needs 0.3 GB of memory [1]."

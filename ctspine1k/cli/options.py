@@ -30,9 +30,11 @@ __all__ = [
     "JSON",
     "MASKS",
     "NUM_PROC",
+    "ON_ERROR",
     "ON_MISSING",
     "OTHER_LABELS",
     "PLACE",
+    "READING",
     "SCHEDULER",
     "SPLIT_FILE",
     "VERTEBRA",
@@ -195,10 +197,20 @@ ON_MISSING = click.option(
     type=click.Choice(["raise", "skip"]),
     help="If a case has no raw files: stop with an error, or leave it out with a warning [raise].",
 )
+ON_ERROR = click.option(
+    "--on-error",
+    type=click.Choice(["raise", "skip"]),
+    help="If the files of a case cannot be used: an error, or leave the case out and name it [raise].",
+)
 OTHER_LABELS = click.option(
     "--other-labels",
     type=click.Choice(["raise", "background"]),
     help="If a mask has labels that the data set does not have: an error, or background [raise].",
+)
+READING = click.option(
+    "--reading",
+    help="How coordinates in files of points are meant: spacing or affine, or for JSON voxels, miccai2019 or "
+    "miccai2020 [the one that fits].",
 )
 NUM_PROC = click.option(
     "--num-proc",

@@ -14,6 +14,7 @@ from ctspine1k.cli.options import (
     MASKS,
     OTHER_LABELS,
     PLACE,
+    READING,
     CompletedText,
     FilePath,
     case_ids,
@@ -44,11 +45,18 @@ __all__ = ["preview"]
         help="The picture file [CASE.png, sheet.png]; for several pictures, their folder [previews].",
     ),
     click.option("--sheet", is_flag=True, help="Draw all cases into one picture."),
+    READING,
     OTHER_LABELS,
     JSON,
 )
 def preview(
-    target: str | None, out: Path | None, sheet: bool, other_labels: str | None, as_json: bool, **options: Any
+    target: str | None,
+    out: Path | None,
+    sheet: bool,
+    reading: str | None,
+    other_labels: str | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Draw cases with their labels: axial, coronal and sagittal slices through the spine.
 
@@ -63,7 +71,7 @@ def preview(
         else:
             options["cases"] = (target, *options["cases"])
     require_somewhere(options)
-    own = is_given({"other_labels": other_labels})
+    own = is_given({"reading": reading, "other_labels": other_labels})
     pictures = chosen(**options).preview(out, sheet=sheet, **own)
     if as_json:
         print_json(pictures)

@@ -20,12 +20,9 @@ __all__ = ["MISPLACED", "case_table"]
 #: Column: whether the headers of image and mask place the same voxel differently. It needs a scan.
 MISPLACED = "mask_misplaced"
 
-#: Columns that a scan has measured, except those that contain paths, or text with paths.
-_MEASURED = [
-    field
-    for field in list(CASES)[CASES.get_field_index("shape") :]
-    if field.name not in ("image_file", "mask_file", "problem", "geometry_problem", "header_problem")
-]
+#: Columns that a scan has measured, except those about its files, which may contain paths, and its options.
+_OF_SCAN = ("image_file", "mask_file", "problem", "geometry_problem", "header_problem", "other_labels")
+_MEASURED = [field for field in list(CASES)[CASES.get_field_index("shape") :] if field.name not in _OF_SCAN]
 
 
 def case_table(selection: Selection, files: Sequence[CaseFiles], scan: Path | None) -> pa.Table:

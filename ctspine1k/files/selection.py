@@ -168,9 +168,9 @@ def open_selection(
         split_file: split file to use instead of the data set's own (same format).
         token: for a private repo; None for the token you are logged in with.
 
-    Without ``split_file``, the one in the folder is used, with a warning, if the folder lacks files of the
-    data set's own cases, and has some of those that it lists, or none of either. Only then is the folder
-    listed.
+    Without ``split_file``, the one in the folder is used if the folder lacks files of the data set's own
+    cases, and has some of those that it lists, or none of either. A warning says whether it is used. Only if
+    there is one is the folder listed.
 
     Raises:
         ValueError: an argument that is not allowed, or arguments that contradict each other.
@@ -190,11 +190,11 @@ def open_selection(
 
 
 def _cases_of_folder(opened: Selection) -> Catalog | None:
-    """Return the cases of the folder's own split file, with a warning, if the data set's own do not fit.
+    """Return the cases of the folder's own split file if the data set's own do not fit.
 
     They fit if none of them lacks a file. None if they do, or if there is no such split file, or if only the
     data set's own cases have files: where none is left of either, as after the raw files were deleted, the
-    folder's list says which they were.
+    folder's list says which they were. A warning says whether the file is used.
     """
     data_set, folder = opened.data_set, opened.look.place.folder
     if folder is None or not (path := folder / data_set.split_file).is_file():
@@ -206,21 +206,28 @@ def _cases_of_folder(opened: Selection) -> Catalog | None:
     if own is not None and own.cases == opened.catalog.cases:
         return None
     missing = opened.missing(opened.files(every=True), data_set.kinds)
-    if missing is None:
-        return None
-    title = data_set.title
-    found = {case_id for listed in opened.listing for case_id, _ in data_set.parse_name(listed)}
     if own is None:
-        warn(f"{problem} The list of {title} is used instead of it.", SplitFileWarning)
-    elif any(one in own for one in found) or not any(one in opened.catalog for one in found):
+        if missing is not None:
+            warn(f"{problem} The list of {data_set.title} is used instead of it.", SplitFileWarning)
+        return None
+    found = {case_id for listed in opened.listing for case_id, _ in data_set.parse_name(listed)}
+    there = sum(case.case_id in found for case in opened.catalog)
+    every = f"the {len(opened.catalog):,} cases of {data_set.title}"
+    advice = "Pass split_file=... (--split-file) to choose a list."
+    if missing is not None and (not there or any(one in own for one in found)):
         lacking = len(missing.missing)
         warn(
-            f"{path} is used, which lists {own.summary}. Of the {len(opened.catalog):,} cases of {title}, "
-            f"{lacking:,} {'lacks' if lacking == 1 else 'lack'} files in this folder. Pass split_file=... "
-            "(--split-file) to choose a list.",
+            f"{path} is used, which lists {own.summary}. Of {every}, {lacking:,} "
+            f"{'lacks' if lacking == 1 else 'lack'} files in this folder. {advice}",
             SplitFileWarning,
         )
         return own
+    reason = "" if missing is None else ", and none of those that it lists"
+    warn(
+        f"{path} is not used, which lists {own.summary}. In this folder are files of {there:,} of "
+        f"{every}{reason}. {advice}",
+        SplitFileWarning,
+    )
     return None
 
 

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from ctspine1k._messages import check_choice, warn
+from ctspine1k._messages import warn
 from ctspine1k.catalog.cases import Case
 from ctspine1k.errors import (
     CaseError,
@@ -27,14 +27,19 @@ from ctspine1k.running.disk import make_parent
 from ctspine1k.running.progress import progress_bar
 from ctspine1k.running.threads import usable_threads
 from ctspine1k.volumes.cases import open_case
-from ctspine1k.volumes.points import read_case_points
-from ctspine1k.volumes.relabel import Others
+from ctspine1k.volumes.points import check_reading, read_case_points
+from ctspine1k.volumes.relabel import Others, check_others
 
 __all__ = ["draw_cases"]
 
 
 def draw_cases(
-    selection: Selection, out: Path | None = None, *, sheet: bool = False, other_labels: Others = "raise"
+    selection: Selection,
+    out: Path | None = None,
+    *,
+    sheet: bool = False,
+    reading: str | None = None,
+    other_labels: Others = "raise",
 ) -> Iterator[Path]:
     """Draw cases, and yield the path of each picture after it is written.
 
@@ -44,11 +49,12 @@ def draw_cases(
         selection: the cases, and where their files are.
         out: the picture, or the folder for several; None for CASE.png, "previews" or "sheet.png".
         sheet: draw all cases into one picture.
+        reading: how coordinates in files of points are meant, as for `read_points`.
         other_labels: of masks, that the data set does not have: "raise" an error, or draw "background".
 
     Raises:
         ValueError: no case is selected; ``out`` names one picture, but there are several; its suffix is not
-            supported; or another ``other_labels``.
+            supported; or another ``reading`` or ``other_labels``.
         MissingFilesError: no case has all files that it must have.
         NothingLeftError: none of several cases can be drawn.
         CaseError, ChecksumError: the only case cannot be used.
@@ -56,9 +62,10 @@ def draw_cases(
         NoSpaceError: a disk is full.
         MissingPackageError: pictures need ``ctspine1k[preview]``.
     """
-    check_choice("other_labels", other_labels, ("raise", "background"))
+    check_reading(reading, selection.data_set)
+    check_others(other_labels, selection.data_set)
     cases = list(require_cases(selection).cases)
-    samples, vocabulary = _read_all(selection, other_labels), selection.data_set.vocabulary
+    samples, vocabulary = _read_all(selection, reading, other_labels), selection.data_set.vocabulary
     if sheet:
         path = check_picture_name(out or Path("sheet.png"))
         make_parent(path)
@@ -77,7 +84,9 @@ def draw_cases(
         yield path
 
 
-def _read_all(selection: Selection, other_labels: Others) -> Iterator[tuple[Case, Mapping[str, Any]]]:
+def _read_all(
+    selection: Selection, reading: str | None, other_labels: Others
+) -> Iterator[tuple[Case, Mapping[str, Any]]]:
     """Yield cases with their volumes; if there are several, leave out those that cannot be used."""
     is_one = len(selection.cases) == 1
     files, missing = _complete(selection)
@@ -90,7 +99,7 @@ def _read_all(selection: Selection, other_labels: Others) -> Iterator[tuple[Case
         for one in files:
             try:
                 # No variable keeps it while the next one is read.
-                yield one.case, _read(selection, one, other_labels)
+                yield one.case, _read(selection, one, reading, other_labels)
             except (CaseError, ChecksumError) as error:
                 if is_one:
                     raise
@@ -110,7 +119,9 @@ def _complete(selection: Selection) -> tuple[list[CaseFiles], MissingFilesError 
         raise MissingFilesError(error.missing, error.selected, error.where, hint) from None
 
 
-def _read(selection: Selection, files: CaseFiles, other_labels: Others) -> Mapping[str, Any]:
+def _read(
+    selection: Selection, files: CaseFiles, reading: str | None, other_labels: Others
+) -> Mapping[str, Any]:
     """Return a case as a row of config "3d" with its points, of those of its files that there are."""
     data_set = selection.data_set
     with progress_on_terminal():
@@ -131,7 +142,7 @@ def _read(selection: Selection, files: CaseFiles, other_labels: Others) -> Mappi
         if problems := case.geometry_problems():
             warn("\n".join(map(str, problems)), GeometryWarning)
         geometry = case.geometry
-        points = read_case_points(paths, geometry, data_set.vocabulary, data_set.points_format)
+        points = read_case_points(paths, geometry, data_set.vocabulary, data_set.points_format, reading)
         volumes = vars(case.read()) if case.has_mask else {"image": case.read_image()}
     place = {"spacing": geometry.spacing, "orientation": geometry.orientation, "points": points}
     return {**volumes, **place}

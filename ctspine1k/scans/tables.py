@@ -15,6 +15,7 @@ slope, intercept   HU = slope x stored + intercept
 hu_min, hu_max     least and greatest value of the image
 hu_beside          mean of the image's voxels without label, in the boxes around labels
 label_rounding     greatest distance from a whole number of the values in the mask, which are rounded
+other_labels       labels in the mask that the data set lacks: they were read as background, as asked for
 labels, vertebrae  labels that occur, and the vertebrae they stand for
 geometry_problem   how the mask's header places voxels differently from the image's; null if it does not
 header_problem     how the header of one of the files leaves in doubt where voxels lie; null if none does
@@ -37,9 +38,10 @@ components         pieces that do not touch each other, not even at a corner
 largest_component  voxels of the largest piece
 =================  ======================================================================================
 
-Of a data set that has files with points, the first table has the column ``points_file``, and the second
-``point``, (k, i, j), and ``point_mm``, with a row for each vertebra that has a label or a point. Measures of
-labels are null for a case without a mask, whose ``labels`` and ``vertebrae`` are those of its points.
+Of a data set that has files with points, the first table has the columns ``points_file`` and ``reading``, how
+coordinates in that file were to be read (null: in the way that fits). The second has ``point``, (k, i, j),
+and ``point_mm``, with a row for each vertebra that has a label or a point. Measures of labels are null for a
+case without a mask, whose ``labels`` and ``vertebrae`` are those of its points.
 """
 
 from __future__ import annotations
@@ -70,7 +72,7 @@ __all__ = [
 ]
 
 #: Increase it when the same files give different rows: a scan then measures all of them again.
-SCAN_VERSION = 2
+SCAN_VERSION = 3
 
 _KEY = b"ctspine1k_scan"
 _DIGEST = b"ctspine1k_scan_rows"
@@ -96,6 +98,7 @@ CASES = pa.schema(
         "hu_max": pa.float64(),
         "hu_beside": pa.float64(),
         "label_rounding": pa.float64(),
+        "other_labels": pa.list_(pa.int32()),
         "labels": pa.list_(pa.int32()),
         "vertebrae": pa.list_(pa.string()),
         "geometry_problem": pa.string(),
@@ -131,7 +134,7 @@ VERTEBRAE = pa.schema(
 
 #: Further columns for a data set that has files with points, by the columns that they follow.
 _POINTS = {
-    "mask_file": {"points_file": pa.string()},
+    "mask_file": {"points_file": pa.string(), "reading": pa.string()},
     "centroid_mm": {"point": _TRIPLE_MM, "point_mm": _TRIPLE_MM},
 }
 
@@ -196,11 +199,14 @@ def check_target(path: Path, option: str) -> None:
             _read(target, hint)
 
 
+#: Columns that say what was measured, and with which options: both tables are of the same.
+_IDENTIFYING = ("case_id", "image_file", "mask_file", "points_file", "reading", "other_labels")
+
+
 def write_tables(path: Path, tables: ScanTables) -> None:
     """Write both tables, each completely or not at all."""
     has_points = any("points_file" in row for row in tables.cases)
-    columns = ["case_id", "image_file", "mask_file", *(["points_file"] if has_points else [])]
-    state = json.dumps([[row[column] for column in columns] for row in tables.cases])
+    state = json.dumps([[row.get(column) for column in _IDENTIFYING] for row in tables.cases])
     mark = json.dumps({"version": SCAN_VERSION, "files": hashlib.sha256(state.encode()).hexdigest()})
     # The table of cases comes last: if it exists, so does that of vertebrae.
     for target, rows, schema in (

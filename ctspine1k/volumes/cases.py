@@ -32,7 +32,7 @@ from ctspine1k.volumes.nifti import Readable
 from ctspine1k.volumes.opening import open_volume
 from ctspine1k.volumes.orientation import PLANES, check_orientation
 from ctspine1k.volumes.positions import Doubt, with_choice
-from ctspine1k.volumes.relabel import Others, accepted_labels, label_table
+from ctspine1k.volumes.relabel import Others, Relabelling, accepted_labels, label_table
 from ctspine1k.volumes.scaling import Scaling
 from ctspine1k.volumes.slices import OnVoxels, VolumeReader
 
@@ -150,7 +150,7 @@ def open_case(
             image_reader,
             mask_reader,
             accepted,
-            table,
+            None if table is None else Relabelling(table, vocabulary),
             orientation,
             threads,
             on_change or _warn_of_change,
@@ -184,7 +184,7 @@ class CaseReader:
         image: VolumeReader,
         mask: VolumeReader | None,
         vocabulary: Vocabulary,
-        table: NDArray[np.uint8] | None,
+        relabel: Relabelling | None,
         orientation: str | None,
         threads: int,
         on_change: Callable[[str], None],
@@ -192,7 +192,7 @@ class CaseReader:
         are_paths: bool,
     ) -> None:
         self.vocabulary = vocabulary  #: of the labels that the mask's file may contain
-        self._image, self._mask, self._table, self._threads = image, mask, table, threads
+        self._image, self._mask, self._relabel, self._threads = image, mask, relabel, threads
         self._on_change, self._are_paths = on_change, are_paths
         self._alignment = Alignment.of(image.header, None if mask is None else mask.header, orientation)
         shape, turn = image.header.shape, self._alignment.image
@@ -232,12 +232,18 @@ class CaseReader:
         """Types of the arrays that `slabs` yields: of the image, and of the labels if there is a mask."""
         if self._mask is None:
             return (self._image.header.dtype,)
-        return self._image.header.dtype, self._mask.label_type if self._table is None else self._table.dtype
+        label_type = self._mask.label_type if self._relabel is None else self._relabel.table.dtype
+        return self._image.header.dtype, label_type
 
     @property
     def label_rounding(self) -> float:
         """Greatest distance from a whole number of the labels read so far, which were rounded."""
         return 0.0 if self._mask is None else self._mask.label_rounding
+
+    @property
+    def other_labels(self) -> tuple[int, ...]:
+        """Labels read so far that the data set does not have, and that became background."""
+        return () if self._relabel is None else tuple(sorted(self._relabel.others))
 
     def geometry_mismatch(self) -> PairMismatchError | None:
         """Return an error that says how the two headers place voxels differently; None if they agree."""
@@ -349,8 +355,8 @@ class CaseReader:
         return volumes
 
     def _labels(self, mask: VolumeReader, depth: int) -> Iterator[NDArray[Any]]:
-        labels, table = mask.labels(depth, self.vocabulary), self._table
-        return labels if table is None else (table[slab] for slab in labels)
+        labels = mask.labels(depth, self.vocabulary)
+        return labels if self._relabel is None else map(self._relabel, labels)
 
     def _read_ahead(self, *volumes: Iterator[NDArray[Any]]) -> Iterator[Voxels]:
         """Yield the next slab of each volume."""

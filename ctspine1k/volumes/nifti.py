@@ -248,7 +248,7 @@ def stand_in(head: bytes) -> tuple[str, str] | None:
     """Return what stands where a file should be, by its first bytes, and what to do; None if nothing does."""
     text = bytes(head).lstrip().lower()
     if text.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer", "Run `git lfs pull`, or use ctspine1k.download_files."
+        return "a Git LFS pointer", "Run `git lfs pull`, or download the file itself."
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         return "a web page", f"The download failed. {GET_AGAIN}"
     return None

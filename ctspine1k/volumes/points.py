@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctspine1k._messages import check_choice
-from ctspine1k.catalog.dataset import Kind, PointsFormat
+from ctspine1k.catalog.dataset import DataSet, Kind, PointsFormat
 from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.errors import FileFormatError, PointsError
 from ctspine1k.running.disk import atomic_write, make_parent
@@ -32,6 +32,7 @@ __all__ = [
     "Point",
     "Points",
     "PointsKind",
+    "check_reading",
     "read_case_points",
     "read_points",
     "write_points",
@@ -99,6 +100,18 @@ class Points:
             mm = _triple(geometry.affine[:3] @ [i, j, k, 1.0])
             points.append(Point(label, vocabulary.name(label), (k, i, j), mm))
         return cls(tuple(points), kind, geometry.orientation)
+
+
+def check_reading(reading: str | None, data_set: DataSet) -> None:
+    """Check that coordinates in files of a data set may be meant so; None is the way that fits.
+
+    Raises:
+        ValueError: it has no files of points, or their format no such reading.
+    """
+    if reading is not None and data_set.points_format is None:
+        raise ValueError(f"reading={reading!r}: expected None, since {data_set.title} has no files of points")
+    if data_set.points_format is not None:
+        check_choice("reading", reading, READINGS[data_set.points_format])
 
 
 def read_points(

@@ -9,9 +9,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ctspine1k._messages import check_choice
+from ctspine1k.catalog.dataset import DataSet
 from ctspine1k.catalog.vocabulary import BACKGROUND, Vertebra, Vocabulary
 
-__all__ = ["ALL_BYTES", "Others", "accepted_labels", "label_table", "map_labels"]
+__all__ = [
+    "ALL_BYTES",
+    "Others",
+    "Relabelling",
+    "accepted_labels",
+    "check_others",
+    "label_table",
+    "map_labels",
+]
 
 #: What to do with labels that have no counterpart.
 Others: TypeAlias = Literal["raise", "background"]
@@ -20,6 +29,19 @@ Others: TypeAlias = Literal["raise", "background"]
 ALL_BYTES = Vocabulary(
     tuple(Vertebra(label, str(label), "", None, None, None) for label in range(1, 256)), schemes=("all",)
 )
+
+
+def check_others(other_labels: str, data_set: DataSet) -> None:
+    """Check what to do with labels in masks of a data set that it does not have.
+
+    Raises:
+        ValueError: there is no such choice, or the data set has no masks.
+    """
+    check_choice("other_labels", other_labels, ("raise", "background"))
+    if other_labels == "background" and "mask" not in data_set.possible:
+        raise ValueError(
+            f"other_labels={other_labels!r}: expected 'raise', since {data_set.title} has no masks"
+        )
 
 
 def accepted_labels(
@@ -55,6 +77,24 @@ def label_table(
         every[numbers] = numbers if table is None else [table[number] for number in numbers]
         return every
     return None if table is None else np.array(table, np.uint8)
+
+
+class Relabelling:
+    """Converts labels by a table, and notes those that the data set does not have."""
+
+    def __init__(self, table: NDArray[np.uint8], vocabulary: Vocabulary) -> None:
+        self.table = table  #: what each label becomes
+        self.others: set[int] = set()  #: labels converted so far that are not in the vocabulary
+        self._is_other = np.ones(len(table), bool)
+        self._is_other[[BACKGROUND, *(vertebra.label for vertebra in vocabulary.vertebrae)]] = False
+        self._first_other = int(np.argmax(self._is_other)) if self._is_other.any() else len(table)
+
+    def __call__(self, labels: NDArray[Any]) -> NDArray[np.uint8]:
+        """Return what labels become."""
+        if labels.max() >= self._first_other:  # in few slices, if in any
+            self.others.update(np.unique(labels[self._is_other[labels]]).tolist())
+        relabelled: NDArray[np.uint8] = self.table[labels]
+        return relabelled
 
 
 def map_labels(labels: ArrayLike, mapping: Mapping[int, int], target: str, others: Others) -> NDArray[Any]:

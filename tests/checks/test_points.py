@@ -15,6 +15,7 @@ from ctspine1k.catalog.ctspine1k import CTSPINE1K
 from ctspine1k.checks import levels
 from ctspine1k.cli.main import main
 from ctspine1k.errors import MissingFilesError, OutputError, PointsError, SkippedCasesWarning
+from ctspine1k.scans.tables import read_tables
 from ctspine1k.volumes.points import Point
 
 VERSE, MSR = "verse004", "2804506"
@@ -71,6 +72,7 @@ def test_a_scan_has_the_points_of_files_beside_the_labels(verse):
     files["points"].unlink()
     assert collection.scan().measured == 1
     assert pd.read_parquet(report.vertebrae).point.isna().all()
+    assert collection.scan(reading="voxels").kept == 1  # without points, none is read
 
 
 def test_a_scan_of_images_without_masks_has_their_points(msr):
@@ -89,6 +91,42 @@ def test_a_scan_of_images_without_masks_has_their_points(msr):
         found = collection.verify(reread=reread)
         assert (found.measured, found.kept) == (1, int(not reread))
         assert checks(found) == ["unlisted_range"]  # the real scan shows other vertebrae
+
+
+@pytest.mark.slow
+def test_what_was_measured_in_one_reading_is_not_taken_for_another(msr, tmp_path):
+    collection, files = msr
+    both = {label: (28.0, 30.0, k) for label, (_, _, k) in CENTRES.items()}  # in the image in either reading
+    write_lml(files["points"], both)
+
+    def points(report):
+        tables = read_tables(report.cases)
+        return tables.cases[0]["reading"], [row["point_mm"] for row in tables.vertebrae]
+
+    in_mm = np.multiply([both[label] for label in LABELS], SPACING)
+    report = collection.scan()
+    whole = report.cases.read_bytes()
+    reading, found = points(report)
+    assert reading is None
+    np.testing.assert_allclose(found, [world(both[label]) for label in LABELS])
+    # A verification in another reading neither uses the table nor changes it.
+    assert collection.verify(reading="affine").kept == 0
+    assert (collection.verify().kept, report.cases.read_bytes()) == (1, whole)
+    report = collection.scan(reading="affine")
+    assert (report.measured, report.kept) == (1, 0)
+    reading, found = points(report)
+    assert reading == "affine"
+    np.testing.assert_allclose(found, in_mm)
+    assert (collection.scan(reading="affine").kept, collection.verify(reading="affine").kept) == (1, 1)
+    write_lml(files["points"])  # in the image only as "spacing"
+    assert checks(collection.verify(reading="affine")) == ["points"]
+    with pytest.raises(PointsError, match="outside as 'affine'"):
+        collection.preview(tmp_path / "a.png", reading="affine")
+    for verb in (collection.scan, collection.verify, collection.preview):
+        with pytest.raises(ValueError, match="reading='voxels': expected one of 'spacing', 'affine'"):
+            verb(reading="voxels")
+        with pytest.raises(ValueError, match="other_labels='background': expected 'raise', since Microsoft"):
+            verb(other_labels="background")
 
 
 def moved(label, by):
@@ -213,6 +251,12 @@ def test_pictures_with_points_and_without_a_mask(verse, msr, tmp_path):
         assert path.read_bytes().startswith(b"\x89PNG")
         (path,) = collection.preview(tmp_path / f"{number}-sheet.png", sheet=True)
         assert path.read_bytes().startswith(b"\x89PNG")
+    write_lml(msr[1]["points"], {label: (28.0, 30.0, k) for label, (_, _, k) in CENTRES.items()})
+    drawn = [
+        msr[0].preview(tmp_path / "read.png", sheet=True, reading=reading)[0].read_bytes()
+        for reading in (None, "spacing", "affine")
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_no_points_of_a_mask_whose_voxels_have_no_place(tmp_path):

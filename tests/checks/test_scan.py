@@ -20,7 +20,7 @@ from support.processes import interrupt_at, release, wait_until
 from support.scans import start, wait_for_notes
 from support.spines import save_spine, spine
 from support.verbs import scan_files, verify_files
-from support.volumes import ALL_IDS, break_case, files_of
+from support.volumes import ALL_IDS, break_case, files_of, save
 
 import ctspine1k
 from ctspine1k.checks.records import Records, own_records
@@ -155,6 +155,48 @@ def test_a_second_scan_reads_only_what_has_changed(spines):
     report = scan_files(data_dir=spines, cases="HN_P023")
     assert (report.measured, report.kept) == (0, 1)
     assert len(pd.read_parquet(report.cases)) == 3
+
+
+def with_sacrum(root, case_id="liver_106"):
+    """Add a label that the data set does not have to a mask."""
+    path = next(root.rglob(f"{case_id}_seg.nii.gz"))
+    stored = nib.load(path)
+    mask = np.asarray(stored.dataobj).copy()
+    mask[:5, :6, :2] = 26
+    save(path, mask, affine=stored.affine)
+
+
+@pytest.mark.slow
+def test_labels_that_the_data_set_lacks_are_measured_as_background_if_told_so(spines, tmp_path):
+    """A table says which there were; rows are used by other options only where they give the same."""
+    clean = read_tables(scan(spines, out=tmp_path / "clean.parquet").cases)
+    with_sacrum(spines)
+    assert list(scan(spines).problems) == ["liver_106"]
+    report = scan(spines, other_labels="background")
+    assert (report.measured, report.kept, report.problems) == (1, 2, {})
+    tables = read_tables(report.cases)
+    assert tables.vertebrae == clean.vertebrae
+    of_files = {"image_file", "mask_file", "other_labels"}
+    for row, before in zip(tables.cases, clean.cases, strict=True):
+        assert row["other_labels"] == ([26] if row["case_id"] == "liver_106" else [])
+        assert {k: v for k, v in row.items() if k not in of_files} == {
+            k: v for k, v in before.items() if k not in of_files
+        }
+    assert scan(spines, other_labels="background").kept == 3
+    chosen = ctspine1k.open_collection(data_dir=spines).select(IDS)
+    assert [case.case_id for case in chosen.where(has_vertebrae="T12")] == ["liver_106"]
+    assert [case.case_id for case in chosen.where(has_vertebrae="L6")] == ["liver_83"]
+    whole = report.cases.read_bytes()
+    found = verify(spines)  # by default, such labels are an error, and the scan's table is left as it is
+    assert [f.case_id for f in found.findings if f.check == "values"] == ["liver_106"]
+    assert (found.kept, report.cases.read_bytes()) == (2, whole)
+    found = verify_files(data_dir=spines, cases=IDS, other_labels="background")
+    assert (found.measured, found.kept, report.cases.read_bytes()) == (3, 3, whole)
+    assert "liver_106" not in {f.case_id for f in found.findings}
+    report = scan(spines)
+    assert (report.measured, report.kept, list(report.problems)) == (1, 2, ["liver_106"])
+    assert verify_files(data_dir=spines, cases=IDS, other_labels="background").kept == 2
+    assert scan(spines, other_labels="background").kept == 3  # what verify has measured
 
 
 def test_rows_tell_of_the_split_file_that_was_given(spines, tmp_path):
@@ -326,6 +368,13 @@ def test_arguments(spines):
         scan(spines, num_proc=0)
     with pytest.raises(ValueError, match="on_missing='ignore': expected one of 'raise', 'skip'"):
         scan(spines, on_missing="ignore")
+    for verb in (scan_files, verify_files):
+        with pytest.raises(ValueError, match="other_labels='ignore': expected one of 'raise', 'background'"):
+            verb(data_dir=spines, cases=IDS, other_labels="ignore")
+        with pytest.raises(
+            ValueError, match="reading='affine': expected None, since CTSpine1K has no files of"
+        ):
+            verb(data_dir=spines, cases=IDS, reading="affine")
 
 
 @pytest.mark.processes

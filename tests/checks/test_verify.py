@@ -106,6 +106,37 @@ def test_missing(root):
     assert (report.cases, report.measured) == (4, 2)
 
 
+def test_what_is_missing_is_got_where_it_is(root, publish, tmp_path):
+    """Only the files of published cases are on the Hub: not own ones, nor predicted masks."""
+    (tmp_path / "split.txt").write_text("trainset:\nliver_0\nmine\n")
+    report = verify_files(data_dir=root, split_file=tmp_path / "split.txt")
+    hints = {one.case_id: one.hint for one in report.findings if one.check == "missing"}
+    assert "`ctspine1k download`" in hints["liver_0"]
+    naming = (
+        "An image is <case_id>.nii.gz, a mask <case_id>_seg.nii.gz. Add the files, or leave the case out."
+    )
+    assert hints["mine"] == f"The folder contains 6 files *.nii.gz or *.nii in all. {naming}"
+    (tmp_path / "repo").mkdir()
+    (tmp_path / "repo/README.md").touch()
+    of_hub = verify_files(repo_id=publish(tmp_path / "repo"), cases=["liver_0"]).findings
+    assert [one.hint for one in of_hub] == ["Add the files, or leave the case out."]
+    (tmp_path / "predictions").mkdir()
+    spine = ctspine1k.open_collection(data_dir=root).select("liver_106")
+    (predicted,) = spine.with_masks(tmp_path / "predictions").verify().findings
+    assert predicted.hint.startswith(f"{tmp_path / 'predictions'} contains 0 files that may be masks")
+
+
+@pytest.mark.parametrize(
+    ("name", "case_id", "where"),
+    [("verse", "verse004", "https://github.com/anjany/verse"), ("msr", "4553575", "from Microsoft Research")],
+)
+def test_what_is_not_on_the_hub_says_where_to_get_it(tmp_path, name, case_id, where):
+    spine = ctspine1k.open_collection(name, data_dir=tmp_path)
+    (finding,) = spine.select(case_id).verify().findings
+    assert where in finding.hint
+    assert finding.hint == f"{spine.data_set.how_to_get} Or leave the case out."
+
+
 def test_renamed(root):
     path = image_of(root, "liver_106")
     path.rename(path.with_name("liver_l06.nii.gz"))

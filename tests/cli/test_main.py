@@ -193,7 +193,20 @@ def test_options_are_the_same_everywhere_and_named_as_in_the_library():
         for param in params_of(verb):
             if (verb, param.opts[0]) != ("evaluate", "--num-proc"):  # which needs more memory
                 helps.setdefault(param.opts[0], set()).add(getattr(param, "help", None))
-    for name in (*PLACE, *CASES, "--json", "--num-proc", "--scheduler", "--debug", "--on-missing"):
+    for export in cli.commands["export"].commands.values():
+        for param in export.params:
+            if param.opts[0] != "--num-proc":  # which say how much memory each needs
+                helps.setdefault(param.opts[0], set()).add(getattr(param, "help", None))
+    shared = [
+        "--num-proc",
+        "--scheduler",
+        "--debug",
+        "--on-missing",
+        "--on-error",
+        "--on-geometry",
+        "--reading",
+    ]
+    for name in (*PLACE, *CASES, "--json", *shared):
         assert len(helps[name]) == 1, name
 
 

@@ -167,7 +167,12 @@ def test_the_whole_data_set_needs_no_other_list(tmp_path):
     cases = load_catalog()
     place(tmp_path, *(f"{case.case_id}{end}" for case in cases for end in (".nii.gz", "_seg.nii.gz")))
     own_list(tmp_path)
-    assert len(open_collection(data_dir=tmp_path)) == 1005
+    message = (
+        r"is not used, which lists 3 cases: train 2, validation 1\. In this folder are files of 1,005 of the "
+        r"1,005 cases of CTSpine1K\. Pass split_file=\.\.\. \(--split-file\) to choose a list\.$"
+    )
+    with pytest.warns(SplitFileWarning, match=message):
+        assert len(open_collection(data_dir=tmp_path)) == 1005
     (tmp_path / "liver_0_seg.nii.gz").unlink()
     with pytest.warns(SplitFileWarning, match="Of the 1,005 cases of CTSpine1K, 1 lacks files"):
         assert len(open_collection(data_dir=tmp_path)) == 3
@@ -180,9 +185,30 @@ def test_a_split_file_that_cannot_be_read_is_said_and_not_used(tree):
         assert len(open_collection(data_dir=tree)) == 1005
 
 
+def test_a_list_whose_cases_have_no_files_is_said_not_to_be_used(tmp_path, load):
+    """One file of the data set in a folder, whose own cases are still to come, or have other names."""
+    root = tmp_path / "mixed"
+    place(root, "liver_106.nii.gz", "mine (1).nii.gz")
+    path = own_list(root, "trainset:\nmine\ntheirs\n")
+    with pytest.warns(SplitFileWarning) as told:
+        assert len(open_collection(data_dir=root)) == 1005
+    assert [str(one.message) for one in told] == [
+        f"{path} is not used, which lists 2 cases: train 2. In this folder are files of 1 of the 1,005 cases "
+        "of CTSpine1K, and none of those that it lists. Pass split_file=... (--split-file) to choose a list."
+    ]
+    with pytest.warns(SplitFileWarning) as told, pytest.raises(MissingFilesError):
+        load(data_dir=root, split_file=None)
+    assert len(told) == 1
+    assert len(open_collection(data_dir=root, split_file=path)) == 2
+    place(root, "theirs_seg.nii.gz")
+    with pytest.warns(SplitFileWarning, match="is used, which lists 2 cases"):
+        assert len(open_collection(data_dir=root)) == 2
+
+
 def test_where_nothing_fits_the_error_ends_with_the_option_to_pass(tree, split_file):
     own_list(tree, "trainset:\nelsewhere\n")
-    spine = open_collection(data_dir=tree)
+    with pytest.warns(SplitFileWarning, match="is not used, which lists 1 case"):
+        spine = open_collection(data_dir=tree)
     with pytest.raises(
         MissingFilesError, match=r"or list your own in a split file and pass split_file='PATH'\.$"
     ):
@@ -206,7 +232,10 @@ def test_each_data_set_has_its_split_file_in_its_own_place(tmp_path, monkeypatch
     (tmp_path / "lists").mkdir()
     (tmp_path / "lists/tiny.txt").write_text("for_judging:\nb_2\n")
     own_list(tmp_path, "for_judging:\na.1\n")
-    assert len(open_collection("tiny", data_dir=tmp_path)) == 3
+    with pytest.warns(
+        SplitFileWarning, match="lists 1 case: judge 1. In this folder are files of 3 of the 3 "
+    ):
+        assert len(open_collection("tiny", data_dir=tmp_path)) == 3
     next(tmp_path.rglob("c-3-ct.nii.gz")).unlink()
     with pytest.warns(SplitFileWarning, match="lists 1 case: judge 1. Of the 3 cases of Tiny Spines, 1 "):
         (case,) = open_collection("tiny", data_dir=tmp_path)

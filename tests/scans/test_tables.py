@@ -72,6 +72,17 @@ def test_tables_of_two_scans_do_not_go_together(tmp_path):
         ScanTableError, match=r"expected the vertebrae of x\.parquet, found those of another scan"
     ):
         read_tables(tmp_path / "x.parquet")
+    # Of the same files, too, if they were measured with other options.
+    for name, option in (
+        ("x", {"reading": "affine"}),
+        ("y", {"reading": None}),
+        ("y", {"other_labels": [26]}),
+    ):
+        write_tables(tmp_path / f"{name}.parquet", ScanTables([case("a", points_file="a 3", **option)], []))
+        if name == "y":
+            (tmp_path / "y.vertebrae.parquet").replace(tmp_path / "x.vertebrae.parquet")
+            with pytest.raises(ScanTableError, match="found those of another scan"):
+                read_tables(tmp_path / "x.parquet")
 
 
 @pytest.mark.parametrize(

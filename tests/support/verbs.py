@@ -22,11 +22,15 @@ def _called(verb, names, arguments, options):
 
 def scan_files(**options):
     """What `Collection.scan` returns."""
-    return _called("scan", ("out", "num_proc", "scheduler", "on_missing"), (), options)
+    return _called(
+        "scan", ("out", "reading", "other_labels", "num_proc", "scheduler", "on_missing"), (), options
+    )
 
 
 def verify_files(**options):
     """What `Collection.verify` returns."""
     if "table" in options:
         options["scan"] = options.pop("table")
-    return _called("verify", ("scan", "reread", "num_proc", "scheduler"), (), options)
+    return _called(
+        "verify", ("scan", "reread", "reading", "other_labels", "num_proc", "scheduler"), (), options
+    )

@@ -262,6 +262,7 @@ def test_other_labels_become_background_on_request(tmp_path, image, dtype):
     assert np.array_equal(pair.segmentation, known.transpose(2, 0, 1))
     with open_case(image, mask, label_scheme="region", other_labels="background") as case:
         segmentation = case.read().segmentation
+        assert case.other_labels == (26, 255)
     assert np.array_equal(segmentation, (1 * (known > 0) + (known > 7) + (known > 19)).transpose(2, 0, 1))
 
 
@@ -278,6 +279,12 @@ def test_numbers_between_labels_are_other_labels(tmp_path):
     """Of a data set whose labels have gaps."""
     values = np.random.default_rng(0).choice(np.array([0, 5, 18, 19, 27, 28], "u1"), SHAPE)
     image, mask = save(tmp_path / "a.nii.gz", intensities()), save(tmp_path / "m.nii.gz", values)
-    pair = read_pair(image, mask, vocabulary=TINY.vocabulary, other_labels="background")
+    options = {"vocabulary": TINY.vocabulary, "other_labels": "background"}
+    with open_case(image, mask, **options) as case:
+        pair = case.read()
+        assert case.other_labels == (5, 27)
     right = np.where(np.isin(values, (18, 19, 28)), values, 0)
     assert np.array_equal(pair.segmentation, right.transpose(2, 0, 1))
+    with open_case(image, save(tmp_path / "m.nii.gz", right), **options) as case:
+        case.check()
+        assert case.other_labels == ()
