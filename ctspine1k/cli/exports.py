@@ -63,7 +63,7 @@ def export(ctx: click.Context) -> int | None:
         type=int,
         nargs=2,
         metavar="I J",
-        help="Size that slices must have; none is resized [the data set's: 512 512, or any].",
+        help="Size that slices must have; none is resized [512 512; any where slices differ].",
     ),
     click.option(
         "--orientation", metavar="CODE", help="Target orientation of the volumes, such as RAS [as stored]."
