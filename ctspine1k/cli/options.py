@@ -139,7 +139,11 @@ class FilePath(click.Path):
         if value == "":
             self.fail(f"expected a {self.name}, found an empty string.", param, ctx)
         if (path := Path(value)).exists() and not (self.dir_okay if path.is_dir() else self.file_okay):
-            self.fail(f"expected a {self.name}, found a {_KINDS[path.is_dir()]} at {path}.", param, ctx)
+            self.fail(
+                f"expected a {self.name}, found a {_KINDS[path.is_dir()]} at {path}. Give another path.",
+                param,
+                ctx,
+            )
         return super().convert(value, param, ctx)
 
 

@@ -23,7 +23,7 @@ def load_phantom(root: Path, cache_dir: Path, collection: str = DEFAULT) -> Iter
 
     Raises:
         ValueError: the data set has no phantom.
-        FileExistsError: there are files at ``root``.
+        OutputError: there are files at ``root``.
         MissingPackageError: files, or slices of different sizes, need a package that is not installed.
     """
     options: dict[str, Any] = {"cache_dir": cache_dir}

@@ -54,6 +54,7 @@ def draw_cases(
         CaseError, ChecksumError: the only case cannot be used.
         HubError: the Hub cannot be reached.
         NoSpaceError: a disk is full.
+        OutputError: a folder is in the place of a picture, or a file in that of their folder.
         MissingPackageError: pictures need ``ctspine1k[preview]``.
     """
     check_choice("other_labels", other_labels, ("raise", "background"))

@@ -456,7 +456,9 @@ def test_demo_replaces_nothing(run, tmp_path):
     (tmp_path / "mine.txt").touch()
     status, out, err = run("demo", "--out", tmp_path)
     assert (status, out) == (2, "")
-    assert err == f"error: {tmp_path}: expected a new or an empty folder, found something in it\n"
+    assert err.startswith(
+        f"error: {tmp_path}: expected a new or an empty folder, found mine.txt. Choose another folder, or "
+    )
 
 
 @pytest.mark.processes
