@@ -346,7 +346,7 @@ def test_other_folders_are_left_alone(spines, raw, predictions, tmp_path):
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     with pytest.raises(OutputError, match=r"folder, or one of an evaluation, found thesis\.tex\. Choose"):
         spines.evaluate(predictions, tmp_path / "mine")
-    with pytest.raises(OutputError, match="expected a folder, .* found the file"):
+    with pytest.raises(OutputError, match=r"expected a folder, .* found the file"):
         spines.evaluate(predictions, tmp_path / "mine" / "thesis.tex")
     for name in ("summary.json", "cases.csv"):  # nnU-Net's, and somebody's
         (tmp_path / name).mkdir()

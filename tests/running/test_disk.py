@@ -179,6 +179,6 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, below):
 
 def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
     with pytest.raises(
-        OutputError, match="expected a file, or none, found a folder. Choose another path, or"
+        OutputError, match=r"expected a file, or none, found a folder\. Choose another path, or"
     ):
         make_parent(tmp_path)
