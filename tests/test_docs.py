@@ -124,7 +124,7 @@ def outcome_of(code: str):
     """What must come of a block, beside that it runs."""
     if 'on_missing="skip"' in code:
         return pytest.warns(SkippedCasesWarning)
-    if "# warns that the folder's own split file is used" in code:
+    if "own split file is used" in code:
         return pytest.warns(SplitFileWarning)
     if "trust_remote_code" in code and not datasets.__version__.startswith("3."):
         return pytest.raises(RuntimeError, match="Dataset scripts are no longer supported")
