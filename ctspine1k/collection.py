@@ -234,7 +234,7 @@ class Collection(RowVerbs, PointVerbs, EvaluationVerbs, ExportVerbs):
         Raises:
             ValueError: an argument that is not allowed.
             MissingFilesError: cases have no raw files, and ``on_missing`` is "raise" or none has.
-            ScanTableError: there is a file at ``out`` that no scan wrote.
+            OutputError: there is a file at ``out`` that no scan wrote.
             BusyError: another process is writing there.
             NoSpaceError: a disk is full; what is done is kept.
             MissingPackageError: SciPy, or for a scheduler Dask, is not installed.

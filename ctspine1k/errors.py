@@ -264,6 +264,22 @@ class OutputError(CTSpine1KError, ValueError):
         super().__init__(path, expected, found, hint)
         self.path, self.expected, self.found, self.hint = path, expected, found, hint
 
+    @classmethod
+    def occupied(
+        cls, path: str, expected: str, found: str, *, another: str = "folder", others: Sequence[str] = ()
+    ) -> OutputError:
+        """Return the error that something else is where an output would go.
+
+        Args:
+            path: where it would go.
+            expected: what may be there.
+            found: what is there.
+            another: what to choose instead, such as "folder", or an option.
+            others: what else can be done, such as to repeat the options of the output that is there.
+        """
+        steps = (f"Choose another {another}", *others)
+        return cls(path, expected, found, f"{', '.join(steps)}, or move what is there away.")
+
     def __str__(self) -> str:
         return f"{self.path}: expected {self.expected}, found {self.found}. {self.hint}"
 

@@ -259,7 +259,7 @@ VERSE = DataSet(
     repo_id=None,
     naming=(
         "An image is sub-<series>_ct.nii.gz, or <series>.nii.gz as at MICCAI; a mask "
-        "sub-<series>_seg-vert_msk.nii.gz, or <series>_seg.nii.gz."
+        "sub-<series>_seg-vert_msk.nii.gz, or <series>_seg.nii.gz. <series> is verse or gl, and three digits."
     ),
     how_to_get=(
         "Get VerSe 2019 and VerSe 2020 from their publishers, https://github.com/anjany/verse, and unpack "

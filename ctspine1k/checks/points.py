@@ -165,9 +165,8 @@ def write_points_of_cases(
         found = _noted_kind(path)
         if found != kind or kind == "file":
             what = f"points of kind {found!r}" if found else "another file"
-            hint = "Kinds are not mixed, and files of a data set not replaced: choose another folder."
             expected = "no points" if kind == "file" else f"only points that were computed, of kind {kind!r}"
-            raise OutputError(str(path), expected, what, hint)
+            raise OutputError.occupied(str(path), expected, what)
     for case, points in points_of_cases(selection, kind, **options):
         path = out / f"{case.case_id}{_ENDING}"
         write_points(points, path)

@@ -133,8 +133,7 @@ def own_records(path: Path) -> Iterator[Records]:
 
     Raises:
         ValueError: the name is not that of such a table.
-        OutputError: a file is in the place of its folder.
-        ScanTableError: there is a file that no scan wrote.
+        OutputError: a file is in the place of its folder, or there is one that no scan wrote.
         BusyError: another process is writing there.
     """
     make_folder(path.parent)
@@ -151,7 +150,7 @@ def records_if_possible(path: Path) -> Iterator[Records]:
             make_folder(path.parent)
             stack.enter_context(exclusive_lock(path))
             check_target(path, "--scan")
-        except (BusyError, OSError, OutputError, ScanTableError) as error:
+        except (BusyError, OSError, OutputError) as error:
             warn(_NOT_KEPT.format(error), CTSpine1KWarning)
             yield Records(path, is_kept=False)
         else:

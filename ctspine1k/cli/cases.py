@@ -29,7 +29,9 @@ __all__ = ["cite", "info", "list_cases", "vertebrae"]
 def list_cases(
     has_vertebrae: tuple[str, ...], scan: Path | None, files: bool, as_json: bool, **options: Any
 ) -> None:
-    """List the cases selected, or their raw files, as tab-separated values.
+    """List the cases selected, or their raw files.
+
+    On a terminal, columns are aligned; in a file or a pipe, they are separated by tabs.
 
     Cases are those of the catalogue (or of --split-file), listed offline, whether or not their files are in
     --data-dir. --files lists the files that are there, and --has-vertebrae reads the table of a scan.

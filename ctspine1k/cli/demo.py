@@ -18,7 +18,11 @@ __all__ = ["demo"]
 @verb(
     "demo",
     COLLECTION,
-    click.option("--out", type=FOLDER, help="Keep the phantom's files, and a picture, in this folder."),
+    click.option(
+        "--out",
+        type=FOLDER,
+        help="Keep the phantom, and a picture, in this new folder [nothing is kept].",
+    ),
 )
 def demo(collection: str, out: Path | None) -> None:
     """Make a small phantom of a data set and load it as 3d and as 2d; needs no network."""

@@ -32,7 +32,7 @@ PRESET = click.option(
     type=click.Choice(tuple(PRESETS)),
     help="The protocol by which values are averaged [ctspine1k; of points: verse].",
 )
-SACRUM = click.option("--sacrum", is_flag=True, help="S1 and S2 count by the preset msr, too.")
+SACRUM = click.option("--sacrum", is_flag=True, help="With the preset msr: count S1 and S2, too.")
 
 
 @verb(
@@ -43,7 +43,7 @@ SACRUM = click.option("--sacrum", is_flag=True, help="S1 and S2 count by the pre
     click.option(
         "--points",
         type=click.Choice(("body", "mask")),
-        help="Compare points instead of masks: which kind the predictions are, as the reference then is.",
+        help="Compare points instead of masks: centres of bodies, or of whole masks, on both sides.",
     ),
     READING,
     PRESET,
@@ -58,21 +58,23 @@ SACRUM = click.option("--sacrum", is_flag=True, help="S1 and S2 count by the pre
     click.option(
         "--other-labels",
         type=click.Choice(("raise", "background")),
-        help="Labels of predictions that the data set does not have [raise].",
+        help="If predictions have labels that the data set does not have: a failure, or background [raise].",
     ),
     click.option(
-        "--resample", type=click.Choice(("nearest",)), help="Bring predictions onto the reference's grid."
+        "--resample",
+        type=click.Choice(("nearest",)),
+        help="Bring predictions on another grid onto the reference's [they are failures].",
     ),
     click.option(
         "--truncated",
         type=click.Choice(("keep", "drop")),
-        help="Vertebrae in the first or last slice of the reference [keep].",
+        help="Keep or leave out vertebrae that are in the first or last slice of the reference [keep].",
     ),
     click.option("--only-overlap", is_flag=True, help="Leave out distances, which take most of the time."),
     click.option(
         "--miss-penalty-mm", type=click.FLOAT, help="What a missed vertebra counts as in means of distances."
     ),
-    click.option("--seed", type=click.INT, default=0, help="Of the intervals [0]."),
+    click.option("--seed", type=click.INT, default=0, help="Seed of the draws behind the intervals [0]."),
     ON_MISSING,
     click.option(
         "--num-proc",
@@ -131,7 +133,7 @@ def evaluate(
     PRESET,
     SACRUM,
     click.option("--measure", help="A column of the table [the preset's first that both have]."),
-    click.option("--seed", type=click.INT, default=0, help="Of the intervals [0]."),
+    click.option("--seed", type=click.INT, default=0, help="Seed of the draws behind the intervals [0]."),
     JSON,
 )
 def compare(

@@ -64,7 +64,7 @@ def export(ctx: click.Context) -> int | None:
         type=int,
         nargs=2,
         metavar="I J",
-        help="Size that slices must have; none is resized [the data set's: 512 512, or any].",
+        help="Size that slices must have; none is resized [512 512; any where slices differ].",
     ),
     click.option(
         "--orientation", metavar="CODE", help="Target orientation of the volumes, such as RAS [as stored]."
@@ -129,7 +129,7 @@ _OWN = (
     "nnunet",
     click.argument("out", type=click.Path()),
     click.option("--id", type=click.IntRange(1, 999), help="Number of the data set in nnU-Net [511]."),
-    click.option("--name", help="Its name there [the data set's own]."),
+    click.option("--name", help="Name of the data set in nnU-Net [the data set's own]."),
     click.option("--only", metavar="SPLIT", help="Export only the cases of this split, such as train."),
     click.option("--copy", is_flag=True, help="Copy files instead of making symbolic links."),
     click.option("--plain-ids", is_flag=True, help="Replace dots in the ids of cases by _."),

@@ -141,7 +141,8 @@ class FilePath(click.Path):
         if value == "":
             self.fail(f"expected a {self.name}, found an empty string.", param, ctx)
         if (path := Path(value)).exists() and not (self.dir_okay if path.is_dir() else self.file_okay):
-            self.fail(f"expected a {self.name}, found a {_KINDS[path.is_dir()]} at {path}.", param, ctx)
+            found = f"a {_KINDS[path.is_dir()]} at {path}"
+            self.fail(f"expected a {self.name}, found {found}. Give another path.", param, ctx)
         return super().convert(value, param, ctx)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -25,10 +26,23 @@ def print_json(value: object) -> None:
 
 
 def print_table(rows: Sequence[Mapping[str, object]], columns: Iterable[str]) -> None:
-    """Print rows as tab-separated values, with a header."""
+    """Print rows with a header: in aligned columns on a terminal, elsewhere as tab-separated values."""
+    if sys.stdout is not None and sys.stdout.isatty():
+        click.echo(_aligned(rows, list(columns)))
+        return
     out = io.StringIO()
     _write(out, rows, columns, delimiter="\t", lineterminator="\n")
     click.echo(out.getvalue(), nl=False)
+
+
+def _aligned(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
+    """Return rows with a header as text whose columns are two spaces apart."""
+    lines = [columns, *(["" if row[name] is None else str(row[name]) for name in columns] for row in rows)]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(map(str.ljust, line, widths)).rstrip()  # the last column may be empty
+        for line in lines
+    )
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Iterable[str]) -> None:

@@ -60,7 +60,9 @@ def points(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Print one point for each vertebra of each case, as tab-separated values, or write them.
+    """Print one point for each vertebra of each case, or write them.
+
+    On a terminal, columns are aligned; in a file or a pipe, they are separated by tabs.
 
     Voxels (k, i, j) are those of the image as stored, slice first; x, y and z are RAS+ mm. They are rounded
     to 0.001, except with --json and --out.

@@ -14,13 +14,15 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from ctspine1k._messages import check_choice
+from ctspine1k._messages import check_choice, shortened
 from ctspine1k.catalog.cases import Case, Catalog
 from ctspine1k.catalog.ctspine1k import CTSPINE1K
 from ctspine1k.catalog.dataset import DataSet, Kind
 from ctspine1k.catalog.registry import DEFAULT, data_set, load_catalog
 from ctspine1k.demo.small import PHANTOMS, write_scan
 from ctspine1k.demo.spines import SLICES_PER_VERTEBRA, vertebra
+from ctspine1k.errors import OutputError
+from ctspine1k.running.disk import require_folder
 
 __all__ = ["PHANTOM_CASES", "make_phantom", "phantom_cases", "phantoms"]
 
@@ -58,11 +60,12 @@ def make_phantom(root: Path, collection: str = DEFAULT) -> Path:
 
     Raises:
         ValueError: the data set has no phantom.
-        FileExistsError: there are files at ``root``: a phantom never replaces any.
+        OutputError: there are files at ``root``: a phantom never replaces any.
     """
     case_ids = phantom_cases(collection)
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise FileExistsError(f"{root}: expected a new or an empty folder, found something in it")
+    require_folder(root)
+    if root.exists() and (names := sorted(path.name for path in root.iterdir())):
+        raise OutputError.occupied(str(root), "a new or an empty folder", shortened(names))
     catalog = load_catalog(collection).select(case_ids)
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as scratch:

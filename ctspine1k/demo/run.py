@@ -9,6 +9,7 @@ from typing import Any
 import datasets
 import numpy as np
 
+from ctspine1k._messages import count_text
 from ctspine1k.catalog.registry import DEFAULT, data_set
 from ctspine1k.collection import Collection, open_collection
 from ctspine1k.demo.phantom import make_phantom, phantom_cases
@@ -23,7 +24,7 @@ def load_phantom(root: Path, cache_dir: Path, collection: str = DEFAULT) -> Iter
 
     Raises:
         ValueError: the data set has no phantom.
-        FileExistsError: there are files at ``root``.
+        OutputError: there are files at ``root``.
         MissingPackageError: files, or slices of different sizes, need a package that is not installed.
     """
     options: dict[str, Any] = {"cache_dir": cache_dir}
@@ -38,7 +39,8 @@ def load_phantom(root: Path, cache_dir: Path, collection: str = DEFAULT) -> Iter
         options["points"] = True
     for name in ("3d", "2d"):
         loaded = phantom.load(name, **options)
-        yield f"{name}: {', '.join(f'{split} {len(rows)} rows' for split, rows in loaded.items())}"
+        counts = (f"{split} {count_text(len(rows), 'row')}" for split, rows in loaded.items())
+        yield f"{name}: {', '.join(counts)}"
         for column, feature in loaded["train"].features.items():
             yield f"  {column}: {feature}"
         for split, rows in loaded.items():

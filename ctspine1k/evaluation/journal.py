@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ctspine1k._messages import shortened
 from ctspine1k.errors import OutputError
 from ctspine1k.evaluation.scoring import Scored
 from ctspine1k.evaluation.table import ScoreTable, read_scores
+from ctspine1k.running.disk import require_folder
 
 __all__ = ["SUMMARY", "TABLE", "Journal", "check_folder", "read_options"]
 
@@ -51,17 +53,16 @@ def check_folder(folder: Path) -> None:
     """Check that a folder is new, empty, or that of an evaluation.
 
     Raises:
-        OutputError: it has other files.
+        OutputError: it has other files, or is a file.
     """
+    require_folder(folder)
     if not folder.exists():
         return
-    if not folder.is_dir():
-        raise OutputError(str(folder), "a folder", "a file", "Choose another one.")
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     is_ours = _is_table(folder / TABLE) or (folder / _JOURNAL).exists()  # else a run was stopped
     if names and not is_ours:
-        hint = "Results replace files only in a folder of earlier results: choose another one."
-        raise OutputError(str(folder), "a new folder, or one of an evaluation", f"{min(names)!r}", hint)
+        expected = "a new or an empty folder, or one of an evaluation"
+        raise OutputError.occupied(str(folder), expected, shortened(sorted(names)))
 
 
 def read_options(path: Path) -> Mapping[str, Any]:

@@ -176,10 +176,12 @@ def _check_folders(root: Path, members: Sequence[Member]) -> None:
         if path.name.endswith(ENDING) and f"{folder}/{path.name}" not in planned
     ]
     if others:
-        hint = (
-            "Use another id or folder, or the same cases and options as before; or delete this folder first."
+        raise OutputError.occupied(
+            str(root),
+            "files of the cases given, and no others",
+            shortened(others),
+            others=["another id (--id, id=...)", "give the same cases and options as before"],
         )
-        raise OutputError(str(root), "files of the cases given, and no others", shortened(others), hint)
 
 
 @dataclass(frozen=True)

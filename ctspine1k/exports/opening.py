@@ -9,6 +9,7 @@ from pathlib import Path
 from ctspine1k.exports.folder_target import FolderTarget
 from ctspine1k.exports.targets import Target
 from ctspine1k.exports.url_target import UrlTarget
+from ctspine1k.running.disk import require_folder
 from ctspine1k.running.retries import PAUSES
 
 __all__ = ["open_target"]
@@ -24,7 +25,7 @@ def open_target(out: str | os.PathLike[str], pauses: tuple[float, ...] = PAUSES)
     Raises:
         ValueError: it is empty, or fsspec does not know the protocol, or the package for it is not installed.
         MissingPackageError: s3:// needs ``ctspine1k[s3]``.
-        NotADirectoryError: there is a file at the path.
+        OutputError: there is a file at the path.
     """
     place = os.fspath(out)
     if not place:
@@ -41,6 +42,5 @@ def open_target(out: str | os.PathLike[str], pauses: tuple[float, ...] = PAUSES)
         target.check()
         return target
     root = Path(rest.removeprefix("localhost") if separator else place).expanduser().absolute()
-    if root.exists() and not root.is_dir():
-        raise NotADirectoryError(f"{root}: expected a folder, found a file")
+    require_folder(root)
     return FolderTarget(root)

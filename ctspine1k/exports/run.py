@@ -322,8 +322,7 @@ def _check_target(
     where = target.describe()
     strange = [name for name in (MANIFEST, CARD, CASES_TABLE) if name in entries]
     if strange and not is_export(entries):
-        hint = "Use a separate folder, or delete them."
-        raise OutputError(where, "an empty folder or an export", shortened(strange), hint)
+        raise OutputError.occupied(where, "a new or an empty folder, or an export", shortened(strange))
     planned = {task.shard.path for task in tasks}
     others = [
         name
@@ -337,11 +336,11 @@ def _check_target(
         if made and not {case.case_id for case in task.shard.cases} & set(made):
             others.append(task.shard.path)
     if others:
-        raise OutputError(
+        raise OutputError.occupied(
             where,
             "shards of the cases, configs and cases_per_shard given, and no others",
             shortened(others),
-            "Use the same options as before, or another folder; or delete this export first.",
+            others=["give the same cases and options as before"],
         )
 
 

@@ -16,7 +16,14 @@ import pyarrow.parquet as pq
 
 from ctspine1k import __version__
 from ctspine1k.catalog.dataset import Kind
-from ctspine1k.errors import CaseError, ChecksumError, HubError, UnreadableFileError, WorkerError
+from ctspine1k.errors import (
+    CaseError,
+    ChecksumError,
+    HubError,
+    ImageSizeError,
+    UnreadableFileError,
+    WorkerError,
+)
 from ctspine1k.exports.encoding import parquet_schema, plain_columns, writer_settings
 from ctspine1k.exports.ledger import ShardRecord, check_run, forget, note, withdraw
 from ctspine1k.exports.plan import ShardOutcome, ShardTask
@@ -208,8 +215,16 @@ def _tables(
         raise CaseError(name, "the files that were there when the export began", "others", "Run again.")
 
 
+_HINT_ON_SIZE = (
+    "Slices are not resized: export the cases of each size to a folder of their own, with image_size=(i, j) "
+    '(--image-size I J), or leave this case out with on_error="skip" (--on-error skip).'
+)
+
+
 def _published(error: CaseError, files: CaseFiles, paths: Mapping[Kind, Path]) -> str:
     """Return the message of an error for manifest and card: paths of this machine made relative."""
+    if isinstance(error, ImageSizeError):  # whose hint is for `load`
+        error = ImageSizeError(error.file, error.expected, error.found, _HINT_ON_SIZE)
     text = str(error)
     for kind, path in paths.items():
         text = text.replace(str(path), files[kind].path)

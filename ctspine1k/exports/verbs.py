@@ -43,7 +43,8 @@ class ExportVerbs(abc.ABC):
         A stopped export resumes where it was, however it was stopped: existing shards are kept, unless their
         options, the raw files or their own bytes have changed. The same selection gives the same bytes.
 
-        If slices of the data set differ in size and ``image_size`` is None, arrays are nested lists.
+        If slices of the data set, or those of ``orientation``, differ in size and ``image_size`` is None,
+        arrays are nested lists.
 
         Args:
             out: a folder, or an fsspec URL such as "s3://bucket/folder", whose login fsspec's configuration

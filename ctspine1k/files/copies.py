@@ -166,7 +166,7 @@ def put_file(source: Path, target: Path, *, link: bool, scratch: Path | None = N
 
 def other_file(target: Path, expected: str) -> OutputError:
     """Return the error that another file is where one belongs."""
-    return OutputError(str(target), expected, "another file", "Move it away, or choose another folder.")
+    return OutputError.occupied(str(target), expected, "another file")
 
 
 def is_copy(source: Path, target: Path) -> bool:

@@ -60,6 +60,7 @@ def draw_cases(
         CaseError, ChecksumError: the only case cannot be used.
         HubError: the Hub cannot be reached.
         NoSpaceError: a disk is full.
+        OutputError: a folder is in the place of a picture, or a file in that of their folder.
         MissingPackageError: pictures need ``ctspine1k[preview]``.
     """
     check_reading(reading, selection.data_set)
@@ -75,7 +76,7 @@ def draw_cases(
     if len(cases) == 1:
         path = check_picture_name(out or Path(f"{cases[0].case_id}.png"))
     elif out is not None and out.suffix:
-        raise ValueError(f"{out}: expected a folder, as there are several pictures; or ask for a sheet")
+        raise ValueError(f"{out}: expected a folder, as there are several pictures; or a sheet (--sheet)")
     for case, sample in samples:
         if len(cases) > 1:
             path = (out or Path("previews")) / f"{case.case_id}.png"

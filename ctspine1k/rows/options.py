@@ -144,8 +144,8 @@ class RowOptions:
 
         Args:
             data_set: the data set.
-            any_size: whether slices of dense rows may differ in size: if those of the data set do, there is
-                no image size.
+            any_size: whether slices of dense rows may differ in size: if those of the data set do, or those
+                of the orientation, there is no image size.
 
         Raises:
             ValueError: an option that the data set has no files for, or a label scheme that it does not have,
@@ -163,7 +163,10 @@ class RowOptions:
                 image_size, what = None, f"{self.plane} slices"
             if self.spacing is not None:  # volumes of one size cover fields of view of several
                 image_size, what = None, "resampled slices"
-            if image_size is None and not any_size:
+            if any_size:
+                if self.orientation is not None and self.orientation[-1] not in "SI":
+                    image_size = None  # a data set's size is that of axial slices
+            elif image_size is None:
                 raise ValueError(
                     f"image_size=None: {what} of {data_set.title} differ in size, and dense rows need one "
                     'size: pass storage="compact", or image_size=(i, j)'

@@ -78,10 +78,8 @@ def require_folder(folder: Path) -> None:
         if place.is_dir():
             return
         if place.exists():
-            hint = "Choose another folder, or move the file away."
-            raise OutputError(
-                str(folder), "a folder, or a path at which one can be made", f"the file {place}", hint
-            )
+            expected = "a folder, or a path at which one can be made"
+            raise OutputError.occupied(str(folder), expected, f"the file {place}")
 
 
 def make_folder(folder: Path) -> None:
@@ -96,12 +94,14 @@ def make_folder(folder: Path) -> None:
 
 
 def make_parent(path: Path) -> None:
-    """Make the folder of a file, and check that it is writable, before any work is done.
+    """Make the folder of a file, and check that the file can be written, before any work is done.
 
     Raises:
-        OutputError: a file is in its place.
+        OutputError: a file is in the place of the folder, or a folder in that of the file.
         OSError: the folder cannot be made, or is not writable.
     """
+    if path.is_dir():
+        raise OutputError.occupied(str(path), "a file, or none", "a folder", another="path")
     folder = path.absolute().parent
     make_folder(folder)
     with tempfile.TemporaryFile(dir=folder):

@@ -57,7 +57,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ctspine1k.catalog.dataset import KINDS, Kind
-from ctspine1k.errors import ScanTableError
+from ctspine1k.errors import OutputError, ScanTableError
 from ctspine1k.running.disk import atomic_write
 
 __all__ = [
@@ -189,14 +189,16 @@ def check_target(path: Path, option: str) -> None:
 
     Raises:
         ValueError: the name does not end in ``.parquet``, or is that of a table of vertebrae.
-        ScanTableError: there is a file that no scan wrote.
+        OutputError: there is a file that no scan wrote.
     """
     if path.suffix != ".parquet" or path.name.endswith(".vertebrae.parquet"):
         raise ValueError(f"{path}: expected a name that ends in .parquet, and not in .vertebrae.parquet")
     for target in (path, vertebrae_path(path)):
         if target.exists():
-            hint = f"A scan never overwrites other files: delete this one, or choose another {option}."
-            _read(target, hint)
+            try:
+                _read(target)
+            except ScanTableError as error:
+                raise OutputError.occupied(error.path, error.expected, error.found, another=option) from error
 
 
 #: Columns that say what was measured, and with which options: both tables are of the same.
@@ -256,9 +258,9 @@ def _version(table: pa.Table) -> Any:
         return None
 
 
-def _read(path: Path, hint: str = "") -> pa.Table:
+def _read(path: Path) -> pa.Table:
     if not path.is_file():
-        hint = hint or "Run `ctspine1k scan` (or Collection.scan) first."
+        hint = "Run `ctspine1k scan` (or Collection.scan) first."
         raise ScanTableError(str(path), "a scan's table", "no file", hint)
     try:
         # From memory: Arrow reads a file of Python's on threads of its own, whatever its options, and these
@@ -266,7 +268,7 @@ def _read(path: Path, hint: str = "") -> pa.Table:
         table = pq.read_table(pa.BufferReader(path.read_bytes()))
         table.validate(full=True)  # that text is UTF-8, too
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:  # pyarrow raises all three
-        raise ScanTableError(str(path), "an intact Parquet file", str(error).strip(), hint) from error
+        raise ScanTableError(str(path), "an intact Parquet file", str(error).strip()) from error
     if _KEY not in (table.schema.metadata or {}):
-        raise ScanTableError(str(path), "a scan's table", "a Parquet file that no scan wrote", hint)
+        raise ScanTableError(str(path), "a scan's table", "a Parquet file that no scan wrote")
     return table

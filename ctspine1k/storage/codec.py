@@ -33,7 +33,7 @@ COMPRESSIONS = ("small", "fast")
 #: Bytes that Blosc2 adds at most: its header. A chunk of zeros is only a header, whose last byte says so.
 OVERHEAD = 32
 _ZEROS, _UNINITIALISED = 1, 4
-#: In that header, from its fourth byte: the sizes of the chunk decoded, of a block of it, and of all its bytes.
+#: In that header, from its fourth byte: sizes of the chunk decoded, of a block of it, and of all its bytes.
 _SIZES = struct.Struct("<iii")
 
 

@@ -213,7 +213,7 @@ def test_kinds_are_not_mixed(verse, tmp_path):
     assert collection.write_points(tmp_path / "out", "body") == [path]
     assert path.read_bytes() == written
     for kind, expected in (("mask", "only points that were computed, of kind 'mask'"), ("file", "no points")):
-        with pytest.raises(OutputError, match=rf"{expected}, found points of kind 'body'\. Kinds are not"):
+        with pytest.raises(OutputError, match=rf"{expected}, found points of kind 'body'\. Choose"):
             collection.write_points(tmp_path / "out", kind)
     with pytest.raises(ValueError, match=r"^out='.*/out': expected a folder outside of .*verse, which has"):
         collection.write_points(tmp_path / "verse" / "out", "body")

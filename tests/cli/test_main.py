@@ -123,7 +123,7 @@ def test_without_a_verb_it_tells_the_verbs_in_the_order_of_use(run):
         (["preview", ".", "--out", "a.gif", "--sheet"], "error: a.gif: expected a name that ends in .png"),
         (
             ["preview", ".", "--out", "a.png"],
-            "error: a.png: expected a folder, as there are several pictures; or ask for a sheet",
+            "error: a.png: expected a folder, as there are several pictures; or a sheet (--sheet)",
         ),
         (["list", "--has-vertebrae", "L6", "--data-dir", "."], "error: /"),
         (["list", "--scan", "x.parquet"], "error: scan='x.parquet': expected has_vertebrae"),
@@ -454,7 +454,7 @@ def test_cite(run):
 def test_demo_makes_loads_and_prints(demo):
     status, out, err = demo.status, demo.out, demo.err
     assert status == 0
-    assert "3d: train 2 rows, validation 1 rows, test 1 rows" in out
+    assert "3d: train 2 rows, validation 1 row, test 1 row" in out
     assert "2d: train 54 rows, validation 36 rows, test 42 rows" in out
     assert "image: Array3D(shape=(None, 512, 512), dtype='float32'" in out
     assert (
@@ -469,7 +469,9 @@ def test_demo_replaces_nothing(run, tmp_path):
     (tmp_path / "mine.txt").touch()
     status, out, err = run("demo", "--out", tmp_path)
     assert (status, out) == (2, "")
-    assert err == f"error: {tmp_path}: expected a new or an empty folder, found something in it\n"
+    assert err.startswith(
+        f"error: {tmp_path}: expected a new or an empty folder, found mine.txt. Choose another folder, or "
+    )
 
 
 @pytest.mark.processes

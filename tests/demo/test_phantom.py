@@ -10,7 +10,7 @@ from support.verbs import verify_files
 from ctspine1k import list_files, load_catalog, open_collection, read_pair
 from ctspine1k.catalog.ctspine1k import CTSPINE1K, SOURCES
 from ctspine1k.demo.phantom import PHANTOM_CASES, make_phantom
-from ctspine1k.errors import SplitFileWarning
+from ctspine1k.errors import OutputError, SplitFileWarning
 
 
 @pytest.mark.slow
@@ -58,7 +58,7 @@ def test_its_split_file_names_its_cases_and_no_check_finds_a_thing(phantom, tmp_
 
 def test_it_never_replaces_a_file(tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
-    with pytest.raises(FileExistsError, match="expected a new or an empty folder"):
+    with pytest.raises(OutputError, match=r"expected a new or an empty folder, found mine\.txt\. Choose"):
         make_phantom(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 

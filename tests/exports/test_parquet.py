@@ -83,6 +83,22 @@ def test_options_are_those_of_load_dataset(export, out, load, name, options, tmp
         assert identical(rows(here[split]), rows(there[split]))
 
 
+def test_slices_that_an_orientation_makes_may_differ_in_size(export, out, load, name):
+    turned = {"split": "train", "orientation": "ASR", "image_size": None}
+    assert export(config=name, **turned).ok
+    found = large_rows(loaded(out, name, split="train"))
+    assert len({row["image"].shape[-1] for row in found}) == 2  # the numbers of axial slices
+    assert identical(found, large_rows(load(name, storage="compact", **turned)))
+
+
+def test_slices_of_another_size_say_what_an_export_can_do(export, tree):
+    save_case(tree, "HN_P023", shape=(5, 6, 4))
+    (reason,) = export(config="3d", split="validation").failed.values()
+    assert "HN_P023.nii.gz: expected slices of 6 x 5, found 5 x 6. Slices are not resized" in reason
+    assert "with image_size=(i, j) (--image-size I J), or leave this case out with on_error=" in reason
+    assert "storage" not in reason
+
+
 @pytest.mark.processes
 def test_two_processes_make_what_one_makes(export, out, load, tmp_path):
     assert export(cases_per_shard=1, num_proc=2).made == 8

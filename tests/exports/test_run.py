@@ -51,7 +51,9 @@ def test_a_run_without_the_manifest_makes_all_anew_or_refuses(export, out):
     export()
     before = files_of(out)
     (out / "manifest.json").unlink()
-    with pytest.raises(OutputError, match=r"expected an empty folder or an export, found README\.md"):
+    with pytest.raises(
+        OutputError, match=r"expected a new or an empty folder, or an export, found README\.md"
+    ):
         export()
     (out / "README.md").unlink()
     (out / "cases.parquet").unlink()
@@ -224,7 +226,9 @@ def test_another_selection_does_not_go_into_the_same_folder(export, out):
         OutputError, match=r"expected shards of the cases, configs and cases_per_shard given.*found 2d/"
     ):
         export(config="2d", cases="liver_106")
-    with pytest.raises(OutputError, match="Use the same options as before, or another folder"):
+    with pytest.raises(
+        OutputError, match="Choose another folder, give the same cases and options as before, or"
+    ):
         export(config="3d")
     with pytest.raises(OutputError, match="cases_per_shard"):
         export(config="2d", cases_per_shard=1)
@@ -235,7 +239,7 @@ def test_other_cases_do_not_replace_shards_of_the_same_name(export, out):
     first, second = IDS["train"]
     export(config="2d", cases=first)
     before = files_of(out)
-    with pytest.raises(OutputError, match=r"found 2d/train/00000-of-00001\.parquet\. Use the same options"):
+    with pytest.raises(OutputError, match=r"found 2d/train/00000-of-00001\.parquet\. Choose another"):
         export(config="2d", cases=second)
     assert files_of(out) == before
 
@@ -243,7 +247,7 @@ def test_other_cases_do_not_replace_shards_of_the_same_name(export, out):
 def test_what_is_not_ours_is_not_replaced(export, out):
     out.mkdir()
     (out / "README.md").write_text("mine")
-    with pytest.raises(OutputError, match=r"found README\.md. Use a separate folder"):
+    with pytest.raises(OutputError, match=r"found README\.md. Choose another folder"):
         export()
     assert files_of(out) == {"README.md": b"mine"}
     (out / "README.md").rename(out / "notes.txt")

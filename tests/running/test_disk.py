@@ -175,3 +175,10 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, below):
         make_parent(folder / "picture.png")
     assert (told.value.path, told.value.found) == (str(folder), f"the file {tmp_path / 'taken'}")
     require_folder(tmp_path / "none" / "yet")
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
+    with pytest.raises(
+        OutputError, match=r"expected a file, or none, found a folder\. Choose another path, or"
+    ):
+        make_parent(tmp_path)

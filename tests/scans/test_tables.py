@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ctspine1k.errors import ScanTableError
+from ctspine1k.errors import OutputError, ScanTableError
 from ctspine1k.scans.tables import (
     CASES,
     SCAN_VERSION,
@@ -131,12 +131,10 @@ def test_a_scan_may_replace_its_own_tables_alone(tmp_path):
     with pytest.raises(ValueError, match=r"expected a name that ends in \.parquet"):
         check_target(tmp_path / "precious.txt", "--out")
     pq.write_table(pa.table({"a": [1]}), vertebrae_path(path))
-    with pytest.raises(ScanTableError) as caught:
+    with pytest.raises(OutputError) as caught:
         check_target(path, "--out")
     assert caught.value.path.endswith("x.vertebrae.parquet")
-    assert (
-        caught.value.hint == "A scan never overwrites other files: delete this one, or choose another --out."
-    )
+    assert caught.value.hint == "Choose another --out, or move what is there away."
 
 
 def test_other_columns_are_reported(tmp_path):
