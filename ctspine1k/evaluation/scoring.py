@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
@@ -19,7 +19,7 @@ from ctspine1k.catalog.cases import Case
 from ctspine1k.catalog.vocabulary import BACKGROUND, Vocabulary
 from ctspine1k.errors import CaseError, ChecksumError, VoxelValueError
 from ctspine1k.evaluation.centroids import Point
-from ctspine1k.evaluation.scores import CaseScore, score_case
+from ctspine1k.evaluation.scores import TOLERANCES_MM, CaseScore, score_parts
 from ctspine1k.evaluation.table import COLUMNS, Row
 from ctspine1k.files.places import Place
 from ctspine1k.files.predictions import WHOLE
@@ -28,7 +28,7 @@ from ctspine1k.files.transfer import fetch_case, quiet_hub, reading_case
 from ctspine1k.running.executors import Executor
 from ctspine1k.running.progress import run_with_bar
 from ctspine1k.running.versions import require_version
-from ctspine1k.volumes.masks import Mask, joined, on_grid, read_mask
+from ctspine1k.volumes.masks import Mask, common_window, joined, on_grid, read_mask
 from ctspine1k.volumes.relabel import Others, label_table
 
 __all__ = [
@@ -181,7 +181,7 @@ def score_masks_of(
         prediction = _on_reference(task, reference, vocabulary, options)
     except (CaseError, ChecksumError) as error:
         return _missed(task.case, reference, vocabulary, options, str(error))
-    return score_masks(task.case, reference, prediction.labels, vocabulary, options)
+    return score_masks(task.case, reference, prediction, vocabulary, options)
 
 
 def read_task(place: Place, task: Task, vocabulary: Vocabulary, options: ScoringOptions) -> tuple[Mask, Mask]:
@@ -228,7 +228,10 @@ def _mapped(mask: Mask, table: NDArray[np.uint8], vocabulary: Vocabulary) -> Mas
     """
     if (table == np.arange(256)).all():
         return mask
-    used = np.flatnonzero(np.bincount(mask.labels.reshape(-1), minlength=256))
+    counts = np.zeros(256, np.int64)
+    for one in mask.box:  # bincount makes eight bytes of each
+        counts += np.bincount(one.reshape(-1), minlength=256)
+    used = np.flatnonzero(counts)
     strange = used[table[used] == _STRANGE]
     if strange.size:
         raise VoxelValueError(
@@ -240,18 +243,25 @@ def _mapped(mask: Mask, table: NDArray[np.uint8], vocabulary: Vocabulary) -> Mas
         )
     if (table[used] == used).all():
         return mask
-    return Mask(table[mask.labels], mask.geometry, mask.name)
+    return replace(mask, box=table[mask.box])
 
 
 def score_masks(
     case: Case,
     reference: Mask,
-    prediction: NDArray[np.uint8],
+    prediction: Mask,
     vocabulary: Vocabulary,
     options: ScoringOptions,
 ) -> Scored:
     """Score a case whose masks are on one grid."""
-    score = score_case(reference.labels, prediction, reference.geometry.spacing, distances=options.distances)
+    window = common_window(reference, prediction)
+    score = score_parts(
+        (reference.part(window), prediction.part(window)),
+        tuple(side.start for side in window),
+        reference.geometry.shape,
+        reference.geometry.spacing,
+        tolerances_mm=TOLERANCES_MM if options.distances else None,
+    )
     score = score.without_truncated() if options.truncated == "drop" else score
     return Scored(case.case_id, tuple(rows_of(case, score, vocabulary, options)))
 
@@ -279,9 +289,9 @@ def score_arrays(
     if array.size and (array.min() < 0 or array.max() > 255):
         found = f"{array.min()} to {array.max()}"
         raise ValueError(f"{task.case.case_id}: expected labels from 0 to 255, found {found}")
-    given = Mask(array.astype(np.uint8, copy=False), reference.geometry, f"prediction of {task.case.case_id}")
+    given = Mask.of(array, reference.geometry, f"prediction of {task.case.case_id}")
     mapped = _mapped(given, options.prediction_table(vocabulary), vocabulary)
-    return score_masks(task.case, reference, mapped.labels, vocabulary, options)
+    return score_masks(task.case, reference, mapped, vocabulary, options)
 
 
 def rows_of(
@@ -305,6 +315,6 @@ def _missed(
     case: Case, reference: Mask, vocabulary: Vocabulary, options: ScoringOptions, problem: str
 ) -> Scored:
     """Return the result of a case without a usable prediction: every vertebra of its reference is missed."""
-    empty = np.zeros(reference.geometry.shape, np.uint8)
+    empty = replace(reference, box=reference.box[:0])
     scored = score_masks(case, reference, empty, vocabulary, options)
     return Scored(scored.case_id, tuple({**row, "problem": problem} for row in scored.rows), problem)
