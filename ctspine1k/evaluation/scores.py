@@ -28,6 +28,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ctspine1k.evaluation.arguments import check_mask, check_points, check_spacing, check_tolerances
 from ctspine1k.evaluation.centroids import WITHIN_MM, Point, identify, mask_centroids
-from ctspine1k.evaluation.distances import NSD, nsd, surface_distances
+from ctspine1k.evaluation.distances import NSD, SurfaceDistances, measure_surfaces, nsd
 from ctspine1k.evaluation.overlap import (
     LABELS,
     Overlap,
@@ -44,7 +45,6 @@ from ctspine1k.evaluation.overlap import (
     joint_histogram,
     label_window,
 )
-from ctspine1k.evaluation.surfaces import Surfaces
 
 __all__ = ["TOLERANCES_MM", "CaseScore", "LabelScore", "score_case", "score_parts", "score_points"]
 
@@ -269,8 +269,14 @@ def _rows(
     both = np.flatnonzero(by_label[0] * by_label[1])
     measured: dict[int, dict[str, Any]] = {}
     if tolerances is not None:
-        sides = Surfaces(parts[0], start), Surfaces(parts[1], start)
-        measured = _measured(sides, both[both > 0].tolist(), spacing, tolerances)
+        measured = measure_surfaces(
+            parts,
+            start,
+            both[both > 0].tolist(),
+            spacing,
+            max(tolerances, default=0.0),
+            partial(_of_surfaces, tolerances),
+        )
     rows = []
     for label in range(1, LABELS):
         overlap = Overlap(in_reference[label], in_prediction[label], int(counts[label, label]))
@@ -308,20 +314,12 @@ _DISTANCES = ("hd_mm", "hd95_mm", "hd95_pooled_mm", "assd_mm", "assd_two_means_m
 _NOT_NEAR = NSD(0.0, 0.0, 0.0)
 
 
-def _measured(
-    sides: tuple[Surfaces, Surfaces],
-    labels: Sequence[int],
-    spacing: tuple[float, ...],
-    tolerances: tuple[float, ...],
-) -> dict[int, dict[str, Any]]:
-    """Return the fields of rows that are of surfaces, of labels that both masks have."""
-    measured = {}
-    for label, distances in surface_distances(*sides, labels, spacing, max(tolerances, default=0.0)):
-        measured[label] = {
-            **{name: getattr(distances, name) for name in _DISTANCES},
-            "nsd": {tolerance: nsd(distances, tolerance) for tolerance in tolerances},
-        }
-    return measured
+def _of_surfaces(tolerances: tuple[float, ...], distances: SurfaceDistances) -> dict[str, Any]:
+    """Return the fields of a row that are of surfaces."""
+    return {
+        **{name: getattr(distances, name) for name in _DISTANCES},
+        "nsd": {tolerance: nsd(distances, tolerance) for tolerance in tolerances},
+    }
 
 
 def score_points(reference: Mapping[int, Point], prediction: Mapping[int, Point]) -> CaseScore:

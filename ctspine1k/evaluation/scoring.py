@@ -27,6 +27,7 @@ from ctspine1k.files.raw import CaseFiles, RawFile
 from ctspine1k.files.transfer import fetch_case, quiet_hub, reading_case
 from ctspine1k.running.executors import Executor
 from ctspine1k.running.progress import run_with_bar
+from ctspine1k.running.threads import spread, usable_threads
 from ctspine1k.running.versions import require_version
 from ctspine1k.volumes.masks import Mask, common_window, joined, on_grid, read_mask
 from ctspine1k.volumes.relabel import Others, label_table
@@ -173,14 +174,26 @@ def score_masks_of(
 ) -> Scored:
     """Score the masks of one case; runs in any process."""
     require_version(version)
-    with quiet_hub():
-        reference = read_reference(place, task, vocabulary, options)
-    if not task.prediction:
-        return _missed(task.case, reference, vocabulary, options, NO_PREDICTION)
+    masks: dict[str, Mask] = {}
+
+    def read(sides: list[str]) -> None:
+        for side in sides:
+            if side == "reference":
+                masks[side] = read_reference(place, task, vocabulary, options)
+            elif task.prediction:
+                masks[side] = read_prediction(task, vocabulary, options)
+
     try:
-        prediction = _on_reference(task, reference, vocabulary, options)
+        with quiet_hub():
+            spread(read, ["reference", "prediction"], min(2, usable_threads()))
+        reference = masks["reference"]
+        if not task.prediction:
+            return _missed(task.case, reference, vocabulary, options, NO_PREDICTION)
+        prediction = _on_reference(masks["prediction"], reference, options)
     except (CaseError, ChecksumError) as error:
-        return _missed(task.case, reference, vocabulary, options, str(error))
+        if "reference" not in masks:
+            raise
+        return _missed(task.case, masks["reference"], vocabulary, options, str(error))
     return score_masks(task.case, reference, prediction, vocabulary, options)
 
 
@@ -191,7 +204,7 @@ def read_task(place: Place, task: Task, vocabulary: Vocabulary, options: Scoring
         CaseError, ChecksumError: a file cannot be used.
     """
     reference = read_reference(place, task, vocabulary, options)
-    return reference, _on_reference(task, reference, vocabulary, options)
+    return reference, _on_reference(read_prediction(task, vocabulary, options), reference, options)
 
 
 def read_reference(place: Place, task: Task, vocabulary: Vocabulary, options: ScoringOptions) -> Mask:
@@ -202,10 +215,9 @@ def read_reference(place: Place, task: Task, vocabulary: Vocabulary, options: Sc
         return _mapped(read_mask(path), options.reference_table(vocabulary), vocabulary)
 
 
-def _on_reference(task: Task, reference: Mask, vocabulary: Vocabulary, options: ScoringOptions) -> Mask:
-    """Read the prediction of a case onto the grid of the reference."""
-    mask = read_prediction(task, vocabulary, options)
-    return on_grid(mask, reference, resample=options.resample is not None)
+def _on_reference(prediction: Mask, reference: Mask, options: ScoringOptions) -> Mask:
+    """Bring a prediction onto the grid of the reference."""
+    return on_grid(prediction, reference, resample=options.resample is not None)
 
 
 def read_prediction(task: Task, vocabulary: Vocabulary, options: ScoringOptions) -> Mask:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -40,12 +39,22 @@ class Corners:
     counts: NDArray[np.int64]  #: (256,): how many corners have which pattern, also those that are not listed
 
 
-@dataclass(frozen=True)
 class Surfaces:
-    """The surfaces of all labels of a mask."""
+    """The surfaces of all labels of a mask.
 
-    labels: NDArray[np.uint8]  #: three axes; outside of it all is background
-    start: tuple[int, ...] = (0, 0, 0)  #: index in the volume of its first voxel
+    Args:
+        labels: three axes; outside of it all is background.
+        start: index in the volume of its first voxel.
+    """
+
+    def __init__(self, labels: NDArray[np.uint8], start: tuple[int, ...] = (0, 0, 0)) -> None:
+        self._labels, self._start = labels, np.array(start, np.int32)
+        self._kept = self._voxels_by_label()
+
+    @property
+    def are_kept(self) -> bool:
+        """Whether the surface voxels of all labels are in memory: there are not too many."""
+        return self._kept is not None
 
     def voxels(self, label: int) -> NDArray[np.int32]:
         """Return the indices of a label's surface voxels, (n, 3); none if the mask does not have it."""
@@ -59,8 +68,7 @@ class Surfaces:
     def box(self, label: int) -> Box:
         """Return a box around the corners of a label: the smallest one, unless labels are scattered."""
         if self._kept is None:
-            first = np.array(self.start, np.int32)
-            return first, first + np.array(self.labels.shape, np.int32)
+            return self._start, self._start + np.array(self._labels.shape, np.int32)
         along = self._kept[label].T  # much faster than the extremes of all three together
         return np.array([one.min() for one in along]), np.array([one.max() + np.int32(1) for one in along])
 
@@ -91,9 +99,8 @@ class Surfaces:
         by_pattern = counts.reshape(LABELS, 256)
         return {label: Corners(*own, by_pattern[label]) for label, own in listed.items()}
 
-    @cached_property
-    def _kept(self) -> dict[int, NDArray[np.int32]] | None:
-        """The surface voxels of each label; None if there are too many to keep."""
+    def _voxels_by_label(self) -> dict[int, NDArray[np.int32]] | None:
+        """Return the surface voxels of each label; None if there are too many to keep."""
         found = [(np.zeros((0, 3), np.int32), np.zeros(0, np.uint8))]
         count = 0
         for at, whose in self._found():
@@ -118,16 +125,14 @@ class Surfaces:
         Each comes with the index in the volume of its first voxel that is not such a one, and whether it is
         the last slab.
         """
-        depth, *rest = self.labels.shape
-        for slab in slabs(self.labels.shape):
+        depth, *rest = self._labels.shape
+        for slab in slabs(self._labels.shape):
             check_stopped()
             around = np.zeros([slab.stop - slab.start + 2, *(size + 2 for size in rest)], np.uint8)
             first, last = slab.start > 0, slab.stop < depth
             wider = slice(slab.start - first, slab.stop + last)
-            around[1 - first : len(around) - 1 + last, 1:-1, 1:-1] = self.labels[wider]
-            start = np.array(self.start, np.int32)
-            start[0] += slab.start
-            yield around, start, not last
+            around[1 - first : len(around) - 1 + last, 1:-1, 1:-1] = self._labels[wider]
+            yield around, self._start + np.array([slab.start, 0, 0], np.int32), not last
 
 
 def _append(rows: NDArray[Any], more: NDArray[Any]) -> None:

@@ -151,9 +151,8 @@ def test_the_work_on_one_label_can_be_stopped(noise, monkeypatch):
     """At each slab of the volume and each piece of the points, and within the distance transform of a piece."""
     points, others = (np.argwhere(mask).astype(np.int32) for mask in noise[::-1])
     assert len(points) < 12 * nearest._POINTS
-    surfaces = Surfaces(noise[1])
     for work, looks in (
-        (partial(surfaces.voxels, 1), 20),
+        (lambda: Surfaces(noise[1]).voxels(1), 20),
         (partial(nearest_mm, points, others, SPACING), 20),
     ):
         monkeypatch.setattr(stops, "_stop", StopsLater(looks))
