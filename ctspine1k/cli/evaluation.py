@@ -157,9 +157,8 @@ def compare(
     check_alike(read_options(first), read_options(second), vocabulary.schemes[0])
     patients = {case.case_id: case.patient or case.case_id for case in load_catalog(collection)}
     before, after = (counted(table, protocol, vocabulary, sacrum=sacrum) for table in tables)
-    comparison = compared(
-        before, after, protocol, options["measure"], patients=patients, seed=options["seed"]
-    )
+    about = {"vocabulary": vocabulary, "patients": patients, "seed": options["seed"]}
+    comparison = compared(before, after, protocol, options["measure"], **about)
     if options["as_json"]:
         print_json(comparison.document())
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from ctspine1k.volumes.regions import LabelBox
 from ctspine1k.volumes.relabel import ALL_BYTES
 from ctspine1k.volumes.slices import VolumeReader
 
-__all__ = ["Mask", "common_window", "joined", "on_grid", "read_mask"]
+__all__ = ["Judged", "Mask", "common_window", "joined", "on_grid", "read_mask"]
 
 #: Slices that are read at a time.
 _DEPTH = 8
@@ -93,6 +93,18 @@ def read_mask(file: Readable, vocabulary: Vocabulary = ALL_BYTES) -> Mask:
             spine.append(slab)
         start, box = spine.joined()
         return Mask(box, start, geometry, reader.header.name)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One case with the labels of its reference and of its prediction, (k, i, j), on one grid."""
+
+    title: str
+    reference: NDArray[np.uint8]
+    prediction: NDArray[np.uint8]
+    spacing: tuple[float, float, float]  #: mm, in array order
+    orientation: str  #: of the array's axes
+    plane: Callable[[int, int], NDArray[np.float32]]  #: reads one slice of the CT, given an axis and an index
 
 
 def common_window(*masks: Mask) -> tuple[slice, ...]:
