@@ -318,17 +318,19 @@ class Collection(RowVerbs, PointVerbs, EvaluationVerbs, ExportVerbs):
 
     def draw_scores(self, evaluation: Evaluation, out: Path) -> list[tuple[str, str]]:
         """Draw the pictures of an evaluation; without matplotlib, there are none."""
+        from ctspine1k.evaluation.table import SHARES
         from ctspine1k.evaluation.worst import worst_cases
-        from ctspine1k.pictures.scores import Judged, draw_scores
+        from ctspine1k.pictures.scores import draw_scores
 
         if importlib.util.find_spec("matplotlib") is None:
             return []
         return draw_scores(
             out,
             evaluation.main,
+            evaluation.main in SHARES,
             evaluation.values_by_vertebra(),
             evaluation.confusion(),
-            (Judged(**vars(one)) for one in worst_cases(self.selection(), evaluation)),
+            worst_cases(self.selection(), evaluation),
             evaluation.label_names,
         )
 

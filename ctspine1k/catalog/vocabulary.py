@@ -125,6 +125,11 @@ class Vocabulary:
         """
         return sorted(labels, key=lambda label: self._positions[self.vertebra(label).label])
 
+    def names_downwards(self, names: Iterable[str]) -> list[str]:
+        """Return names of vertebrae and of regions, from the head downwards; any others come last."""
+        places = {name: place for place, name in enumerate((*self._by_name, *self.regions))}
+        return sorted(names, key=lambda name: (places.get(name, len(places)), name))
+
     def missing(self, upper: int, lower: int) -> list[Vertebra]:
         """List the vertebrae that everybody has between two, given by their labels; variants are left out.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -19,6 +18,7 @@ from ctspine1k.checks.reading import MeasureOptions, ScannedCase
 from ctspine1k.errors import BusyError, CTSpine1KWarning, OutputError, ScanTableError
 from ctspine1k.files.raw import CaseFiles
 from ctspine1k.running.disk import exclusive_lock, make_folder
+from ctspine1k.running.notes import append_notes, read_notes
 from ctspine1k.scans.tables import (
     SCAN_VERSION,
     ScanTables,
@@ -30,7 +30,7 @@ from ctspine1k.scans.tables import (
 )
 from ctspine1k.volumes.points import Point
 
-__all__ = ["Record", "Records", "measures_of", "note_of", "own_records", "record_of", "records_if_possible"]
+__all__ = ["Record", "Records", "measures_of", "own_records", "record_of", "records_if_possible"]
 
 #: One case: its row in the table of cases, its rows in that of vertebrae, and the version of both tables.
 Record: TypeAlias = "dict[str, Any]"
@@ -117,10 +117,7 @@ class Records:
             warn(_NOT_KEPT.format(error), CTSpine1KWarning)
 
     def _append(self, records: Iterable[Record]) -> None:
-        with self._journal.open("a", encoding="utf-8") as notes:
-            for record in records:
-                # The line break comes first: a stopped run may have left an incomplete last line.
-                notes.write(f"\n{note_of(record)}")
+        append_notes(self._journal, map(json.dumps, records))
 
 
 #: The warning if results cannot be written.
@@ -245,22 +242,5 @@ def _recorded(path: Path) -> dict[str, Record]:
 
 def _noted(journal: Path) -> dict[str, Record]:
     """Return the records of a run that was stopped, by case id."""
-    records = {}
-    text = journal.read_bytes().decode(errors="replace") if journal.exists() else ""
-    for line in text.splitlines():
-        digest, _, note = line.partition(" ")
-        if digest == _digest(note):  # else the line is incomplete, or was damaged on the disk
-            record = json.loads(note)
-            if record["version"] == SCAN_VERSION:
-                records[record["case"]["case_id"]] = record
-    return records
-
-
-def note_of(record: Record) -> str:
-    """Return the line of the journal for a record."""
-    note = json.dumps(record)
-    return f"{_digest(note)} {note}"
-
-
-def _digest(note: str) -> str:
-    return hashlib.sha256(note.encode()).hexdigest()
+    records = map(json.loads, read_notes(journal))
+    return {record["case"]["case_id"]: record for record in records if record["version"] == SCAN_VERSION}

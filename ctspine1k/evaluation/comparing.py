@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctspine1k._messages import check_choice, check_count, count_text, shortened
+from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.errors import MissingPackageError
 from ctspine1k.evaluation.means import LEVEL, RESAMPLES, cells_of, main_measure, resampled, weighted_means
 from ctspine1k.evaluation.presets import Preset
@@ -98,6 +99,7 @@ def compare(
     preset: Preset,
     measure: str | None = None,
     *,
+    vocabulary: Vocabulary | None = None,
     patients: Mapping[str, str] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -109,6 +111,8 @@ def compare(
         second: the rows of the other.
         preset: the protocol.
         measure: one of `MEASURES`; None for the preset's first one that both have.
+        vocabulary: of the labels, whose vertebrae are listed from the head downwards; None to list them in
+            the order of labels.
         patients: of each case, by its id; None if each case is a patient of its own.
         resamples: how often patients are drawn for the intervals.
         seed: of these draws.
@@ -130,10 +134,11 @@ def compare(
     own = [(patients or {}).get(case_id, case_id) for case_id in shared]
     weights = resampled(own, resamples, seed)
     differences = [_difference("all", pairs, own, weights, preset)]
-    for column, label in enumerate(sorted(names)):
-        if is_pair[:, column].any():
-            of_label = [cells[:, [column]] for cells in pairs]
-            differences.append(_difference(names[label], of_label, own, weights, preset))
+    columns = {names[label]: column for column, label in enumerate(sorted(names))}
+    for name in columns if vocabulary is None else vocabulary.names_downwards(columns):
+        if is_pair[:, columns[name]].any():
+            of_label = [cells[:, [columns[name]]] for cells in pairs]
+            differences.append(_difference(name, of_label, own, weights, preset))
     return Comparison(
         measure,
         preset.name,

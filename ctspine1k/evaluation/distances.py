@@ -8,8 +8,9 @@ these points, but for rounding in the last bit. Most points have a point of the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,11 @@ from numpy.typing import NDArray
 from ctspine1k.evaluation.areas import corner_areas
 from ctspine1k.evaluation.nearest import nearest_mm
 from ctspine1k.evaluation.surfaces import Corners, Surfaces
+from ctspine1k.running.threads import spread_map, usable_threads
 
-__all__ = ["NSD", "SurfaceDistances", "nsd", "surface_distances"]
+__all__ = ["NSD", "SurfaceDistances", "measure_surfaces", "nsd"]
+
+T = TypeVar("T")
 
 #: Voxels, more than any volume has along an axis.
 _FAR = 1 << 30
@@ -101,49 +105,58 @@ def nsd(distances: SurfaceDistances, tolerance_mm: float) -> NSD:
     )
 
 
-def surface_distances(
-    reference: Surfaces,
-    prediction: Surfaces,
+def measure_surfaces(
+    parts: Sequence[NDArray[np.uint8]],
+    start: tuple[int, ...],
     labels: Sequence[int],
     spacing: tuple[float, ...],
     tolerance_mm: float,
-) -> Iterator[tuple[int, SurfaceDistances]]:
-    """Measure the distances between the surfaces of labels in two masks of one shape.
+    measure: Callable[[SurfaceDistances], T],
+) -> dict[int, T]:
+    """Measure the distances between the surfaces of labels in two masks, with the threads that there may be.
 
     Args:
-        reference: of one mask.
-        prediction: of the other.
+        parts: the same part of both masks, outside of which all is background.
+        start: index in the volume of their first voxel.
         labels: which both have.
         spacing: mm, in the masks' axis order.
         tolerance_mm: the greatest for which there will be an NSD.
+        measure: takes the distances of one label, which are then forgotten.
 
-    Yields:
-        Each label with its distances.
+    Returns:
+        What ``measure`` returned for each label.
 
     Raises:
         MissingPackageError: SciPy is not installed.
     """
+    threads = usable_threads()
+    sides = spread_map(lambda part: Surfaces(part, start), parts, threads)
+    if not all(side.are_kept for side in sides):
+        threads = 1  # one label of noise takes as much memory as all else, and the time between two checks
     # Only corners that may be within the tolerance of the other surface are listed.
     reach = np.array([min(math.ceil(tolerance_mm / size), _FAR) for size in spacing], np.int32)
     around = [
         {label: (low - reach, high + reach) for label in labels for low, high in [side.box(label)]}
-        for side in (reference, prediction)
+        for side in sides
     ]
-    corners = reference.corners(around[1]), prediction.corners(around[0])
-    for label in labels:
-        yield label, _between(reference, prediction, label, corners, spacing, tolerance_mm)
+    corners = spread_map(
+        lambda pair: pair[0].corners(pair[1]), list(zip(sides, around[::-1], strict=True)), threads
+    )
+    measured = spread_map(
+        lambda label: measure(_between(sides, label, corners, spacing, tolerance_mm)), labels, threads
+    )
+    return dict(zip(labels, measured, strict=True))
 
 
 def _between(
-    reference: Surfaces,
-    prediction: Surfaces,
+    sides: Sequence[Surfaces],
     label: int,
-    corners: tuple[dict[int, Corners], dict[int, Corners]],
+    corners: Sequence[dict[int, Corners]],
     spacing: tuple[float, ...],
     tolerance_mm: float,
 ) -> SurfaceDistances:
     """Measure the distances of one label, whose corners are removed: those of noise take much memory."""
-    voxels = reference.voxels(label), prediction.voxels(label)
+    voxels = sides[0].voxels(label), sides[1].voxels(label)
     from_reference, from_prediction = nearest_mm(*voxels, spacing), nearest_mm(*voxels[::-1], spacing)
     del voxels  # of noise as large as all else
     near = corners[0].pop(label), corners[1].pop(label)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from ctspine1k.errors import OutputError
 from ctspine1k.evaluation.scoring import Scored
 from ctspine1k.evaluation.table import ScoreTable, read_scores
 from ctspine1k.running.disk import require_folder
+from ctspine1k.running.notes import append_notes, read_notes
 
 __all__ = ["SUMMARY", "TABLE", "Journal", "check_folder", "read_options"]
 
@@ -39,10 +39,8 @@ class Journal:
 
     def note(self, key: str, scored: Scored) -> None:
         """Keep the scores of a case."""
-        note = json.dumps([key, scored.case_id, [dict(row) for row in scored.rows], scored.problem])
-        with self._path.open("ab") as file:
-            file.write(f"{_digest(note)} {note}\n".encode(errors="surrogateescape"))
-            file.flush()
+        note = [key, scored.case_id, [dict(row) for row in scored.rows], scored.problem]
+        append_notes(self._path, [json.dumps(note)])
 
     def delete(self) -> None:
         """Delete the notes: the run is finished."""
@@ -109,15 +107,5 @@ def _rows_of(table: ScoreTable, case_id: str) -> tuple[Mapping[str, Any], ...]:
 
 
 def _noted(path: Path) -> dict[str, Scored]:
-    text = path.read_bytes().decode(errors="surrogateescape") if path.exists() else ""
-    known = {}
-    for line in text.splitlines():
-        digest, _, note = line.partition(" ")
-        if digest == _digest(note):  # else the line is incomplete, or was damaged on the disk
-            key, case_id, rows, problem = json.loads(note)
-            known[key] = Scored(case_id, tuple(rows), problem)
-    return known
-
-
-def _digest(note: str) -> str:
-    return hashlib.sha256(note.encode(errors="surrogateescape")).hexdigest()
+    notes = map(json.loads, read_notes(path))
+    return {key: Scored(case_id, tuple(rows), problem) for key, case_id, rows, problem in notes}

@@ -225,7 +225,6 @@ def group_means(
         for row in table.rows:
             for group in groups_of(row, cases.get(row["case_id"])):
                 groups.setdefault(group, []).append(row)
-        order = sorted(groups, key=lambda group: (min(row["label"] for row in groups[group]), group)) \
-            if by in ("vertebra", "region") else sorted(groups)  # fmt: skip
+        order = vocabulary.names_downwards(groups) if by in ("vertebra", "region") else sorted(groups)
         means[by] = {group: mean_of(table.keep(groups[group]), measure, preset, **options) for group in order}
     return means

@@ -6,7 +6,7 @@ Both masks are read once, a few slices at a time: memory is needed for those, no
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -19,6 +19,7 @@ __all__ = [
     "Overlap",
     "Window",
     "best_match",
+    "first_and_last",
     "joint_histogram",
     "label_window",
     "slabs",
@@ -71,12 +72,12 @@ def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else math.nan
 
 
-def slabs(window: Window) -> Iterator[Window]:
-    """Yield windows of few voxels each, one after the other along the first axis, that make up ``window``."""
-    first, *rest = window
-    depth = max(1, _SLAB_VOXELS // max(1, math.prod(side.stop - side.start for side in rest)))
-    for start in range(first.start, first.stop, depth):
-        yield (slice(start, min(start + depth, first.stop)), *rest)
+def slabs(shape: Sequence[int]) -> Iterator[slice]:
+    """Yield slices of few voxels each, one after the other along the first axis, that make up an array."""
+    depth, *rest = shape
+    step = max(1, _SLAB_VOXELS // max(1, math.prod(rest)))
+    for start in range(0, depth, step):
+        yield slice(start, min(start + step, depth))
 
 
 def label_window(*masks: NDArray[Any]) -> Window:
@@ -84,17 +85,36 @@ def label_window(*masks: NDArray[Any]) -> Window:
     shape = masks[0].shape
     flat = np.zeros(shape[1:], bool)
     used = np.zeros(shape[0], bool)
-    for slab in slabs(tuple(slice(0, size) for size in shape)):
+    for slab in slabs(shape):
         labels = masks[0][slab]
         for other in masks[1:]:
             labels = labels | other[slab]
         in_slab = np.bitwise_or.reduce(labels, axis=0) != 0
         if in_slab.any():
             flat |= in_slab
-            used[slab[0]] = labels.any(axis=tuple(range(1, labels.ndim)))
+            used[slab] = labels.any(axis=tuple(range(1, labels.ndim)))
     axes = range(flat.ndim)
     others = [tuple(other for other in axes if other != axis) for axis in axes]
     return (_extent(used), *(_extent(np.asarray(flat.any(axis=rest))) for rest in others))
+
+
+def first_and_last(
+    part: NDArray[np.uint8], start: Sequence[int], shape: Sequence[int], axis: int
+) -> set[int]:
+    """Return the labels in the first and last slice of a volume.
+
+    Args:
+        part: of a mask; outside of it is background.
+        start: index in the volume of its first voxel.
+        shape: of the volume.
+        axis: along which slices follow one another.
+    """
+    along, labels = np.moveaxis(part, axis, 0), set()
+    if len(along) and start[axis] == 0:
+        labels |= set(np.unique(along[0]).tolist())
+    if len(along) and start[axis] + len(along) == shape[axis]:
+        labels |= set(np.unique(along[-1]).tolist())
+    return labels
 
 
 def _extent(used: NDArray[np.bool_]) -> slice:
@@ -104,36 +124,40 @@ def _extent(used: NDArray[np.bool_]) -> slice:
 
 @dataclass(frozen=True)
 class JointHistogram:
-    """Voxels of two masks by both labels: element (r, p) is of label r in the first and p in the second."""
+    """Voxels of two masks by both labels: element (r, p) is of label r in the first and p in the second.
+
+    Voxels that are background in both are not counted.
+    """
 
     counts: NDArray[np.int64]  #: (256, 256), how many
-    sums: NDArray[
-        np.float64
-    ]  #: (axes, 256, 256), of their indices along each axis; whole, without background
+    sums: NDArray[np.float64]  #: (3, 256, 256), of their indices along each axis; whole
 
 
 def joint_histogram(
-    reference: NDArray[np.uint8], prediction: NDArray[np.uint8], window: Window
+    reference: NDArray[np.uint8], prediction: NDArray[np.uint8], start: Sequence[int] = (0, 0, 0)
 ) -> JointHistogram:
     """Count voxels by their two labels.
 
     Args:
-        reference: labels, of any shape.
+        reference: labels, with three axes.
         prediction: of the same shape.
-        window: outside of which both are background.
+        start: index in the volume of their first voxel.
     """
     counts = np.zeros(LABELS * LABELS, np.int64)
-    sums = np.zeros((reference.ndim, counts.size))
-    for slab in slabs(window):
-        pairs = reference[slab].astype(np.uint16) << 8
-        pairs |= prediction[slab]
-        at = np.flatnonzero(pairs)
-        found = pairs.reshape(-1)[at]
+    sums = np.zeros((3, counts.size))
+    _, height, width = reference.shape
+    for slab in slabs(reference.shape):
+        pairs = reference[slab].astype(np.uint16, order="C").reshape(-1) << 8
+        pairs |= prediction[slab].reshape(-1)
+        at = np.flatnonzero(pairs != 0)
+        found = pairs[at].astype(np.intp)
         counts += np.bincount(found, minlength=counts.size)
-        for axis, index in enumerate(np.unravel_index(at, pairs.shape)):
-            sums[axis] += np.bincount(found, index + slab[axis].start, counts.size)
-    counts[0] = math.prod(reference.shape) - int(counts.sum())
-    return JointHistogram(counts.reshape(LABELS, LABELS), sums.reshape(-1, LABELS, LABELS))
+        rows = at // width  # faster than unravel_index
+        planes = rows // height
+        indices = planes + slab.start, rows - planes * height, at - rows * width
+        for axis, (index, first) in enumerate(zip(indices, start, strict=True)):
+            sums[axis] += np.bincount(found, index + first, counts.size)
+    return JointHistogram(counts.reshape(LABELS, LABELS), sums.reshape(3, LABELS, LABELS))
 
 
 def best_match(counts: NDArray[np.int64], label: int) -> int | None:

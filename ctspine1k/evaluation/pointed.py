@@ -23,7 +23,8 @@ from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.errors import CaseError, ChecksumError, FileFormatError, PointsError, SkippedCasesWarning
 from ctspine1k.evaluation.arguments import check_points
 from ctspine1k.evaluation.centroids import Point
-from ctspine1k.evaluation.scores import CaseScore, first_and_last, score_points
+from ctspine1k.evaluation.overlap import first_and_last
+from ctspine1k.evaluation.scores import CaseScore, score_points
 from ctspine1k.evaluation.scoring import (
     NO_PREDICTION,
     Scored,
@@ -229,7 +230,8 @@ def _reference(
     """Return the points of the reference, and the labels that the scan cuts: none without a mask."""
     if task.reference.kind == "mask":
         mask = read_reference(place, task, vocabulary, options)
-        return _computed(mask, vocabulary, options.points), first_and_last(mask.labels, 0)
+        cut = first_and_last(mask.box, mask.start, mask.geometry.shape, 0)
+        return _computed(mask, vocabulary, options.points), cut
     path = fetch_case(place, CaseFiles(task.case, {"points": task.reference}))["points"]
     points = _read(place, vocabulary, task, path, None)
     _check_kind(points, options.points, task.reference.name)
@@ -275,8 +277,8 @@ def _computed(mask: Mask, vocabulary: Vocabulary, kind: _Kind | None) -> _Places
     if what := degenerate_axes(mask.geometry.affine):
         expected = "an affine with a length and a direction for each axis"
         raise FileFormatError(mask.name, expected, what, "Save the mask again with the header of its image.")
-    labels = np.transpose(mask.labels, (1, 2, 0))
-    indices = mask_indices(labels, mask.geometry, kind or "body")
+    labels, (k, i, j) = np.transpose(mask.box, (1, 2, 0)), mask.start
+    indices = mask_indices(labels, mask.geometry, kind or "body", (i, j, k))
     return _places(Points.of(indices, mask.geometry, vocabulary, kind or "body"))
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ctspine1k import __version__
 from ctspine1k._messages import count_text
 from ctspine1k.evaluation.means import LEVEL, Mean
 from ctspine1k.evaluation.results import Evaluation
+from ctspine1k.evaluation.table import MEASURES
 
 __all__ = ["report"]
 
@@ -47,7 +48,7 @@ def _lines(evaluation: Evaluation, pictures: Sequence[tuple[str, str]]) -> Itera
     yield (
         f"Intervals hold {LEVEL:.0%} of the means of patients drawn again (seed {evaluation.seed}). *n* is "
         "the number of vertebrae in the mean; *missed* were not predicted, *false* were predicted and are "
-        f"not in the reference. Distances are of vertebrae on both sides{_penalty(evaluation)}."
+        f"not in the reference.{_left_out(evaluation, evaluation.reported)}"
     )
     if preset.published:
         yield from (
@@ -67,6 +68,8 @@ def _lines(evaluation: Evaluation, pictures: Sequence[tuple[str, str]]) -> Itera
     )
     how = "best overlap" if kind is None else "the nearest point"
     yield f"- Shift of numbers, by {how} (0 is right): {shifts or 'none'}."
+    if "dice" in evaluation.table.measures:
+        yield f"- Worst by the mean Dice over labels: {_worst(evaluation)}."
     for what, names in (
         ("Not judged", evaluation.failed.items()),
         ("Without a label on either side", [(case_id, "") for case_id in evaluation.empty]),
@@ -86,15 +89,32 @@ def _lines(evaluation: Evaluation, pictures: Sequence[tuple[str, str]]) -> Itera
     if others:
         yield from ("", "## Other measures", "")
         yield from _table("Measure", others)
+        if text := _left_out(evaluation, others):
+            yield from ("", text.strip())
     yield from ("", "## Options", "")
     for name, value in evaluation.options.items():
         yield f"- `{name}`: {value}"
     yield f"- ctspine1k {__version__}"
 
 
-def _penalty(evaluation: Evaluation) -> str:
+def _left_out(evaluation: Evaluation, measures: Iterable[str]) -> str:
+    """Return which means are of predicted vertebrae only, as a missed one has no value."""
     mm = evaluation.miss_penalty_mm
-    return "" if mm is None else f"; a missed one counts {mm:g} mm"
+    without = [name for name in measures if math.isnan(MEASURES[name])]
+    penalised = [name for name in without if mm is not None and name.endswith("_mm")]
+    left_out = [name for name in without if name not in penalised]
+    text = ""
+    if left_out:
+        names = ", ".join(f"`{name}`" for name in left_out)
+        text += f" A missed vertebra has no value in {names}: these means leave it out."
+    if penalised:
+        text += f" In {', '.join(f'`{name}`' for name in penalised)} a missed one counts {mm:g} mm."
+    return text
+
+
+def _worst(evaluation: Evaluation) -> str:
+    worst = [f"`{one.case_id}` {mean:.4f}" for one, mean in evaluation.worst()]
+    return ", ".join(worst) or "none, as every label of every case is perfect"
 
 
 def _table(head: str, means: dict[str, Mean]) -> Iterator[str]:

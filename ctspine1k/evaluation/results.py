@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -145,18 +145,21 @@ class Evaluation:
 
     @property
     def label_names(self) -> dict[int, str]:
-        """Names of the labels that were compared."""
+        """Names of the labels that were compared, from the head downwards."""
         vocabulary = self.data_set.vocabulary
         return vocabulary.names(self.options["label_scheme"] or vocabulary.schemes[0])
 
     def values_by_vertebra(self) -> dict[str, list[float]]:
         """Return the values of the preset's main measure that count, by the name of the vertebra."""
         cells = cells_of(self.counted, self.main, self.preset, miss_penalty_mm=self.miss_penalty_mm)
-        names = self.label_names
-        return {
-            names[label]: cells[~np.isnan(cells[:, column]), column].tolist()
-            for column, label in enumerate(self.counted.labels)
-        }
+        names, labels = self.label_names, self.counted.labels
+        values = {label: own[~np.isnan(own)].tolist() for label, own in zip(labels, cells.T, strict=True)}
+        return {names[label]: values[label] for label in self._downwards(labels)}
+
+    def _downwards(self, labels: Iterable[int]) -> list[int]:
+        """Return labels in the order of their vertebrae, from the head; those without a name come last."""
+        places = {label: place for place, label in enumerate(self.label_names)}
+        return sorted(labels, key=lambda label: (places.get(label, len(places)), label))
 
     def confusion(self) -> tuple[NDArray[np.int64], list[str], list[str]]:
         """Return how many vertebrae of the reference have mostly which label in the prediction.
@@ -171,9 +174,9 @@ class Evaluation:
             for row in self.counted.rows
             if row["reference"]
         ]
-        rows = sorted({label for label, _ in taken})
-        columns: list[int | None] = sorted({*rows, *(other for _, other in taken if other is not None)})
-        columns.append(None)
+        rows = self._downwards({label for label, _ in taken})
+        others = {*rows, *(other for _, other in taken if other is not None)}
+        columns: list[int | None] = [*self._downwards(others), None]
         counts = np.zeros((len(rows), len(columns)), np.int64)
         for label, other in taken:
             counts[rows.index(label), columns.index(other)] += 1
@@ -186,8 +189,8 @@ class Evaluation:
     def worst(self, count: int = 5) -> list[tuple[CaseResult, float]]:
         """Return the cases with the least mean Dice over labels, and that mean, the worst first.
 
-        Those without a usable prediction are among them, as all of their vertebrae were missed. Points have
-        no Dice: of them there are none.
+        Those without a usable prediction are among them, as all of their vertebrae were missed; those whose
+        every label is perfect are not. Points have no Dice: of them there are none.
         """
         if "dice" not in self.table.measures:
             return []
@@ -195,7 +198,7 @@ class Evaluation:
             case_id: mean_of(self.table.keep(rows), "dice", preset_of("nnunet"), resamples=0).value
             for case_id, rows in self.table.by_case.items()
         }
-        judged = [one for one in self.results if not math.isnan(means.get(one.case_id, math.nan))]
+        judged = [one for one in self.results if means.get(one.case_id, math.nan) < 1]  # nor NaN
         worst = sorted(judged, key=lambda one: means[one.case_id])[:count]
         return [(one, means[one.case_id]) for one in worst]
 

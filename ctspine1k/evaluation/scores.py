@@ -28,6 +28,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,11 +36,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from ctspine1k.evaluation.arguments import check_mask, check_points, check_spacing, check_tolerances
 from ctspine1k.evaluation.centroids import WITHIN_MM, Point, identify, mask_centroids
-from ctspine1k.evaluation.distances import NSD, nsd, surface_distances
-from ctspine1k.evaluation.overlap import LABELS, Overlap, best_match, joint_histogram, label_window
-from ctspine1k.evaluation.surfaces import Surfaces
+from ctspine1k.evaluation.distances import NSD, SurfaceDistances, measure_surfaces, nsd
+from ctspine1k.evaluation.overlap import (
+    LABELS,
+    Overlap,
+    best_match,
+    first_and_last,
+    joint_histogram,
+    label_window,
+)
 
-__all__ = ["TOLERANCES_MM", "CaseScore", "LabelScore", "first_and_last", "score_case", "score_points"]
+__all__ = ["TOLERANCES_MM", "CaseScore", "LabelScore", "score_case", "score_parts", "score_points"]
 
 #: Tolerances of the normalized surface Dice, in mm.
 TOLERANCES_MM = (1.0, 2.0, 3.0)
@@ -185,11 +192,48 @@ def score_case(
     sizes, tolerances = check_spacing(spacing), check_tolerances(tolerances_mm)
     if slice_axis not in (0, 1, 2):
         raise ValueError(f"slice_axis: expected 0, 1 or 2, found {slice_axis!r}")
-    cut = [first_and_last(mask, slice_axis) for mask in masks]
+    order = _memory_order(masks[0])
+    window = label_window(*(mask.transpose(order) for mask in masks))
+    parts = [mask[tuple(window[order.index(axis)] for axis in range(3))] for mask in masks]
+    start = tuple(window[order.index(axis)].start for axis in range(3))
+    return score_parts(
+        (parts[0], parts[1]),
+        start,
+        masks[0].shape,
+        sizes,
+        slice_axis=slice_axis,
+        tolerances_mm=tolerances if distances else None,
+    )
+
+
+def score_parts(
+    parts: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+    start: tuple[int, ...],
+    shape: tuple[int, ...],
+    spacing: tuple[float, ...],
+    *,
+    slice_axis: int = 0,
+    tolerances_mm: tuple[float, ...] | None = TOLERANCES_MM,
+) -> CaseScore:
+    """Compare two masks of which only a part is in memory; outside of it both are background.
+
+    Args:
+        parts: the same part of the reference and of the prediction.
+        start: index in the volume of their first voxel.
+        shape: of the volume.
+        spacing: mm.
+        slice_axis: as for `score_case`.
+        tolerances_mm: likewise; None for no distances.
+
+    Raises:
+        MissingPackageError: SciPy is not installed, and there are distances to be measured.
+    """
+    cut = [first_and_last(part, start, shape, slice_axis) for part in parts]
     # Both in the reference's order in memory, so that a slab is read in one piece.
-    order = sorted(range(3), key=lambda axis: (-abs(masks[0].strides[axis]), axis))
-    first, second = (mask.transpose(order) for mask in masks)
-    rows = _rows(first, second, tuple(sizes[axis] for axis in order), tolerances if distances else None)
+    order = _memory_order(parts[0])
+    first, second = (part.transpose(order) for part in parts)
+    sizes, origin = tuple(spacing[axis] for axis in order), tuple(start[axis] for axis in order)
+    rows = _rows((first, second), origin, sizes, tolerances_mm)
     back = [order.index(axis) for axis in range(3)]
     rows = [
         replace(
@@ -200,18 +244,22 @@ def score_case(
         )
         for row in rows
     ]
-    return CaseScore(_identified(rows), masks[0].size)
+    return CaseScore(_identified(rows), math.prod(shape))
+
+
+def _memory_order(mask: NDArray[np.uint8]) -> list[int]:
+    """Return the axes, that with the greatest steps in memory first."""
+    return sorted(range(3), key=lambda axis: (-abs(mask.strides[axis]), axis))
 
 
 def _rows(
-    reference: NDArray[np.uint8],
-    prediction: NDArray[np.uint8],
+    parts: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+    start: tuple[int, ...],
     spacing: tuple[float, ...],
     tolerances: tuple[float, ...] | None,
 ) -> list[LabelScore]:
     """Return the rows of two masks, but for whether a label is truncated or identified."""
-    window = label_window(reference, prediction)
-    joint = joint_histogram(reference, prediction, window)
+    joint = joint_histogram(*parts, start)
     counts, by_label = joint.counts, (joint.counts.sum(axis=1), joint.counts.sum(axis=0))
     centroids = [
         mask_centroids(voxels, joint.sums.sum(axis=axis), spacing)
@@ -221,8 +269,14 @@ def _rows(
     both = np.flatnonzero(by_label[0] * by_label[1])
     measured: dict[int, dict[str, Any]] = {}
     if tolerances is not None:
-        sides = Surfaces(reference, window), Surfaces(prediction, window)
-        measured = _measured(sides, both[both > 0].tolist(), spacing, tolerances)
+        measured = measure_surfaces(
+            parts,
+            start,
+            both[both > 0].tolist(),
+            spacing,
+            max(tolerances, default=0.0),
+            partial(_of_surfaces, tolerances),
+        )
     rows = []
     for label in range(1, LABELS):
         overlap = Overlap(in_reference[label], in_prediction[label], int(counts[label, label]))
@@ -260,20 +314,12 @@ _DISTANCES = ("hd_mm", "hd95_mm", "hd95_pooled_mm", "assd_mm", "assd_two_means_m
 _NOT_NEAR = NSD(0.0, 0.0, 0.0)
 
 
-def _measured(
-    sides: tuple[Surfaces, Surfaces],
-    labels: Sequence[int],
-    spacing: tuple[float, ...],
-    tolerances: tuple[float, ...],
-) -> dict[int, dict[str, Any]]:
-    """Return the fields of rows that are of surfaces, of labels that both masks have."""
-    measured = {}
-    for label, distances in surface_distances(*sides, labels, spacing, max(tolerances, default=0.0)):
-        measured[label] = {
-            **{name: getattr(distances, name) for name in _DISTANCES},
-            "nsd": {tolerance: nsd(distances, tolerance) for tolerance in tolerances},
-        }
-    return measured
+def _of_surfaces(tolerances: tuple[float, ...], distances: SurfaceDistances) -> dict[str, Any]:
+    """Return the fields of a row that are of surfaces."""
+    return {
+        **{name: getattr(distances, name) for name in _DISTANCES},
+        "nsd": {tolerance: nsd(distances, tolerance) for tolerance in tolerances},
+    }
 
 
 def score_points(reference: Mapping[int, Point], prediction: Mapping[int, Point]) -> CaseScore:
@@ -329,11 +375,6 @@ def _identified(rows: list[LabelScore]) -> tuple[LabelScore, ...]:
         )
         for row in rows
     )
-
-
-def first_and_last(mask: NDArray[np.uint8], axis: int) -> set[int]:
-    """Return the labels in the first and last slice."""
-    return {int(label) for at in (0, -1) for label in np.unique(np.moveaxis(mask, axis, 0)[at])}
 
 
 def _in_order(place: Point | None, order: Sequence[int]) -> Point | None:

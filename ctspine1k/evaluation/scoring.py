@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
@@ -19,7 +19,7 @@ from ctspine1k.catalog.cases import Case
 from ctspine1k.catalog.vocabulary import BACKGROUND, Vocabulary
 from ctspine1k.errors import CaseError, ChecksumError, VoxelValueError
 from ctspine1k.evaluation.centroids import Point
-from ctspine1k.evaluation.scores import CaseScore, score_case
+from ctspine1k.evaluation.scores import TOLERANCES_MM, CaseScore, score_parts
 from ctspine1k.evaluation.table import COLUMNS, Row
 from ctspine1k.files.places import Place
 from ctspine1k.files.predictions import WHOLE
@@ -27,8 +27,9 @@ from ctspine1k.files.raw import CaseFiles, RawFile
 from ctspine1k.files.transfer import fetch_case, quiet_hub, reading_case
 from ctspine1k.running.executors import Executor
 from ctspine1k.running.progress import run_with_bar
+from ctspine1k.running.threads import spread, usable_threads
 from ctspine1k.running.versions import require_version
-from ctspine1k.volumes.masks import Mask, joined, on_grid, read_mask
+from ctspine1k.volumes.masks import Mask, common_window, joined, on_grid, read_mask
 from ctspine1k.volumes.relabel import Others, label_table
 
 __all__ = [
@@ -173,15 +174,27 @@ def score_masks_of(
 ) -> Scored:
     """Score the masks of one case; runs in any process."""
     require_version(version)
-    with quiet_hub():
-        reference = read_reference(place, task, vocabulary, options)
-    if not task.prediction:
-        return _missed(task.case, reference, vocabulary, options, NO_PREDICTION)
+    masks: dict[str, Mask] = {}
+
+    def read(sides: list[str]) -> None:
+        for side in sides:
+            if side == "reference":
+                masks[side] = read_reference(place, task, vocabulary, options)
+            elif task.prediction:
+                masks[side] = read_prediction(task, vocabulary, options)
+
     try:
-        prediction = _on_reference(task, reference, vocabulary, options)
+        with quiet_hub():
+            spread(read, ["reference", "prediction"], min(2, usable_threads()))
+        reference = masks["reference"]
+        if not task.prediction:
+            return _missed(task.case, reference, vocabulary, options, NO_PREDICTION)
+        prediction = _on_reference(masks["prediction"], reference, options)
     except (CaseError, ChecksumError) as error:
-        return _missed(task.case, reference, vocabulary, options, str(error))
-    return score_masks(task.case, reference, prediction.labels, vocabulary, options)
+        if "reference" not in masks:
+            raise
+        return _missed(task.case, masks["reference"], vocabulary, options, str(error))
+    return score_masks(task.case, reference, prediction, vocabulary, options)
 
 
 def read_task(place: Place, task: Task, vocabulary: Vocabulary, options: ScoringOptions) -> tuple[Mask, Mask]:
@@ -191,7 +204,7 @@ def read_task(place: Place, task: Task, vocabulary: Vocabulary, options: Scoring
         CaseError, ChecksumError: a file cannot be used.
     """
     reference = read_reference(place, task, vocabulary, options)
-    return reference, _on_reference(task, reference, vocabulary, options)
+    return reference, _on_reference(read_prediction(task, vocabulary, options), reference, options)
 
 
 def read_reference(place: Place, task: Task, vocabulary: Vocabulary, options: ScoringOptions) -> Mask:
@@ -202,10 +215,9 @@ def read_reference(place: Place, task: Task, vocabulary: Vocabulary, options: Sc
         return _mapped(read_mask(path), options.reference_table(vocabulary), vocabulary)
 
 
-def _on_reference(task: Task, reference: Mask, vocabulary: Vocabulary, options: ScoringOptions) -> Mask:
-    """Read the prediction of a case onto the grid of the reference."""
-    mask = read_prediction(task, vocabulary, options)
-    return on_grid(mask, reference, resample=options.resample is not None)
+def _on_reference(prediction: Mask, reference: Mask, options: ScoringOptions) -> Mask:
+    """Bring a prediction onto the grid of the reference."""
+    return on_grid(prediction, reference, resample=options.resample is not None)
 
 
 def read_prediction(task: Task, vocabulary: Vocabulary, options: ScoringOptions) -> Mask:
@@ -228,7 +240,10 @@ def _mapped(mask: Mask, table: NDArray[np.uint8], vocabulary: Vocabulary) -> Mas
     """
     if (table == np.arange(256)).all():
         return mask
-    used = np.flatnonzero(np.bincount(mask.labels.reshape(-1), minlength=256))
+    counts = np.zeros(256, np.int64)
+    for one in mask.box:  # bincount makes eight bytes of each
+        counts += np.bincount(one.reshape(-1), minlength=256)
+    used = np.flatnonzero(counts)
     strange = used[table[used] == _STRANGE]
     if strange.size:
         raise VoxelValueError(
@@ -240,18 +255,25 @@ def _mapped(mask: Mask, table: NDArray[np.uint8], vocabulary: Vocabulary) -> Mas
         )
     if (table[used] == used).all():
         return mask
-    return Mask(table[mask.labels], mask.geometry, mask.name)
+    return replace(mask, box=table[mask.box])
 
 
 def score_masks(
     case: Case,
     reference: Mask,
-    prediction: NDArray[np.uint8],
+    prediction: Mask,
     vocabulary: Vocabulary,
     options: ScoringOptions,
 ) -> Scored:
     """Score a case whose masks are on one grid."""
-    score = score_case(reference.labels, prediction, reference.geometry.spacing, distances=options.distances)
+    window = common_window(reference, prediction)
+    score = score_parts(
+        (reference.part(window), prediction.part(window)),
+        tuple(side.start for side in window),
+        reference.geometry.shape,
+        reference.geometry.spacing,
+        tolerances_mm=TOLERANCES_MM if options.distances else None,
+    )
     score = score.without_truncated() if options.truncated == "drop" else score
     return Scored(case.case_id, tuple(rows_of(case, score, vocabulary, options)))
 
@@ -279,9 +301,9 @@ def score_arrays(
     if array.size and (array.min() < 0 or array.max() > 255):
         found = f"{array.min()} to {array.max()}"
         raise ValueError(f"{task.case.case_id}: expected labels from 0 to 255, found {found}")
-    given = Mask(array.astype(np.uint8, copy=False), reference.geometry, f"prediction of {task.case.case_id}")
+    given = Mask.of(array, reference.geometry, f"prediction of {task.case.case_id}")
     mapped = _mapped(given, options.prediction_table(vocabulary), vocabulary)
-    return score_masks(task.case, reference, mapped.labels, vocabulary, options)
+    return score_masks(task.case, reference, mapped, vocabulary, options)
 
 
 def rows_of(
@@ -305,6 +327,6 @@ def _missed(
     case: Case, reference: Mask, vocabulary: Vocabulary, options: ScoringOptions, problem: str
 ) -> Scored:
     """Return the result of a case without a usable prediction: every vertebra of its reference is missed."""
-    empty = np.zeros(reference.geometry.shape, np.uint8)
+    empty = replace(reference, box=reference.box[:0])
     scored = score_masks(case, reference, empty, vocabulary, options)
     return Scored(scored.case_id, tuple({**row, "problem": problem} for row in scored.rows), problem)

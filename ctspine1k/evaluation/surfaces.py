@@ -4,29 +4,27 @@ The surface of a label is its voxels without those whose six neighbours all have
 of the volume is background. Masks are read a few slices at a time: for all labels at once, or if they are
 scattered over the volume, for each label by itself. Then the surface voxels of one label at a time are in
 memory, 12 bytes each.
+
+Slices are flattened with a border of background, so that a neighbour is so many bytes further on, whichever
+the voxel: beside the last one of a row is the border of the next row.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ctspine1k.evaluation.overlap import LABELS, Window, slabs
+from ctspine1k.evaluation.overlap import LABELS, slabs
 from ctspine1k.running.stops import check_stopped
 
 __all__ = ["Box", "Corners", "Surfaces"]
 
 #: Surface voxels of all labels that are kept at once: some times as many as a whole spine has.
 _MOST_VOXELS = 1 << 22
-
-#: From the first of the eight voxels around a corner to each of them.
-_AROUND = tuple(itertools.product((0, 1), repeat=3))
 
 #: The first and the last index along each axis.
 Box = tuple[NDArray[np.int32], NDArray[np.int32]]
@@ -41,12 +39,22 @@ class Corners:
     counts: NDArray[np.int64]  #: (256,): how many corners have which pattern, also those that are not listed
 
 
-@dataclass(frozen=True)
 class Surfaces:
-    """The surfaces of all labels of a mask."""
+    """The surfaces of all labels of a mask.
 
-    labels: NDArray[np.uint8]  #: the mask, three axes
-    window: Window  #: outside of which all is background
+    Args:
+        labels: three axes; outside of it all is background.
+        start: index in the volume of its first voxel.
+    """
+
+    def __init__(self, labels: NDArray[np.uint8], start: tuple[int, ...] = (0, 0, 0)) -> None:
+        self._labels, self._start = labels, np.array(start, np.int32)
+        self._kept = self._voxels_by_label()
+
+    @property
+    def are_kept(self) -> bool:
+        """Whether the surface voxels of all labels are in memory: there are not too many."""
+        return self._kept is not None
 
     def voxels(self, label: int) -> NDArray[np.int32]:
         """Return the indices of a label's surface voxels, (n, 3); none if the mask does not have it."""
@@ -60,10 +68,9 @@ class Surfaces:
     def box(self, label: int) -> Box:
         """Return a box around the corners of a label: the smallest one, unless labels are scattered."""
         if self._kept is None:
-            first, stop = ([getattr(side, end) for side in self.window] for end in ("start", "stop"))
-            return np.array(first, np.int32), np.array(stop, np.int32)
-        voxels = self._kept[label]
-        return voxels.min(axis=0), voxels.max(axis=0) + np.int32(1)
+            return self._start, self._start + np.array(self._labels.shape, np.int32)
+        along = self._kept[label].T  # much faster than the extremes of all three together
+        return np.array([one.min() for one in along]), np.array([one.max() + np.int32(1) for one in along])
 
     def corners(self, boxes: Mapping[int, Box]) -> dict[int, Corners]:
         """Find the corners of some labels, and list those in a box.
@@ -78,23 +85,22 @@ class Surfaces:
         listed = {label: (np.zeros((0, 3), np.int32), np.zeros(0, np.uint8)) for label in boxes}
         for around, start, is_last in self._around():
             # A corner between this slab and the next one is of the next.
-            for at, whose, patterns in _corners(around if is_last else around[:-1]):
-                found = np.bincount(whose.astype(np.uint16) << 8 | patterns)
+            for at, own, patterns in _corners(around, len(around) - 1 if is_last else len(around) - 2):
+                whose = own.astype(np.intp)
+                found = np.bincount(whose << 8 | patterns)
                 counts[: len(found)] += found
-                at += start
+                places = _places(at, around.shape, start)
                 is_listed = np.ones(len(at), bool)
-                for axis, along in enumerate(at.T):
+                for axis, along in enumerate(places.T):
                     is_listed &= (along >= first[axis][whose]) & (along <= last[axis][whose])
-                at, whose, patterns = at[is_listed], whose[is_listed], patterns[is_listed]
-                for label, where in _by_label(whose).items():
-                    _append(listed[label][0], at[where])
-                    _append(listed[label][1], patterns[where])
+                for label, where in _by_label(own * is_listed).items():
+                    _append(listed[label][0], places.take(where, axis=0))  # faster than places[where]
+                    _append(listed[label][1], patterns.take(where))
         by_pattern = counts.reshape(LABELS, 256)
         return {label: Corners(*own, by_pattern[label]) for label, own in listed.items()}
 
-    @cached_property
-    def _kept(self) -> dict[int, NDArray[np.int32]] | None:
-        """The surface voxels of each label; None if there are too many to keep."""
+    def _voxels_by_label(self) -> dict[int, NDArray[np.int32]] | None:
+        """Return the surface voxels of each label; None if there are too many to keep."""
         found = [(np.zeros((0, 3), np.int32), np.zeros(0, np.uint8))]
         count = 0
         for at, whose in self._found():
@@ -103,29 +109,30 @@ class Surfaces:
             if count > _MOST_VOXELS:
                 return None
         voxels, whose = map(np.concatenate, zip(*found, strict=True))
-        return {label: voxels[where] for label, where in _by_label(whose).items()}
+        return {label: voxels.take(where, axis=0) for label, where in _by_label(whose).items()}
 
     def _found(self, label: int | None = None) -> Iterator[tuple[NDArray[np.int32], NDArray[np.uint8]]]:
         """Yield the surface voxels in each slab, with their labels: all of them, or those of one label."""
         for around, start, _ in self._around():
             if label is not None:
                 around *= around == label
-            at, whose = _surface_voxels(around)
-            yield at + start, whose
+            at = _surface_voxels(around)
+            yield _places(at, around.shape, start - 1), around.reshape(-1)[at]
 
     def _around(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int32], bool]]:
         """Yield slabs with a voxel more on each side, a neighbour or background.
 
-        Each comes with the index of its first voxel in the mask, and whether it is the last one.
+        Each comes with the index in the volume of its first voxel that is not such a one, and whether it is
+        the last slab.
         """
-        window = self.window
-        for slab in slabs(window):
+        depth, *rest = self._labels.shape
+        for slab in slabs(self._labels.shape):
             check_stopped()
-            around = np.zeros([side.stop - side.start + 2 for side in slab], np.uint8)
-            first, last = slab[0].start > window[0].start, slab[0].stop < window[0].stop
-            wider = (slice(slab[0].start - first, slab[0].stop + last), *slab[1:])
-            around[1 - first : len(around) - 1 + last, 1:-1, 1:-1] = self.labels[wider]
-            yield around, np.array([side.start for side in slab], np.int32), not last
+            around = np.zeros([slab.stop - slab.start + 2, *(size + 2 for size in rest)], np.uint8)
+            first, last = slab.start > 0, slab.stop < depth
+            wider = slice(slab.start - first, slab.stop + last)
+            around[1 - first : len(around) - 1 + last, 1:-1, 1:-1] = self._labels[wider]
+            yield around, self._start + np.array([slab.start, 0, 0], np.int32), not last
 
 
 def _append(rows: NDArray[Any], more: NDArray[Any]) -> None:
@@ -146,41 +153,72 @@ def _by_label(labels: NDArray[np.uint8]) -> dict[int, NDArray[np.intp]]:
     }
 
 
-def _surface_voxels(around: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-    """Return the voxels on a surface, with their labels; not those at the border of the array."""
-    inner = around[1:-1, 1:-1, 1:-1]
-    is_surface = np.zeros(inner.shape, bool)
-    for axis, begin in itertools.product(range(3), (0, 2)):
-        neighbour = [slice(1, -1)] * 3
-        neighbour[axis] = slice(begin, begin + inner.shape[axis])
-        is_surface |= inner != around[tuple(neighbour)]
-    is_surface &= inner != 0
-    at = is_surface.nonzero()
-    return np.stack(at, axis=1).astype(np.int32), inner[at]
+def _places(at: NDArray[np.intp], shape: tuple[int, ...], start: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return indices along three axes, (n, 3), of elements of a flattened array.
+
+    Args:
+        at: which elements.
+        shape: of the array.
+        start: index of its first element.
+    """
+    places = np.empty((len(at), 3), np.int32)
+    rows = at // shape[2]  # faster than unravel_index
+    planes = rows // shape[1]
+    places[:, 0] = planes
+    places[:, 1] = rows - planes * shape[1]
+    places[:, 2] = at - rows * shape[2]
+    places += start
+    return places
+
+
+def _surface_voxels(around: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """Return which voxels are on a surface, as places in the flattened array; not those at its border."""
+    flat = around.reshape(-1)
+    plane = around[0].size
+    is_surface = np.zeros(flat.size - 2 * plane, bool)
+    for step in (1, around.shape[2], plane):
+        differs = flat[:-step] != flat[step:]
+        is_surface |= differs[plane : plane + is_surface.size]
+        is_surface |= differs[plane - step : plane - step + is_surface.size]
+    is_surface &= flat[plane:-plane] != 0
+    at: NDArray[np.intp] = np.flatnonzero(is_surface)
+    at += plane
+    return at
 
 
 def _corners(
-    around: NDArray[np.uint8],
-) -> Iterator[tuple[NDArray[np.int32], NDArray[np.uint8], NDArray[np.uint8]]]:
+    around: NDArray[np.uint8], planes: int
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.uint8], NDArray[np.uint8]]]:
     """Yield the corners at which two labels meet, or a label and background: of each label one entry.
 
+    Args:
+        around: labels, with a border of background.
+        planes: corners behind how many of its first planes.
+
     Yields:
-        Their indices, of which (0, 0, 0) is between the first two voxels along each axis; labels; patterns.
+        The place in the flattened array of the first of the eight voxels at each corner; labels; patterns.
     """
-    size_i, size_j, size_k = (size - 1 for size in around.shape)
-    views = [around[i : i + size_i, j : j + size_j, k : k + size_k] for i, j, k in _AROUND]
-    is_between = np.zeros(views[0].shape, bool)
-    for view in views[1:]:
-        is_between |= view != views[0]
-    at = is_between.nonzero()
-    place = np.stack(at, axis=1).astype(np.int32)
-    eight = [view[at] for view in views]
-    for number, label in enumerate(eight):
-        is_new = label != 0
-        for before in eight[:number]:
-            is_new &= before != label
-        own = label[is_new]
-        pattern = np.zeros(len(own), np.uint8)
-        for bit, other in enumerate(eight):
-            pattern |= (other[is_new] == own).astype(np.uint8) << np.uint8(bit)
-        yield place[is_new], own, pattern
+    flat = around.reshape(-1)
+    row, plane = around.shape[2], around[0].size
+    # Whether two voxels differ, then the four at a corner of a plane, then the eight of two planes.
+    pair = flat[:-1] != flat[1:]
+    four = pair[:-row] | pair[row:]
+    four |= flat[: four.size] != flat[row : row + four.size]
+    eight = four[:-plane] | four[plane:]
+    eight |= flat[: eight.size] != flat[plane : plane + eight.size]
+    at = np.flatnonzero(eight[: planes * plane])
+    labels = np.empty((8, len(at)), np.uint8)
+    for bit in range(8):
+        i, j, k = bit >> 2, bit >> 1 & 1, bit & 1
+        flat.take(at + (i * plane + j * row + k), out=labels[bit], mode="clip")  # in place: not buffered
+    # The greatest label at each corner, then of those with several the next one.
+    while at.size:
+        own = labels.max(axis=0)
+        is_own = labels == own
+        patterns = np.zeros(len(at), np.uint8)
+        for bit, has in enumerate(is_own.view(np.uint8)):
+            patterns |= has << np.uint8(bit)
+        yield at, own, patterns
+        labels *= ~is_own
+        is_left = labels.max(axis=0) != 0
+        at, labels = at[is_left], labels[:, is_left]

@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 
 from ctspine1k.errors import OutputError
 
-__all__ = ["COLUMNS", "MEASURES", "Row", "ScoreTable", "read_scores"]
+__all__ = ["COLUMNS", "MEASURES", "SHARES", "Row", "ScoreTable", "read_scores"]
 
 Row: TypeAlias = "Mapping[str, Any]"
 
@@ -56,6 +56,9 @@ COLUMNS = (
     "reference_voxels", "prediction_voxels", "common_voxels", "volume_voxels", "shift",
     *_LATER_NSD, "problem",
 )  # fmt: skip
+
+#: Measures from 0 to 1.
+SHARES = (*_OVERLAP, *_NSD, *_LATER_NSD, "identified", "identified_msr")
 
 #: What a vertebra that was missed has in each column that is averaged; NaN where it has no value.
 MEASURES: dict[str, float] = {

@@ -81,7 +81,8 @@ class EvaluationVerbs(abc.ABC):
                 masks, as for "mask".
             preset: the protocol (`ctspine1k.evaluation.presets`): "ctspine1k", "nnunet", "verse", "msr" or
                 "totalsegmentator"; None for "ctspine1k", or for points "verse".
-            num_proc: processes that judge; each needs up to 1.2 GB for a case of 1,000 slices.
+            num_proc: processes that judge; each needs 0.3 GB for a spine in 1,000 slices, and more if labels
+                fill the volume.
             scheduler: a Dask scheduler, whose workers judge instead; both as for `scan`.
             options: ``label_scheme``, in which both sides are compared; ``numbering`` of predictions, "own"
                 or "totalsegmentator" for that of its task "total"; ``other_labels`` in predictions, "raise"

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ctspine1k._messages import warn
 from ctspine1k.errors import CaseError, ChecksumError, SkippedCasesWarning
 from ctspine1k.evaluation.results import Evaluation
 from ctspine1k.evaluation.scoring import NO_PREDICTION, ScoringOptions, read_reference, read_task
 from ctspine1k.files.selection import Selection
+from ctspine1k.volumes.masks import Judged
 from ctspine1k.volumes.slices import read_plane
 
-__all__ = ["WorstCase", "worst_cases"]
+__all__ = ["worst_cases"]
 
 #: Cases without a prediction that are drawn: they all look alike.
 _MISSED = 2
 
 
-@dataclass(frozen=True)
-class WorstCase:
-    """One case, as a picture of it takes it."""
-
-    title: str
-    reference: NDArray[np.uint8]  #: (k, i, j)
-    prediction: NDArray[np.uint8]  #: likewise
-    spacing: tuple[float, float, float]  #: mm, in array order
-    orientation: str  #: of the array's axes
-    plane: Callable[[int, int], NDArray[np.float32]]  #: reads one slice of the CT, given an axis and an index
-
-
-def worst_cases(selection: Selection, evaluation: Evaluation, count: int = 5) -> Iterator[WorstCase]:
+def worst_cases(selection: Selection, evaluation: Evaluation, count: int = 5) -> Iterator[Judged]:
     """Yield the worst cases whose CT is on this machine, read one after the other.
 
     A prediction that is missing or cannot be used is empty; of these there are two at most. Cases that cannot
@@ -63,7 +50,7 @@ def worst_cases(selection: Selection, evaluation: Evaluation, count: int = 5) ->
             else:
                 reference, mask = read_task(selection.place, one.task, vocabulary, options)
                 prediction = mask.labels
-            yield WorstCase(
+            yield Judged(
                 f"{one.case_id}: {f'Dice {mean:.3f}' if not one.problem else _short(one.problem)}",
                 reference.labels,
                 prediction,

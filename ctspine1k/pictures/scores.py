@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,16 +23,14 @@ from ctspine1k.pictures.canvas import (
 )
 from ctspine1k.pictures.figures import draw_panel
 from ctspine1k.pictures.planes import SAGITTAL, Panel, Sample, choose_slices, label_counts
+from ctspine1k.volumes.masks import Judged
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Judged", "confusion", "draw_scores", "side_by_side", "values_by_vertebra"]
+__all__ = ["confusion", "draw_scores", "side_by_side", "values_by_vertebra"]
 
 _LINE = "#6aa9e9"
-
-#: Measures from 0 to 1, of which pictures have one scale.
-_SHARES = ("dice", "iou", "precision", "recall", "identified", "identified_msr")
 
 #: Of the cases side by side: mm around labels, and mm that are as long as an inch.
 _MARGIN_MM, _MM_PER_INCH = 20.0, 110.0
@@ -41,12 +39,15 @@ _MARGIN_MM, _MM_PER_INCH = 20.0, 110.0
 _AROUND, _ABOVE, _TITLE, _WIDEST = 0.25, 0.45, 2.6, 9.8
 
 
-def values_by_vertebra(values: Mapping[str, Sequence[float]], measure: str) -> Figure:
+def values_by_vertebra(
+    values: Mapping[str, Sequence[float]], measure: str, *, is_share: bool = False
+) -> Figure:
     """Draw the values of a measure as a box for each vertebra, with every value as a dot.
 
     Args:
         values: by the name of the vertebra, in order.
         measure: its name.
+        is_share: whether its values are from 0 to 1: such pictures have one scale.
 
     Raises:
         MissingPackageError: matplotlib is not installed.
@@ -64,7 +65,7 @@ def values_by_vertebra(values: Mapping[str, Sequence[float]], measure: str) -> F
         style["medianprops"] = {"color": BRIGHT, "linewidth": 1.0}
         axes.boxplot([list(own) for own in values.values()], widths=0.6, showfliers=False, **style)
         axes.set_xticks(range(1, len(values) + 1), list(values), size=FACT_SIZE, color=DIM)
-        if measure in _SHARES:
+        if is_share:
             axes.set_ylim(-0.03, 1.03)
         axes.set_title(f"{measure} by vertebra", size=FACT_SIZE + 1, color=BRIGHT)
         return figure
@@ -106,18 +107,6 @@ def _style(axes: Any) -> None:
     axes.tick_params(colors=DIM, labelsize=FACT_SIZE, length=2, width=0.5)
     for spine in axes.spines.values():
         spine.set(color=DIM, linewidth=0.5)
-
-
-@dataclass(frozen=True)
-class Judged:
-    """One case with the labels of its reference and of its prediction, (k, i, j), on one grid."""
-
-    title: str
-    reference: NDArray[np.uint8]
-    prediction: NDArray[np.uint8]
-    spacing: tuple[float, ...]  #: mm, in array order
-    orientation: str  #: of the array's axes
-    plane: Callable[[int, int], NDArray[np.float32]]  #: reads one slice of the CT, given an axis and an index
 
 
 def side_by_side(cases: Iterable[Judged], names: Mapping[int, str]) -> Figure:
@@ -206,6 +195,7 @@ def _framed(panels: Sequence[Panel]) -> list[Panel]:
 def draw_scores(
     out: Path,
     measure: str,
+    is_share: bool,
     values: Mapping[str, Sequence[float]],
     confused: tuple[NDArray[np.int64], Sequence[str], Sequence[str]],
     worst: Iterable[Judged],
@@ -216,6 +206,7 @@ def draw_scores(
     Args:
         out: the folder.
         measure: the name of the measure.
+        is_share: whether its values are from 0 to 1.
         values: of each vertebra, for `values_by_vertebra`.
         confused: arguments of `confusion`.
         worst: cases for `side_by_side`; none for no such picture.
@@ -232,7 +223,7 @@ def draw_scores(
         (out / name).unlink(missing_ok=True)  # of an earlier run, which may have had more of them
     drawn = []
     if any(map(len, values.values())):
-        save_picture(values_by_vertebra(values, measure), out / "vertebrae.png")
+        save_picture(values_by_vertebra(values, measure, is_share=is_share), out / "vertebrae.png")
         drawn.append(("vertebrae.png", f"{measure} by vertebra"))
     if confused[0].size:
         save_picture(confusion(*confused), out / "confusion.png")

@@ -10,16 +10,17 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 from typing import Any, TypeVar
 
 from ctspine1k.running.stops import check_stopped
 
-__all__ = ["prefetch", "prefetch_together", "spread", "usable_threads"]
+__all__ = ["prefetch", "prefetch_together", "spread", "spread_map", "usable_threads"]
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _END: Any = object()
 
@@ -94,6 +95,17 @@ def spread(work: Callable[[list[T]], None], items: list[T], threads: int) -> Non
         wait(others)
     for other in others:
         other.result()
+
+
+def spread_map(work: Callable[[T], R], items: Sequence[T], threads: int) -> list[R]:
+    """Return what ``work`` returns for each item, in their order; arguments and errors as for `spread`."""
+    results: dict[int, R] = {}
+
+    def share(own: list[tuple[int, T]]) -> None:
+        results.update((number, work(item)) for number, item in own)
+
+    spread(share, list(enumerate(items)), min(threads, len(items)))
+    return [results[number] for number in range(len(items))]
 
 
 @cache

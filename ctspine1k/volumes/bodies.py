@@ -112,7 +112,9 @@ def mask_indices(
 
 
 def _vertebrae(labels: NDArray[Any], axes: _Vector, start: _Vector) -> Iterator[_Vertebra]:
-    for label, place in enumerate(require_scipy().find_objects(labels), start=1):
+    # Of a box without any voxel, as around no labels, SciPy finds no greatest label.
+    places = require_scipy().find_objects(labels) if labels.size else []
+    for label, place in enumerate(places, start=1):
         if place is not None:
             mask = labels[place] == label
             first = start + [side.start for side in place]

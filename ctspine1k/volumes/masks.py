@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -12,17 +13,16 @@ from numpy.typing import NDArray
 from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.errors import MissingPackageError, PairMismatchError, VoxelValueError
 from ctspine1k.running.stops import check_stopped
-from ctspine1k.running.threads import prefetch, usable_threads
 from ctspine1k.volumes.alignment import are_close
-from ctspine1k.volumes.growing import GrowingArray
 from ctspine1k.volumes.headers import Geometry, array_affine
 from ctspine1k.volumes.nifti import Readable
 from ctspine1k.volumes.opening import open_volume
 from ctspine1k.volumes.orientation import degenerate_axes, turn_to
+from ctspine1k.volumes.regions import LabelBox
 from ctspine1k.volumes.relabel import ALL_BYTES
 from ctspine1k.volumes.slices import VolumeReader
 
-__all__ = ["Mask", "joined", "on_grid", "read_mask"]
+__all__ = ["Judged", "Mask", "common_window", "joined", "on_grid", "read_mask"]
 
 #: Slices that are read at a time.
 _DEPTH = 8
@@ -30,11 +30,47 @@ _DEPTH = 8
 
 @dataclass(frozen=True)
 class Mask:
-    """The labels of a volume, and where its voxels lie."""
+    """The labels of a volume, of which only a box around them all is in memory, and where its voxels lie."""
 
-    labels: NDArray[np.uint8]  #: (k, i, j), 0 for background
+    box: NDArray[np.uint8]  #: (k, i, j), 0 for background, as around it
+    start: tuple[int, int, int]  #: index in the volume of the box's first voxel
     geometry: Geometry
     name: str  #: of the file, for messages
+
+    @classmethod
+    def of(cls, labels: NDArray[Any], geometry: Geometry, name: str) -> Mask:
+        """Return the mask of a whole volume, (k, i, j), whole numbers from 0 to 255."""
+        spine = LabelBox()
+        for slices in np.array_split(labels, range(_DEPTH, len(labels), _DEPTH)):
+            spine.append(slices)
+        start, box = spine.joined()
+        return cls(box, start, geometry, name)
+
+    @property
+    def labels(self) -> NDArray[np.uint8]:
+        """The labels of the whole volume, (k, i, j): the box, or a new array."""
+        return self.part(tuple(slice(0, size) for size in self.geometry.shape))
+
+    @property
+    def window(self) -> tuple[slice, ...]:
+        """Where the box is in the volume."""
+        return tuple(
+            slice(first, first + size) for first, size in zip(self.start, self.box.shape, strict=True)
+        )
+
+    def part(self, window: tuple[slice, ...]) -> NDArray[np.uint8]:
+        """Return the labels in a window of the volume that contains the box: the box, or a new array."""
+        if window == self.window:
+            return self.box
+        part = np.zeros([side.stop - side.start for side in window], np.uint8)
+        if self.box.size:
+            part[
+                tuple(
+                    slice(own.start - side.start, own.stop - side.start)
+                    for own, side in zip(self.window, window, strict=True)
+                )
+            ] = self.box
+        return part
 
 
 def read_mask(file: Readable, vocabulary: Vocabulary = ALL_BYTES) -> Mask:
@@ -51,12 +87,33 @@ def read_mask(file: Readable, vocabulary: Vocabulary = ALL_BYTES) -> Mask:
     with open_volume(file) as opened:
         reader = VolumeReader(opened)
         geometry = Geometry.of(reader.header.affine, reader.header.shape)
-        labels = GrowingArray(geometry.shape, np.uint8)
-        slabs = reader.labels(_DEPTH, vocabulary)
-        for slab in prefetch(slabs) if usable_threads() > 1 else slabs:
+        spine = LabelBox()
+        for slab in reader.labels(_DEPTH, vocabulary):
             check_stopped()
-            np.copyto(labels.extend(len(slab)), slab, casting="unsafe")  # checked: they fit into a byte
-        return Mask(labels.filled, geometry, reader.header.name)
+            spine.append(slab)
+        start, box = spine.joined()
+        return Mask(box, start, geometry, reader.header.name)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One case with the labels of its reference and of its prediction, (k, i, j), on one grid."""
+
+    title: str
+    reference: NDArray[np.uint8]
+    prediction: NDArray[np.uint8]
+    spacing: tuple[float, float, float]  #: mm, in array order
+    orientation: str  #: of the array's axes
+    plane: Callable[[int, int], NDArray[np.float32]]  #: reads one slice of the CT, given an axis and an index
+
+
+def common_window(*masks: Mask) -> tuple[slice, ...]:
+    """Return the smallest window of a volume that contains the boxes of some masks of it."""
+    windows = [mask.window for mask in masks if mask.box.size] or [masks[0].window]
+    return tuple(
+        slice(min(side.start for side in along), max(side.stop for side in along))
+        for along in zip(*windows, strict=True)
+    )
 
 
 def joined(masks: Sequence[tuple[int, Mask]], name: str) -> Mask:
@@ -73,12 +130,13 @@ def joined(masks: Sequence[tuple[int, Mask]], name: str) -> Mask:
     first = masks[0][1]
     labels = np.zeros(first.geometry.shape, np.uint8)
     for label, mask in masks:
-        is_here = on_grid(mask, first).labels != 0
-        if (taken := labels[is_here]).any():
+        here = on_grid(mask, first)
+        place, is_here = labels[here.window], here.box != 0
+        if (taken := place[is_here]).any():
             found = f"{np.count_nonzero(taken):,} voxels that another one has, too"
             raise VoxelValueError(mask.name, "voxels of no other vertebra", found, "Predict the case again.")
-        labels[is_here] = label
-    return Mask(labels, first.geometry, name)
+        place[is_here] = label
+    return Mask.of(labels, first.geometry, name)
 
 
 def on_grid(mask: Mask, grid: Mask, *, resample: bool = False) -> Mask:
@@ -108,9 +166,9 @@ def on_grid(mask: Mask, grid: Mask, *, resample: bool = False) -> Mask:
         turn = turn_to(codes, mask.geometry.affine, (i, j, k))
         turned = Geometry.of(turn.affine, turn.shape((i, j, k)))
         if _is_same(turned, grid.geometry):
-            return replace(mask, labels=turn.view(mask.labels), geometry=turned)
+            return Mask.of(turn.view(mask.labels), turned, mask.name)
         if resample:
-            return replace(mask, labels=_nearest(mask, grid.geometry), geometry=grid.geometry)
+            return Mask.of(_nearest(mask, grid.geometry), grid.geometry, mask.name)
     differing = [
         name
         for name, equal in (
@@ -144,7 +202,7 @@ def _nearest(mask: Mask, grid: Geometry) -> NDArray[np.uint8]:
     # From an index of the grid's array to one of the mask's.
     indices = np.linalg.inv(array_affine(mask.geometry.affine)) @ array_affine(grid.affine)
     labels: NDArray[np.uint8] = affine_transform(
-        np.ascontiguousarray(mask.labels),
+        mask.labels,
         indices[:3, :3],
         indices[:3, 3],
         output_shape=grid.shape,

@@ -90,12 +90,14 @@ class VolumeReader:
                 0.001 or less, which is a change.
             CaseError: the file is damaged.
         """
+        highest = vocabulary.max_label
+        all_fit = self.header.dtype == np.uint8 and highest >= np.iinfo(np.uint8).max  # none is looked at
         for stored in self.stored(depth):
             if self._stores_labels:
                 labels = stored
                 is_signed = stored.dtype.kind == "i"  # finding the least number takes time
-                if stored.max() > vocabulary.max_label or (is_signed and stored.min() < 0):
-                    is_beyond = (stored < 0) | (stored > vocabulary.max_label)
+                if not all_fit and (stored.max() > highest or (is_signed and stored.min() < 0)):
+                    is_beyond = (stored < 0) | (stored > highest)
                     raise self._not_a_label(stored[is_beyond][0], stored, vocabulary)
             elif (exact := self._exact_labels(stored, vocabulary)) is not None:
                 labels = exact

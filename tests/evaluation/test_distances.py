@@ -16,7 +16,6 @@ from ctspine1k.errors import MissingPackageError, WorkerError
 from ctspine1k.evaluation import nearest
 from ctspine1k.evaluation.areas import corner_areas
 from ctspine1k.evaluation.nearest import nearest_mm
-from ctspine1k.evaluation.overlap import label_window
 from ctspine1k.evaluation.scores import score_case
 from ctspine1k.evaluation.surfaces import Surfaces
 from ctspine1k.running import stops
@@ -123,7 +122,7 @@ def peak_of(work):
 
 @pytest.mark.slow
 def test_noise_takes_little_more_memory_than_its_voxels_corners_and_distances(noise):
-    surfaces = Surfaces(noise[1], label_window(noise[1]))
+    surfaces = Surfaces(noise[1])
     voxels, peak = peak_of(partial(surfaces.voxels, 1))
     assert len(voxels) > 10 * nearest._POINTS
     assert peak < 1.5 * voxels.nbytes
@@ -152,9 +151,8 @@ def test_the_work_on_one_label_can_be_stopped(noise, monkeypatch):
     """At each slab of the volume and each piece of the points, and within the distance transform of a piece."""
     points, others = (np.argwhere(mask).astype(np.int32) for mask in noise[::-1])
     assert len(points) < 12 * nearest._POINTS
-    surfaces = Surfaces(noise[1], label_window(noise[1]))
     for work, looks in (
-        (partial(surfaces.voxels, 1), 20),
+        (lambda: Surfaces(noise[1]).voxels(1), 20),
         (partial(nearest_mm, points, others, SPACING), 20),
     ):
         monkeypatch.setattr(stops, "_stop", StopsLater(looks))
@@ -168,7 +166,7 @@ def test_the_nsd_by_area_weighs_corners_by_the_areas_around_them():
     found = score_case(*masks, SPACING, tolerances_mm=(0.5,)).row(1).nsd[0.5].area
     near, whole = 0.0, 0.0
     for mask, other in (masks, masks[::-1]):
-        own = Surfaces(mask, label_window(mask)).corners({1: (np.zeros(3), np.full(3, 9))})[1]
+        own = Surfaces(mask).corners({1: (np.zeros(3), np.full(3, 9))})[1]
         distances = brute_force(own.places, np.array(corners(other == 1)), SPACING)
         areas = corner_areas(SPACING)[own.patterns]
         near, whole = near + areas[distances <= 0.5].sum(), whole + areas.sum()

@@ -17,7 +17,7 @@ from support.volumes import files_of, save
 import ctspine1k
 from ctspine1k.cli.main import main
 from ctspine1k.errors import AmbiguousFilesError, BusyError, MissingFilesError, OutputError, VoxelValueError
-from ctspine1k.evaluation.scores import score_case
+from ctspine1k.evaluation.scores import score_case, score_parts
 from ctspine1k.evaluation.table import read_scores
 from ctspine1k.evaluation.worst import worst_cases
 from ctspine1k.running.disk import exclusive_lock
@@ -295,8 +295,8 @@ def test_a_second_run_judges_only_what_has_changed(spines, predictions, tmp_path
     first = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in (tmp_path / "out").iterdir()}
     scored = []
     monkeypatch.setattr(
-        "ctspine1k.evaluation.scoring.score_case",
-        lambda *args, **options: scored.append(1) or score_case(*args, **options),
+        "ctspine1k.evaluation.scoring.score_parts",
+        lambda *args, **options: scored.append(1) or score_parts(*args, **options),
     )
     spines.evaluate(predictions, tmp_path / "out")
     assert not scored

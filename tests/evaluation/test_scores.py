@@ -313,3 +313,14 @@ def test_what_cannot_be_compared_is_refused(change, message):
 def test_points_are_held_against_points_only(prediction, message):
     with pytest.raises(ValueError, match=message):
         score_points({8: (1, 2, 3)}, prediction)
+
+
+def test_scores_do_not_depend_on_the_number_of_threads(monkeypatch):
+    random = np.random.default_rng(6)
+    masks = [random.integers(0, 9, (6, 7, 8)).astype(np.uint8) for _ in range(2)]
+    found = []
+    for threads in (1, 3):
+        monkeypatch.setattr("ctspine1k.evaluation.distances.usable_threads", lambda threads=threads: threads)
+        found.append(score_case(*masks, SPACING))
+    assert found[0] == found[1]
+    assert len(found[0].rows) == 8

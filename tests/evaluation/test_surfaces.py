@@ -11,7 +11,6 @@ from hypothesis.extra import numpy as hnp
 from support.judging import corners, surface, volume
 
 from ctspine1k.evaluation.areas import corner_areas
-from ctspine1k.evaluation.overlap import label_window
 from ctspine1k.evaluation.surfaces import Surfaces
 
 SPACING = (2.5, 0.7, 0.9)
@@ -23,7 +22,7 @@ EVERYWHERE = np.zeros(3, np.int32), np.full(3, 1000, np.int32)
 @settings(max_examples=15)
 @given(mask=hnp.arrays(np.uint8, (4, 3, 5), elements=st.sampled_from([0, 1, 2, 255])))
 def test_voxels_corners_and_patterns_are_what_their_definitions_give(mask):
-    found = Surfaces(mask, label_window(mask))
+    found = Surfaces(mask)
     every = found.corners(dict.fromkeys(set(mask.flat) - {0}, EVERYWHERE))
     for label, own in every.items():
         assert sorted(map(tuple, found.voxels(label).tolist())) == surface(mask == label)
@@ -42,7 +41,7 @@ def test_voxels_corners_and_patterns_are_what_their_definitions_give(mask):
 
 def test_corners_are_listed_in_a_box_and_counted_everywhere():
     mask = np.random.default_rng(3).integers(0, 3, (5, 7, 6)).astype(np.uint8)
-    found = Surfaces(mask, label_window(mask))
+    found = Surfaces(mask)
     every = found.corners({1: EVERYWHERE, 2: EVERYWHERE})
     low, high = np.int32([1, 0, 3]), np.int32([4, 2, 3])
     some = found.corners({2: (low, high)})
@@ -56,9 +55,9 @@ def test_corners_are_listed_in_a_box_and_counted_everywhere():
 
 def test_labels_that_are_everywhere_are_found_one_by_one(monkeypatch):
     mask = np.random.default_rng(4).integers(0, 4, (9, 8, 7)).astype(np.uint8)
-    wanted = Surfaces(mask, label_window(mask))
+    wanted = Surfaces(mask)
     monkeypatch.setattr("ctspine1k.evaluation.surfaces._MOST_VOXELS", 30)
-    found = Surfaces(mask, label_window(mask))
+    found = Surfaces(mask)
     for label in (1, 2, 3):
         assert np.array_equal(found.voxels(label), wanted.voxels(label))
         (low, high), (first, last) = found.box(label), wanted.box(label)
@@ -70,7 +69,7 @@ def test_surfaces_go_on_from_one_piece_of_the_volume_to_the_next():
     """More voxels than are looked at together, of which every slice has some."""
     mask = np.zeros((50, 240, 260), np.uint8)
     mask[:, :2, :2] = mask[:, -1, -1] = 3
-    found = Surfaces(mask, label_window(mask))
+    found = Surfaces(mask)
     voxels, corners = found.voxels(3), found.corners({3: EVERYWHERE})[3].places
     assert len(voxels) == mask.astype(bool).sum()  # nothing here is thick enough to have an inside
     assert len(np.unique(voxels, axis=0)) == len(voxels)
@@ -81,7 +80,7 @@ def test_surfaces_go_on_from_one_piece_of_the_volume_to_the_next():
 
 def test_the_area_of_a_box_is_that_of_its_faces_with_edges_and_corners_cut_off():
     mask = volume(np.s_[2:7, 3:9, 1:5], shape=(9, 10, 7))
-    area = Surfaces(mask, label_window(mask)).corners({1: EVERYWHERE})[1].counts @ corner_areas(SPACING)
+    area = Surfaces(mask).corners({1: EVERYWHERE})[1].counts @ corner_areas(SPACING)
     sides = [(size - 1) * mm for size, mm in zip((5, 6, 4), SPACING, strict=True)]
     a, b, c = SPACING
     faces = 2 * (sides[0] * sides[1] + sides[0] * sides[2] + sides[1] * sides[2])

@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from ctspine1k.pictures.scores import Judged, side_by_side
+from ctspine1k.pictures.scores import side_by_side
+from ctspine1k.volumes.masks import Judged
 
 NAMES = {20: "L1", 21: "L2"}
 

@@ -4,7 +4,7 @@ import threading
 import pytest
 from support.threads import prefetching
 
-from ctspine1k.running.threads import prefetch, prefetch_together, spread, usable_threads
+from ctspine1k.running.threads import prefetch, prefetch_together, spread, spread_map, usable_threads
 
 
 def test_the_next_item_is_made_meanwhile():
@@ -77,6 +77,14 @@ def test_all_items_are_shared(threads):
     done: list[int] = []
     spread(done.extend, list(range(20)), threads)
     assert sorted(done) == list(range(20))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_results_are_in_the_order_of_the_items(threads):
+    assert spread_map(lambda item: 10 * item, [3, 1, 2, 1], threads) == [30, 10, 20, 10]
+    assert spread_map(lambda item: item, [], threads) == []
+    with pytest.raises(ZeroDivisionError):
+        spread_map(lambda item: 1 // item, [1, 0, 2], threads)
 
 
 @pytest.mark.parametrize("bad", [0, 1, 19])

@@ -21,10 +21,10 @@ import numpy as np
 
 from ctspine1k import load_catalog, read_pair, read_points
 from ctspine1k.catalog.ctspine1k import CTSPINE1K
-from ctspine1k.checks.records import note_of
 from ctspine1k.errors import SplitFileError
 from ctspine1k.exports.folder_target import FolderTarget
 from ctspine1k.exports.ledger import MANIFEST, read_records
+from ctspine1k.running.notes import note_line
 from ctspine1k.scans.tables import SCAN_VERSION, read_tables
 from ctspine1k.storage.chunks import StoredArray, store
 from ctspine1k.storage.form import checksum
@@ -281,7 +281,7 @@ def _of_a_scan() -> list[Subject]:
         tables = read_tables(report.cases)
         wholes = {path.name: path.read_bytes() for path in (report.cases, report.vertebrae)}
     record = {"version": SCAN_VERSION, "case": tables.cases[0], "vertebrae": tables.vertebrae}
-    wholes[".cases.parquet.partial"] = note_of(record).encode() + b"\n"
+    wholes[".cases.parquet.partial"] = note_line(json.dumps(record)).encode() + b"\n"
     return [
         Subject(name, whole, functools.partial(_check_scan, name=name, wholes=wholes))
         for name, whole in wholes.items()

@@ -53,6 +53,13 @@ def errors(volume, affine, centres, kind="body"):
     return {label: math.dist((affine @ [*index, 1])[:3], centres[label]) for label, index in found.items()}
 
 
+@pytest.mark.parametrize("kind", ["mask", "body"])
+def test_a_box_around_no_labels_has_no_points(kind):
+    assert (
+        mask_indices(np.zeros((0, 0, 0), np.uint8), Geometry.of(np.diag([0.7, 0.8, 2, 1]), SHAPE), kind) == {}
+    )
+
+
 @pytest.mark.slow
 def test_a_body_is_in_front_of_the_canal_however_the_volume_lies():
     volume, affine, centres = made((20, 21))

@@ -8,7 +8,7 @@ import pytest
 from support.volumes import AFFINE, save
 
 from ctspine1k.errors import MissingPackageError, PairMismatchError, VoxelValueError
-from ctspine1k.volumes.masks import Mask, joined, on_grid, read_mask
+from ctspine1k.volumes.masks import Mask, common_window, joined, on_grid, read_mask
 
 SHAPE = (7, 6, 5)
 OBLIQUE = np.array(
@@ -28,6 +28,23 @@ def test_a_mask_is_read_as_bytes_slice_first(mask, tmp_path):
     assert np.array_equal(mask.labels, stored)
     as_floats = read_mask(save(tmp_path / "b.nii.gz", np.transpose(stored, (1, 2, 0)), affine=OBLIQUE))
     assert np.array_equal(as_floats.labels, stored)
+
+
+def test_only_the_part_around_all_labels_is_in_memory(tmp_path):
+    stored = np.zeros((7, 6, 50), "u1")
+    stored[2:4, 5, 20:30] = 7
+    stored[3, 1, 33] = 255
+    mask = read_mask(save(tmp_path / "a.nii.gz", stored))
+    assert (mask.start, mask.box.shape) == ((16, 2, 1), (24, 2, 5))  # whole slabs of 8 slices
+    assert np.array_equal(mask.labels, np.transpose(stored, (2, 0, 1)))
+    empty = read_mask(save(tmp_path / "b.nii.gz", stored * 0))
+    assert not empty.box.size
+    assert not empty.labels.any()
+    assert empty.labels.shape == mask.labels.shape == (50, 7, 6)
+    window = common_window(empty, mask)
+    assert window == mask.window
+    assert mask.part(window) is mask.box
+    assert not empty.part(window).any()
 
 
 def test_numbers_that_are_no_labels_are_refused(tmp_path):
@@ -91,7 +108,7 @@ def test_files_of_one_vertebra_are_joined(mask):
     def part(label, where):
         labels = np.zeros(mask.labels.shape, np.uint8)
         labels[where] = 1
-        return label, Mask(labels, mask.geometry, f"{label}.nii.gz")
+        return label, Mask.of(labels, mask.geometry, f"{label}.nii.gz")
 
     one, other = part(20, np.s_[0, :2]), part(21, np.s_[1, 2:])
     whole = joined([one, other], "case")
