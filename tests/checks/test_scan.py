@@ -16,7 +16,7 @@ import pandas as pd
 import polars as pl
 import pytest
 from support.paths import ROOT
-from support.processes import interrupt_at, release, wait_until
+from support.processes import interrupt_at, is_at_its_end, release, wait_until
 from support.scans import start, wait_for_notes
 from support.spines import save_spine, spine
 from support.verbs import scan_files, verify_files
@@ -492,7 +492,7 @@ def test_a_worker_that_dies_is_told_and_what_is_done_is_kept(many):
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes of this kind")
 @pytest.mark.processes
 def test_workers_end_with_the_process_that_started_them(many, tmp_path):
-    """They hold its stderr: who reads that must not wait for ever. Other signals: ``running/test_executors.py``."""
+    """They hold its stderr: who reads that must not wait for ever. Other signals: ``test_kills.py``."""
     os.mkfifo(tmp_path / "stderr")
     reader = os.open(tmp_path / "stderr", os.O_RDONLY | os.O_NONBLOCK)
     root, ids = many
@@ -501,15 +501,8 @@ def test_workers_end_with_the_process_that_started_them(many, tmp_path):
     assert len(workers_of(process)) == 2
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == -signal.SIGTERM
-    wait_until(lambda: _is_at_its_end(reader), 20)
+    wait_until(lambda: is_at_its_end(reader), 20)
     os.close(reader)
-
-
-def _is_at_its_end(pipe):
-    try:
-        return os.read(pipe, 4096) == b""
-    except BlockingIOError:  # nothing is written, and somebody could
-        return False
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes of this kind")

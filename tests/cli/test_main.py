@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from support.forks import fork
 from support.printed import table
 from support.spines import save_spine, spine
 from support.tiny import TINY
@@ -606,19 +607,23 @@ def test_export(run, root):
     assert (status, report["made"], report["kept"], report["ok"]) == (0, 0, 2, True)
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_export_of_a_broken_case(run, root):
+    """Two processes have its shards fail, one leaves it out."""
     break_case(root, "liver_83")
-    where = ("export", "parquet", "out", "--data-dir", root, "--image-size", 56, 80)
+    out = str(root.parent / "work" / "out")
+    where = ("export", "parquet", out, "--data-dir", str(root), "--image-size", "56", "80")
     cases = ("--case", "liver_83", "--case", "HN_P023")
-    status, out, _ = run(*where, *cases)
-    assert status == 1
+    process = fork("support.forks:command_there", [*where, *cases, "--num-proc", "2"])
+    assert process.wait() == 1
+    told, _ = process.printed
     where_from = "raw_data/volumes/MSD-T10/liver_83.nii.gz: expected"
-    assert f"failed: liver_83 (3d/train/00000-of-00001.parquet): {where_from}" in out
-    assert out.endswith("shards: 2 made, 0 kept; failures: 2\n")
-    status, out, _ = run(*where, *cases, "--on-error", "skip", "--num-proc", 1)
+    for config in ("3d", "2d"):
+        assert f"failed: liver_83 ({config}/train/00000-of-00001.parquet): {where_from}" in told
+    assert told.endswith("shards: 2 made, 0 kept; failures: 2\n")
+    status, told, _ = run(*where, *cases, "--on-error", "skip", "--num-proc", 1)
     assert status == 0
-    assert "left out: liver_83: " in out
+    assert "left out: liver_83: " in told
 
 
 def test_export_of_voxels_that_are_not_finite(run, root):

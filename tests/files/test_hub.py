@@ -58,7 +58,9 @@ def test_errors_of_the_client_itself(asked, name):
 
 
 @pytest.mark.parametrize("transport", ["requests"], indirect=True)
-@pytest.mark.parametrize("name", ["RequestException", "ReadTimeout", "ChunkedEncodingError", "HTTPError"])
+@pytest.mark.parametrize(
+    "name", ["RequestException", "ConnectionError", "ReadTimeout", "ChunkedEncodingError", "HTTPError"]
+)
 def test_errors_of_requests(asked, transport, name):
     explained(asked, getattr(transport.exceptions, name)("no answer"))
 
@@ -73,7 +75,9 @@ def test_errors_below_requests(asked, transport, name):
 
 
 @pytest.mark.parametrize("transport", ["httpx"], indirect=True)
-@pytest.mark.parametrize("name", ["ConnectError", "ReadTimeout", "StreamError", "InvalidURL"])
+@pytest.mark.parametrize(
+    "name", ["ConnectError", "ReadTimeout", "RemoteProtocolError", "StreamError", "InvalidURL"]
+)
 def test_errors_of_httpx(asked, transport, name):
     explained(asked, getattr(transport, name)("no answer"))
 

@@ -1,6 +1,8 @@
+import gzip
 import json
 import os
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -9,7 +11,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 from support.compare import CONFIGS, identical, rows, wanted
-from support.volumes import IDS, SIZE, files_of, intensities, save, save_case
+from support.hub import Repo
+from support.paths import ROOT
+from support.volumes import IDS, SIZE, files_of, intensities, nifti, save, save_case
 
 import ctspine1k
 from ctspine1k.errors import (
@@ -41,6 +45,44 @@ def test_hub_gives_the_same_rows(load, repo_id, name):
     local = rows(load(name, split="train"))
     assert identical(rows(load(name, split="train", repo_id=repo_id)), local)
     assert identical(rows(load(name, split="train", repo_id=repo_id, streaming=True)), local)
+
+
+@pytest.fixture
+def official(hub):
+    """A Hub repo with all 1,005 cases under their published names; those of validation hold their number."""
+    files, empty = {}, gzip.compress(nifti(np.zeros((1, 1, 1), "u1")), mtime=0)
+    for case in ctspine1k.load_catalog():
+        voxel = np.full((1, 1, 1), case.index, "<i2")
+        numbered = gzip.compress(nifti(voxel), mtime=0) if case.split == "validation" else empty
+        files[f"raw_data/volumes/{case.source}/{case.case_id}.nii.gz"] = numbered
+        files[f"raw_data/labels/{case.source}/{case.case_id}_seg.nii.gz"] = empty
+    hub.repos["tests/official"] = Repo(page=1000)
+    hub.repos["tests/official"].commit(files)
+    yield "tests/official"
+    del hub.repos["tests/official"]
+
+
+@pytest.mark.slow
+def test_the_official_splits_come_from_the_hub_whole_and_in_order(official):
+    text = (ROOT / "data_split.txt").read_text(encoding="utf-8")
+    ids = {
+        split: [line.removesuffix(".nii.gz") for line in part.split()]
+        for split, part in zip(IDS, re.split(r"^.+:$", text, flags=re.MULTILINE)[1:], strict=True)
+    }
+    counts = {split: len(of_split) for split, of_split in ids.items()}
+    assert counts == {"train": 610, "validation": 197, "test": 198}
+    spine = ctspine1k.open_collection(repo_id=official)
+    there = [(file.case.split, file.case.case_id, Path(file.path).name) for file in spine.files()]
+    ends = ("", "_seg")
+    assert there == [
+        (split, one, f"{one}{end}.nii.gz") for split in ids for one in ids[split] for end in ends
+    ]
+    streamed = spine.load("3d", image_size=(1, 1), streaming=True)
+    assert {split: stream.n_shards for split, stream in streamed.items()} == counts
+    for index in range(0, 197, 14):  # the first and the last; a row takes 8 ms
+        (row,) = streamed["validation"].shard(197, index)
+        found = row["patient_id"], row["index"], row["image"][0][0][0]
+        assert found == (ids["validation"][index], index, index)
 
 
 def test_a_stream_can_be_pickled_into_workers(load, repo_id):

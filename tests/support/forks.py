@@ -10,6 +10,7 @@ import contextlib
 import functools
 import importlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from typing import Any
 
 from support.paths import ROOT
 
-__all__ = ["Child", "fork"]
+__all__ = ["Child", "command_there", "fork", "fork_workers"]
 
 
 class Child:
@@ -88,6 +89,20 @@ def fork(work: str, *arguments: Any, imports: Sequence[str] = ()) -> Child:
     child = Child(folder, int(pid.read_text()))
     atexit.register(child.kill)  # if a test has failed before its end
     return child
+
+
+def fork_workers() -> None:
+    """Have this process fork the workers that executors would spawn, as it has done their imports, too."""
+    forking = multiprocessing.get_context("fork")
+    multiprocessing.get_context = lambda method=None: forking
+
+
+def command_there(words: Sequence[str]) -> int:
+    """Run a command of ours with forked workers: its exit status."""
+    from ctspine1k.cli.main import main
+
+    fork_workers()
+    return main(words)
 
 
 @functools.cache

@@ -48,3 +48,11 @@ def release(fifo: Path) -> None:
     """Let those go on who wait for somebody to write a FIFO: they find an empty file."""
     with contextlib.suppress(OSError):  # nobody does
         os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+
+
+def is_at_its_end(pipe: int) -> bool:
+    """Return whether all is read, and nobody is left who could write more."""
+    try:
+        return os.read(pipe, 4096) == b""
+    except BlockingIOError:
+        return False

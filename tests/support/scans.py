@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import time
 import warnings
@@ -21,9 +23,12 @@ class Held(FolderPlace):
     """A folder in which whoever asks for the files of some cases is held, until it is stopped."""
 
     ids: tuple[str, ...]
+    marks: Path | None = None  #: a folder to which each process that is held adds a file, named by its number
 
     def fetch(self, files: Sequence[RawFile]) -> list[Path]:
         while {file.case.case_id for file in files} & {*self.ids}:
+            if self.marks is not None:
+                (self.marks / str(os.getpid())).touch()
             check_stopped()  # as long work does
             time.sleep(0.005)
         return super().fetch(files)
@@ -54,8 +59,21 @@ def scan_there(root: str, num_proc: int, held: list[str], stderr: str | None) ->
     collection.scan(num_proc=num_proc, on_missing="skip")
 
 
+def notes_in(journal: Path) -> list[str]:
+    """The lines that are whole: one may just be written, of which a reader may see a part."""
+    lines = journal.read_text().split("\n") if journal.exists() else []
+    return [line for line in lines if _is_whole(line)]
+
+
+def _is_whole(line: str) -> bool:
+    with contextlib.suppress(ValueError):
+        json.loads(line.partition(" ")[2])
+        return True
+    return False
+
+
 def wait_for_notes(root: Path, count: int) -> Path:
     """Wait until a scan of a folder has noted so many cases; return the path of its notes."""
     journal = root / ".cases.parquet.partial"
-    wait_until(lambda: journal.exists() and journal.read_text().count('"version"') >= count)
+    wait_until(lambda: len(notes_in(journal)) >= count)
     return journal

@@ -25,17 +25,10 @@ from ctspine1k.volumes.cases import open_case
 TYPES = ["<i2", "u1", "<i4", "<f4", "<f8", "i1", "<u2", "<u4", "<i8", "<u8", ">i2", ">i4", ">f4", ">f8"]
 
 
-@pytest.mark.parametrize(
-    ("suffix", "scalings"),
-    [
-        (".nii.gz", [(None, None), (1, 0), (1, -1024), (0.37, 0), (-2.5, 3.25), (0, 7)]),
-        (".nii", [(None, None), (-2.5, 3.25)]),
-    ],
-    ids=["compressed", "plain"],
-)
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii"])
 @pytest.mark.parametrize("dtype", TYPES)
-def test_image_is_what_nibabel_gives_bit_for_bit(tmp_path, mask, dtype, scalings, suffix):
-    for slope, inter in scalings:
+def test_image_is_what_nibabel_gives_bit_for_bit(tmp_path, mask, dtype, suffix):
+    for slope, inter in ((None, None), (1, 0), (1, -1024), (0.37, 0), (-2.5, 3.25), (0, 7)):
         image = save(tmp_path / f"a{suffix}", intensities(dtype=dtype), slope=slope, inter=inter)
         assert same_bits(read_pair(image, mask).image, expected(image, "f4")), (slope, inter)
 

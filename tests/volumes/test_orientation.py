@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from support.compare import rows
-from support.volumes import AFFINE, ALONG_EACH, SIZE, expected, intensities, labels, save
+from support.volumes import AFFINE, SIZE, expected, intensities, labels, save
 
 from ctspine1k import read_pair
 from ctspine1k.errors import FileFormatError
@@ -43,24 +43,19 @@ def test_there_are_48():
     assert {"RAS", "LPS", "PIR", "SLA"} < set(ORIENTATIONS)
 
 
-@pytest.mark.parametrize(
-    ("affine", "orientation"),
-    [
-        *((OBLIQUE, to) for to in ORIENTATIONS),
-        *((one, to) for one in (AFFINE, SAGITTAL) for to in ALONG_EACH),
-    ],
-)
-def test_every_orientation_is_nibabels_own(tmp_path, orientation, affine):
+@pytest.mark.parametrize("affine", [AFFINE, OBLIQUE, SAGITTAL], ids=["axial", "oblique", "sagittal"])
+def test_every_orientation_is_nibabels_own(tmp_path, affine):
     image, mask = files(tmp_path, affine)
-    right = turned(image, orientation)
-    pair = read_pair(image, mask, on_geometry="raise", orientation=orientation)
-    assert pair.image.tobytes() == slice_first(right, "f4").tobytes()
-    assert pair.segmentation.tobytes() == slice_first(turned(mask, orientation), "i4").tobytes()
-    assert np.array_equal(pair.affine, right.affine)
-    assert np.allclose(np.array(pair.spacing)[[1, 2, 0]], right.header.get_zooms(), rtol=1e-6, atol=0)
-    assert pair.orientation == orientation[2] + orientation[:2]
-    assert "".join(nib.aff2axcodes(pair.affine)) == orientation
-    assert pair.image.flags.c_contiguous
+    for orientation in ORIENTATIONS:
+        right = turned(image, orientation)
+        pair = read_pair(image, mask, on_geometry="raise", orientation=orientation)
+        assert pair.image.tobytes() == slice_first(right, "f4").tobytes(), orientation
+        assert pair.segmentation.tobytes() == slice_first(turned(mask, orientation), "i4").tobytes()
+        assert np.array_equal(pair.affine, right.affine), orientation
+        assert np.allclose(np.array(pair.spacing)[[1, 2, 0]], right.header.get_zooms(), rtol=1e-6, atol=0)
+        assert pair.orientation == orientation[2] + orientation[:2]
+        assert "".join(nib.aff2axcodes(pair.affine)) == orientation
+        assert pair.image.flags.c_contiguous, orientation
 
 
 def test_a_voxel_keeps_its_place_and_value(tmp_path):
