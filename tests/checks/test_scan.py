@@ -285,13 +285,15 @@ def test_a_full_disk_is_told_with_what_a_scan_takes(spines, small_disk):
     assert caught.value.needed == 3 * 16_384
 
 
-@pytest.mark.parametrize("verb", [scan, verify])
-def test_without_scipy_nothing_is_begun(spines, monkeypatch, verb):
-    before = files_of(spines)
+@pytest.mark.parametrize("verb", [scan_files, verify_files])
+def test_without_scipy_nothing_is_begun(repo_id, split_file, hub, tmp_path, monkeypatch, verb):
+    monkeypatch.chdir(tmp_path)
+    before = files_of(tmp_path)
     monkeypatch.setitem(sys.modules, "scipy", None)
-    with pytest.raises(MissingPackageError):
-        verb(spines)
-    assert files_of(spines) == before
+    with hub.watched() as requests, pytest.raises(MissingPackageError):
+        verb(repo_id=repo_id, split_file=split_file)
+    assert requests == []
+    assert files_of(tmp_path) == before
 
 
 def test_no_case_no_scan(spines):

@@ -48,6 +48,16 @@ def test_files_get_the_published_layout(spine, tree, tmp_path, published, link):
     assert list((tmp_path / "to").rglob(".*")) == []
 
 
+@pytest.mark.parametrize(("link", "what"), [(False, "Copying"), (True, "Linking")])
+def test_a_bar_on_a_terminal_says_what_is_done(tree, split_file, tmp_path, monkeypatch, capsys, link, what):
+    monkeypatch.setattr("ctspine1k.running.progress.is_terminal", lambda: True)
+    spine = ctspine1k.open_collection(data_dir=tree, split_file=split_file).where(split="train")
+    spine.download(to=tmp_path / "to", link=link)
+    shown = capsys.readouterr().err
+    assert f"{what}: 100%" in shown
+    assert " 4/4 " in shown
+
+
 def test_what_is_there_is_kept(spine, tmp_path):
     paths = spine.download(to=tmp_path / "to")
     before = [path.stat() for path in paths]

@@ -78,21 +78,24 @@ def test_a_look_records_the_revision_once_and_without_a_bar(hub, repo_id, capfd)
     assert capfd.readouterr().err == ""
 
 
-def test_revision(hub, repo_id, tree, tmp_path):
+def test_revision(hub, repo_id, tree, tmp_path, monkeypatch):
     first = hub.repos[repo_id].refs["main"]
     shutil.copytree(tree, tmp_path / "changed")
     save_case(tmp_path / "changed", "liver_106", seed=77)
     second = hub.repos[repo_id].commit(files_of(tmp_path / "changed"))
-    others = ("v1", "beef", "v" * 40)  # the last two look somewhat like commits
+    others = ("v1", "beef", "v" * 40, "X" * 40)  # all but the first look somewhat like commits
     hub.repos[repo_id].refs |= dict.fromkeys(others, first)
-    read = {
-        revision: download_files(cases="liver_106", kind="image", repo_id=repo_id, revision=revision)[
-            0
-        ].read_bytes()
-        for revision in (None, "main", *others, first, second)
-    }
-    assert read[None] == read["main"] == read[second] != read[first]
-    assert {read[revision] for revision in others} == {read[first]}
+
+    def read():
+        options = {"cases": "liver_106", "kind": "image", "repo_id": repo_id}
+        revisions = (None, "main", *others, first, second)
+        return {one: download_files(revision=one, **options)[0].read_bytes() for one in revisions}
+
+    online = read()
+    assert online[None] == online["main"] == online[second] != online[first]
+    assert {online[revision] for revision in others} == {online[first]}
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert read() == online
 
 
 def test_a_private_repo_needs_its_token(hub, repo_id):
