@@ -335,8 +335,7 @@ def _client_errors() -> tuple[type[Exception], ...]:
     version 1, later httpx or httpx2. The base classes of its own HTTP error tell which one it is.
     """
     errors = huggingface_hub.errors
-    own = (
-        "HfHubHTTPError",
+    own = (  # besides its HTTP error, which is one of the library's
         "EntryNotFoundError",
         "OfflineModeIsEnabled",
         "LocalTokenNotFoundError",
