@@ -34,7 +34,7 @@ _FACT_NAMES = ("fold", "top", "bottom", "annotated")
 _SUFFIXES = (".nii.gz", ".nii", ".mhd", ".mha")
 
 _NAME = re.compile(r"(?P<scan>\d{7})(?P<end>\.nii(?:\.gz)?|\.mhd|\.mha|\.lml)", re.IGNORECASE)
-_PATIENT_FOLDER = re.compile(r"patient\d{4}", re.IGNORECASE)
+_PATIENT_FOLDER = re.compile(r"patient\d{4}")  # in lower case
 _SPLIT_FOLDER = re.compile(r"spine-(?:(?P<train>\d)|test-data)", re.IGNORECASE)
 
 

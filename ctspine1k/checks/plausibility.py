@@ -49,8 +49,8 @@ _HEIGHT_RATIO = 2.0
 #: positive, since the body is in front of the processes.
 _BACKWARDS = -0.04
 
-#: Checks that need positions and sizes in mm.
-_IN_MM = ("order", "distance", "volume", "upside_down", "front_to_back")
+#: Checks that need positions in mm.
+_IN_MM = ("order", "distance", "upside_down", "front_to_back")
 
 
 def implausible(measures: CaseMeasures, vocabulary: Vocabulary) -> Iterator[tuple[str, str, str]]:

@@ -74,7 +74,7 @@ class Finding:
     expected: str
     found: str
     known: tuple[str, ...]  #: kinds of the case's known issues that may explain it; empty if none does
-    hint: str = ""  #: what to do about it
+    hint: str  #: what to do about it
 
     def __str__(self) -> str:
         known = f" This may be the known issue {' or '.join(self.known)}." if self.known else ""
@@ -94,7 +94,7 @@ class Report:
     cases: int  #: number of cases selected
     measured: int  #: of these, how many were read to the end and measured
     findings: tuple[Finding, ...]  #: in the order of the catalog
-    kept: int = 0  #: of those measured, how many an earlier run had read: their files have not changed since
+    kept: int  #: of those measured, how many an earlier run had read: their files have not changed since
 
     def __repr__(self) -> str:
         counts = Counter(finding.check for finding in self.findings)

@@ -81,8 +81,8 @@ class RawFile:
     path: str  #: in its place, with slashes: below the folder, or in the repo
     url: str
     sha256: str | None  #: as the Hub records it; None for a file in a folder
-    local: str | None = None  #: absolute path of a file in a folder; None for one on the Hub
-    state: str = ""  #: when it was listed; changes when its bytes do, or those of files beside it
+    local: str | None  #: absolute path of a file in a folder; None for one on the Hub
+    state: str  #: when it was listed; changes when its bytes do, or those of files beside it
     beside: tuple[RawFile, ...] = ()  #: without which it is incomplete, such as the ``.raw`` of an ``.mhd``
 
     def __repr__(self) -> str:

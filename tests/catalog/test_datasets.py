@@ -8,6 +8,7 @@ from support.tiny import TINY
 
 from ctspine1k import load_catalog
 from ctspine1k.catalog import registry
+from ctspine1k.catalog.cases import equals
 from ctspine1k.catalog.ctspine1k import CTSPINE1K
 from ctspine1k.catalog.msr import MSR
 from ctspine1k.catalog.verse import VERSE
@@ -81,14 +82,35 @@ def test_names_of_licences_and_files_are_those_that_others_know():
     assert MSR.suffixes == (".nii.gz", ".nii", ".mhd", ".mha")
 
 
+def test_where_data_sets_are_found():
+    assert {
+        one.name: (one.homepage, one.repo_id, one.split_file, one.image_size) for one in DATA_SETS[:3]
+    } == {
+        "ctspine1k": (
+            "https://arxiv.org/abs/2105.14711",
+            "alexanderdann/CTSpine1K",
+            "metadata/data_split.txt",
+            (512, 512),
+        ),
+        "verse": ("https://github.com/anjany/verse", None, "split.txt", None),
+        "msr": ("", None, "split.txt", None),
+    }
+    assert CTSPINE1K.how_to_get == ""  # it is on the Hub
+
+
 def test_facets_select_and_name_what_they_allow(data_set):
     catalog = data_set.read_cases(None)
     assert data_set.facets[0].name == "split"
+    assert list(catalog.where(exclude_issues="all")) == [case for case in catalog if not case.issues]
     for facet in data_set.facets:
         assert facet.help[0].isupper()
         assert facet.help.endswith(".")
         for value in facet.allowed or ():
-            assert len(catalog.where(**{facet.name: value})) <= len(catalog)
+            chosen = catalog.where(**{facet.name: value})
+            if facet.matches is equals:
+                assert list(chosen) == [case for case in catalog if getattr(case, facet.name) == value]
+        if facet.matches is equals:
+            assert {getattr(case, facet.name) for case in catalog} - {None} <= set(facet.allowed)
         if facet.allowed:
             with pytest.raises(ValueError, match=f"{facet.name}='no such': expected one of"):
                 catalog.where(**{facet.name: "no such"})
@@ -147,6 +169,11 @@ def test_texts_are_there(data_set):
 def test_what_travels_to_workers_is_small_and_pure(data_set):
     for value in (data_set.vocabulary, next(iter(data_set.read_cases(None)))):
         assert pickle.loads(pickle.dumps(value)) == value  # noqa: S301 (our own)
+
+
+def test_what_is_frozen_can_be_a_key(data_set):
+    catalog = data_set.read_cases(None)
+    assert {data_set: 1}[data_set] == {data_set.facets: 1}[data_set.facets] == {catalog: 1}[catalog] == 1
 
 
 def test_a_name_that_there_is_not_names_those_that_there_are():

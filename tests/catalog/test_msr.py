@@ -75,10 +75,11 @@ def test_folders_that_contradict_the_name():
     case = next(iter(load_catalog("msr").where(split="test")))
     name = f"{case.case_id}.mhd"
     assert list(MSR.misplaced(f"spine-test-data/{case.case_id}/{name}", case, "image")) == []
-    assert [found for _, found in MSR.misplaced(f"spine-1/2495819/{name}", case, "image")] == [
-        "folder spine-1",
-        "folder 2495819",
-    ]
+    for folder in ("spine-1", "Spine-2"):
+        assert list(MSR.misplaced(f"{folder}/2495819/{name}", case, "image")) == [
+            ("a folder of split test", f"folder {folder}"),
+            (f"a folder of scan {case.case_id}", "folder 2495819"),
+        ]
 
 
 def test_points_that_the_list_does_not_have():

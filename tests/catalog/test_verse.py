@@ -183,7 +183,10 @@ def test_folders_that_contradict_the_name():
         f"dataset-verse20training/rawdata/{name}": ["folder dataset-verse20training"],
         f"dataset-verse19test/rawdata/{name}": ["folder dataset-verse19test"],
         f"02_validation/rawdata/{name}": ["folder 02_validation"],
+        f"Dataset-Verse19Test/RawData/{name}": ["folder Dataset-Verse19Test"],
         f"rawdata/sub-verse004/{name}": ["folder sub-verse004"],
+        f"rawdata/Sub-Verse004/{name}": ["folder Sub-Verse004"],
+        f"rawdata/Sub-Verse408/{name}": [],
         "verse408/verse408_verse223_CT-iso.nii.gz": [],
     }
     for path, expected in told.items():

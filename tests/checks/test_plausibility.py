@@ -256,6 +256,9 @@ def test_voxels_without_size(tmp_path, healthy, axis):
     flat[:3, axis] *= 1e-30
     image, mask = healthy
     assert strange(tmp_path, image, mask, flat) == {}
+    table = np.arange(256, dtype=np.uint8)
+    table[[label("T12"), label("L1")]] = label("L1"), label("T12")
+    assert strange(tmp_path, image[:, ::-1], table[mask][:, ::-1], flat) == {}
     mask[mask == label("T12")] = 0
     assert set(strange(tmp_path, image[..., ::-1], mask[..., ::-1], flat)) == {"gap"}
     image, mask = spine([16, *LABELS])
@@ -290,8 +293,6 @@ def at_heights(*heights):
     [
         ("intensity", "mean_hu", [80.0, 1000.0, 300.0], [79.9, 1000.0, 300.0]),
         ("intensity", "mean_hu", [80.0, 1000.0, 300.0], [80.0, 1000.1, 300.0]),
-        ("volume", "volume_cm3", [8.0], [7.9]),
-        ("volume", "volume_cm3", [94.0], [94.1]),
         (
             "volume",
             "volume_cm3",
@@ -307,6 +308,12 @@ def at_heights(*heights):
 def test_limits_are_allowed_and_what_is_beyond_is_not(measured, check, name, inside, outside):
     assert changed(measured, **{name: inside}) & {check} == set()
     assert changed(measured, **{name: outside}) & {check} == {check}
+
+
+@pytest.mark.parametrize(("label", "least", "most"), [(3, 4.0, 37.0), (17, 8.0, 94.0), (22, 18.0, 139.0)])
+def test_each_region_has_sizes_of_its_own(measured, label, least, most):
+    for volume, found in ((least, set()), (most, set()), (least - 0.1, {"volume"}), (most + 0.1, {"volume"})):
+        assert changed(measured, label=[label], volume_cm3=[volume]) & {"volume"} == found
 
 
 def test_rounding_is_told_and_by_how_much(measured):

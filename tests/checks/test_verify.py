@@ -102,6 +102,9 @@ def test_missing(root):
         ("liver_106", "missing", "error", "image and mask", "only the image"),
         ("liver_0", "missing", "error", "image and mask", "neither"),
     }
+    assert {f.hint for f in report.findings} == {
+        "Get the files (`ctspine1k download`), or leave the case out."
+    }
     assert not report.ok
     assert (report.cases, report.measured) == (4, 2)
 
@@ -163,6 +166,7 @@ def test_duplicated(root):
     (finding,) = verify(root).findings
     assert (finding.check, finding.case_id, finding.expected) == ("duplicated", "liver_106", "one mask")
     assert finding.found.count("liver_106_seg.nii.gz") == 2
+    assert finding.hint == "Keep the one you trust and move the others out of the folder."
     # Each is looked at, so that it can be told which to keep.
     bad = root / "label_new/trainset/gt/liver_106_seg.nii.gz"
     cut(bad)
@@ -357,6 +361,9 @@ def test_masks_of_two_cases_of_the_same_shape_swapped(root):
     assert found(root, "liver_0") == {("intensity", "liver_106"), ("intensity", "liver_0")}
 
 
+TWINS = "Get the files of both again: one of them may be a copy of the other."
+
+
 def test_one_mask_for_two_volumes(root):
     image, mask = spine(list(CASES["liver_106"][0]))
     save_spine(root, "liver_0", image + np.int16(1), mask)
@@ -366,16 +373,15 @@ def test_one_mask_for_two_volumes(root):
         ("same_mask", "liver_106", "that of liver_0"),
         ("same_mask", "liver_0", "that of liver_106"),
     }
-    assert {f.hint for f in report.findings} == {
-        "Get the files of both again: one of them may be a copy of the other."
-    }
+    assert {f.hint for f in report.findings} == {TWINS}
 
 
 def test_one_image_for_two_cases(root):
     image, mask = spine(list(CASES["liver_106"][0]))
     mask[28, 45, 10] = 0
     save_spine(root, "liver_0", image, mask)
-    assert found(root, "liver_0") == {("same_image", "liver_106"), ("same_image", "liver_0")}
+    told = {(f.check, f.case_id, f.hint) for f in verify(root, "liver_0").findings}
+    assert told == {("same_image", "liver_106", TWINS), ("same_image", "liver_0", TWINS)}
 
 
 def test_empty_masks_are_not_the_same_mask(root):

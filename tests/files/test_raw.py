@@ -26,6 +26,7 @@ LAYOUTS = {
     "nnU-Net, test": ("d/imagesTs/liver_106_0000.nii", "d/labelsTs/liver_106.nii"),
     "decathlon": ("imagesTr/liver_106.nii.gz", "labelsTr/liver_106.nii.gz"),
     "masks": ("images/liver_106.nii.gz", "masks/liver_106.nii.gz"),
+    "masks, not compressed": ("images/liver_106.nii", "masks/liver_106_seg.nii"),
 }
 
 
