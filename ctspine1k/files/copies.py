@@ -98,12 +98,12 @@ def _published_name(data_set: DataSet, file: RawFile) -> str:
     if file.beside:
         return posixpath.join(posixpath.dirname(name), posixpath.basename(file.path))
     given, own = (_ending(path.lower(), data_set.suffixes) for path in (file.path, name))
-    return name if given == "" or own == "" else name[: -len(own)] + given
+    return name.removesuffix(own) + given
 
 
 def _ending(path: str, suffixes: Sequence[str]) -> str:
-    """Return with which of the suffixes a path ends, the longest; an empty text if with none."""
-    return max((suffix for suffix in suffixes if path.endswith(suffix)), key=len, default="")
+    """Return with which of the suffixes a path ends; an empty text for points, which have others."""
+    return next((suffix for suffix in suffixes if path.endswith(suffix)), "")
 
 
 def require_room(

@@ -1,6 +1,8 @@
 """Copies of raw files, or links to them, in the published layout."""
 
+import errno
 import os
+from pathlib import Path
 
 import pytest
 from support.volumes import IDS, files_of, intensities, save
@@ -112,14 +114,15 @@ def test_a_link_to_another_file_is_not_replaced(spine, tmp_path):
 
 
 def test_times_of_archives_do_not_make_a_copy(tree, split_file, tmp_path):
+    in_whole_seconds = (0, 1_700_000_007 * 10**9)
     for path in tree.rglob("*.nii.gz"):
-        os.utime(path, ns=(0, 10**18))
+        os.utime(path, ns=in_whole_seconds)
     spine = ctspine1k.open_collection(data_dir=tree, split_file=split_file)
     for _ in range(2):
         spine.download(to=tmp_path / "to")
     raw = next(tree.rglob("liver_106_seg.nii.gz"))
     raw.write_bytes(raw.read_bytes()[::-1])
-    os.utime(raw, ns=(0, 10**18))
+    os.utime(raw, ns=in_whole_seconds)
     with pytest.raises(OutputError):
         spine.download(to=tmp_path / "to")
 
@@ -135,12 +138,20 @@ def test_a_file_where_a_folder_belongs(spine, tmp_path, is_file):
         spine.download("mask", to=tmp_path / "to")
 
 
-def test_a_disk_that_fills_meanwhile(spine, small_disk, monkeypatch):
+def test_a_disk_that_fills_meanwhile(spine, small_disk, tmp_path, monkeypatch):
     monkeypatch.setattr("ctspine1k.files.copies.free_bytes", lambda folder: 1 << 40)
     small_disk.fill_up()
-    with pytest.raises(NoSpaceError, match="expected room for copies") as told:
+    with pytest.raises(NoSpaceError, match="expected room for copies of") as told:
         spine.download(to=small_disk.root / "to")
     assert told.value.needed == sum(file.size for file in spine.files())
+
+    def refuse(self, target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    with pytest.raises(NoSpaceError, match="expected room for links of") as told:
+        spine.download(to=tmp_path / "links", link=True)
+    assert told.value.needed == 0
 
 
 def test_links_become_copies_and_dead_links_are_replaced(spine, tree, tmp_path):
@@ -209,9 +220,21 @@ def test_not_through_a_link_into_the_folder(tree, split_file, tmp_path):
     before = files_of(tree)
     (tmp_path / "to").mkdir()
     (tmp_path / "to/raw_data").symlink_to(tree / "raw_data")
-    with pytest.raises(ValueError, match=r"expected a folder outside of .*/tree, .*, found .*/to/raw_data/"):
+    message = r"^to='.*/to': expected a folder outside of .*/tree, .*, found .*/to/raw_data/"
+    with pytest.raises(ValueError, match=message):
         spine.download(to=tmp_path / "to")
     assert files_of(tree) == before
+
+
+def test_points_have_no_suffix_of_images(tmp_path):
+    for name in ("verse004.nii", "verse004_seg.NII.GZ", "verse004_ctd.json"):
+        (tmp_path / "raw" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "raw" / name).write_text(name)
+    verse = ctspine1k.open_collection("verse", data_dir=tmp_path / "raw").select("verse004")
+    paths = verse.download(to=tmp_path / "to")
+    assert [path.name for path in paths] == [
+        f"sub-verse004_{end}" for end in ("ct.nii", "seg-vert_msk.nii.gz", "seg-subreg_ctd.json")
+    ]
 
 
 def test_missing_files(tree, split_file, tmp_path):
@@ -219,6 +242,8 @@ def test_missing_files(tree, split_file, tmp_path):
     spine = ctspine1k.open_collection(data_dir=tree, split_file=split_file).where(split="train")
     with pytest.raises(MissingFilesError):
         spine.download(to=tmp_path / "to")
+    with pytest.raises(ValueError, match=r"^on_missing='ignore': expected one of 'raise', 'skip'"):
+        spine.download(to=tmp_path / "to", on_missing="ignore")
     with pytest.warns(SkippedCasesWarning):
         assert len(spine.download(to=tmp_path / "to", on_missing="skip")) == 3
 

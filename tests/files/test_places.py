@@ -12,8 +12,10 @@ from pathlib import Path
 import huggingface_hub
 import numpy as np
 import pytest
-from support.volumes import files_of, place, save_case
+from support.volumes import ALL_IDS, files_of, place, save_case
+from tqdm import tqdm
 
+import ctspine1k
 from ctspine1k import download_files, list_files
 from ctspine1k.errors import ChecksumError, CTSpine1KWarning, HubError, NoSpaceError, UnreadableFileError
 from ctspine1k.files.hub import HubPlace
@@ -29,7 +31,8 @@ def test_links_to_folders_are_followed_and_loops_end(tmp_path):
     root = tmp_path / "root"
     root.mkdir()
     (root / "linked").symlink_to(tmp_path / "elsewhere")
-    (root / "loop").symlink_to(root)
+    for name in ("again", "loop"):
+        (root / name).symlink_to(root)
     assert len(list_files(data_dir=root)) == 2
 
 
@@ -94,8 +97,39 @@ def test_revision(hub, repo_id, tree, tmp_path, monkeypatch):
     online = read()
     assert online[None] == online["main"] == online[second] != online[first]
     assert {online[revision] for revision in others} == {online[first]}
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    assert read() == online
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")  # which the client does not read
+    with hub.watched() as requests:
+        assert read() == online
+    assert requests == []
+
+
+def test_what_a_place_is_called(hub, repo_id, monkeypatch):
+    place, commit = HubPlace.of(repo_id, "main"), hub.repos[repo_id].refs["main"]
+    assert place.describe() == f"Hub repo {repo_id} at main"
+    assert place.origin() == {"repo_id": repo_id, "commit": commit}
+    assert place.version() == f"{repo_id}@{commit}"
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    assert place.describe() == f"the local cache of Hub repo {repo_id} at main"
+
+
+def test_a_commit_is_not_looked_up():
+    digits = "0123456789abcdef" * 3
+    assert HubPlace.of("tests/any", digits[:40]).at_commit().commit == digits[:40]
+
+
+def test_the_hub_is_told_who_asks_and_people_how_far_it_is(hub, repo_id, capfd):
+    files = list_files(cases=ALL_IDS, repo_id=repo_id)
+    HubPlace.of(repo_id, "main").fetch(files)
+    agent = f"ctspine1k/{ctspine1k.__version__};"
+    asked = [one for one in hub.requests if one.path.endswith(("/revision/main", ".nii.gz"))]
+    assert {one.method for one in asked} == {"GET", "HEAD"}
+    assert all(one.agent.startswith(agent) for one in asked), [one.agent for one in asked]
+    shown = capfd.readouterr().err
+    assert f"Fetching {repo_id}: 100%" in shown
+    size = tqdm.format_sizeof(sum(file.size for file in files))
+    assert size.endswith("k")
+    assert f" {size}/{size} " in shown
+    assert "B/s]" in shown
 
 
 def test_a_private_repo_needs_its_token(hub, repo_id):

@@ -10,7 +10,7 @@ from support.volumes import ALL_IDS, expected, labels, place, save
 
 import ctspine1k
 from ctspine1k.cli.main import main
-from ctspine1k.errors import AmbiguousFilesError, MissingFilesError
+from ctspine1k.errors import AmbiguousFilesError, MissingFilesError, NoSpaceError
 
 FIRST, LIVER, HN, LAST = ALL_IDS
 
@@ -99,9 +99,14 @@ def test_an_id_counts_more_than_a_plain_one_and_two_plain_ones_are_refused(tmp_p
         cases.files()
 
 
-def test_images_of_the_hub(repo_id, tree, predictions):
+def test_images_of_the_hub(repo_id, tree, predictions, monkeypatch):
     spine = ctspine1k.open_collection(repo_id=repo_id).select(LIVER).with_masks(predictions)
     assert pickle.loads(pickle.dumps(spine.place)) == spine.place  # noqa: S301
+    with monkeypatch.context() as full:
+        full.setattr("ctspine1k.files.hub.hub_space", lambda: (0, predictions))
+        with pytest.raises(NoSpaceError) as caught:
+            spine.download()
+    assert caught.value.needed == spine.files("image")[0].size
     pair = dict(zip(("image", "mask"), spine.download(), strict=True))
     assert pair["mask"] == predictions / NAMES[LIVER]
     assert pair["image"].read_bytes() == next(tree.rglob(f"volumes/*/{LIVER}.nii.gz")).read_bytes()

@@ -51,6 +51,7 @@ class Request:
     method: str
     path: str
     range: str | None
+    agent: str = ""
     sent: int = 0
 
 
@@ -134,7 +135,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             url = urllib.parse.urlsplit(self.path)
             path = urllib.parse.unquote(url.path)
             self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            self.request_seen = Request(self.command, path, self.headers.get("Range"))
+            agent = self.headers.get("User-Agent", "")
+            self.request_seen = Request(self.command, path, self.headers.get("Range"), agent)
             hub.requests.append(self.request_seen)
             verbs = "revision|tree|paths-info|preupload|commit"
             if found := re.fullmatch(rf"/api/datasets/([^/]+/[^/]+)(?:/({verbs})/([^/]+)(.*))?", path):
