@@ -98,7 +98,7 @@ class Records:
         self._known = {record["case"]["case_id"]: record for record in records}
         rows = [row for record in records for row in record["vertebrae"]]
         write_tables(self._path, ScanTables([record["case"] for record in records], rows))
-        self._journal.unlink(missing_ok=True)
+        self._journal.unlink()
 
     def problems(self, files: Iterable[CaseFiles]) -> dict[str, str]:
         """Return why cases cannot be used, by their id."""

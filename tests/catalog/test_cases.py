@@ -1,6 +1,7 @@
 import collections
 import csv
 import pickle
+import re
 
 import pytest
 from support.paths import ROOT
@@ -231,6 +232,7 @@ def test_a_catalog_says_what_is_in_it():
 
 def test_a_notebook_shows_the_first_cases():
     page = load_catalog()._repr_html_()
+    assert re.findall("<th>(.*?)</th>", page) == list(load_catalog().to_pandas().columns)
     assert page.startswith(
         "<p>1,005 cases: train 610, validation 197, test 198</p><table><tr><th>case_id</th>"
     )

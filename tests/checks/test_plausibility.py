@@ -9,6 +9,7 @@ from support.spines import AFFINE, save_spine, spine
 from support.volumes import save
 
 from ctspine1k.catalog.ctspine1k import CTSPINE1K
+from ctspine1k.catalog.msr import MSR
 from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.checks.measure import measure
 from ctspine1k.checks.plausibility import implausible
@@ -93,7 +94,7 @@ def test_numbers_that_are_no_hu(tmp_path, healthy, change, found, labelled):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda image: np.maximum(image, -501),
+        lambda image: np.maximum(image, -500),
         lambda image: with_voxel(image, 32767),
         lambda image: with_voxel(image, -3024),  # outside the field of view
     ],
@@ -322,16 +323,19 @@ def test_rounding_is_told_and_by_how_much(measured):
     assert list(implausible(measured, VOCABULARY)) == []
 
 
+@pytest.mark.parametrize("orientation", ["SLA", "SLP"])
 @pytest.mark.parametrize(("behind", "found"), [(1.0, {"front_to_back"}), (0.9, set())])
-def test_how_far_behind_its_middle_a_vertebra_may_be(measured, behind, found):
-    """Of 25 voxels from 10 to 34, the middle is 22; the array's last axis but one leads to the front."""
-    axis = {"A": 1, "P": -1}
+def test_how_far_behind_its_middle_a_vertebra_may_be(measured, behind, found, orientation):
+    """Of 25 voxels from 10 to 34, the middle is 22."""
+    measured, axis = replace(measured, orientation=orientation), {"A": 1, "P": -1}
     (number,) = (n for n, code in enumerate(measured.orientation) if code in axis)
     start, stop, centre = [5, 5, 5], [30, 30, 30], [17.0, 17.0, 17.0]
     start[number], stop[number] = 10, 35
     centre[number] = 22 - axis[measured.orientation[number]] * behind
     places = {"start": [tuple(start)] * 2, "stop": [tuple(stop)] * 2, "centroid": [tuple(centre)] * 2}
     assert changed(measured, **places) & {"front_to_back"} == found
+    # Of the neck, bodies are smaller than their processes.
+    assert changed(measured, label=[3, 4], **places) & {"front_to_back"} == set()
 
 
 @pytest.mark.parametrize("orientation", ["SLA", "ILA"])
@@ -341,7 +345,36 @@ def test_heights_are_those_along_the_spine(measured, orientation, top, found):
         "start": [(50, 5, 5), (30, 5, 5), (10, 5, 5)],
         "stop": [(top, 30, 30), (50, 30, 30), (30, 30, 30)],
     }
-    assert changed(replace(measured, orientation=orientation), **places) & {"pieces"} == found
+    turned = replace(measured, orientation=orientation)
+    assert changed(turned, **places) & {"pieces"} == found
+    # A stray voxel stretches the box: then its height says nothing.
+    sizes = {"voxels": [1000] * 3, "largest_component": [999, 1000, 1000]}
+    assert changed(turned, **places, **sizes) & {"pieces"} == set()
+
+
+def test_how_much_of_a_vertebra_may_be_apart(measured):
+    for largest, found in ((991, set()), (990, {"pieces"})):
+        assert changed(measured, voxels=[1000], largest_component=[largest]) & {"pieces"} == found
+        cut = {"start": [(0, 5, 5)], "stop": [(30, 30, 30)]}
+        assert changed(measured, voxels=[1000], largest_component=[largest], **cut) & {"pieces"} == set()
+
+
+def test_what_the_scan_cuts_is_in_order_but_at_no_known_distance(measured):
+    cut = {"start": [(0, 5, 5)] * 4}
+    assert changed(measured, centroid_mm=at_heights(0, 10, 10, 30), **cut) & {"order"} == {"order"}
+    assert changed(measured, centroid_mm=at_heights(0, 10, 26.1, 36.1), **cut) & {"distance"} == set()
+
+
+def test_how_much_brighter_than_what_is_beside_it_bone_is(measured):
+    for beside, found in ((230.0, set()), (230.1, {"intensity"})):
+        told = implausible(replace(measured, hu_beside=beside), VOCABULARY)
+        assert {check for check, *_ in told} == found
+
+
+def test_a_sacrum_may_have_any_size(measured):
+    (first, *_) = measured.vertebrae
+    sacrum = replace(measured, vertebrae=(replace(first, label=26, volume_cm3=0.5),))
+    assert list(implausible(sacrum, MSR.vocabulary)) == []
 
 
 def test_names_are_those_of_the_vocabulary(tmp_path, healthy):

@@ -2,7 +2,10 @@
 
 import json
 import math
+import zlib
+from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +15,9 @@ from support.volumes import intensities, labels, save
 
 import ctspine1k
 from ctspine1k.catalog.ctspine1k import CTSPINE1K
+from ctspine1k.catalog.verse import VERSE as VERSE_DATA
 from ctspine1k.checks import levels
+from ctspine1k.checks.points import points_of_cases
 from ctspine1k.cli.main import main
 from ctspine1k.errors import MissingFilesError, OutputError, PointsError, SkippedCasesWarning
 from ctspine1k.scans.tables import read_tables
@@ -76,11 +81,13 @@ def test_a_scan_has_the_points_of_files_beside_the_labels(verse):
 
 
 def test_a_scan_of_images_without_masks_has_their_points(msr):
-    collection, _ = msr
+    collection, files = msr
     report = collection.scan()
     case = pd.read_parquet(report.cases).iloc[0]
     assert case[["mask_type", "mask_file", "mask_crc32", "hu_beside", "label_rounding"]].isna().all()
     assert case.hu_min == -1000
+    voxels = np.asarray(nib.load(files["image"]).dataobj)
+    assert case.image_crc32 == zlib.crc32(voxels.tobytes(order="F"))
     assert list(case.vertebrae) == NAMES
     table = pd.read_parquet(report.vertebrae)
     assert list(table.label) == list(LABELS)
@@ -157,6 +164,28 @@ def test_points_that_cannot_be_right_are_found(msr, check):
     write_lml(files["points"], centres)
     findings = [one for one in collection.verify().findings if one.file == str(files["points"])]
     assert told in [(one.expected, one.found) for one in findings if one.check == check]
+
+
+@pytest.mark.parametrize(
+    ("apart", "found"), [(7.9, ["distance"]), (8.0, []), (60.0, []), (60.1, ["distance"])]
+)
+def test_how_far_apart_neighbours_may_be(apart, found):
+    points = [Point(20 + n, f"L{1 + n}", (1.0, 2.0, 3.0), (0.0, 0.0, -apart * n)) for n in range(2)]
+    assert [check for check, *_ in levels.implausible_points(points, {}, CTSPINE1K.vocabulary)] == found
+
+
+@pytest.mark.parametrize(("rise", "found"), [(-0.5, None), (0.0, "it below"), (0.5, "it below")])
+def test_two_that_are_level_are_upside_down_and_not_in_another_order(rise, found):
+    places = {20: (0.0, 0.0, 0.0), 21: (0.0, 9.0, rise)}
+    assert levels.order(places, CTSPINE1K.vocabulary) is None
+    told = levels.upside_down(places, CTSPINE1K.vocabulary)
+    assert told == (found and ("L1 above L2, by the header", found))
+
+
+def test_of_a_broken_image_the_points_are_not_looked_at(verse):
+    collection, files = verse
+    files["image"].write_bytes(files["image"].read_bytes()[:-100])
+    assert checks(collection.verify()) == ["truncated"]
 
 
 def test_points_outside_the_image_or_of_no_vertebra_are_errors(msr, verse):
@@ -266,6 +295,26 @@ def test_pictures_with_points_and_without_a_mask(verse, msr, tmp_path):
         for reading in (None, "spacing", "affine")
     ]
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_options_of_points_are_checked_and_named(msr):
+    collection, _ = msr
+    for option in ("on_missing", "on_error"):
+        with pytest.raises(ValueError, match=rf"^{option}='ignore': expected one of 'raise', 'skip'"):
+            collection.points("file", **{option: "ignore"})
+    selection = collection.selection()
+    bare = replace(selection, data_set=replace(VERSE_DATA, kinds=("image",), optional=()))
+    with pytest.raises(ValueError, match=r"kind='file': expected points files of VerSe, found none$"):
+        points_of_cases(bare, "file")
+
+
+def test_points_of_a_mask_have_the_names_of_their_data_set(tmp_path):
+    files = {"": intensities(), "_seg": (labels() > 0) * np.uint8(28)}
+    for end, voxels in files.items():
+        save(tmp_path / f"{VERSE}{end}.nii.gz", voxels)
+    collection = ctspine1k.open_collection("verse", data_dir=tmp_path).select(VERSE)
+    ((_, points),) = collection.points("mask")
+    assert [(point.label, point.name) for point in points] == [(28, "T13")]
 
 
 def test_no_points_of_a_mask_whose_voxels_have_no_place(tmp_path):

@@ -19,7 +19,7 @@ from support.paths import ROOT
 from support.processes import interrupt_at, is_at_its_end, release, wait_until
 from support.scans import start, wait_for_notes
 from support.spines import save_spine, spine
-from support.verbs import scan_files, verify_files
+from support.verbs import chosen, scan_files, verify_files
 from support.volumes import ALL_IDS, break_case, files_of, save
 
 import ctspine1k
@@ -37,6 +37,7 @@ from ctspine1k.errors import (
     WorkerError,
 )
 from ctspine1k.files.folder import FolderPlace
+from ctspine1k.files.transfer import worker_start
 from ctspine1k.running.disk import exclusive_lock
 from ctspine1k.scans.containing import cases_containing
 from ctspine1k.scans.tables import CASES, SCAN_VERSION, VERTEBRAE, read_tables
@@ -294,6 +295,56 @@ def test_without_scipy_nothing_is_begun(repo_id, split_file, hub, tmp_path, monk
         verb(repo_id=repo_id, split_file=split_file)
     assert requests == []
     assert files_of(tmp_path) == before
+
+
+VERBS = (scan_files, verify_files, lambda **options: list(chosen(**options).points("mask")))
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=["scan", "verify", "points"])
+def test_what_does_not_fit_on_the_disk_is_not_begun(repo_id, split_file, hub, tmp_path, monkeypatch, verb):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ctspine1k.files.hub.hub_space", lambda: (0, tmp_path))
+    place = {"repo_id": repo_id, "split_file": split_file}
+    with pytest.raises(NoSpaceError, match="expected room for a download") as caught:
+        verb(**place)
+    assert caught.value.needed == sum(file.size for file in ctspine1k.list_files(**place))
+    assert hub.downloads() == {}
+
+
+@pytest.mark.parametrize("verb", ["scan", "verify", "points"])
+def test_each_verb_asks_for_the_workers_that_it_was_told_to(spines, monkeypatch, verb):
+    """Which show no bars, and know the tokens."""
+    arguments = ["mask"] if verb == "points" else []
+    cases = ctspine1k.open_collection(data_dir=spines).select(IDS)
+    with pytest.raises(ValueError, match="num_proc is for processes of this machine"):
+        getattr(cases, verb)(*arguments, num_proc=2, scheduler="tcp://nowhere:1")
+
+    def executor(num_proc, scheduler, *, initializer):
+        raise ZeroDivisionError(initializer.func.__name__)
+
+    monkeypatch.setattr(f"ctspine1k.checks.{verb}.executor", executor)
+    with pytest.raises(ZeroDivisionError, match=worker_start().func.__name__):
+        getattr(cases, verb)(*arguments)
+
+
+def test_a_bar_on_a_terminal_says_what_is_done(spines, monkeypatch, capsys):
+    monkeypatch.setattr("ctspine1k.running.progress.is_terminal", lambda: True)
+    scan(spines)
+    shown = capsys.readouterr().err
+    assert "Scanning: 100%" in shown
+    assert " 3/3 " in shown
+
+
+def test_of_a_case_that_is_dropped_nothing_is_noted(spines):
+    path, journal = scan(spines).cases, spines / ".cases.parquet.partial"
+    (record,) = (row for row in read_tables(path).cases if row["case_id"] == "HN_P023")
+    with own_records(path) as records:
+        records.drop("liver_106")
+        records.note({"version": SCAN_VERSION, "case": record, "vertebrae": []})
+    noted = [
+        json.loads(line.partition(" ")[2])["case"]["case_id"] for line in journal.read_text().split("\n")[1:]
+    ]
+    assert noted == ["liver_83", "HN_P023", "HN_P023"]
 
 
 def test_no_case_no_scan(spines):

@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -608,15 +609,24 @@ def test_summary_and_order(fresh):
     )
 
 
-def test_a_summary_shows_five_findings_of_a_check(root):
-    for number in range(7):
-        (root / f"x{number}.nii.gz").touch()
+def test_a_summary_shows_five_findings_of_a_check_and_a_notebook_fifty(root):
+    names = [f"{root}/x{number:02}.nii.gz" for number in range(52)]
+    for name in names[:5]:
+        Path(name).touch()
+    what = "warning  unexpected    {:5}  a file belongs to no case: "
     lines = verify(root).summary().splitlines()
-    assert lines[1].endswith("and 2 more")
-    assert [line.split(":")[0].strip() for line in lines[2:7]] == [
-        f"{root}/x{number}.nii.gz" for number in range(5)
-    ]
-    assert lines[7:] == ["         and 2 more"]
+    assert lines[1] == what.format(5) + ", ".join(names[:5])
+    assert [line.split(":")[0].strip() for line in lines[2:]] == names[:5]
+    for name in names[5:]:
+        Path(name).touch()
+    report = verify(root)
+    lines = report.summary().splitlines()
+    assert lines[1] == what.format(52) + ", ".join(names[:5]) + " and 47 more"
+    assert [line.split(":")[0].strip() for line in lines[2:7]] == names[:5]
+    assert lines[7:] == ["         and 47 more"]
+    page = report._repr_html_()
+    assert page.count("<tr>") == 51
+    assert page.endswith("and 2 more</p>")
 
 
 def test_from_the_hub(root, publish, hub):
@@ -764,7 +774,7 @@ def test_twins_are_named_in_one_order_however_many_processes(root, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_hubs_copies_are_compared_also_after_a_scan(root, publish, hub):
+def test_the_hubs_copies_are_compared_also_after_a_scan(root, publish, hub, monkeypatch):
     """The Hub's record says what its own file is, not what became of the copy in the cache."""
     repo_id = publish(root)
     options = {"repo_id": repo_id, "cases": list(CASES)}
@@ -778,6 +788,15 @@ def test_the_hubs_copies_are_compared_also_after_a_scan(root, publish, hub):
     blob.write_bytes(data)
     report = verify_files(**options)
     assert [(f.case_id, f.check) for f in report.findings] == [("liver_106", "checksum")]
+    assert report.kept == 2
+    for path in blob.parent.iterdir():
+        path.unlink()
+    with monkeypatch.context() as full:
+        full.setattr("ctspine1k.files.hub.hub_space", lambda: (0, root))
+        with pytest.raises(NoSpaceError) as caught:
+            verify_files(**options)
+    assert caught.value.needed == sum(path.stat().st_size for path in root.rglob("*.nii.gz"))
+    ctspine1k.download_files(repo_id=repo_id, cases=list(CASES))
     blob.unlink()
     hub.requests.clear()
     assert verify_files(**options).ok
@@ -806,6 +825,20 @@ def test_a_disk_that_fills_up_ends_the_notes_and_not_the_verification(root, smal
     with pytest.warns(CTSpine1KWarning, match="measures are not stored for other runs: .*No space left"):
         report = verify(root, table=small_disk.root / "cases.parquet")
     assert (report.ok, report.measured) == (True, 3)
+
+
+def test_a_stop_ends_also_what_is_used_of_an_earlier_run(root, monkeypatch):
+    seen = []
+
+    def looked_at(selection, files, record):
+        seen.append(files.case.case_id)
+        signal.raise_signal(signal.SIGINT)
+        return None, ()
+
+    monkeypatch.setattr("ctspine1k.checks.verify._looked_at", looked_at)
+    with pytest.raises(KeyboardInterrupt):
+        verify(root)
+    assert len(seen) == 1
 
 
 def test_a_full_disk_is_no_fault_of_a_case(root, publish, monkeypatch):

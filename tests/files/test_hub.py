@@ -57,6 +57,12 @@ def test_errors_of_the_client_itself(asked, name):
     explained(asked, kind.__new__(kind, "no such thing"))
 
 
+def test_an_http_error_of_the_client_is_one_of_its_library(asked, monkeypatch):
+    monkeypatch.setattr(hub_module, "_client_errors", functools.cache(hub_module._client_errors.__wrapped__))
+    kind = huggingface_hub.errors.RepositoryNotFoundError
+    explained(asked, kind.__new__(kind, "no such repo"))
+
+
 @pytest.mark.parametrize("transport", ["requests"], indirect=True)
 @pytest.mark.parametrize(
     "name", ["RequestException", "ConnectionError", "ReadTimeout", "ChunkedEncodingError", "HTTPError"]
