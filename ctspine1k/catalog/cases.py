@@ -224,7 +224,7 @@ class Catalog:
         try:
             return self._by_id[case_id]
         except KeyError:
-            similar = difflib.get_close_matches(str(case_id), self._by_id, n=3)
+            similar = difflib.get_close_matches(str(case_id), self._by_id)
             raise UnknownCaseError(str(case_id), similar) from None
 
     def where(self, **criteria: Criterion) -> Catalog:

@@ -7,6 +7,7 @@ import pytest
 from support.paths import ROOT
 
 from ctspine1k import Case, Catalog, Issue, load_catalog
+from ctspine1k.catalog.cases import Facet, is_within
 from ctspine1k.catalog.ctspine1k import (
     ERROR_KINDS,
     EVIDENCE,
@@ -220,6 +221,12 @@ def test_every_criterion_takes_several_values():
     assert len(catalog.where(split=["validation", "test"], source=("MSD-T10", "COVID-19"))) == 80
     assert len(catalog.where(special_case=SPECIAL_CASES)) == 28
     assert len(catalog.where(tcia_series=iter(["*flipped updown*", "HN_P001/*"]))) == 13
+
+
+def test_a_range_without_a_lower_end_begins_at_0():
+    facets = (Facet("age", "Only patients of this age.", None, is_within),)
+    newborn = Catalog((Case("a", "train", 0, facts={"age": "0"}),), ("train",), facets)
+    assert [len(newborn.where(age=age)) for age in ("-30", "0", 0, "1-30")] == [1, 1, 1, 0]
 
 
 def test_a_catalog_says_what_is_in_it():

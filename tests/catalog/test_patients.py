@@ -1,4 +1,5 @@
 import pytest
+from support.volumes import place
 
 import ctspine1k
 from ctspine1k import load_catalog
@@ -24,6 +25,7 @@ def test_the_seed_decides_and_nothing_else():
     cases = load_catalog("verse")
     one, again, other = (cases.split_by_patient([0.5, 0.5], seed=seed)[0].cases for seed in (1, 1, 2))
     assert one == again != other
+    assert cases.split_by_patient([0.5, 0.5])[0].cases == cases.split_by_patient([0.5, 0.5], seed=0)[0].cases
     # Of three, the one in the middle lies as much in either half, and goes to the first.
     assert [
         len(part) for part in parts_by_patient({"a": "x", "b": "y", "c": "z"}, [0.5, 0.5], 0, "raise")
@@ -53,6 +55,17 @@ def test_unknown_patients_are_refused_unless_each_is_one():
 def test_fractions_add_up_to_1(fractions):
     with pytest.raises(ValueError, match=r"fractions=.*: expected positive numbers that add up to 1"):
         load_catalog("verse").split_by_patient(fractions)
+
+
+def test_folders_of_ctspine1k_say_nothing_of_patients(tmp_path):
+    place(tmp_path, "patient0001/liver_106.nii.gz")
+    liver = ctspine1k.open_collection(data_dir=tmp_path).select("liver_106")
+    with pytest.raises(ValueError, match="the patient of 1 of 1 cases is not known"):
+        liver.split_by_patient([1.0])
+
+
+def test_fractions_may_be_rounded():
+    assert len(load_catalog("verse").split_by_patient([0.3333334] * 3)) == 3
 
 
 def test_there_are_too_few_patients():
@@ -86,6 +99,8 @@ def test_folders_say_whose_scans_they_are(folder):
         load_catalog("msr").split_by_patient([0.5, 0.5])
     with pytest.raises(ValueError, match=r"expected data_dir, a folder: .* Keep the folders of patients"):
         ctspine1k.open_collection("msr").split_by_patient([0.5, 0.5])
+    place(root / "patient0001" / "other", f"{scans[0]}.nii.gz")  # a second one says the same
+    assert len(opened.split_by_patient([0.5, 0.5])) == 2
     (root / "patient0001" / scans[0] / f"{scans[0]}.lml").rename(root / "patient0002" / f"{scans[0]}.lml")
     with pytest.raises(ValueError, match=f"expected a file of patient000., as others of {scans[0]} are"):
         opened.split_by_patient([0.5, 0.5])

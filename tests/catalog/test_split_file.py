@@ -1,3 +1,5 @@
+import contextlib
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -73,6 +75,16 @@ names = st.text(st.characters(categories=("L", "N"), include_characters="._-"), 
 def test_parser_gives_back_what_was_written(ids, newline):
     text = newline.join(["trainset:", *(f"{name}.nii.gz" for name in ids)])
     assert parse(text) == {"train": ids, "validation": [], "test": []}
+
+
+def test_comments_are_passed_over():
+    assert parse("# two lists:\ntrainset:\n#a\nb\n#c\nd\n")["train"] == ["b", "d"]
+
+
+def test_a_name_that_is_two_others_may_be_one():
+    for known, problem in (("a", "b"), "two names glued together"), (("a", "b", "ab"), None):
+        with pytest.raises(SplitFileError, match=problem) if problem else contextlib.nullcontext():
+            assert parse_split(b"trainset:\nab\n", "split.txt", SECTIONS, known)["train"] == ["ab"]
 
 
 def test_a_suffix_is_taken_off_once():

@@ -42,6 +42,7 @@ def test_every_layout_is_found(tmp_path, layout):
         ".liver_106.nii.gz",
         "labelsTr/._liver_106.nii.gz",
         ".cache/liver_106.nii.gz",
+        "__MACOSX/liver_106.nii.gz",
         "notes.txt",
     )
     files = list_files(cases="liver_106", data_dir=tmp_path)

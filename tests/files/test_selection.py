@@ -50,13 +50,13 @@ def test_selection_by_id_keeps_the_catalogs_order(tree):
         (
             {"data_dir": "/nowhere"},
             FileNotFoundError,
-            "'/nowhere': expected a folder with raw files, found none",
+            "'/nowhere': expected a folder with raw files, found none at ",
         ),
         ({"data_dir": __file__}, FileNotFoundError, "expected a folder with raw files, found a file at "),
         (
             {"split_file": "/nowhere"},
             FileNotFoundError,
-            "'/nowhere': expected a file with case ids, found none",
+            "'/nowhere': expected a file with case ids, found none at ",
         ),
         ({"split_file": "/"}, FileNotFoundError, "expected a file with case ids, found a folder at /"),
         ({"cases": 5}, ValueError, "cases=5: expected ids or cases, one or several in a list"),
@@ -150,6 +150,14 @@ def test_a_folder_with_its_own_split_file_needs_no_option(tree, load, monkeypatc
         loaded = load(split_file=None, split="train")
     assert loaded["patient_id"][:] == ["HN_P023", "mine"]
     assert len(open_collection(data_dir=tree, split_file=path)) == 3  # says nothing: it was asked for
+
+
+def test_a_folder_whose_own_list_is_used_may_have_files_twice(tree):
+    own_list(tree)
+    (tree / "again").mkdir()
+    shutil.copy(next(tree.rglob("HN_P023.nii.gz")), tree / "again")
+    with pytest.warns(SplitFileWarning, match="lists 3 cases"):
+        assert len(open_collection(data_dir=tree)) == 3
 
 
 def test_the_list_of_a_folder_stays_its_own_when_the_raw_files_were_deleted(tree, load):
