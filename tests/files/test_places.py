@@ -89,6 +89,8 @@ def test_revision(hub, repo_id, tree, tmp_path, monkeypatch):
     others = ("v1", "beef", "v" * 40, "X" * 40)  # all but the first look somewhat like commits
     hub.repos[repo_id].refs |= dict.fromkeys(others, first)
 
+    assert {HubPlace(repo_id, one).at_commit().commit for one in others} == {first}
+
     def read():
         options = {"cases": "liver_106", "kind": "image", "repo_id": repo_id}
         revisions = (None, "main", *others, first, second)

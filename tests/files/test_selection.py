@@ -160,6 +160,13 @@ def test_a_folder_whose_own_list_is_used_may_have_files_twice(tree):
         assert len(open_collection(data_dir=tree)) == 3
 
 
+def test_the_list_of_a_folder_is_used_where_all_files_are_foreign(tmp_path):
+    place(tmp_path, "foreign.nii.gz")
+    own_list(tmp_path)
+    with pytest.warns(SplitFileWarning, match="lists 3 cases"):
+        assert len(open_collection(data_dir=tmp_path)) == 3
+
+
 def test_the_list_of_a_folder_stays_its_own_when_the_raw_files_were_deleted(tree, load):
     own_list(tree)
     with pytest.warns(SplitFileWarning):
