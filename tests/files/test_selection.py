@@ -110,6 +110,15 @@ def test_a_plan_says_what_would_be_downloaded_and_what_is_missing(tree):
     assert re.fullmatch(told.format("0 of 7", lacking), repr(spine.plan_download()))
 
 
+def test_a_fingerprint_is_that_of_the_commit_or_of_the_files(hub, repo_id, tree, split_file):
+    there = open_collection(repo_id=repo_id, split_file=split_file).selection()
+    assert there.fingerprint() == [f"{repo_id}@{hub.repos[repo_id].refs['main']}"]
+    here = open_collection(data_dir=tree, split_file=split_file).selection()
+    known = {file: here.place.identity(file) for file in here.files()}
+    assert here.fingerprint() == list(known.values())
+    assert here.fingerprint(["mask"]) == [text for file, text in known.items() if file.kind == "mask"]
+
+
 def test_kind_selects_masks_alone(hub, repo_id):
     download_files(cases=ALL_IDS, kind="mask", repo_id=repo_id)
     assert set(hub.downloads()) == {f"{case_id}_seg.nii.gz" for case_id in ALL_IDS}
