@@ -411,10 +411,11 @@ HEADERS = {
     "header": (
         {"qoffset_x": 99.0},
         "origin [40.0, -30.0, 7.0] by the sform, [99.0, -30.0, 7.0] by the qform",
+        "Affine and spacing come from ",
     ),
-    "units": ({"xyzt_units": 1}, "lengths in metres"),
-    "degenerate": (NO_LENGTH, "(no length along j)"),
-    "unplaced": (NO_PLACE, "neither: both codes are 0"),
+    "units": ({"xyzt_units": 1}, "lengths in metres", "They are converted: the spacing is "),
+    "degenerate": (NO_LENGTH, "(no length along j)", ""),
+    "unplaced": (NO_PLACE, "neither: both codes are 0", "The directions of the axes are a guess"),
 }
 
 
@@ -422,7 +423,7 @@ HEADERS = {
 @pytest.mark.parametrize("kinds", ["image", "mask", "image and mask"])
 def test_headers_that_leave_in_doubt_where_voxels_lie(root, monkeypatch, check, kinds):
     """In one file, or in both in the same way, by a first run and by one that uses its measures."""
-    fields, text = HEADERS[check]
+    fields, text, advice = HEADERS[check]
     affine = AFFINE
     if check == "units":
         affine = np.vstack([AFFINE[:3] / 1000, AFFINE[3:]])
@@ -434,7 +435,7 @@ def test_headers_that_leave_in_doubt_where_voxels_lie(root, monkeypatch, check, 
     own = [f for f in first.findings if f.check == check]
     assert [f.file for f in own] == sorted(str(paths[kind]) for kind in kinds.split(" and "))
     assert {(f.level, f.case_id) for f in own} == {("warning", "liver_106")}
-    assert all(text in f.found for f in own)
+    assert all(text in f.found and advice in f.hint for f in own)
     # What to do, but not an option that `verify` does not have.
     assert {"preview" in f.hint and "on_geometry" not in f.hint for f in first.findings} == {True}
     # The pair is at one place if both headers say the same, and if one is in another unit or has another qform.

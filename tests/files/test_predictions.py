@@ -9,8 +9,13 @@ import pytest
 from support.volumes import ALL_IDS, expected, labels, place, save
 
 import ctspine1k
+from ctspine1k.catalog.ctspine1k import CTSPINE1K
+from ctspine1k.catalog.verse import VERSE
 from ctspine1k.cli.main import main
 from ctspine1k.errors import AmbiguousFilesError, MissingFilesError, NoSpaceError
+from ctspine1k.files.folder import FolderPlace
+from ctspine1k.files.predicted_points import find_points
+from ctspine1k.files.predictions import WHOLE, Predictions, find_predictions
 
 FIRST, LIVER, HN, LAST = ALL_IDS
 
@@ -124,6 +129,47 @@ def test_the_command_line(tree, predictions, capsys, tmp_path):
     out = str(tmp_path / "a.png")
     assert main(["preview", LIVER, "--data-dir", str(tree), "--masks", str(predictions), "--out", out]) == 0
     assert main(["verify", str(tree), "--masks", str(tmp_path / "none")]) == 2
+
+
+def test_files_of_single_vertebrae_are_found_by_their_folders(tmp_path):
+    names = [
+        f"{LIVER}/vertebrae_L1.nii.gz",
+        f"{LIVER}_0000.nii.gz/segmentations/Vertebrae_T12.nii",
+        f"{FIRST.replace('.', '_')}/vertebrae_C1.nii.gz",
+        f"{HN}/vertebrae_S9.nii.gz",  # no such vertebra
+        f"{HN}/ribs.nii.gz",
+        "vertebrae_L2.nii.gz",  # of no case
+    ]
+    place(tmp_path, *names)
+    known, folder = ctspine1k.load_catalog(), FolderPlace(tmp_path)
+    found = find_predictions(folder, CTSPINE1K, known.select([LIVER, HN]), known)
+    assert {
+        case_id: {vertebra: file.path for vertebra, file in own.items()}
+        for case_id, own in found.files.items()
+    } == {LIVER: {"L1": names[0], "T12": names[1]}}
+    assert found.unknown == tuple(sorted(names[3:]))
+    place(tmp_path, f"again/{LIVER}/vertebrae_l1.nii")
+    with pytest.raises(AmbiguousFilesError, match=rf"{LIVER}: expected one mask file, found 2: .*again/"):
+        find_predictions(folder, CTSPINE1K, known, known)
+
+
+def test_points_are_named_as_those_of_the_data_set_or_by_the_case(tmp_path):
+    names = ["a/sub-verse004_seg-subreg_ctd.json", "b/verse005.JSON", "c/gl003.lml", "notes.json"]
+    place(tmp_path, *names, "verse006.nii.gz")
+    known, folder = ctspine1k.load_catalog("verse"), FolderPlace(tmp_path)
+    found = find_points(folder, VERSE, known.select(["verse004", "gl003"]), known)
+    assert {case_id: own[WHOLE].path for case_id, own in found.files.items()} == {
+        "verse004": names[0],
+        "gl003": names[2],
+    }
+    assert {own[WHOLE].kind for own in found.files.values()} == {"points"}
+    assert found.unknown == ("notes.json",)
+    masks = find_points(folder, VERSE, known.select("verse006"), known)
+    assert masks.files["verse006"][WHOLE].kind == "mask"
+    assert find_points(folder, VERSE, known.select("verse007"), known) == Predictions({}, ("notes.json",))
+    place(tmp_path, "verse004_ctd.json")
+    with pytest.raises(AmbiguousFilesError, match="verse004: expected one points file, found 2"):
+        find_points(folder, VERSE, known, known)
 
 
 def test_bad_folders(predicted, tmp_path):
