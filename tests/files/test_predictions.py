@@ -199,6 +199,8 @@ def test_a_prediction_that_could_be_of_several_cases_is_an_error(tmp_path):
 def test_a_place_with_predictions_opens_each_file_where_it_is(predicted, predictions, tree):
     place = predicted.selection().place
     assert place.origin() == {"folder": "tree", "masks": "predictions"}
+    assert (place.folder, place.tables) == (tree, predictions)
+    assert place.describe() == f"{tree} with masks in {predictions}"
     image, mask = predicted.select(LIVER).files()
     for file, folder in ((image, tree), (mask, predictions)):
         with place.open(file) as path:
