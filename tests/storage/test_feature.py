@@ -179,6 +179,13 @@ def test_what_the_dtype_cannot_hold(array):
         CompactArray("int32").encode_example(array)
 
 
+def test_floats_are_rounded_only_when_they_are_read():
+    numbers = np.array([0.1, 2.0**24 + 1])
+    stored = CompactArray("float32").encode_example(numbers)
+    assert CompactArray("float64").decode_example(stored).tolist() == numbers.tolist()
+    assert CompactArray("float32").decode_example(stored).tolist() == numbers.astype("f4").tolist()
+
+
 def test_what_is_no_stored_form():
     feature = CompactArray("int32")
     with pytest.raises(TypeError, match="expected stored arrays, or lists of numbers; found string"):

@@ -77,6 +77,26 @@ def test_a_body_is_in_front_of_the_canal_however_the_volume_lies():
     assert errors(only, affine, one)[20] < 1.5
 
 
+@pytest.mark.parametrize(
+    ("columns", "edge"),
+    [
+        ([8] * 5, 8),
+        ([13] * 3, None),  # 39 mm2
+        ([9, 7, 6, 6, 6, 6, 6, 6, 6, 7, 9], 7),  # 4 mm beside the middle is in the strip, 5 mm is not
+    ],
+)
+def test_a_hole_of_40_mm2_is_a_canal_whose_front_is_that_of_its_middle(columns, edge):
+    """On a grid of 1 mm, so that lengths and areas are exact."""
+    mask, behind = np.ones((17, 22, 5), bool), 5
+    for number, length in enumerate(columns):
+        mask[8 - len(columns) // 2 + number, behind : behind + length] = False
+    affine = np.array([[1, 0, 0, 8.0], [0, 1, 0, -9.0], [0, 0, 2.5, 4.0], [0, 0, 0, 1]])
+    found = mask_indices(mask.astype(np.uint8) * 7, Geometry.of(affine, mask.shape), "body")
+    places = np.argwhere(mask)
+    plane = places[:, 1].mean() if edge is None else behind + edge - 0.5
+    np.testing.assert_allclose(found[7], places[places[:, 1] > plane].mean(axis=0), rtol=1e-12)
+
+
 def test_masks_with_one_centre_have_a_point_each():
     volume = np.zeros((9, 9, 9), np.uint8)
     volume[2:7, 2:7, 2:7] = 20

@@ -152,6 +152,17 @@ def test_compressed_data_are_counted_before_memory_is_allocated(tmp_path, voxels
         check_file(path)
 
 
+def test_a_checksum_of_compressed_data_may_lie_in_another_piece(tmp_path):
+    """The last voxel is inflated before the end of the data is seen."""
+    for size in range(65_500, 65_540):
+        voxels = intensities(shape=(1, size, 1), dtype="u1")
+        if (1 << 16) < len(zlib.compress(voxels.tobytes(), 0)) <= (1 << 16) + 4:
+            break
+    path = save_metaimage(tmp_path / "case.mhd", voxels, packed=True, CompressedDataSize=None)
+    (tmp_path / "case.zraw").write_bytes(zlib.compress(voxels.tobytes(), 0))
+    assert np.array_equal(read(path)[0].reshape(-1), voxels.reshape(-1))
+
+
 def test_compressed_data_with_other_bytes(tmp_path, voxels):
     path = save_metaimage(tmp_path / "case.mhd", voxels, packed=True)
     data = bytearray((tmp_path / "case.zraw").read_bytes())

@@ -151,8 +151,8 @@ def test_slabs_of_any_depth_and_threads_give_the_same(tmp_path, spacing, orienta
 
 
 def test_memory_is_that_of_a_few_slices(tmp_path):
-    def peak(slices):
-        paths = files(tmp_path, dtype="<i2", shape=(48, 40, slices))
+    def peak(slices, dtype="<i2"):
+        paths = files(tmp_path, dtype=dtype, shape=(48, 40, slices))
         tracemalloc.start()
         try:
             with open_case(*paths) as case:
@@ -164,6 +164,7 @@ def test_memory_is_that_of_a_few_slices(tmp_path):
 
     peak(10)  # what is imported
     assert peak(400) < 1.3 * peak(40)
+    assert peak(40, "<f4") < 0.75 * peak(40, "<f8")
 
 
 def test_files_are_read_to_their_ends(tmp_path):
