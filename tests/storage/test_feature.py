@@ -186,6 +186,11 @@ def test_floats_are_rounded_only_when_they_are_read():
     assert CompactArray("float32").decode_example(stored).tolist() == numbers.astype("f4").tolist()
 
 
+def test_lists_without_elements_are_arrays_without_any():
+    column = CompactArray("float32").cast_storage(pa.array([[]], pa.list_(pa.list_(pa.float32()))))
+    assert CompactArray("float32").decode_example(column[0].as_py()).shape == (0, 0)
+
+
 def test_what_is_no_stored_form():
     feature = CompactArray("int32")
     with pytest.raises(TypeError, match="expected stored arrays, or lists of numbers; found string"):

@@ -14,7 +14,7 @@ import ctspine1k
 from ctspine1k.storage import codec
 from ctspine1k.storage.chunks import StoredArray, store
 from ctspine1k.storage.feature import CompactArray
-from ctspine1k.storage.lazy import LazyArray
+from ctspine1k.storage.lazy import LazyArray, LazyRow
 from ctspine1k.volumes.scaling import Scaling
 
 
@@ -317,5 +317,6 @@ def test_what_an_array_and_a_row_do_not_have(compact):
     row = ctspine1k.LazyDataset(compact)[0]
     assert row.image.stored.shape == row.image.shape
     assert not hasattr(row, "_repr_png_")
+    assert not hasattr(object.__new__(LazyRow), "_cells")  # nor looks for one, such as while it is copied
     with pytest.raises(AttributeError, match=r"^'nothing': expected one of "):
         _ = row.nothing

@@ -1,5 +1,6 @@
 """A case is what plain nibabel reads of its files, and its files fit each other."""
 
+import signal
 import tarfile
 
 import nibabel as nib
@@ -20,6 +21,7 @@ from ctspine1k.errors import (
     TruncatedFileError,
     VoxelValueError,
 )
+from ctspine1k.running.stops import deferred_interrupts
 from ctspine1k.volumes.cases import open_case
 
 TYPES = ["<i2", "u1", "<i4", "<f4", "<f8", "i1", "<u2", "<u4", "<i8", "<u8", ">i2", ">i4", ">f4", ">f8"]
@@ -281,3 +283,12 @@ def test_numbers_between_labels_are_other_labels(tmp_path):
     with open_case(image, save(tmp_path / "m.nii.gz", right), **options) as case:
         case.check()
         assert case.other_labels == ()
+
+
+def test_a_pass_stops_at_its_next_slab(image, mask):
+    with deferred_interrupts(), open_case(image, mask) as case:
+        slabs = case.slabs(1)
+        next(slabs)
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            next(slabs)

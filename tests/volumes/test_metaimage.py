@@ -195,6 +195,30 @@ def test_no_other_file_is_read(tmp_path, voxels, given):
         check_file(path)
 
 
+def test_a_file_that_is_changed_while_it_is_open_is_refused(tmp_path, voxels):
+    """What SimpleITK reads is compared with what was checked."""
+    path = save_metaimage(tmp_path / "case.mha", voxels)
+    meta = read_meta_header(str(path))
+    with metaimage.open_metaimage(str(path)) as file:
+        save_metaimage(path, voxels.astype("<i4"))
+        with pytest.raises(FileFormatError, match=r"int32 \(4, 5, 6\) by SimpleITK"):
+            file.readinto(memoryview(bytearray(4)))
+    save_metaimage(path, voxels[:, :, 1:])
+    with pytest.raises(FileFormatError) as caught:
+        metaimage.MetaImageFile(meta)
+    assert caught.value.expected == "one int16 for each voxel of (6, 5, 4), as in its header"
+    assert caught.value.found == "(3, (6, 5, 3), 1) by SimpleITK"
+    assert caught.value.hint.startswith("Download it again; if the new copy")
+
+
+def test_after_the_last_voxel_nothing_is_read(tmp_path, voxels):
+    with metaimage.open_metaimage(str(save_metaimage(tmp_path / "case.mha", voxels))) as file:
+        buffer = bytearray(voxels.nbytes + 1)
+        assert file.readinto(memoryview(buffer)) == voxels.nbytes
+        assert buffer[:-1] == voxels.tobytes(order="F")
+        assert file.readinto(memoryview(buffer)) == file.readinto(memoryview(buffer)) == 0
+
+
 def test_special_names_and_a_header_without_a_file_beside_it(tmp_path, voxels):
     for name in ("LIST.mhd", "a%d.mhd"):  # MetaIO would take them for something else
         with pytest.raises(FileFormatError, match="ElementDataFile"):
@@ -322,6 +346,24 @@ def test_headers_that_are_not_text_or_say_a_thing_twice(tmp_path, voxels):
             check_file(path)
     path.write_bytes(text.replace("\n", "\r\n\r\n").replace("Offset", "Comment = a: b\r\nPosition").encode())
     assert np.array_equal(read(path)[0], voxels.transpose(2, 0, 1))
+
+
+def test_a_header_has_an_end_and_errors_show_its_beginning(tmp_path, voxels):
+    path = save_metaimage(tmp_path / "case.mhd", voxels)
+    text = path.read_text()
+    path.write_text(f"Comment = {'x' * 66_000}\n{text}")
+    with pytest.raises(FileFormatError, match="ElementDataFile as its last line"):
+        read_meta_header(str(path))
+    for wrong, found in (
+        ("y" * 200, f"a file that begins with {b'y' * 20!r}"),
+        (f"ID = 1\n{'y' * 200}", repr("y" * 80)),
+        (text.replace("MET_SHORT", "y" * 200), "y" * 100),
+        (text.replace("case.raw", "y" * 300), repr("y" * 200)),
+    ):
+        path.write_text(wrong)
+        with pytest.raises(FileFormatError) as caught:
+            read_meta_header(str(path))
+        assert caught.value.found == found
 
 
 def test_a_header_without_directions_is_in_doubt_if_it_is_turned(tmp_path, voxels):

@@ -64,6 +64,19 @@ def test_every_rotation_of_a_qform_is_read_as_it_was_meant():
         assert parse_header(nifti(voxels, affine=affine)[:348], "a.nii").doubts == ()
 
 
+def test_directions_of_small_voxels_are_compared_as_those_of_large_ones():
+    """By up to 3e-3, whatever that is in mm."""
+    for angle, is_doubted in ((0.0025, False), (0.004, True)):
+        affine, turned = np.diag([0.2, 0.3, 0.25, 1.0]), np.eye(4)
+        turned[:3, :3] = euler2mat(angle, 0, 0)
+        data = bytearray(nifti(intensities(), affine=turned @ affine)[:348])
+        for row, at in enumerate((280, 296, 312)):  # the sform
+            data[at : at + 16] = affine[row].astype("<f4").tobytes()
+        found = [doubt.error.found for doubt in parse_header(bytes(data), "a.nii").doubts]
+        text = "axes RAS by the sform, RAS by the qform, up to 0.2 degrees apart"
+        assert found == ([text] if is_doubted else [])
+
+
 @pytest.mark.parametrize(
     ("fields", "found"),
     [

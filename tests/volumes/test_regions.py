@@ -82,6 +82,8 @@ def test_a_box_around_no_labels_is_empty():
     assert (window, labelled.size) == ((), 0)
     start, found = box.joined()
     assert (start, found.shape, found.dtype) == ((0, 0, 0), (0, 0, 0), np.uint8)
+    box.append(np.ones((1, 4, 5), np.int16))
+    assert box.last.dtype == box.joined()[1].dtype == np.uint8
 
 
 def test_a_centroid_is_exact():

@@ -31,6 +31,17 @@ def test_unscaled_wide_integers_are_exact_among_integers(dtype):
     assert np.array_equal(out, stored)
 
 
+@pytest.mark.parametrize("dtype", ["i1", "u2", "<i4", "f4", "f8"])
+def test_numbers_that_float64_holds_are_their_own_values(dtype):
+    """Without a copy. Others are rounded once, as by nibabel."""
+    stored = np.array([3, 7], dtype)
+    assert Scaling().values(stored) is stored
+    assert Scaling().values(stored.astype("i8")).dtype == np.float64
+    out = np.empty(2, "i4")
+    Scaling(2.0, 0.5).write(stored, out)
+    assert out.tolist() == [6, 14]
+
+
 def test_negative_zero_stays():
     out = np.empty(1, "f4")
     Scaling().write(np.array([-0.0], "f4"), out)
