@@ -11,6 +11,7 @@ from support.volumes import AFFINE, SHAPE, expected, intensities, labels, save
 
 from ctspine1k import read_pair
 from ctspine1k.errors import FileFormatError, GeometryWarning, PairMismatchError, TruncatedFileError
+from ctspine1k.volumes.alignment import are_close
 from ctspine1k.volumes.cases import open_case
 from ctspine1k.volumes.orientation import ORIENTATIONS
 
@@ -104,6 +105,12 @@ def test_no_orientation_is_advised_where_the_difference_would_stay(tmp_path, sto
     with pytest.raises(PairMismatchError) as caught:
         read_pair(image, mask, on_geometry="raise")
     assert caught.value.found.endswith("[0.9123, 0.8, 2.5]")
+
+
+def test_places_are_compared_in_mm_however_far_they_are_from_the_origin():
+    for far in (0.0, 5000.0):
+        assert are_close(np.array([far]), np.array([far + 0.0009]))
+        assert not are_close(np.array([far]), np.array([far + 0.002]))
 
 
 def test_axes_in_another_order_need_an_orientation(tmp_path):

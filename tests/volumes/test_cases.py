@@ -185,6 +185,10 @@ def test_an_image_alone(image, mask, orientation, threads):
         assert case.file_types == case.stored_types == (np.dtype("i2"),)
         assert case.geometry.orientation == pair.orientation
         assert same_bits(case.read_image(), pair.image)
+        assert case.label_rounding == 0
+    with open_case(image, None, orientation=orientation) as case:
+        (alone,) = case.read_voxels()
+        assert same_bits(alone, pair.image)
     with open_case(image, None, orientation=orientation, threads=threads) as case:
         slabs = [slab.astype("f4") for slab in case.image_slabs(3)]
     assert same_bits(np.concatenate(slabs), pair.image)

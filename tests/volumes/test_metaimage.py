@@ -1,5 +1,6 @@
 """MetaImage files: read as SimpleITK reads them, and refused before it sees what it must not."""
 
+import gzip
 import sys
 import tracemalloc
 import zlib
@@ -176,6 +177,8 @@ def test_compressed_data_with_other_bytes(tmp_path, voxels):
             check_file(path)
     save_metaimage(path, voxels, packed=True, CompressedDataSize=None)
     assert np.array_equal(read(path)[0], voxels.transpose(2, 0, 1))
+    (tmp_path / "case.zraw").write_bytes(gzip.compress(voxels.tobytes(order="F")))
+    assert np.array_equal(read(path)[0], voxels.transpose(2, 0, 1))
     (tmp_path / "case.zraw").write_bytes(zlib.compress(b"short"))
     with pytest.raises(TruncatedFileError):
         check_file(path)
@@ -199,6 +202,13 @@ def test_a_file_that_is_changed_while_it_is_open_is_refused(tmp_path, voxels):
     """What SimpleITK reads is compared with what was checked."""
     path = save_metaimage(tmp_path / "case.mha", voxels)
     meta = read_meta_header(str(path))
+    with metaimage.open_metaimage(str(path)) as file:
+        path.unlink()
+        with pytest.raises(
+            CorruptFileError, match=r"a file that SimpleITK reads, found Reason: No such file"
+        ):
+            file.readinto(memoryview(bytearray(4)))
+    save_metaimage(path, voxels)
     with metaimage.open_metaimage(str(path)) as file:
         save_metaimage(path, voxels.astype("<i4"))
         with pytest.raises(FileFormatError, match=r"int32 \(4, 5, 6\) by SimpleITK"):

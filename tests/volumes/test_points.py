@@ -13,7 +13,7 @@ from ctspine1k.errors import CTSpine1KWarning, FileFormatError, PointsError
 from ctspine1k.volumes.headers import Geometry
 from ctspine1k.volumes.orientation import turn_to
 from ctspine1k.volumes.point_formats import format_of, read_bytes, verse_indices
-from ctspine1k.volumes.points import Points, read_points, write_points
+from ctspine1k.volumes.points import Points, read_case_points, read_points, write_points
 from ctspine1k.volumes.resampling import resampled_geometry
 
 VOCABULARY = TINY.vocabulary
@@ -242,6 +242,23 @@ def test_lml_has_two_readings_of_which_the_one_that_fits_is_taken():
             read(rows(values), "1.lml", geometry=geometry, reading=reading)
     with pytest.raises(PointsError, match="3 of 3 outside as 'spacing', 3 of 3 outside as 'affine'"):
         read(rows(itk), "1.lml", geometry=geometry)
+
+
+def test_the_image_beside_lml_says_in_which_convention_its_header_is():
+    geometry = Geometry.of(PLAIN, SHAPE)
+    in_world = {label: (PLAIN @ [*place, 1])[:3] for label, place in PLACES.items()}
+    itk = {label: place * (-1, -1, 1) for label, place in in_world.items()}
+    nameless = io.BytesIO()
+    for images, values in (
+        (("a.nii.gz", nameless), in_world),
+        (("a.mhd", "A.MHA", named(b"", "a.mha")), itk),
+    ):
+        for image in images:
+            files = {"image": image, "points": named(rows(values), "1.lml")}
+            check_indices(read_case_points(files, geometry, VOCABULARY, "lml"))
+    files = {"image": nameless, "points": named(rows(itk), "1.lml")}
+    with pytest.raises(PointsError, match="3 of 3 outside as 'affine'"):
+        read_case_points(files, geometry, VOCABULARY, "lml")
 
 
 def test_where_both_readings_of_lml_fit_the_first_is_taken_unless_the_user_says_which():

@@ -38,14 +38,16 @@ def test_numbers_that_float64_holds_are_their_own_values(dtype):
     assert Scaling().values(stored) is stored
     assert Scaling().values(stored.astype("i8")).dtype == np.float64
     out = np.empty(2, "i4")
-    Scaling(2.0, 0.5).write(stored, out)
-    assert out.tolist() == [6, 14]
+    for scaling, wanted in ((Scaling(), [3, 7]), (Scaling(2.0, 0.5), [6, 14]), (Scaling(1.0, 1.0), [4, 8])):
+        scaling.write(stored, out)
+        assert out.tolist() == wanted
 
 
 def test_negative_zero_stays():
     out = np.empty(1, "f4")
-    Scaling().write(np.array([-0.0], "f4"), out)
-    assert np.signbit(out).all()
+    for scaling in (Scaling(), Scaling(2.0)):
+        scaling.write(np.array([-0.0], "f4"), out)
+        assert np.signbit(out).all()
 
 
 def test_identity():

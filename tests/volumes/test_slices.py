@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from support.compare import same_bits
+from support.vocabulary import FEW
 from support.volumes import SHAPE, expected, intensities, labels, nifti, save
 
 from ctspine1k import read_pair
@@ -86,6 +87,15 @@ def test_a_volume_where_a_mask_is_expected_is_said_to_be_one(tmp_path, image, dt
     volume[2, 3, 1] = 1500
     with pytest.raises(VoxelValueError, match=r"Values such as -1000\S* are those of a CT image, not of a"):
         read_pair(image, save(tmp_path / "m.nii.gz", volume))
+
+
+def test_a_gap_between_labels_is_found_where_it_is_their_greatest(tmp_path, image):
+    assert FEW.gaps[0] == 3
+    mask = save(tmp_path / "m.nii", np.full(SHAPE, 2, "u1"))
+    assert (read_pair(image, mask, vocabulary=FEW).segmentation == 2).all()
+    mask = save(tmp_path / "m.nii", np.full(SHAPE, 3, "u1"))
+    with pytest.raises(VoxelValueError, match="found 3 among"):
+        read_pair(image, mask, vocabulary=FEW)
 
 
 def test_one_wrong_label_among_many_is_found(tmp_path, image):
