@@ -217,13 +217,13 @@ class Checkout:
         """Return which test of PyTorch notices a mutant, None if none does, or if none can be run."""
         if not (_OF_TORCH.search(mutant.before) and self._has_torch):
             return None
-        return self._noticed(mutant, self._pytest_with_torch, seconds=600)
+        return self._noticed(mutant, self._pytest_with_torch, seconds=300)
 
     @cached_property
     def _has_torch(self) -> bool:
         if not _PYTHON_WITH_TORCH.exists():
             return False
-        ended, printed = self._fork(self._pytest_with_torch, seconds=600)
+        ended, printed = self._fork(self._pytest_with_torch, seconds=300)
         if ended != "exit 0":
             raise SystemExit(f"{printed}\nThe tests of PyTorch fail without a fault: {ended}.")
         return True
