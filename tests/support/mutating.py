@@ -64,11 +64,11 @@ _TESTS_OF_USERS = (
     ),
     *(f"tests/evaluation/test_{name}.py" for name in ("points_run", "run")),
 )
-#: A module with this uses PyTorch where it is in use. Tests of that, which are run in another environment, and those of
-#: them that start interpreters, which takes longer.
+#: A module with this uses PyTorch where it is in use. The tests of that, in another environment, and which of them
+#: start no interpreters, which takes long.
 _OF_TORCH = re.compile(r'sys\.modules\b.*"torch"')
 _TESTS_OF_TORCH = ("tests/storage/with_torch.py", "tests/training/with_torch.py")
-_WITH_INTERPRETERS = ("spawn", "forkserver", "process_group")
+_QUICK_OF_TORCH = "not spawn and not forkserver and not process_group"
 _PYTHON_WITH_TORCH = ROOT / ".venv" / "training" / "bin" / "python"
 
 #: What hardly any test calls may be called once only, and its result be cached.
@@ -217,7 +217,7 @@ class Checkout:
         """Return which test of PyTorch notices a mutant, None if none does, or if none can be run."""
         if not (_OF_TORCH.search(mutant.before) and self._has_torch):
             return None
-        return self._noticed(mutant, self._pytest_with_torch, seconds=300)
+        return self._noticed(mutant, self._pytest_with_torch, seconds=120)
 
     @cached_property
     def _has_torch(self) -> bool:
@@ -230,9 +230,8 @@ class Checkout:
 
     def _pytest_with_torch(self) -> NoReturn:
         os.environ["PYTHONPATH"] = str(self.root)
-        chosen = " and ".join(f"not {name}" for name in _WITH_INTERPRETERS)
-        options = ["-q", "-x", "-p", "no:cacheprovider", "-k", chosen, *self._places]
-        os.execv(_PYTHON_WITH_TORCH, ["python", "-m", "pytest", *options, *_TESTS_OF_TORCH])  # noqa: S606
+        command = [str(_PYTHON_WITH_TORCH), "-m", "pytest", "-qx", "-p", "no:cacheprovider", *self._places]
+        os.execv(command[0], [*command, "-k", _QUICK_OF_TORCH, *_TESTS_OF_TORCH])  # noqa: S606
 
     def _noticed(self, mutant: Mutant, tests: Callable[[], int], *, seconds: float) -> str | None:
         path = self.root / mutant.path

@@ -251,6 +251,8 @@ def test_special_names_and_a_header_without_a_file_beside_it(tmp_path, voxels):
         ("NDims", "2"),
         ("NDims", None),
         ("DimSize", "6 5"),
+        ("DimSize", None),
+        ("ElementType", None),
         ("DimSize", "6 0 4"),
         ("DimSize", "6 5 4 1"),
         ("DimSize", "6 5 99999999999999999999"),
@@ -374,6 +376,23 @@ def test_a_header_has_an_end_and_errors_show_its_beginning(tmp_path, voxels):
         with pytest.raises(FileFormatError) as caught:
             read_meta_header(str(path))
         assert caught.value.found == found
+    for field, value in (("DimSize", "\u0666 5 4"), ("ElementSpacing", "0.3 0.5 0")):
+        path.write_text(header(voxels, "case.raw", **{field: value}), encoding="utf-8")
+        with pytest.raises(FileFormatError, match=f"{field} .*three positive numbers") as caught:
+            read_meta_header(str(path))
+        assert caught.value.found == value
+    path.write_text("\n" + text)  # an empty line is none
+    assert read_meta_header(str(path)).shape == voxels.shape
+
+
+def test_fields_that_a_header_may_lack(tmp_path, voxels):
+    spacing = " ".join(map(str, SPACING))
+    path = save_metaimage(
+        tmp_path / "case.mhd", voxels, ObjectType=None, ElementSpacing=None, ElementSize=spacing
+    )
+    image, geometry = read(path)
+    assert np.array_equal(image, voxels.transpose(2, 0, 1))
+    np.testing.assert_allclose(geometry.spacing, (SPACING[2], *SPACING[:2]))
 
 
 def test_a_header_without_directions_is_in_doubt_if_it_is_turned(tmp_path, voxels):
