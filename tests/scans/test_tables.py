@@ -45,6 +45,21 @@ def test_what_is_written_is_read(tmp_path):
     assert pq.read_schema(vertebrae_path(path)).names == VERTEBRAE.names
 
 
+def test_columns_of_the_tables():
+    """Whoever reads them asks for these names."""
+    assert CASES.names == [
+        *("case_id", "split", "index", "source", "special_case", "shape", "spacing", "orientation", "affine"),
+        *("image_type", "mask_type", "slope", "intercept", "hu_min", "hu_max", "hu_beside", "label_rounding"),
+        *("labels", "vertebrae", "geometry_problem", "header_problem", "image_crc32", "mask_crc32"),
+        *("image_file", "mask_file", "problem"),
+    ]
+    assert VERTEBRAE.names == [
+        *("case_id", "label", "vertebra", "region", "voxels", "volume_cm3", "mean_hu", "start", "stop"),
+        *("centroid", "centroid_mm", "touches_first_slice", "touches_last_slice", "components"),
+        "largest_component",
+    ]
+
+
 def test_only_data_sets_with_points_have_columns_for_them(tmp_path):
     states = {"image": "a 1", "points": "a 3"}
     without, having = (file_columns(states, kinds) for kinds in (("image", "mask"), ("image", "points")))

@@ -2,6 +2,7 @@
 
 import io
 import json
+from typing import get_args
 
 import nibabel as nib
 import numpy as np
@@ -14,7 +15,14 @@ from ctspine1k.errors import CTSpine1KWarning, FileFormatError, PointsError
 from ctspine1k.volumes.headers import Geometry
 from ctspine1k.volumes.orientation import turn_to
 from ctspine1k.volumes.point_formats import format_of, read_bytes, verse_indices
-from ctspine1k.volumes.points import Points, read_case_points, read_points, write_points
+from ctspine1k.volumes.points import (
+    POINTS_KINDS,
+    Points,
+    PointsKind,
+    read_case_points,
+    read_points,
+    write_points,
+)
 from ctspine1k.volumes.resampling import resampled_geometry
 
 VOCABULARY = TINY.vocabulary
@@ -339,6 +347,7 @@ def test_bad_lml_is_an_error_that_says_what_is_wrong(what):
 
 
 def test_what_cannot_be_asked_for_is_refused(tmp_path):
+    assert get_args(PointsKind) == POINTS_KINDS
     with pytest.raises(ValueError, match="format='csv': expected one of 'verse', 'lml'"):
         read([], format="csv")
     with pytest.raises(ValueError, match="reading='affine': expected one of 'voxels', 'miccai2019'"):

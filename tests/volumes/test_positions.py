@@ -204,6 +204,7 @@ def test_a_degenerate_affine(tmp_path, fields, what):
         pair = read_pair(image, mask)
     for path in (image, mask):
         assert f"{path}: expected an affine with a length and a direction" in str(told[0].message)
+    assert len(pair.orientation) == 3
     assert same_bits(pair.image, expected(image, "f4"))
     with pytest.raises(GeometryError):
         read_pair(image, mask, on_geometry="raise")

@@ -75,6 +75,8 @@ def test_what_is_no_label_is_an_error(tmp_path, image, dtype, value, found):
     with pytest.raises(VoxelValueError, match=message) as caught:
         read_pair(image, mask)
     assert caught.value.file == str(mask)
+    if np.dtype(dtype).kind in "iu":
+        assert caught.value.found == f"{found} among the voxels"
     assert caught.value.hint.startswith("Is this file really a mask") == (
         found in ("2.5", "26", "255", "-1", "nan")
     )
