@@ -339,6 +339,9 @@ def test_no_loop_over_an_array_without_axes():
 def test_what_an_array_and_a_row_do_not_have(compact):
     row = ctspine1k.LazyDataset(compact)[0]
     assert row.image.stored.shape == row.image.shape
+    page = row._repr_html_()
+    assert page.startswith("<p>LazyRow</p><table><tr><th>column</th><th>value</th></tr><tr><td>image</td>")
+    assert page.count("<tr>") == 1 + len(row)
     assert not hasattr(row, "_repr_png_")
     assert not hasattr(object.__new__(LazyRow), "_cells")  # nor looks for one, such as while it is copied
     with pytest.raises(AttributeError, match=r"^'nothing': expected one of "):
