@@ -50,8 +50,8 @@ def test_columns_of_the_tables():
     assert CASES.names == [
         *("case_id", "split", "index", "source", "special_case", "shape", "spacing", "orientation", "affine"),
         *("image_type", "mask_type", "slope", "intercept", "hu_min", "hu_max", "hu_beside", "label_rounding"),
-        *("labels", "vertebrae", "geometry_problem", "header_problem", "image_crc32", "mask_crc32"),
-        *("image_file", "mask_file", "problem"),
+        *("other_labels", "labels", "vertebrae", "geometry_problem", "header_problem"),
+        *("image_crc32", "mask_crc32", "image_file", "mask_file", "problem"),
     ]
     assert VERTEBRAE.names == [
         *("case_id", "label", "vertebra", "region", "voxels", "volume_cm3", "mean_hu", "start", "stop"),
@@ -70,7 +70,9 @@ def test_only_data_sets_with_points_have_columns_for_them(tmp_path):
         write_tables(path, ScanTables([{"case_id": "a", **columns}], []))
         names, vertebrae = pq.read_schema(path).names, pq.read_schema(vertebrae_path(path)).names
         added = set(names) - set(CASES.names), set(vertebrae) - set(VERTEBRAE.names)
-        assert added == (({"points_file"}, {"point", "point_mm"}) if columns is having else (set(), set()))
+        assert added == (
+            ({"points_file", "reading"}, {"point", "point_mm"}) if columns is having else (set(), set())
+        )
         assert [row["mask_file"] for row in read_tables(path).cases] == [None]
     assert names[names.index("mask_file") + 1] == "points_file"
     assert vertebrae[vertebrae.index("centroid_mm") + 1 :][:2] == ["point", "point_mm"]
