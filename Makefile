@@ -93,7 +93,7 @@ fuzz: .venv/newest/ready
 	PYTHONPATH=tests $(NEWEST)/python -m support.fuzzing $(N)
 
 # Runs a sample of faults, each made in a copy of the package, against the tests: those that no test notices are
-# printed. `make mutants N=1000`.
+# printed. `make mutants N=1000`. What is done where PyTorch is in use, only the environment of test-training sees.
 mutants: N = 300
 mutants: .venv/newest/ready
 	PYTHONPATH=tests $(NEWEST)/python -m support.mutating $(N)

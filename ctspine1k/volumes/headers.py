@@ -89,7 +89,7 @@ class VolumeHeader:
     zooms: NDArray[np.float64]  #: (3,), mm, from a field of its own, which may contradict the affine
     doubts: tuple[Doubt, ...]  #: why the affine may be wrong
     scaling: Scaling  #: from the stored numbers to values
-    offset: int  #: bytes before the first voxel
+    offset: int = 0  #: bytes before the first voxel, if it is NIfTI
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -182,7 +182,6 @@ class MetaImageFile:
             zooms=spacing,
             doubts=() if meta.has_directions else (_unplaced(meta.name),),
             scaling=Scaling(),
-            offset=max(meta.start, 0),
         )
 
     def _other(self, found: str) -> FileFormatError:

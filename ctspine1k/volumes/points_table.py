@@ -66,7 +66,7 @@ def read_points_table(path: Path, vocabulary: Vocabulary) -> dict[str, dict[int,
                 raise PointsError(name, f"one {vocabulary.name(label)} of {case_id}", found, _HINT)
             own[label] = x, y, z
     except csv.Error as error:
-        expected = f"a table with commas in line {reader.line_num}"
+        expected = f"a table with commas in line {reader.reader.line_num}"
         raise FileFormatError(name, expected, str(error), _HINT) from error
     return points
 

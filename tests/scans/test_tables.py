@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ctspine1k.catalog.dataset import KINDS
 from ctspine1k.errors import OutputError, ScanTableError
 from ctspine1k.scans.tables import (
     CASES,
@@ -14,6 +15,8 @@ from ctspine1k.scans.tables import (
     VERTEBRAE,
     ScanTables,
     check_target,
+    file_columns,
+    is_current,
     read_tables,
     vertebrae_path,
     write_tables,
@@ -40,6 +43,49 @@ def test_what_is_written_is_read(tmp_path):
     assert [{k: v for k, v in row.items() if v is not None} for row in read.vertebrae] == TABLES.vertebrae
     assert pq.read_schema(path).names == CASES.names
     assert pq.read_schema(vertebrae_path(path)).names == VERTEBRAE.names
+
+
+def test_columns_of_the_tables():
+    """Whoever reads them asks for these names."""
+    assert CASES.names == [
+        *("case_id", "split", "index", "source", "special_case", "shape", "spacing", "orientation", "affine"),
+        *("image_type", "mask_type", "slope", "intercept", "hu_min", "hu_max", "hu_beside", "label_rounding"),
+        *("other_labels", "labels", "vertebrae", "geometry_problem", "header_problem"),
+        *("image_crc32", "mask_crc32", "image_file", "mask_file", "problem"),
+    ]
+    assert VERTEBRAE.names == [
+        *("case_id", "label", "vertebra", "region", "voxels", "volume_cm3", "mean_hu", "start", "stop"),
+        *("centroid", "centroid_mm", "touches_first_slice", "touches_last_slice", "components"),
+        "largest_component",
+    ]
+
+
+def test_only_data_sets_with_points_have_columns_for_them(tmp_path):
+    states = {"image": "a 1", "points": "a 3"}
+    without, having = (file_columns(states, kinds) for kinds in (("image", "mask"), ("image", "points")))
+    assert without == {"image_file": "a 1", "mask_file": None}
+    assert having == {**without, "points_file": "a 3"}
+    path = tmp_path / "x.parquet"
+    for columns in (without, having):
+        write_tables(path, ScanTables([{"case_id": "a", **columns}], []))
+        names, vertebrae = pq.read_schema(path).names, pq.read_schema(vertebrae_path(path)).names
+        added = set(names) - set(CASES.names), set(vertebrae) - set(VERTEBRAE.names)
+        assert added == (
+            ({"points_file", "reading"}, {"point", "point_mm"}) if columns is having else (set(), set())
+        )
+        assert [row["mask_file"] for row in read_tables(path).cases] == [None]
+    assert names[names.index("mask_file") + 1] == "points_file"
+    assert vertebrae[vertebrae.index("centroid_mm") + 1 :][:2] == ["point", "point_mm"]
+
+
+def test_a_row_is_current_if_the_files_it_was_measured_in_are_there_unchanged():
+    row = file_columns({"image": "a 1", "mask": "a 2"}, ("image", "mask"))
+    assert is_current(row, {"image": "a 1", "mask": "a 2"}, KINDS)
+    assert is_current(row, {"image": "a 1"})
+    for states in ({"image": "a 1"}, {"image": "a 1", "mask": "b 2"}, {"mask": "a 2"}):
+        assert not is_current(row, states, KINDS)
+    assert not is_current(row, {"image": "b 1"})
+    assert not is_current(row, {"points": "a 3"})
 
 
 def test_threads_of_arrow_read_no_file_of_python(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from support.compare import identical, rows
 from ctspine1k import LazyDataset
 from ctspine1k.errors import MissingPackageError, StoredArrayError
 from ctspine1k.running.threads import usable_threads
-from ctspine1k.storage.chunks import store
+from ctspine1k.storage.chunks import StoredArray, store
 from ctspine1k.storage.codec import require_blosc2
 from ctspine1k.storage.feature import CompactArray, stored_array, stored_column
 
@@ -177,6 +177,41 @@ def test_features_survive_as_text(compact):
 def test_what_the_dtype_cannot_hold(array):
     with pytest.raises(ValueError, match="expected numbers that int32 can hold"):
         CompactArray("int32").encode_example(array)
+
+
+def test_floats_are_rounded_only_when_they_are_read():
+    numbers = np.array([0.1, 2.0**24 + 1])
+    stored = CompactArray("float32").encode_example(numbers)
+    assert CompactArray("float64").decode_example(stored).tolist() == numbers.tolist()
+    assert CompactArray("float32").decode_example(stored).tolist() == numbers.astype("f4").tolist()
+
+
+def test_whole_numbers_are_stored_in_their_own_type_or_that_of_the_column():
+    for given, kept in (("i2", "i2"), ("u1", "u1"), ("f4", "i4"), ("f8", "i4")):
+        encoded = CompactArray("int32").encode_example(np.array([3, 7], given))
+        assert StoredArray.from_fields(encoded).dtype == kept
+        assert CompactArray("int32").decode_example(encoded).tolist() == [3, 7]
+
+
+def test_a_null_among_numbers_is_nan():
+    column = pa.array([[1.5, None]])
+    stored = CompactArray("float32").cast_storage(column)[0].as_py()
+    np.testing.assert_array_equal(CompactArray("float32").decode_example(stored), [1.5, np.nan])
+    with pytest.raises(ValueError, match="expected numbers that int32 can hold"):
+        CompactArray("int32").cast_storage(column)
+
+
+def test_what_is_in_other_rows_does_not_matter():
+    forms = [store(np.arange(n, dtype="u1")) for n in (5, 3)]
+    column = pa.array([forms[0], None, forms[1]], CompactArray.pa_type)
+    assert stored_array(column, "").shape == (5,)
+    assert stored_array(column[1:], "") is None
+    assert stored_array(column[2:], "").shape == (3,)
+
+
+def test_lists_without_elements_are_arrays_without_any():
+    column = CompactArray("float32").cast_storage(pa.array([[]], pa.list_(pa.list_(pa.float32()))))
+    assert CompactArray("float32").decode_example(column[0].as_py()).shape == (0, 0)
 
 
 def test_what_is_no_stored_form():

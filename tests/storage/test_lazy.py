@@ -11,10 +11,11 @@ from hypothesis.extra import numpy as hnp
 from support.volumes import intensities, save
 
 import ctspine1k
+from ctspine1k.running.threads import usable_threads
 from ctspine1k.storage import codec
 from ctspine1k.storage.chunks import StoredArray, store
 from ctspine1k.storage.feature import CompactArray
-from ctspine1k.storage.lazy import LazyArray
+from ctspine1k.storage.lazy import LazyArray, LazyRow
 from ctspine1k.volumes.scaling import Scaling
 
 
@@ -74,6 +75,28 @@ def test_an_array_tells_what_it_is():
         array.__array__(copy=False)
     with pytest.raises(TypeError, match="without axes"):
         len(array_of(np.array(1)))
+
+
+def test_threads_that_are_asked_for_decode(all_compact, monkeypatch):
+    used = []
+    read = StoredArray.read
+    monkeypatch.setattr(
+        StoredArray,
+        "read",
+        lambda stored, indices, dtype, threads=0, **more: (
+            used.append(threads) or read(stored, indices, dtype, threads, **more)
+        ),
+    )
+    compact = all_compact["2d"]
+    for threads, wanted in ((3, 3), (None, usable_threads())):
+        lazy = ctspine1k.LazyDataset(compact, threads=threads)
+        for row in (lazy[0], lazy[:1][0]):
+            np.asarray(row.image)
+            assert row.image[0, 0] == row.image[:][0, 0]
+            assert used == [wanted] * 3
+            used.clear()
+    assert compact[0]["image"].shape == lazy[0].image.shape
+    assert set(used) == {usable_threads()}
 
 
 def test_rows_are_those_of_the_data_set(compact, right, name):
@@ -316,6 +339,10 @@ def test_no_loop_over_an_array_without_axes():
 def test_what_an_array_and_a_row_do_not_have(compact):
     row = ctspine1k.LazyDataset(compact)[0]
     assert row.image.stored.shape == row.image.shape
+    page = row._repr_html_()
+    assert page.startswith("<p>LazyRow</p><table><tr><th>column</th><th>value</th></tr><tr><td>image</td>")
+    assert page.count("<tr>") == 1 + len(row)
     assert not hasattr(row, "_repr_png_")
+    assert not hasattr(object.__new__(LazyRow), "_cells")  # nor looks for one, such as while it is copied
     with pytest.raises(AttributeError, match=r"^'nothing': expected one of "):
         _ = row.nothing

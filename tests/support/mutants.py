@@ -62,7 +62,9 @@ class Mutant:
         """The lines that it changes, as a diff has them, without their indentation."""
         lines = difflib.unified_diff(self.before.splitlines(), self.after.splitlines(), n=0, lineterm="")
         return tuple(
-            f"{line[0]} {line[1:].strip()}" for line in lines if line[:3] not in ("---", "+++", "@@ ")
+            f"{line[0]} {line[1:].strip()}".rstrip()
+            for line in lines
+            if line[:3] not in ("---", "+++", "@@ ")
         )
 
     @property

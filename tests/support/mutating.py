@@ -4,6 +4,7 @@ PYTHONPATH=tests python -m support.mutating [MUTANTS] [--seed 0] [--only TEXT ..
 
 Mutants are made in a copy of the checkout. Each is run in a process that is forked from one whose imports are done,
 the package's own apart. The tests are first run once without a fault, to see which of them call which function.
+Where PyTorch is used, and the environment of ``make test-training`` is there, tests of it see what the others do not.
 tests/equivalent.txt names the mutants that no test can notice, with the reason.
 
 Neither mutmut nor cosmic-ray is used: in mutmut 3.8 there is no sample to be drawn, and cosmic-ray 8.7 changes the files
@@ -22,6 +23,7 @@ import itertools
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -32,8 +34,10 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 import pytest
 from tqdm import tqdm
@@ -60,6 +64,13 @@ _TESTS_OF_USERS = (
     ),
     *(f"tests/evaluation/test_{name}.py" for name in ("points_run", "run")),
 )
+#: A module with this uses PyTorch where it is in use. The tests of that, in another environment, and which of them
+#: start no interpreters, which takes long.
+_OF_TORCH = re.compile(r'sys\.modules\b.*"torch"')
+_TESTS_OF_TORCH = ("tests/storage/with_torch.py", "tests/training/with_torch.py")
+_QUICK_OF_TORCH = "not spawn and not forkserver and not process_group"
+_PYTHON_WITH_TORCH = ROOT / ".venv" / "training" / "bin" / "python"
+
 #: What hardly any test calls may be called once only, and its result be cached.
 _FEW = 4
 #: Seconds that the tests of a mutant may take, as they took without it: those that call it, and the rest.
@@ -195,14 +206,38 @@ class Checkout:
 
     def killed_by(self, mutant: Mutant, tests: Sequence[str], seconds: Mapping[str, float]) -> str | None:
         """Return what notices a mutant, None if nothing does; ``seconds`` that each test takes without it."""
+        files = list(dict.fromkeys(test.partition("::")[0] for test in tests))
+        return self._noticed(
+            mutant,
+            lambda: self._pytest(files, Choosing(tests, seconds), "-x"),
+            seconds=60 + 10 * _PATIENCE * sum(seconds[test] for test in tests),
+        )
+
+    def killed_with_torch(self, mutant: Mutant) -> str | None:
+        """Return which test of PyTorch notices a mutant, None if none does, or if none can be run."""
+        if not (_OF_TORCH.search(mutant.before) and self._has_torch):
+            return None
+        return self._noticed(mutant, self._pytest_with_torch, seconds=120)
+
+    @cached_property
+    def _has_torch(self) -> bool:
+        if not _PYTHON_WITH_TORCH.exists():
+            return False
+        ended, printed = self._fork(self._pytest_with_torch, seconds=300)
+        if ended != "exit 0":
+            raise SystemExit(f"{printed}\nThe tests of PyTorch fail without a fault: {ended}.")
+        return True
+
+    def _pytest_with_torch(self) -> NoReturn:
+        os.environ["PYTHONPATH"] = str(self.root)
+        command = [str(_PYTHON_WITH_TORCH), "-m", "pytest", "-qx", "-p", "no:cacheprovider", *self._places]
+        os.execv(command[0], [*command, "-k", _QUICK_OF_TORCH, *_TESTS_OF_TORCH])  # noqa: S606
+
+    def _noticed(self, mutant: Mutant, tests: Callable[[], int], *, seconds: float) -> str | None:
         path = self.root / mutant.path
         path.write_text(mutant.after)
         try:
-            files = list(dict.fromkeys(test.partition("::")[0] for test in tests))
-            ended, printed = self._fork(
-                lambda: self._pytest(files, Choosing(tests, seconds), "-x"),
-                seconds=60 + 10 * _PATIENCE * sum(seconds[test] for test in tests),
-            )
+            ended, printed = self._fork(tests, seconds=seconds)
         finally:
             path.write_text(mutant.before)
         if ended == "exit 0":
@@ -210,23 +245,13 @@ class Checkout:
         told = [line for line in printed.splitlines() if line.startswith(("FAILED", "ERROR"))]
         return told[0][:110] if told else f"{ended} {printed[-200:]}"
 
+    @property
+    def _places(self) -> list[str]:
+        return ["--basetemp", str(self._folder / "tests"), "--rootdir", str(self.root)]
+
     def _pytest(self, files: Iterable[str], plugin: object, *options: str) -> int:
-        arguments = [
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-W",
-            "ignore::pytest.PytestAssertRewriteWarning",
-            "-m",
-            "not processes and not cluster",
-        ]
-        arguments += [
-            "--hypothesis-seed=0",
-            "--basetemp",
-            str(self._folder / "tests"),
-            "--rootdir",
-            str(self.root),
-        ]
+        unseen = ["-W", "ignore::pytest.PytestAssertRewriteWarning", "-m", "not processes and not cluster"]
+        arguments = ["-q", "-p", "no:cacheprovider", *unseen, "--hypothesis-seed=0", *self._places]
         return int(pytest.main([*arguments, *options, *files], plugins=[plugin]))
 
     def _fork(self, work: Callable[[], int], *, seconds: float) -> tuple[str, str]:
@@ -361,14 +386,13 @@ def _outcome(
 ) -> str:
     if (mutant.name, mutant.changes) in reasons:
         return "equivalent"
-    count = 0
+    killer, count = None, 0
     for reach in reaches:
-        tests = reach.tests(mutant)
-        count += len(tests)
-        killer = checkout.killed_by(mutant, tests, reach.seconds) if tests else None
-        if killer is not None:
-            return f"killed by {killer}"
-    return f"survived {count} tests"
+        if killer is None and (tests := reach.tests(mutant)):
+            killer = checkout.killed_by(mutant, tests, reach.seconds)
+            count += len(tests)
+    killer = killer or checkout.killed_with_torch(mutant)
+    return f"survived {count} tests" if killer is None else f"killed by {killer}"
 
 
 if __name__ == "__main__":

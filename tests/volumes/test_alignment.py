@@ -11,6 +11,7 @@ from support.volumes import AFFINE, SHAPE, expected, intensities, labels, save
 
 from ctspine1k import read_pair
 from ctspine1k.errors import FileFormatError, GeometryWarning, PairMismatchError, TruncatedFileError
+from ctspine1k.volumes.alignment import are_close
 from ctspine1k.volumes.cases import open_case
 from ctspine1k.volumes.orientation import ORIENTATIONS
 
@@ -95,15 +96,21 @@ def test_as_stored_they_are_paired_by_index_and_the_warning_says_what_aligns_the
 @pytest.mark.parametrize("stored", ["LAS", "RAS"])
 def test_no_orientation_is_advised_where_the_difference_would_stay(tmp_path, stored):
     """A mask whose pixdim is wrong is at the same place already, or still has another spacing when turned."""
-    image, mask = files(tmp_path, stored, pixdim=[1, 0.9, 0.8, 2.5, 0, 0, 0, 0])
+    image, mask = files(tmp_path, stored, pixdim=[1, 0.912345, 0.8, 2.5, 0, 0, 0, 0])
     for wanted in (None, "RAS"):
         with pytest.warns(GeometryWarning) as told:
             read_pair(image, mask, orientation=wanted)
-        assert "[0.9, 0.8, 2.5]" in str(told[0].message)
+        assert "[0.9123, 0.8, 2.5]" in str(told[0].message)
         assert "would bring" not in str(told[0].message)
     with pytest.raises(PairMismatchError) as caught:
         read_pair(image, mask, on_geometry="raise")
-    assert caught.value.found.endswith("[0.9, 0.8, 2.5]")
+    assert caught.value.found.endswith("[0.9123, 0.8, 2.5]")
+
+
+def test_places_are_compared_in_mm_however_far_they_are_from_the_origin():
+    for far in (0.0, 5000.0):
+        assert are_close(np.array([far]), np.array([far + 0.0009]))
+        assert not are_close(np.array([far]), np.array([far + 0.002]))
 
 
 def test_axes_in_another_order_need_an_orientation(tmp_path):

@@ -77,6 +77,54 @@ def test_a_body_is_in_front_of_the_canal_however_the_volume_lies():
     assert errors(only, affine, one)[20] < 1.5
 
 
+@pytest.mark.parametrize(
+    ("columns", "edge"),
+    [
+        ([8] * 5, 8),
+        ([13] * 3, None),  # 39 mm2
+        ([9, 7, 6, 6, 6, 6, 6, 6, 6, 7, 9], 7),  # 4 mm beside the middle is in the strip, 5 mm is not
+    ],
+)
+def test_a_hole_of_40_mm2_is_a_canal_whose_front_is_that_of_its_middle(columns, edge):
+    """On a grid of 1 mm, so that lengths and areas are exact."""
+    mask, behind = np.ones((17, 22, 5), bool), 5
+    for number, length in enumerate(columns):
+        mask[8 - len(columns) // 2 + number, behind : behind + length] = False
+    affine = np.array([[1, 0, 0, 8.0], [0, 1, 0, -9.0], [0, 0, 2.5, 4.0], [0, 0, 0, 1]])
+    found = mask_indices(mask.astype(np.uint8) * 7, Geometry.of(affine, mask.shape), "body")
+    places = np.argwhere(mask)
+    plane = places[:, 1].mean() if edge is None else behind + edge - 0.5
+    np.testing.assert_allclose(found[7], places[places[:, 1] > plane].mean(axis=0), rtol=1e-12)
+
+
+def test_of_holes_and_of_pieces_in_front_of_them_the_largest_counts():
+    mask = np.ones((17, 22, 5), bool)
+    mask[1:3, 1:3] = mask[14:16, 1:3] = False  # holes of 4 mm2, before and after that of 40
+    mask[6:11, 5:13] = False
+    mask[3, 9:] = mask[13, 9:] = False
+    found = mask_indices(mask.astype(np.uint8), Geometry.of(np.diag([1, 1, 2.5, 1]), mask.shape), "body")
+    i, j, k = np.nonzero(mask[4:13, 13:])
+    np.testing.assert_allclose(found[1], (i.mean() + 4, j.mean() + 13, k.mean()), rtol=1e-12)
+
+
+def test_the_direction_at_a_vertebra_is_that_between_the_centres_next_to_it():
+    """Blocks on a curve, without a canal: the plane goes through the centre of each."""
+    affine = np.eye(4)
+    affine[:3, :3] = [[0.0, 0.1, -2.0], [0.9, 0.2, 0.0], [0.1, -1.1, 0.3]]
+    labels = np.zeros((30, 50, 8), np.uint8)
+    corners = {4: (2, 1, 0), 9: (6, 12, 3), 1: (13, 25, 1), 6: (19, 40, 2)}  # from head to feet
+    for label, (i, j, k) in corners.items():
+        labels[i : i + 8, j : j + 6, k : k + 4] = label
+    places = {label: np.argwhere(labels == label) @ affine[:3, :3].T for label in corners}
+    centres = [places[label].mean(axis=0) for label in corners]
+    found = mask_indices(labels, Geometry.of(affine, labels.shape), "body")
+    for number, (label, own) in enumerate(places.items()):
+        up = centres[max(number - 1, 0)] - centres[min(number + 1, 3)]
+        front = np.cross(np.cross(up, (0, 1, 0)), up)
+        ahead = own[(own - centres[number]) @ front > 1e-9]
+        np.testing.assert_allclose(affine[:3, :3] @ found[label], ahead.mean(axis=0), rtol=1e-9)
+
+
 def test_masks_with_one_centre_have_a_point_each():
     volume = np.zeros((9, 9, 9), np.uint8)
     volume[2:7, 2:7, 2:7] = 20
@@ -157,7 +205,9 @@ def test_points_of_a_real_case_lie_where_verse_and_others_have_them():
     assert max(to_others) <= 7.7
 
 
-@pytest.mark.parametrize("up", [(0.0, 0.0, 0.5), (3.0, -4.0, 12.0), (0.0, 5.0, 0.0), (-2.0, 0.01, -1.0)])
+@pytest.mark.parametrize(
+    "up", [(0.0, 0.0, 0.5), (0.3, 0.0, 0.4), (3.0, -4.0, 12.0), (0.0, 5.0, 0.0), (-2.0, 0.01, -1.0)]
+)
 def test_the_directions_at_a_vertebra_are_at_right_angles_and_of_length_1(up):
     frame = _Frame.along(np.array(up))
     np.testing.assert_allclose(frame.up, np.array(up) / math.hypot(*up))
@@ -174,4 +224,8 @@ def test_the_directions_at_a_vertebra_are_at_right_angles_and_of_length_1(up):
 def test_without_a_direction_the_spine_leads_upwards():
     frame = _Frame.along(np.array([0.0, 1e-7, 0.0]))
     assert (frame.up.tolist(), frame.front.tolist()) == ([0, 0, 1], [0, 1, 0])
-    assert _Frame.along(np.array([0.0, 5.0, 0.0])).front.tolist() == [0, 0, -1]
+    for up in ([0.0, 5.0, 0.0], [0.4, 5.0, 0.0]):  # nearly to the front: then the front is downwards
+        np.testing.assert_allclose(_Frame.along(np.array(up)).front, [0, 0, -1], atol=1e-12)
+    up = np.array([3.0, -4.0, 12.0])
+    front = np.cross(np.cross(up, (0, 1, 0)), up)
+    np.testing.assert_allclose(_Frame.along(up).front, front / np.linalg.norm(front))

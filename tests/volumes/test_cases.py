@@ -1,5 +1,6 @@
 """A case is what plain nibabel reads of its files, and its files fit each other."""
 
+import signal
 import tarfile
 
 import nibabel as nib
@@ -20,6 +21,7 @@ from ctspine1k.errors import (
     TruncatedFileError,
     VoxelValueError,
 )
+from ctspine1k.running.stops import deferred_interrupts
 from ctspine1k.volumes.cases import open_case
 
 TYPES = ["<i2", "u1", "<i4", "<f4", "<f8", "i1", "<u2", "<u4", "<i8", "<u8", ">i2", ">i4", ">f4", ">f8"]
@@ -183,6 +185,10 @@ def test_an_image_alone(image, mask, orientation, threads):
         assert case.file_types == case.stored_types == (np.dtype("i2"),)
         assert case.geometry.orientation == pair.orientation
         assert same_bits(case.read_image(), pair.image)
+        assert case.label_rounding == 0
+    with open_case(image, None, orientation=orientation) as case:
+        (alone,) = case.read_voxels()
+        assert same_bits(alone, pair.image)
     with open_case(image, None, orientation=orientation, threads=threads) as case:
         slabs = [slab.astype("f4") for slab in case.image_slabs(3)]
     assert same_bits(np.concatenate(slabs), pair.image)
@@ -281,3 +287,12 @@ def test_numbers_between_labels_are_other_labels(tmp_path):
     with open_case(image, save(tmp_path / "m.nii.gz", right), **options) as case:
         case.check()
         assert case.other_labels == ()
+
+
+def test_a_pass_stops_at_its_next_slab(image, mask):
+    with deferred_interrupts(), open_case(image, mask) as case:
+        slabs = case.slabs(1)
+        next(slabs)
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            next(slabs)

@@ -26,8 +26,11 @@ def test_a_mask_is_read_as_bytes_slice_first(mask, tmp_path):
     stored = np.transpose(nib.load(tmp_path / "a.nii.gz").get_fdata(), (2, 0, 1))
     assert mask.labels.dtype == np.uint8
     assert np.array_equal(mask.labels, stored)
-    as_floats = read_mask(save(tmp_path / "b.nii.gz", np.transpose(stored, (1, 2, 0)), affine=OBLIQUE))
-    assert np.array_equal(as_floats.labels, stored)
+    for dtype in ("f8", "<i4"):
+        voxels = np.transpose(stored, (1, 2, 0)).astype(dtype)
+        other = read_mask(save(tmp_path / "b.nii.gz", voxels, affine=OBLIQUE))
+        assert other.labels.dtype == np.uint8
+        assert np.array_equal(other.labels, stored)
 
 
 def test_only_the_part_around_all_labels_is_in_memory(tmp_path):
@@ -114,6 +117,7 @@ def test_files_of_one_vertebra_are_joined(mask):
     whole = joined([one, other], "case")
     assert np.array_equal(np.unique(whole.labels), [0, 20, 21])
     assert (whole.labels[0, :2] == 20).all()
+    assert whole.labels.dtype == np.uint8
     with pytest.raises(VoxelValueError, match=r"22\.nii\.gz: expected voxels of no other vertebra, found 6"):
         joined([one, other, part(22, np.s_[0, 0])], "case")
 

@@ -1,5 +1,6 @@
 """MetaImage files: read as SimpleITK reads them, and refused before it sees what it must not."""
 
+import gzip
 import sys
 import tracemalloc
 import zlib
@@ -123,7 +124,7 @@ def test_short_or_long_data(tmp_path, voxels, name, packed):
     data.write_bytes(whole + bytes(300))
     check_file(path)  # zeros are padding
     if not packed:
-        data.write_bytes(whole + b"more")
+        data.write_bytes(whole + b"X")
         with pytest.raises(CorruptFileError, match="more bytes"):
             check_file(path)
 
@@ -136,7 +137,7 @@ def test_compressed_data_are_not_inflated_beyond_what_the_header_says(tmp_path, 
     (tmp_path / "case.zraw").write_bytes(data)
     tracemalloc.start()
     try:
-        with pytest.raises(CorruptFileError, match="found more"):
+        with pytest.raises(CorruptFileError, match=r"found more\. "):
             check_file(path)
         assert tracemalloc.get_traced_memory()[1] < 24 << 20
     finally:
@@ -152,6 +153,17 @@ def test_compressed_data_are_counted_before_memory_is_allocated(tmp_path, voxels
         check_file(path)
 
 
+def test_a_checksum_of_compressed_data_may_lie_in_another_piece(tmp_path):
+    """The last voxel is inflated before the end of the data is seen."""
+    for size in range(65_500, 65_540):
+        voxels = intensities(shape=(1, size, 1), dtype="u1")
+        if (1 << 16) < len(zlib.compress(voxels.tobytes(), 0)) <= (1 << 16) + 4:
+            break
+    path = save_metaimage(tmp_path / "case.mhd", voxels, packed=True, CompressedDataSize=None)
+    (tmp_path / "case.zraw").write_bytes(zlib.compress(voxels.tobytes(), 0))
+    assert np.array_equal(read(path)[0].reshape(-1), voxels.reshape(-1))
+
+
 def test_compressed_data_with_other_bytes(tmp_path, voxels):
     path = save_metaimage(tmp_path / "case.mhd", voxels, packed=True)
     data = bytearray((tmp_path / "case.zraw").read_bytes())
@@ -164,6 +176,8 @@ def test_compressed_data_with_other_bytes(tmp_path, voxels):
         with pytest.raises(error):
             check_file(path)
     save_metaimage(path, voxels, packed=True, CompressedDataSize=None)
+    assert np.array_equal(read(path)[0], voxels.transpose(2, 0, 1))
+    (tmp_path / "case.zraw").write_bytes(gzip.compress(voxels.tobytes(order="F")))
     assert np.array_equal(read(path)[0], voxels.transpose(2, 0, 1))
     (tmp_path / "case.zraw").write_bytes(zlib.compress(b"short"))
     with pytest.raises(TruncatedFileError):
@@ -182,6 +196,37 @@ def test_no_other_file_is_read(tmp_path, voxels, given):
         FileFormatError, match=r"expected ElementDataFile = case.raw, the file beside it, or LOCAL"
     ):
         check_file(path)
+
+
+def test_a_file_that_is_changed_while_it_is_open_is_refused(tmp_path, voxels):
+    """What SimpleITK reads is compared with what was checked."""
+    path = save_metaimage(tmp_path / "case.mha", voxels)
+    meta = read_meta_header(str(path))
+    with metaimage.open_metaimage(str(path)) as file:
+        path.unlink()
+        with pytest.raises(
+            CorruptFileError, match=r"a file that SimpleITK reads, found Reason: No such file"
+        ):
+            file.readinto(memoryview(bytearray(4)))
+    save_metaimage(path, voxels)
+    with metaimage.open_metaimage(str(path)) as file:
+        save_metaimage(path, voxels.astype("<i4"))
+        with pytest.raises(FileFormatError, match=r"int32 \(4, 5, 6\) by SimpleITK"):
+            file.readinto(memoryview(bytearray(4)))
+    save_metaimage(path, voxels[:, :, 1:])
+    with pytest.raises(FileFormatError) as caught:
+        metaimage.MetaImageFile(meta)
+    assert caught.value.expected == "one int16 for each voxel of (6, 5, 4), as in its header"
+    assert caught.value.found == "(3, (6, 5, 3), 1) by SimpleITK"
+    assert caught.value.hint.startswith("Download it again; if the new copy")
+
+
+def test_after_the_last_voxel_nothing_is_read(tmp_path, voxels):
+    with metaimage.open_metaimage(str(save_metaimage(tmp_path / "case.mha", voxels))) as file:
+        buffer = bytearray(voxels.nbytes + 1)
+        assert file.readinto(memoryview(buffer)) == voxels.nbytes
+        assert buffer[:-1] == voxels.tobytes(order="F")
+        assert file.readinto(memoryview(buffer)) == file.readinto(memoryview(buffer)) == 0
 
 
 def test_special_names_and_a_header_without_a_file_beside_it(tmp_path, voxels):
@@ -206,6 +251,8 @@ def test_special_names_and_a_header_without_a_file_beside_it(tmp_path, voxels):
         ("NDims", "2"),
         ("NDims", None),
         ("DimSize", "6 5"),
+        ("DimSize", None),
+        ("ElementType", None),
         ("DimSize", "6 0 4"),
         ("DimSize", "6 5 4 1"),
         ("DimSize", "6 5 99999999999999999999"),
@@ -313,10 +360,45 @@ def test_headers_that_are_not_text_or_say_a_thing_twice(tmp_path, voxels):
     assert np.array_equal(read(path)[0], voxels.transpose(2, 0, 1))
 
 
+def test_a_header_has_an_end_and_errors_show_its_beginning(tmp_path, voxels):
+    path = save_metaimage(tmp_path / "case.mhd", voxels)
+    text = path.read_text()
+    path.write_text(f"Comment = {'x' * 66_000}\n{text}")
+    with pytest.raises(FileFormatError, match="ElementDataFile as its last line"):
+        read_meta_header(str(path))
+    for wrong, found in (
+        ("y" * 200, f"a file that begins with {b'y' * 20!r}"),
+        (f"ID = 1\n{'y' * 200}", repr("y" * 80)),
+        (text.replace("MET_SHORT", "y" * 200), "y" * 100),
+        (text.replace("case.raw", "y" * 300), repr("y" * 200)),
+    ):
+        path.write_text(wrong)
+        with pytest.raises(FileFormatError) as caught:
+            read_meta_header(str(path))
+        assert caught.value.found == found
+    for field, value in (("DimSize", "\u0666 5 4"), ("ElementSpacing", "0.3 0.5 0")):
+        path.write_text(header(voxels, "case.raw", **{field: value}), encoding="utf-8")
+        with pytest.raises(FileFormatError, match=f"{field} .*three positive numbers") as caught:
+            read_meta_header(str(path))
+        assert caught.value.found == value
+    path.write_text("\n" + text)  # an empty line is none
+    assert read_meta_header(str(path)).shape == voxels.shape
+
+
+def test_fields_that_a_header_may_lack(tmp_path, voxels):
+    spacing = " ".join(map(str, SPACING))
+    path = save_metaimage(
+        tmp_path / "case.mhd", voxels, ObjectType=None, ElementSpacing=None, ElementSize=spacing
+    )
+    image, geometry = read(path)
+    assert np.array_equal(image, voxels.transpose(2, 0, 1))
+    np.testing.assert_allclose(geometry.spacing, (SPACING[2], *SPACING[:2]))
+
+
 def test_a_header_without_directions_is_in_doubt_if_it_is_turned(tmp_path, voxels):
     path = save_metaimage(tmp_path / "case.mhd", voxels, TransformMatrix=None)
     read(path)
-    with pytest.warns(GeometryWarning, match="TransformMatrix, found none"):
+    with pytest.warns(GeometryWarning, match=r"TransformMatrix, found none\. "):
         _, geometry = read(path, orientation="RAS")
     assert nib.aff2axcodes(geometry.affine) == ("R", "A", "S")
     assert DIRECTIONS[0, 0] == 0.6

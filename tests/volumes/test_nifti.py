@@ -129,6 +129,7 @@ def damaged(at: int) -> bytes:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", FileFormatError, "found a Git LFS pointer"),
         (b"\n <!DOCTYPE html><html>", FileFormatError, "found a web page. The download failed"),
         (b"<?xml version='1.0'?><Error/>", FileFormatError, "found a web page"),
+        (b"<HEAD><title>404</title>", FileFormatError, "found a web page"),
         (b"PK\x03\x04 not a volume", FileFormatError, "expected a NIfTI file, found a zip archive. Unpack it"),
         (b"BZh91AY", FileFormatError, "expected a NIfTI file, found bzip2 data. Decompress it with bunzip2"),
         (lzma.compress(nifti(intensities())), FileFormatError, "found xz data. Decompress it with unxz"),

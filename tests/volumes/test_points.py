@@ -2,6 +2,7 @@
 
 import io
 import json
+from typing import get_args
 
 import nibabel as nib
 import numpy as np
@@ -9,11 +10,19 @@ import pytest
 from nibabel.affines import voxel_sizes
 from support.tiny import TINY
 
+from ctspine1k.catalog.registry import data_set
 from ctspine1k.errors import CTSpine1KWarning, FileFormatError, PointsError
 from ctspine1k.volumes.headers import Geometry
 from ctspine1k.volumes.orientation import turn_to
 from ctspine1k.volumes.point_formats import format_of, read_bytes, verse_indices
-from ctspine1k.volumes.points import Points, read_points, write_points
+from ctspine1k.volumes.points import (
+    POINTS_KINDS,
+    Points,
+    PointsKind,
+    read_case_points,
+    read_points,
+    write_points,
+)
 from ctspine1k.volumes.resampling import resampled_geometry
 
 VOCABULARY = TINY.vocabulary
@@ -104,6 +113,23 @@ def test_what_is_no_point_is_left_out_and_parts_count_as_their_vertebra():
     again = {"label": 18, "X": 0, "Y": 0, "Z": 0}
     with pytest.warns(CTSpine1KWarning, match=r"case_ctd.json: several points of T11; the first is used"):
         check_places(read([*content, again]))
+
+
+def test_points_at_the_border_of_the_image_and_files_of_a_megabyte_are_read():
+    vocabulary = data_set("verse").vocabulary
+    last = np.array(SHAPE) - 0.5
+    listed = [
+        {"label": label, **dict(zip("XYZ", place, strict=True))}
+        for label, place in ((1, [-0.5] * 3), (28, last))
+    ]
+    data = json.dumps(listed).encode()
+    points = read_points(
+        named(data.ljust(1 << 20), "x.json"), GEOMETRY, vocabulary, format="verse", reading="voxels"
+    )
+    assert [(point.name, point.voxel) for point in points] == [
+        ("C1", (-0.5, -0.5, -0.5)),
+        ("T13", (last[2], last[0], last[1])),
+    ]
 
 
 def test_points_turned_and_resampled_stay_where_they_are():
@@ -240,8 +266,27 @@ def test_lml_has_two_readings_of_which_the_one_that_fits_is_taken():
             PointsError, match=rf"of \(9, 14, 5\) voxels, found 3 of 3 outside as '{reading}'\."
         ):
             read(rows(values), "1.lml", geometry=geometry, reading=reading)
-    with pytest.raises(PointsError, match="3 of 3 outside as 'spacing', 3 of 3 outside as 'affine'"):
+    with pytest.raises(
+        PointsError, match=r"3 of 3 outside as 'spacing', 3 of 3 outside as 'affine'.*reading="
+    ):
         read(rows(itk), "1.lml", geometry=geometry)
+
+
+def test_the_image_beside_lml_says_in_which_convention_its_header_is():
+    geometry = Geometry.of(PLAIN, SHAPE)
+    in_world = {label: (PLAIN @ [*place, 1])[:3] for label, place in PLACES.items()}
+    itk = {label: place * (-1, -1, 1) for label, place in in_world.items()}
+    nameless = io.BytesIO()
+    for images, values in (
+        (("a.nii.gz", nameless), in_world),
+        (("a.mhd", "A.MHA", named(b"", "a.mha")), itk),
+    ):
+        for image in images:
+            files = {"image": image, "points": named(rows(values), "1.lml")}
+            check_indices(read_case_points(files, geometry, VOCABULARY, "lml"))
+    files = {"image": nameless, "points": named(rows(itk), "1.lml")}
+    with pytest.raises(PointsError, match="3 of 3 outside as 'affine'"):
+        read_case_points(files, geometry, VOCABULARY, "lml")
 
 
 def test_where_both_readings_of_lml_fit_the_first_is_taken_unless_the_user_says_which():
@@ -254,6 +299,16 @@ def test_where_both_readings_of_lml_fit_the_first_is_taken_unless_the_user_says_
     }
     assert voxel[None] == voxel["spacing"] == pytest.approx((1, 3, 3))
     assert voxel["affine"] == pytest.approx((1, 2, 2))
+
+
+def test_names_that_lml_may_have_are_all_listed_and_further_columns_are_not_read():
+    vocabulary = data_set("verse").vocabulary
+    with pytest.raises(PointsError) as caught:
+        read_points(named(b"1 C9_center 1 2 3", "1.lml"), GEOMETRY, vocabulary, format="lml")
+    assert all(vertebra.name in caught.value.expected for vertebra in vocabulary.vertebrae)
+    values = {label: np.array(place) * (0.7, 0.8, 2.5) for label, place in PLACES.items()}
+    text = rows(values, end="\tmore 1 2\n")
+    check_indices(read(text, "1.lml", geometry=Geometry.of(PLAIN, SHAPE)))
 
 
 def test_lml_keeps_the_first_of_duplicates_and_skips_lines_without_a_number():
@@ -277,6 +332,7 @@ BAD_LML = {
     "cut": (b"h\n1\tT11_center\t1\t2", FileFormatError, "an id, a name, x, y and z in line 2"),
     "header only": (b"h\n", FileFormatError, "rows of id, name, x, y and z, found none"),
     "empty": (b"", FileFormatError, "found none"),
+    "many digits": (b"1 T11_center 1 2 " + b"1" * 400, FileFormatError, rf"line 1, found {'1' * 40}\. "),
     "other vertebra": (b"1 C9_center 1 2 3", PointsError, "one of .* in line 1, found 'C9_center'"),
     "number": (b"1 18_center 1 2 3", PointsError, "found '18_center'"),
     "large": (b" " * (1 << 21), FileFormatError, "found a larger file"),
@@ -291,6 +347,7 @@ def test_bad_lml_is_an_error_that_says_what_is_wrong(what):
 
 
 def test_what_cannot_be_asked_for_is_refused(tmp_path):
+    assert get_args(PointsKind) == POINTS_KINDS
     with pytest.raises(ValueError, match="format='csv': expected one of 'verse', 'lml'"):
         read([], format="csv")
     with pytest.raises(ValueError, match="reading='affine': expected one of 'voxels', 'miccai2019'"):

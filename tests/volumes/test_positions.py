@@ -64,10 +64,37 @@ def test_every_rotation_of_a_qform_is_read_as_it_was_meant():
         assert parse_header(nifti(voxels, affine=affine)[:348], "a.nii").doubts == ()
 
 
+def test_directions_of_small_voxels_are_compared_as_those_of_large_ones():
+    """By up to 3e-3, whatever that is in mm."""
+    for angle, is_doubted in ((0.0025, False), (0.004, True)):
+        affine, turned = np.diag([0.3, 0.1, 0.15, 1.0]), np.eye(4)
+        turned[:3, :3] = euler2mat(angle, 0, 0)
+        data = bytearray(nifti(intensities(), affine=turned @ affine)[:348])
+        for row, at in enumerate((280, 296, 312)):  # the sform
+            data[at : at + 16] = affine[row].astype("<f4").tobytes()
+        found = [doubt.error.found for doubt in parse_header(bytes(data), "a.nii").doubts]
+        text = "axes RAS by the sform, RAS by the qform, up to 0.2 degrees apart"
+        assert found == ([text] if is_doubted else [])
+
+
+@pytest.mark.parametrize(("angle", "degrees"), [(0.1, "5.7"), (np.pi, "180.0")])
+def test_an_axis_that_rounding_makes_longer_than_1_has_an_angle(angle, degrees):
+    random = np.random.default_rng(7)
+    for _ in range(20):
+        affine, turned = np.eye(4), np.eye(4)
+        affine[:3, :3] = angle_axis2mat(random.uniform(0.5, 1), random.normal(size=3))
+        turned[:3, :3] = affine[:3, :3] @ angle_axis2mat(angle, [0, 0, 1])  # about its own third axis
+        data = bytearray(nifti(intensities(), affine=turned)[:348])
+        for row, at in enumerate((280, 296, 312)):  # the sform
+            data[at : at + 16] = affine[row].astype("<f4").tobytes()
+        (doubt,) = parse_header(bytes(data), "a.nii").doubts
+        assert doubt.error.found.endswith(f"up to {degrees} degrees apart")
+
+
 @pytest.mark.parametrize(
     ("fields", "found"),
     [
-        (pixdim(at_3=5.0), "spacing [0.7, 0.8, 2.5] mm by the sform, [0.7, 0.8, 5.0] mm by pixdim"),
+        (pixdim(at_3=5.12347), "spacing [0.7, 0.8, 2.5] mm by the sform, [0.7, 0.8, 5.1235] mm by pixdim"),
         (pixdim(at_1=-0.7), "spacing [0.7, 0.8, 2.5] mm by the sform, [-0.7, 0.8, 2.5] mm by pixdim"),
         (pixdim(at_2=0), "spacing [0.7, 0.8, 2.5] mm by the sform, [0.7, 0.0, 2.5] mm by pixdim"),
         (pixdim(at_2=np.nan), "spacing [0.7, 0.8, 2.5] mm by the sform, [0.7, nan, 2.5] mm by pixdim"),
@@ -177,6 +204,7 @@ def test_a_degenerate_affine(tmp_path, fields, what):
         pair = read_pair(image, mask)
     for path in (image, mask):
         assert f"{path}: expected an affine with a length and a direction" in str(told[0].message)
+    assert len(pair.orientation) == 3
     assert same_bits(pair.image, expected(image, "f4"))
     with pytest.raises(GeometryError):
         read_pair(image, mask, on_geometry="raise")
@@ -207,8 +235,9 @@ def test_what_is_not_degenerate():
 )
 def test_numbers_without_end_are_an_error_and_no_warning_of_numpys(tmp_path, fields):
     image = save(tmp_path / "a.nii", intensities(), header_class=nib.Nifti2Header, **fields)
-    with pytest.raises(FileFormatError, match="expected a finite affine, found"):
+    with pytest.raises(FileFormatError, match="expected a finite affine, found") as caught:
         doubts(image)
+    assert caught.value.found.count("[") == 1 + 3  # without the last row
 
 
 def test_a_place_that_is_a_guess(tmp_path):

@@ -76,6 +76,16 @@ def test_the_box_around_all_labels(labels, depth):
         assert found.any(axis=others)[[0, -1]].all() if found.size else not labels.any()
 
 
+def test_a_box_around_no_labels_is_empty():
+    box = LabelBox()
+    window, labelled = box.append(np.zeros((3, 4, 5), np.int16))
+    assert (window, labelled.size) == ((), 0)
+    start, found = box.joined()
+    assert (start, found.shape, found.dtype) == ((0, 0, 0), (0, 0, 0), np.uint8)
+    box.append(np.ones((1, 4, 5), np.int16))
+    assert box.last.dtype == box.joined()[1].dtype == np.uint8
+
+
 def test_a_centroid_is_exact():
     mask = np.zeros((3, 4), bool)
     mask[0, 1] = mask[2, 1] = mask[2, 2] = True

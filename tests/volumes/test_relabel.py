@@ -12,7 +12,8 @@ def test_tables_of_the_schemes():
     assert label_table(VOCABULARY, "verse") is None  # the same numbers
     assert label_table(VOCABULARY, "binary").tolist() == [0] + [1] * 25
     assert label_table(VOCABULARY, "region").tolist() == [0] + [1] * 7 + [2] * 12 + [3] * 6
-    assert label_table(VOCABULARY, "region").dtype == np.uint8
+    for others in ("raise", "background"):
+        assert label_table(VOCABULARY, "region", others).dtype == np.uint8
     with pytest.raises(ValueError, match="label_scheme='totalsegmentator': expected one of 'ctspine1k', "):
         label_table(VOCABULARY, "totalsegmentator")
 

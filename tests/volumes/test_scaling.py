@@ -31,10 +31,23 @@ def test_unscaled_wide_integers_are_exact_among_integers(dtype):
     assert np.array_equal(out, stored)
 
 
+@pytest.mark.parametrize("dtype", ["i1", "u2", "<i4", "f4", "f8"])
+def test_numbers_that_float64_holds_are_their_own_values(dtype):
+    """Without a copy. Others are rounded once, as by nibabel."""
+    stored = np.array([3, 7], dtype)
+    assert Scaling().values(stored) is stored
+    assert Scaling().values(stored.astype("i8")).dtype == np.float64
+    out = np.empty(2, "i4")
+    for scaling, wanted in ((Scaling(), [3, 7]), (Scaling(2.0, 0.5), [6, 14]), (Scaling(1.0, 1.0), [4, 8])):
+        scaling.write(stored, out)
+        assert out.tolist() == wanted
+
+
 def test_negative_zero_stays():
     out = np.empty(1, "f4")
-    Scaling().write(np.array([-0.0], "f4"), out)
-    assert np.signbit(out).all()
+    for scaling in (Scaling(), Scaling(2.0)):
+        scaling.write(np.array([-0.0], "f4"), out)
+        assert np.signbit(out).all()
 
 
 def test_identity():

@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from support.compare import same_bits
+from support.vocabulary import FEW
 from support.volumes import SHAPE, expected, intensities, labels, nifti, save
 
 from ctspine1k import read_pair
@@ -57,6 +58,7 @@ def test_volumes_that_outgrow_the_first_allocation(tmp_path, growth):
     [
         ("<f8", 2.5, "2.5"),
         ("u1", 26, "26"),
+        ("u1", 255, "255"),
         ("<i2", -1, "-1"),
         ("<i8", 2**32, "4294967296"),
         ("<f4", np.nan, "nan"),
@@ -73,8 +75,12 @@ def test_what_is_no_label_is_an_error(tmp_path, image, dtype, value, found):
     with pytest.raises(VoxelValueError, match=message) as caught:
         read_pair(image, mask)
     assert caught.value.file == str(mask)
-    assert caught.value.hint.startswith("Is this file really a mask") == (found in ("2.5", "26", "-1", "nan"))
-    assert ('other_labels="background"' in caught.value.hint) == (found == "26")
+    if np.dtype(dtype).kind in "iu":
+        assert caught.value.found == f"{found} among the voxels"
+    assert caught.value.hint.startswith("Is this file really a mask") == (
+        found in ("2.5", "26", "255", "-1", "nan")
+    )
+    assert ('other_labels="background"' in caught.value.hint) == (found in ("26", "255"))
 
 
 @pytest.mark.parametrize("dtype", ["<i2", "<f4"])
@@ -83,6 +89,15 @@ def test_a_volume_where_a_mask_is_expected_is_said_to_be_one(tmp_path, image, dt
     volume[2, 3, 1] = 1500
     with pytest.raises(VoxelValueError, match=r"Values such as -1000\S* are those of a CT image, not of a"):
         read_pair(image, save(tmp_path / "m.nii.gz", volume))
+
+
+def test_a_gap_between_labels_is_found_where_it_is_their_greatest(tmp_path, image):
+    assert FEW.gaps[0] == 3
+    mask = save(tmp_path / "m.nii", np.full(SHAPE, 2, "u1"))
+    assert (read_pair(image, mask, vocabulary=FEW).segmentation == 2).all()
+    mask = save(tmp_path / "m.nii", np.full(SHAPE, 3, "u1"))
+    with pytest.raises(VoxelValueError, match="found 3 among"):
+        read_pair(image, mask, vocabulary=FEW)
 
 
 def test_one_wrong_label_among_many_is_found(tmp_path, image):
@@ -134,12 +149,15 @@ def test_a_single_voxel_that_is_not_finite(tmp_path, mask, dtype, value):
         assert read_pair(image, mask, on_voxels="replace").image[3, 2, 3] == -1024
 
 
-@pytest.mark.parametrize(("dtype", "slope"), [("<i2", 1e38), ("<f4", 1e-38)])
-def test_a_scaling_without_a_number_for_padding_is_no_scan(tmp_path, mask, dtype, slope):
+@pytest.mark.parametrize(
+    ("dtype", "slope", "inter"),
+    [("<i2", 1e38, 0), ("<f4", 1e-38, 0), ("<f4", 3, -3e7)],  # the last has one for -1023
+)
+def test_a_scaling_without_a_number_for_padding_is_no_scan(tmp_path, mask, dtype, slope, inter):
     values = np.full(SHAPE, 100, dtype)
     if dtype == "<f4":
         values[1, 1, 1] = np.nan
-    image = save(tmp_path / "a.nii.gz", values, slope=slope, inter=0)
+    image = save(tmp_path / "a.nii.gz", values, slope=slope, inter=inter)
     with pytest.raises(
         VoxelValueError, match=r"found (inf|nan) at .*The scaling \(.*\) leaves no number for"
     ):
@@ -263,11 +281,16 @@ def test_a_header_that_promises_too_much_is_not_believed(tmp_path, shape):
 
 def test_voxels_in_several_slices_are_one_change(tmp_path):
     voxels = intensities(dtype="<f4")
-    voxels[1, 2, 1:] = np.nan
+    voxels[1, 2, 2:] = np.nan
     with open_nifti(save(tmp_path / "a.nii", voxels)) as file:
         reader = VolumeReader(file, "replace")
         changes = [change for _ in reader.images(1) for change in reader.new_changes()]
-    assert [change.partition("; ")[2] for change in changes] == ["the first is nan at (i, j, k) = (1, 2, 1)"]
+    assert [change.partition("; ")[2] for change in changes] == ["the first is nan at (i, j, k) = (1, 2, 2)"]
+    with (
+        open_nifti(tmp_path / "a.nii") as file,
+        pytest.raises(VoxelValueError, match="the first of 2 voxels"),
+    ):
+        list(VolumeReader(file).images(1))
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
