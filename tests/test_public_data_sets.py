@@ -311,7 +311,6 @@ def test_from_a_shell(spine, name, root, tmp_path):
 def test_the_demo(name, tmp_path):
     status, out, err = run("demo", "--collection", name)
     assert (status, err) == (0, "")
-    assert out.startswith(
-        f"3d: {', '.join(f'{split} {len(ids)} rows' for split, ids in IDS[name].items())}\n"
-    )
+    counts = [f"{split} {len(ids)} {'row' if len(ids) == 1 else 'rows'}" for split, ids in IDS[name].items()]
+    assert out.startswith(f"3d: {', '.join(counts)}\n")
     assert ("segmentation" in out) == (name == "verse")

@@ -226,8 +226,9 @@ def test_an_export_that_was_stopped_goes_on(hub, target, export):
 @pytest.mark.processes
 def test_the_documented_upload(hub, tree, split_file, tmp_path, load):
     """The command in docs/publishing.md that this release of huggingface_hub has, as a person types it."""
-    export_parquet(tmp_path / "out", data_dir=tree, split_file=split_file, image_size=SIZE)
-    made = files_of(tmp_path / "out")
+    out = tmp_path / "publishing" / "parquet"  # as the page exports it
+    export_parquet(out, data_dir=tree, split_file=split_file, image_size=SIZE)
+    made = files_of(out)
     has_large = hasattr(huggingface_hub.HfApi, "upload_large_folder")
     (line,) = re.findall(
         rf"^    (hf upload{'-large-folder' if has_large else ''} .*?) *#",
