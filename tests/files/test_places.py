@@ -119,7 +119,8 @@ def test_a_commit_is_not_looked_up():
     assert HubPlace.of("tests/any", digits[:40]).at_commit().commit == digits[:40]
 
 
-def test_the_hub_is_told_who_asks_and_people_how_far_it_is(hub, repo_id, capfd):
+def test_the_hub_is_told_who_asks_and_people_how_far_it_is(hub, repo_id, capfd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     files = list_files(cases=ALL_IDS, repo_id=repo_id)
     HubPlace.of(repo_id, "main").fetch(files)
     agent = f"ctspine1k/{ctspine1k.__version__};"
