@@ -62,11 +62,10 @@ class Unread:
         return len(self.patches)
 
     def __getitems__(self, indices: list[int]) -> list[dict[str, Any]]:
-        batch = {}
-        for name, dtype in zip(("image", "segmentation"), self.dtypes, strict=True):
-            array, batch[name] = empty_batch((len(indices), *self.patches.size), dtype)
+        made = empty_batch(*(((len(indices), *self.patches.size), dtype) for dtype in self.dtypes))
+        for array, _ in made:
             array[...] = 0
-        return [batch]
+        return [{name: tensor for name, (_, tensor) in zip(("image", "segmentation"), made, strict=True)}]
 
 
 def draw_rows(volumes: Volumes, turns: int) -> list[Row]:

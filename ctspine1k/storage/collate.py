@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,9 @@ __all__ = ["batch_of", "empty_batch", "register_collate"]
 
 #: Most bytes of a tensor that a worker sends as they are.
 _SMALL = 1 << 12
+
+#: Bytes to a multiple of which an array's beginning is put: a line of the CPU's cache.
+_ALIGNED = 64
 
 
 def register_collate(kind: type, collate: Callable[..., Any]) -> None:
@@ -29,20 +33,26 @@ def register_collate(kind: type, collate: Callable[..., Any]) -> None:
         torch.utils.data._utils.collate.default_collate_fn_map.setdefault(kind, collate)
 
 
-def empty_batch(shape: Sequence[int], dtype: DTypeLike) -> tuple[NDArray[Any], Any]:
-    """Return an array to be filled, and the tensor that has its memory: without PyTorch, the array again.
+def empty_batch(*wanted: tuple[Sequence[int], DTypeLike]) -> list[tuple[NDArray[Any], Any]]:
+    """Return arrays of these shapes and types to be filled, each with the tensor that has its memory.
 
-    In a worker of a DataLoader the memory is shared, so that the tensor is sent without a copy.
+    In a worker of a DataLoader all have one piece of shared memory, which is sent once and without a copy: a
+    tensor that is kept keeps the memory of the others. Without PyTorch, the tensor is the array again.
     """
     torch = sys.modules.get("torch")
     if torch is None or torch.utils.data.get_worker_info() is None:
-        array = np.empty(shape, dtype)
-        return array, array if torch is None else torch.from_numpy(array)
-    dtype = np.dtype(dtype)
+        arrays = [np.empty(shape, dtype) for shape, dtype in wanted]
+        return [(array, array if torch is None else torch.from_numpy(array)) for array in arrays]
+    empty = [torch.from_numpy(np.empty(0, dtype)) for _, dtype in wanted]
+    sizes = [math.prod(shape) * one.itemsize for (shape, _), one in zip(wanted, empty, strict=True)]
+    *starts, size = itertools.accumulate((-(-size // _ALIGNED) * _ALIGNED for size in sizes), initial=0)
     # What `default_collate` does in a worker. `share_memory_()` would copy every byte.
-    storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)
-    tensor = torch.from_numpy(np.empty(0, dtype)).new_empty(0).set_(storage, 0, tuple(shape))
-    return tensor.numpy(), tensor
+    storage = torch.UntypedStorage._new_shared(size)
+    tensors = [
+        one.new_empty(0).set_(storage, start // one.itemsize, tuple(shape))
+        for one, start, (shape, _) in zip(empty, starts, wanted, strict=True)
+    ]
+    return [(tensor.numpy(), tensor) for tensor in tensors]
 
 
 def batch_of(voxels: Mapping[str, Any], facts: Mapping[str, Sequence[Any]]) -> dict[str, Any]:

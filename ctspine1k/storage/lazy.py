@@ -312,7 +312,7 @@ def _stacked(batch: Sequence[LazyArray], **_: Any) -> Any:
             "ctspine1k.training.PatchDataset cuts patches of one size out of volumes, SliceDataset slices; "
             "batch_size=None yields single rows, and collate_fn=list lists of them, for you to index."
         )
-    array, tensor = empty_batch((len(batch), *first.shape), first.dtype)
+    ((array, tensor),) = empty_batch(((len(batch), *first.shape), first.dtype))
     for one, target in zip(batch, array, strict=True):
         one._stored.read(None, one._dtype, one._threads, out=target)
     return tensor

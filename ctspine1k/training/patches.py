@@ -138,11 +138,11 @@ class PatchDataset:
         """Return the patches of a batch, read into one array, which PyTorch's DataLoader takes as it is."""
         register_collate(Patch, _collate)
         shape = (len(indices), *self._plan.size)
-        arrays, handed = {}, {}
-        arrays["image"], handed["image"] = empty_batch(shape, self._intensities.type)
-        if self._volumes.has_masks:
-            arrays["segmentation"], handed["segmentation"] = empty_batch(shape, np.uint8)
-        patches = Patches(handed)
+        types = {"image": self._intensities.type, "segmentation": np.dtype(np.uint8)}
+        columns = self._volumes.columns
+        made = dict(zip(columns, empty_batch(*((shape, types[name]) for name in columns)), strict=True))
+        arrays = {name: array for name, (array, _) in made.items()}
+        patches = Patches({name: tensor for name, (_, tensor) in made.items()})
         for number, index in enumerate(indices):
             draw = self.draw(index)
             volume = self._volumes[draw.row]

@@ -69,6 +69,8 @@ def test_batches_are_the_same_for_any_workers(volumes, workers, method, dtype):
     assert image.is_shared() == bool(workers)
     for batch in batches:
         assert type(batch) is dict
+        pieces = {batch[name].untyped_storage().data_ptr() for name in ("image", "segmentation")}
+        assert len(pieces) == (1 if workers else 2)  # each that is sent takes a connection
         assert not batch["corner"].is_shared()  # comes as bytes: a shared one takes longer than some reads
 
 
