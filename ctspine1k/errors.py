@@ -38,7 +38,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ctspine1k._messages import shortened, size_text
+from ctspine1k._messages import count_text, shortened, size_text
 
 __all__ = [
     "AmbiguousFilesError",
@@ -141,7 +141,8 @@ class MissingFilesError(CTSpine1KError, FileNotFoundError):
 
     def __init__(self, missing: Mapping[str, str], selected: int, where: str, hint: str) -> None:
         # FileNotFoundError takes several arguments as errno, message and file name: pass only the message.
-        super().__init__(f"{len(missing):,} of {selected:,} cases lack raw files in {where}")
+        verb = "lacks" if len(missing) == 1 else "lack"
+        super().__init__(f"{len(missing):,} of {count_text(selected, 'case')} {verb} raw files in {where}")
         self.missing, self.selected, self.where, self.hint = dict(missing), selected, where, hint
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctspine1k._messages import warn
+from ctspine1k._messages import count_text, warn
 from ctspine1k.errors import CTSpine1KWarning
 from ctspine1k.files.raw import Entry, Listing, RawFile, is_hidden, joined_state
 
@@ -105,7 +105,7 @@ class FolderPlace:
         """Return what may explain that files are not there."""
         found = sum(path.lower().endswith(suffixes) for path in listing)
         endings = " or ".join(f"*{suffix}" for suffix in suffixes)
-        return f"The folder contains {found:,} files {endings} in all. {naming}"
+        return f"The folder contains {count_text(found, 'file')} {endings} in all. {naming}"
 
 
 def walk(root: Path) -> Iterator[str]:

@@ -24,6 +24,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ctspine1k._messages import count_text
 from ctspine1k.catalog.cases import Catalog
 from ctspine1k.catalog.dataset import DataSet
 from ctspine1k.catalog.vocabulary import Vocabulary
@@ -116,8 +117,8 @@ class PredictionsPlace:
         """Return what may explain that files are not there."""
         found = sum(path.lower().endswith(suffixes) for path in listing.predictions or ())
         return (
-            f"{self.masks.describe()} contains {found:,} files that may be masks; that of a case is "
-            "<case_id>.nii.gz, or named as in the data set."
+            f"{self.masks.describe()} contains {count_text(found, 'file')} with a mask's ending; that of a "
+            "case is <case_id>.nii.gz, or named as in the data set."
         )
 
     def _place_of(self, file: RawFile) -> Place:

@@ -123,7 +123,8 @@ class Selection:
             return None
         data_set = self.data_set
         hint = self.place.hint(self.listing, data_set.suffixes, data_set.naming)
-        hints = hint, self._advice(on_missing)
+        is_published = not absent.keys().isdisjoint(case.case_id for case in data_set.read_cases(None))
+        hints = hint, data_set.how_to_get if is_published else "", self._advice(on_missing)
         where = self.look.place.describe()
         return MissingFilesError(absent, len(self.cases), where, " ".join(filter(None, hints)))
 

@@ -390,7 +390,7 @@ def test_both_files_of_a_case_may_be_broken(spines):
 
 def test_missing_cases_are_named_and_in_no_table(spines):
     next(spines.rglob("HN_P023_seg.nii.gz")).unlink()
-    with pytest.warns(SkippedCasesWarning, match=r"1 of 3 cases lack raw files in .*HN_P023 \(mask\)"):
+    with pytest.warns(SkippedCasesWarning, match=r"1 of 3 cases lacks raw files in .*HN_P023 \(mask\)"):
         report = scan(spines, on_missing="skip")
     assert report.missing == {"HN_P023": "mask"}
     assert len(pd.read_parquet(report.cases)) == 2

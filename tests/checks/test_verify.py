@@ -127,7 +127,7 @@ def test_what_is_missing_is_got_where_it_is(root, publish, tmp_path):
     (tmp_path / "predictions").mkdir()
     spine = ctspine1k.open_collection(data_dir=root).select("liver_106")
     (predicted,) = spine.with_masks(tmp_path / "predictions").verify().findings
-    assert predicted.hint.startswith(f"{tmp_path / 'predictions'} contains 0 files that may be masks")
+    assert predicted.hint.startswith(f"{tmp_path / 'predictions'} contains 0 files with a mask's ending")
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_files_that_are_there_are_listed_and_missing_ones_explained(capsys, tmp_
     status, _, err = run(capsys, *words)
     assert status == 2
     assert (
-        "verse223 (mask). The folder contains 1 files *.nii.gz or *.nii in all. An image is sub-<series>"
+        "verse223 (mask). The folder contains 1 file *.nii.gz or *.nii in all. An image is sub-<series>"
         in err
     )
     status, _, err = run(capsys, *words, "--kind", "points")

@@ -247,7 +247,7 @@ def test_offline_serves_what_is_cached_and_names_what_is_not(hub, repo_id, pytho
         run = python(OFFLINE, *map(json.dumps, options), **{variable: "1"})
     cached, part, none = run.stdout.splitlines()
     assert json.loads(cached) == [str(path) for path in paths], run.stderr
-    assert "MissingFilesError 1 of 2 cases lack raw files in the local cache" in part
+    assert "MissingFilesError 1 of 2 cases lacks raw files in the local cache" in part
     assert f"HN_P023 (image and mask). {variable} is set" in part
     assert none.startswith(f"HubError {variable} is set, and nothing of tests/never-seen")
     assert requests == []

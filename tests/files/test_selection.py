@@ -106,7 +106,7 @@ def test_a_plan_says_what_would_be_downloaded_and_what_is_missing(tree):
     told = rf"DownloadPlan\({{}} files to download, 0\.00 MB; [\d,.]+ GB are free in {re.escape(str(plan.cache))}{{}}\)"
     assert re.fullmatch(told.format("0 of 8", ""), repr(plan))
     next(tree.rglob("HN_P023.nii.gz")).unlink()
-    lacking = f"; 1 of 4 cases lack raw files in {re.escape(str(tree))}"
+    lacking = f"; 1 of 4 cases lacks raw files in {re.escape(str(tree))}"
     assert re.fullmatch(told.format("0 of 7", lacking), repr(spine.plan_download()))
 
 

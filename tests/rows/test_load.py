@@ -364,7 +364,7 @@ def test_files_that_are_gone_are_told_before_a_converted_split_is_read_again(loa
     with pytest.raises(MissingFilesError):
         load(split=["validation", "test"], **again)
     assert len(list((tmp_path / "cache").rglob("*.arrow"))) == 1
-    with pytest.warns(SkippedCasesWarning, match="1 of 1 cases lack raw files"):
+    with pytest.warns(SkippedCasesWarning, match="1 of 1 case lacks raw files"):
         assert list(load(on_missing="skip", **again)) == ["train", "validation"]
 
 
@@ -432,7 +432,7 @@ def test_streaming_reads_no_more_than_it_needs(load, hub, publish, large, on_err
 
 def test_missing_cases_are_counted_and_named_before_any_work(load, tree, tmp_path):
     next(tree.rglob("1.3.6.1.4.1.9328.50.4.0650_seg.nii.gz")).unlink()
-    with pytest.raises(MissingFilesError, match=r"1 of 1 cases .*0650 \(mask\).*on_missing=\"skip\""):
+    with pytest.raises(MissingFilesError, match=r"1 of 1 case .*0650 \(mask\).*on_missing=\"skip\""):
         load()
     with pytest.raises(MissingFilesError) as caught:
         load(split="test", on_missing="skip")
@@ -448,7 +448,7 @@ def test_missing_cases_are_skipped_when_asked(load, tree):
         loaded = load(on_missing="skip")
     assert {split: len(part) for split, part in loaded.items()} == {"train": 1, "test": 1}
     assert any("liver_106 (no image file)" in str(w.message) for w in told)
-    assert any("1 of 1 cases lack raw files" in str(w.message) for w in told)
+    assert any("1 of 1 case lacks raw files" in str(w.message) for w in told)
     with pytest.warns(SkippedCasesWarning, match="liver_106"):  # also of a cache
         load(split="train", on_missing="skip")
     with pytest.raises(MissingFilesError):
