@@ -87,9 +87,9 @@ def measure(case: CaseReader, points: Points | None = None) -> CaseMeasures:
             continue
         window, labelled = spine.append(labels.transpose(0, 2, 1))
         if labelled.size:
-            voxels = case.scaling.values(image[window].reshape(-1))
+            voxels = case.scaling.values(image[window].ravel())
             in_labels = voxels[labelled]
-            hu_sums += np.bincount(spine.last.reshape(-1)[labelled], in_labels, labels_and_background)
+            hu_sums += np.bincount(spine.last.ravel()[labelled], in_labels, labels_and_background)
             beside_sum += float(voxels.sum(dtype=np.float64) - in_labels.sum(dtype=np.float64))
             beside_count += voxels.size - labelled.size
     extremes = case.scaling.values(np.array([lowest, highest]))

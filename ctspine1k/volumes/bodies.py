@@ -177,7 +177,7 @@ def _canal(samples: _Vector, frame: _Frame) -> _Vector:
     holes, count = ndimage.label(ndimage.binary_fill_holes(outline) & ~outline)
     if not count:
         return np.zeros((0, 2))
-    largest = 1 + int(np.bincount(holes.reshape(-1))[1:].argmax())
+    largest = 1 + int(np.bincount(holes.ravel())[1:].argmax())
     hole: _Vector = first + (np.argwhere(holes == largest) + 0.5) * _CELL_MM
     return hole
 
@@ -191,6 +191,6 @@ def _body(one: _Vertebra, axes: _Vector, frame: _Frame, offset: float) -> _Vecto
     pieces, count = require_scipy().label(one.mask & is_front, np.ones((3, 3, 3), bool))
     if not count:
         return np.linalg.inv(axes) @ one.centre
-    largest = 1 + int(np.bincount(pieces.reshape(-1))[1:].argmax())
+    largest = 1 + int(np.bincount(pieces.ravel())[1:].argmax())
     index: _Vector = one.start + centroid_of(pieces == largest)
     return index

@@ -129,7 +129,7 @@ class MetaImageFile:
         if voxels.shape != (count, j, i) or voxels.dtype != self.header.dtype:
             raise self._other(f"{voxels.dtype} {voxels.shape}")
         self._next += count
-        return memoryview(voxels.reshape(-1).view(np.uint8))
+        return memoryview(voxels.ravel().view(np.uint8))
 
     def _check_packed(self) -> None:
         """Inflate compressed voxels, keeping none, and count them, before memory is allocated for all."""

@@ -66,7 +66,7 @@ def label_regions(
             continue
         here = labels[place] == label
         pieces, components = ndimage.label(here, neighbours)
-        sizes = np.bincount(pieces.reshape(-1))[1:]
+        sizes = np.bincount(pieces.ravel())[1:]
         start = tuple(first + side.start for first, side in zip(origin, place, strict=True))
         yield Region(
             label=label,

@@ -174,6 +174,19 @@ def test_how_far_apart_neighbours_may_be(apart, found):
     assert [check for check, *_ in levels.implausible_points(points, {}, CTSPINE1K.vocabulary)] == found
 
 
+@pytest.mark.parametrize(("middle", "found"), [(30, []), (48, []), (49, ["distance"])])
+def test_plausible_distances_are_compared_with_those_beside_them(middle, found):
+    """Of four, the two in the middle are ``middle`` mm apart, the others 30 mm."""
+    heights = (0, -30, -30 - middle, -60 - middle)
+    points = [Point(20 + n, f"L{1 + n}", (1.0, 2.0, 3.0), (0.0, 0.0, at)) for n, at in enumerate(heights)]
+    told = list(levels.implausible_points(points, {}, CTSPINE1K.vocabulary))
+    assert [check for check, *_ in told] == found
+    assert not found or told[0][1:] == (
+        "neighbours as far apart as those beside them",
+        "L2 to L3 49 mm (30 mm beside it)",
+    )
+
+
 @pytest.mark.parametrize(("rise", "found"), [(-0.5, None), (0.0, "it below"), (0.5, "it below")])
 def test_two_that_are_level_are_upside_down_and_not_in_another_order(rise, found):
     places = {20: (0.0, 0.0, 0.0), 21: (0.0, 9.0, rise)}
@@ -261,9 +274,12 @@ def test_kinds_are_not_mixed(verse, tmp_path):
     assert checks(collection.verify()) == ["points"]
     with pytest.warns(SkippedCasesWarning, match="verse004 is left out"):
         assert list(collection.points("file", on_error="skip")) == []
-    write_json(tmp_path / "own" / "a_ctd.json")
-    with pytest.raises(OutputError, match="expected only points that were computed, of kind 'mask', found"):
+    write_json(tmp_path / "own" / "a_ctd.json")  # notes no kind
+    message = r"expected only points that were computed, of kind 'mask', found points of kind 'file'\."
+    with pytest.raises(OutputError, match=message):
         collection.write_points(tmp_path / "own", "mask")
+    with pytest.raises(ValueError, match="kind='all': expected one of 'file', 'mask', 'body'"):
+        collection.write_points(tmp_path / "own", "all")
 
 
 @pytest.mark.slow
