@@ -77,7 +77,7 @@ def ours(root: Path, *, distances: bool = True) -> Any:
 
     case = ctspine1k.load_catalog().cases[0]
     reference, prediction = (
-        RawFile(case, "mask", path.stat().st_size, path.name, str(path), None, str(path))
+        RawFile(case, "mask", path.stat().st_size, path.name, str(path), None, str(path), "")
         for path in (root / "reference.nii.gz", root / "prediction.nii.gz")
     )
     scored = score_masks_of(

@@ -41,8 +41,8 @@ class MeasureOptions:
         check_reading(self.reading, data_set)
         check_others(self.other_labels, data_set)
 
-    def give(self, row: Mapping[str, Any]) -> bool:
-        """Return whether a row of the table of cases, without a problem, is what these options give."""
+    def would_give(self, row: Mapping[str, Any]) -> bool:
+        """Return whether these options would give a row of the table of cases, which has no problem."""
         if row.get("points_file") is not None and row["reading"] != self.reading:
             return False
         return self.other_labels == "background" or not row["other_labels"]

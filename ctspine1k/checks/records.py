@@ -64,7 +64,7 @@ class Records:
             return None
         if not is_current(record["case"], files.states, KINDS):
             return None
-        if options is not None and not options.give(record["case"]):
+        if options is not None and not options.would_give(record["case"]):
             return None
         record["case"] |= _facts(files.case)  # the record may come from another split file
         return record

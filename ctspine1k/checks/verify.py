@@ -230,7 +230,7 @@ def _read(
         for one in scanned:
             read.append(one)
             known = records.current(one.files)
-            is_free = known is None or options.give(known["case"])
+            is_free = known is None or options.would_give(known["case"])
             if is_free and count[one.files.case.case_id] == 1:
                 records.note(record_of(one, selection.data_set, options))
         records.write(selection.catalog)

@@ -113,7 +113,7 @@ def measure_surfaces(
     tolerance_mm: float,
     measure: Callable[[SurfaceDistances], T],
 ) -> dict[int, T]:
-    """Measure the distances between the surfaces of labels in two masks, with the threads that there may be.
+    """Measure the distances between the surfaces of labels in two masks, in as many threads as may be used.
 
     Args:
         parts: the same part of both masks, outside of which all is background.

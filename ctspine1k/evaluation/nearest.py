@@ -149,7 +149,10 @@ def _elements(
         origin: index of the array's first element.
         shape: of the array.
     """
-    x, y, z = (along - start for along, start in zip(points.T, origin, strict=True))
+    # NumPy 1 would subtract in 32 bits, in which elements of large arrays overflow.
+    x, y, z = (
+        np.subtract(along, start, dtype=np.int64) for along, start in zip(points.T, origin, strict=True)
+    )
     elements: NDArray[np.int64] = (x * shape[1] + y) * shape[2] + z
     return elements
 

@@ -76,7 +76,8 @@ def draw_cases(
     if len(cases) == 1:
         path = check_picture_name(out or Path(f"{cases[0].case_id}.png"))
     elif out is not None and out.suffix:
-        raise ValueError(f"{out}: expected a folder, as there are several pictures; or a sheet (--sheet)")
+        hint = "For one picture of all cases, pass sheet=True (--sheet)."
+        raise ValueError(f"{out}: expected a folder, as there are several pictures. {hint}")
     for case, sample in samples:
         if len(cases) > 1:
             path = (out or Path("previews")) / f"{case.case_id}.png"

@@ -69,7 +69,7 @@ def require_plain_path(option: str, path: str | os.PathLike[str], others: Sequen
 
 
 def require_folder(folder: Path) -> None:
-    """Check that no file is where a folder is, or is to be made.
+    """Check that no file, nor a link that leads nowhere, is where a folder is, or is to be made.
 
     Raises:
         OutputError: one is there, or where one of the folders above it should be.
@@ -77,9 +77,10 @@ def require_folder(folder: Path) -> None:
     for place in (folder, *folder.absolute().parents):
         if place.is_dir():
             return
-        if place.exists():
+        if os.path.lexists(place):
             expected = "a folder, or a path at which one can be made"
-            raise OutputError.occupied(str(folder), expected, f"the file {place}")
+            found = f"the file {place}" if place.exists() else f"the link {place}, which leads nowhere"
+            raise OutputError.occupied(str(folder), expected, found)
 
 
 def make_folder(folder: Path) -> None:

@@ -1,4 +1,7 @@
-"""Masks on their own: read whole as bytes, brought onto another grid, joined from several files."""
+"""Masks on their own: only the part around all labels is in memory, as bytes.
+
+They are brought onto another grid, joined from several files, and put side by side to be drawn.
+"""
 
 from __future__ import annotations
 

@@ -103,10 +103,10 @@ class Points:
 
 
 def check_reading(reading: str | None, data_set: DataSet) -> None:
-    """Check that coordinates in files of a data set may be meant so; None is the way that fits.
+    """Check that a way to read coordinates is one that files of a data set have; None for the one that fits.
 
     Raises:
-        ValueError: it has no files of points, or their format no such reading.
+        ValueError: the data set has no files of points, or their format has no such reading.
     """
     if reading is not None and data_set.points_format is None:
         raise ValueError(f"reading={reading!r}: expected None, since {data_set.title} has no files of points")

@@ -124,7 +124,7 @@ def test_without_a_verb_it_tells_the_verbs_in_the_order_of_use(run):
         (["preview", ".", "--out", "a.gif", "--sheet"], "error: a.gif: expected a name that ends in .png"),
         (
             ["preview", ".", "--out", "a.png"],
-            "error: a.png: expected a folder, as there are several pictures; or a sheet (--sheet)",
+            "error: a.png: expected a folder, as there are several pictures. For one picture of all",
         ),
         (["list", "--has-vertebrae", "L6", "--data-dir", "."], "error: /"),
         (["list", "--scan", "x.parquet"], "error: scan='x.parquet': expected has_vertebrae"),

@@ -88,6 +88,13 @@ def test_distances_do_not_depend_on_where_the_points_are():
         assert np.array_equal(near, brute_force(points, others, spacing))
 
 
+def test_elements_of_a_box_with_more_than_two_to_the_31_have_a_place():
+    """NumPy 1 computes in the type of the points, 32 bits, unless it is told not to."""
+    points, shape = np.array([[7, 5, 9], [1999, 1400, 1599]], np.int32), (2000, 1500, 1600)
+    elements = nearest._elements(points, np.array([3, 0, 1]), shape)
+    assert np.array_equal(elements, np.ravel_multi_index(tuple((points - [3, 0, 1]).T), shape))
+
+
 def test_distances_are_the_same_in_pieces(monkeypatch):
     random = np.random.default_rng(6)
     points, others = (

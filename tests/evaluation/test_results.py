@@ -28,7 +28,7 @@ def verse_row(case, label, **values):
 def evaluation_of(*rows, **options):
     cases = {one["case_id"]: CASES[one["case_id"]] for one in rows}
     results = [
-        CaseResult(Task(case, RawFile(case, "mask", 0, "m.nii.gz", "m.nii.gz", None), {}), None, "")
+        CaseResult(Task(case, RawFile(case, "mask", 0, "m.nii.gz", "m.nii.gz", None, None, ""), {}), None, "")
         for case in cases.values()
     ]
     return Evaluation(

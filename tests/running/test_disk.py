@@ -175,6 +175,11 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, below):
         make_parent(folder / "picture.png")
     assert (told.value.path, told.value.found) == (str(folder), f"the file {tmp_path / 'taken'}")
     require_folder(tmp_path / "none" / "yet")
+    (tmp_path / "link").symlink_to(tmp_path / "unmounted")
+    with pytest.raises(OutputError, match=r"found the link .*/link, which leads nowhere\. Choose another"):
+        make_parent(tmp_path / "link" / below / "picture.png")
+    (tmp_path / "unmounted").mkdir()
+    make_parent(tmp_path / "link" / below / "picture.png")
 
 
 def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
