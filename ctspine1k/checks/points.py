@@ -14,6 +14,7 @@ from ctspine1k._messages import check_choice, warn
 from ctspine1k.catalog.cases import Case
 from ctspine1k.catalog.dataset import DataSet, Kind, PointsFormat
 from ctspine1k.catalog.vocabulary import Vocabulary
+from ctspine1k.checks.reading import MeasureOptions
 from ctspine1k.errors import CaseError, ChecksumError, OutputError, PointsError, SkippedCasesWarning
 from ctspine1k.files.copies import require_outside
 from ctspine1k.files.places import Place
@@ -36,6 +37,7 @@ from ctspine1k.volumes.points import (
     write_points,
 )
 from ctspine1k.volumes.regions import LabelBox, require_scipy
+from ctspine1k.volumes.relabel import Others, check_others
 
 __all__ = ["points_of_cases", "write_points_of_cases"]
 
@@ -45,6 +47,7 @@ def points_of_cases(
     kind: PointsKind,
     *,
     reading: str | None = None,
+    other_labels: Others = "raise",
     num_proc: int = 1,
     scheduler: str | None = None,
     on_missing: OnMissing = "raise",
@@ -60,15 +63,20 @@ def points_of_cases(
         require_scipy()
         if reading is not None:
             raise ValueError(f"reading={reading!r}: expected None for kind={kind!r}, which reads no points")
+        check_others(other_labels, data_set)
     else:
         check_reading(reading, data_set)
+        if other_labels != "raise":
+            wrong = f"other_labels={other_labels!r}"
+            raise ValueError(f"{wrong}: expected 'raise' for kind='file', which reads no masks")
     workers = executor(num_proc, scheduler, initializer=worker_start())
     files, missing = all_files(selection, on_missing, required)
     if missing:
         warn(missing.summary, SkippedCasesWarning)
     selection.look.prepare([file for one in files for file in one.files.values()])
-    format_of = data_set.points_format
-    work = partial(_points_of, __version__, selection.place, data_set.vocabulary, format_of, kind, reading)
+    options = MeasureOptions(reading, other_labels)
+    how = data_set.vocabulary, data_set.points_format, kind, options
+    work = partial(_points_of, __version__, selection.place, *how)
     return _read_all(work, files, workers, on_error)
 
 
@@ -111,7 +119,7 @@ def _points_of(
     vocabulary: Vocabulary,
     points_format: PointsFormat | None,
     kind: PointsKind,
-    reading: str | None,
+    options: MeasureOptions,
     files: CaseFiles,
 ) -> _Result:
     """Return the points of one case, or why there are none; runs in any process."""
@@ -119,21 +127,24 @@ def _points_of(
     try:
         with quiet_hub():
             paths = fetch_case(place, files)
-        options: dict[str, Any] = {
-            "on_geometry": "warn",
-            "vocabulary": vocabulary,
-            "threads": usable_threads(),
-        }
-        with reading_case(files), open_case(paths["image"], paths.get("mask"), **options) as case:
+        opened = open_case(
+            paths["image"],
+            paths.get("mask"),
+            on_geometry="warn",
+            other_labels=options.other_labels,
+            vocabulary=vocabulary,
+            threads=usable_threads(),
+        )
+        with reading_case(files), opened as case:
             if kind != "file":
-                return files.case, _computed(case, kind)
-            read = read_case_points(paths, case.geometry, vocabulary, points_format, reading)
+                return files.case, _computed(case, kind, vocabulary)
+            read = read_case_points(paths, case.geometry, vocabulary, points_format, options.reading)
             return files.case, cast("Points", read)  # there is the file, else it would be missing
     except (CaseError, ChecksumError) as error:
         return files.case, error
 
 
-def _computed(case: CaseReader, kind: Literal["mask", "body"]) -> Points:
+def _computed(case: CaseReader, kind: Literal["mask", "body"], vocabulary: Vocabulary) -> Points:
     """Return points computed from the mask of a case that was opened as stored."""
     if what := degenerate_axes(case.geometry.affine):
         expected = "an affine with a direction for each axis"
@@ -143,7 +154,7 @@ def _computed(case: CaseReader, kind: Literal["mask", "body"]) -> Points:
         spine.append(labels.transpose(0, 2, 1))  # to (k, j, i), the file's order in memory
     (k, j, i), box = spine.joined()
     indices = mask_indices(box.transpose(2, 1, 0), case.geometry, kind, (i, j, k))
-    return Points.of(indices, case.geometry, case.vocabulary, kind)
+    return Points.of(indices, case.geometry, vocabulary, kind)
 
 
 #: The end of the names of files that are written.

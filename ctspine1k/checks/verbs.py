@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from ctspine1k.catalog.cases import Case
     from ctspine1k.files.selection import OnMissing, Selection
     from ctspine1k.volumes.points import Points, PointsKind
+    from ctspine1k.volumes.relabel import Others
 
     class PointsOptions(TypedDict, total=False):
         """Options of `PointVerbs.points`."""
 
         reading: str | None
+        other_labels: Others
         num_proc: int
         scheduler: str | None
         on_missing: OnMissing
@@ -43,6 +45,7 @@ class PointVerbs(abc.ABC):
         kind: PointsKind,
         *,
         reading: str | None = None,
+        other_labels: Others = "raise",
         num_proc: int = 1,
         scheduler: str | None = None,
         on_missing: OnMissing = "raise",
@@ -59,6 +62,8 @@ class PointVerbs(abc.ABC):
                 (`ctspine1k.volumes.bodies` says how it is found). Kinds differ by centimetres, and are
                 never mixed: a case without a file with points is missing for "file".
             reading: how coordinates in files are meant, as for `read_points`; None for the way that fits.
+            other_labels: labels in masks that the data set does not have: "raise" an error, or read them as
+                "background".
             num_proc: processes that read, as for `scan`; if there are several, cases come in any order.
             scheduler: a Dask scheduler, whose workers read instead, as for `scan`.
             on_missing: what to do about cases without files: "raise" an error, or "skip" them with a warning.
@@ -77,7 +82,8 @@ class PointVerbs(abc.ABC):
 
         options: dict[str, Any] = {"on_missing": on_missing, "on_error": on_error}
         options |= {"num_proc": num_proc, "scheduler": scheduler}
-        return points_of_cases(self.selection(), kind, reading=reading, **options)
+        options |= {"reading": reading, "other_labels": other_labels}
+        return points_of_cases(self.selection(), kind, **options)
 
     def write_points(
         self, out: str | os.PathLike[str], kind: PointsKind, **options: Unpack[PointsOptions]

@@ -15,6 +15,7 @@ from ctspine1k.cli.options import (
     NUM_PROC,
     ON_ERROR,
     ON_MISSING,
+    OTHER_LABELS,
     PLACE,
     READING,
     SCHEDULER,
@@ -42,6 +43,7 @@ _COLUMNS = ("case_id", "kind", "label", "vertebra", "k", "i", "j", "x_mm", "y_mm
         help="From the data set's files; or computed: centres of whole masks, or of vertebral bodies.",
     ),
     READING,
+    OTHER_LABELS,
     click.option("--out", type=FOLDER, help="Write a JSON file per case, as VerSe has them, to this folder."),
     ON_MISSING,
     ON_ERROR,
@@ -52,6 +54,7 @@ _COLUMNS = ("case_id", "kind", "label", "vertebra", "k", "i", "j", "x_mm", "y_mm
 def points(
     kind: Any,
     reading: str | None,
+    other_labels: Any,
     out: Path | None,
     on_missing: Any,
     on_error: Any,
@@ -71,6 +74,7 @@ def points(
     collection = chosen(**options)
     how: dict[str, Any] = {
         "reading": reading,
+        "other_labels": other_labels or "raise",
         "num_proc": default_num_proc(num_proc, scheduler),
         "scheduler": scheduler,
         "on_missing": on_missing or "raise",

@@ -237,7 +237,7 @@ class VolumeReader:
         if 0 < found <= ALL_BYTES.max_label and found == int(found):
             hint += (
                 ' If it also has labels of other structures, other_labels="background" (--other-labels) of '
-                "loading, scan, verify, preview and export leaves them out."
+                "loading, scan, verify, points, preview and export leaves them out."
             )
         lowest, highest = values.min(), values.max()
         if lowest < _LOWEST_OF_MASKS or highest > _HIGHEST_OF_MASKS:

@@ -19,7 +19,13 @@ from ctspine1k.catalog.verse import VERSE as VERSE_DATA
 from ctspine1k.checks import levels
 from ctspine1k.checks.points import points_of_cases
 from ctspine1k.cli.main import main
-from ctspine1k.errors import MissingFilesError, OutputError, PointsError, SkippedCasesWarning
+from ctspine1k.errors import (
+    MissingFilesError,
+    OutputError,
+    PointsError,
+    SkippedCasesWarning,
+    VoxelValueError,
+)
 from ctspine1k.scans.tables import read_tables
 from ctspine1k.volumes.points import Point
 
@@ -322,6 +328,22 @@ def test_options_of_points_are_checked_and_named(msr):
     bare = replace(selection, data_set=replace(VERSE_DATA, kinds=("image",), optional=()))
     with pytest.raises(ValueError, match=r"kind='file': expected points files of VerSe, found none$"):
         points_of_cases(bare, "file")
+
+
+def test_points_of_a_mask_with_other_labels(tmp_path):
+    mask = labels()
+    save(tmp_path / "liver_106.nii.gz", intensities())
+    save(tmp_path / "liver_106_seg.nii.gz", mask)
+    collection = ctspine1k.open_collection(data_dir=tmp_path).select("liver_106")
+    ((_, wanted),) = collection.points("mask")
+    mask[mask == 0] = 26
+    save(tmp_path / "liver_106_seg.nii.gz", mask)
+    with pytest.raises(VoxelValueError, match=r"found 26.* scan, verify, points, preview and export"):
+        next(iter(collection.points("mask")))
+    ((_, points),) = collection.points("mask", other_labels="background")
+    assert list(points) == list(wanted)
+    with pytest.raises(ValueError, match="other_labels='background': expected 'raise' for kind='file'"):
+        ctspine1k.open_collection("verse", data_dir=tmp_path).points("file", other_labels="background")
 
 
 def test_points_of_a_mask_have_the_names_of_their_data_set(tmp_path):
