@@ -74,7 +74,7 @@ def test_what_has_no_counterpart_raises_unless_it_is_to_be_background(convert, v
 
 @pytest.mark.parametrize("value", [-1, 26, 300, 2**40])
 def test_a_value_that_is_no_label_raises(value):
-    with pytest.raises(ValueError, match=f"found {value}"):
+    with pytest.raises(ValueError, match=f"a counterpart in VerSe, found {value}"):
         vertebrae.to_verse([value])
 
 
