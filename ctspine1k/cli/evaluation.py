@@ -58,7 +58,8 @@ SACRUM = click.option("--sacrum", is_flag=True, help="With the preset msr: count
     click.option(
         "--other-labels",
         type=click.Choice(("raise", "background")),
-        help="If predictions have labels that the data set does not have: a failure, or background [raise].",
+        help="If masks, on either side, have labels that the data set does not have: an error at a reference "
+        "and a failure of a prediction, or background [raise].",
     ),
     click.option(
         "--resample",

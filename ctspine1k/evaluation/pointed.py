@@ -103,11 +103,11 @@ def point_tasks(
         found = find_points(folder, selection.data_set, selection.cases, selection.catalog)
         kinds = {file.kind for files in found.files.values() for file in files.values()}
         if "points" in kinds:
-            _check_no_masks(options)
+            _check_no_masks(options, tasks)
         _check_reading(found, options)
         tasks = [replace(one, prediction=found.files.get(one.case.case_id, {})) for one in tasks]
         return tasks, found.unknown
-    _check_no_masks(options)
+    _check_no_masks(options, tasks)
     _check_no_reading(options)
     vocabulary = selection.data_set.vocabulary
     if isinstance(predictions, Path):
@@ -124,10 +124,14 @@ def point_tasks(
     return [replace(one, points=places.get(one.case.case_id)) for one in tasks], unknown
 
 
-def _check_no_masks(options: ScoringOptions) -> None:
-    """Raise a `ValueError` if options of masks are given for points that are not computed from masks."""
+def _check_no_masks(options: ScoringOptions, tasks: Iterable[Task]) -> None:
+    """Raise a `ValueError` if options of masks are given for points that are not computed from masks.
+
+    Those of the reference may be, whose labels ``other_labels`` applies to, too.
+    """
     defaults = ScoringOptions()
-    for name in ("numbering", "other_labels"):
+    is_of_masks = any(task.reference.kind == "mask" for task in tasks)
+    for name in ("numbering",) if is_of_masks else ("numbering", "other_labels"):
         if (value := getattr(options, name)) != (default := getattr(defaults, name)):
             raise ValueError(f"{name}={value!r}: expected {default!r} for points that are not of masks")
 

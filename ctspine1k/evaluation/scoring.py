@@ -85,28 +85,36 @@ class ScoringOptions:
                 )
 
     def reference_table(self, vocabulary: Vocabulary) -> NDArray[np.uint8]:
-        """Return what each byte of a reference becomes; labels that the data set lacks are 255.
+        """Return what each byte of a reference becomes.
+
+        Labels that the data set lacks become background, or 255 if they are an error.
 
         Raises:
             ValueError: there is no such label scheme.
         """
         own = label_table(vocabulary, self.label_scheme)
-        table = np.full(256, _STRANGE, np.uint8)
+        table = self._table_of_others()
         numbers = [BACKGROUND, *(vertebra.label for vertebra in vocabulary.vertebrae)]
         table[numbers] = numbers if own is None else own[numbers]
         return table
 
     def prediction_table(self, vocabulary: Vocabulary) -> NDArray[np.uint8]:
-        """Return the same for predictions, whose other labels may become background."""
+        """Return the same for predictions, in their numbering."""
         reference = self.reference_table(vocabulary)
-        table = reference
-        if self.numbering == "totalsegmentator":
-            table = np.full(256, _STRANGE, np.uint8)
-            table[BACKGROUND] = BACKGROUND
-            for vertebra in vocabulary.vertebrae:
-                if vertebra.totalsegmentator is not None:
-                    table[vertebra.totalsegmentator] = reference[vertebra.label]
-        return np.where(table == _STRANGE, BACKGROUND, table) if self.other_labels == "background" else table
+        if self.numbering == "own":
+            return reference
+        table = self._table_of_others()
+        for vertebra in vocabulary.vertebrae:
+            if vertebra.totalsegmentator is not None:
+                table[vertebra.totalsegmentator] = reference[vertebra.label]
+        return table
+
+    def _table_of_others(self) -> NDArray[np.uint8]:
+        """Return a table in which each byte but background is a label that the data set lacks."""
+        others = BACKGROUND if self.other_labels == "background" else _STRANGE
+        table = np.full(256, others, np.uint8)
+        table[BACKGROUND] = BACKGROUND
+        return table
 
 
 #: What stands for a label that a mask may not have.
@@ -250,8 +258,8 @@ def _mapped(mask: Mask, table: NDArray[np.uint8], vocabulary: Vocabulary) -> Mas
             mask.name,
             f"labels, {vocabulary.numbers}",
             f"{', '.join(map(str, strange.tolist()))} among the voxels",
-            'Pass other_labels="background" (--other-labels background) to leave out other labels of '
-            "predictions.",
+            'Pass other_labels="background" (--other-labels background) to leave out other labels, on both '
+            "sides: of references and of predictions.",
         )
     if (table[used] == used).all():
         return mask

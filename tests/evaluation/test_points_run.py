@@ -25,6 +25,7 @@ from ctspine1k.errors import (
     MissingFilesError,
     PointsError,
     SkippedCasesWarning,
+    VoxelValueError,
 )
 from ctspine1k.evaluation.pointed import score_points_of
 from ctspine1k.volumes.headers import Geometry
@@ -375,6 +376,30 @@ def test_points_of_both_kinds_are_computed_from_masks(masks, tmp_path):
         spines.evaluate(CENTRES_MM.items())
     with pytest.raises(ValueError, match="A table of points needs"):
         spines.evaluate(table(tmp_path / "points.csv", CENTRES_MM))
+
+
+@pytest.mark.parametrize("points", ["body", "mask"])
+def test_other_labels_of_masks_become_background_whatever_predictions_are(masks, tmp_path, points):
+    shutil.copytree(masks, tmp_path / "raw")
+    only = ctspine1k.open_collection(data_dir=tmp_path / "raw").select("liver_106")
+    given, options = [("liver_106", CENTRES_MM["liver_106"])], {"points": points}
+    wanted = only.evaluate(given, **options).table
+    with_sacrum = VOLUMES["liver_106"].copy()
+    with_sacrum[:2, :2, :2] = 26
+    save(next((tmp_path / "raw").rglob("liver_106_seg.nii.gz")), with_sacrum, affine=AFFINE)
+    with pytest.raises(VoxelValueError, match="found 26 among the voxels"):
+        only.evaluate(given, **options)
+    options["other_labels"] = "background"
+    assert only.evaluate(given, **options).table == wanted
+    file = table(tmp_path / "points.csv", CENTRES_MM)
+    assert only.evaluate(file, **options).table == wanted
+    geometry, vocabulary = Geometry.of(AFFINE, with_sacrum.shape), only.data_set.vocabulary
+    own = Points.of(CENTRES["liver_106"], geometry, vocabulary, points)
+    write_points(own, tmp_path / "predictions" / "liver_106.json")
+    in_file = errors(only.evaluate(tmp_path / "predictions", **options))
+    np.testing.assert_allclose(in_file, [row["centroid_mm"] for row in wanted.rows], atol=1e-3)
+    with pytest.raises(ValueError, match="numbering='totalsegmentator': expected 'own' for points"):
+        only.evaluate(given, numbering="totalsegmentator", **options)
 
 
 @pytest.mark.slow

@@ -126,6 +126,25 @@ def test_a_prediction_that_cannot_be_used_is_a_failure_of_its_case(spines, predi
     }
 
 
+def test_other_labels_of_a_reference_become_background_as_those_of_a_prediction(raw, tmp_path, predictions):
+    shutil.copytree(raw, tmp_path / "raw")
+    spines = ctspine1k.open_collection(data_dir=tmp_path / "raw").select("liver_83")
+    wanted = spines.evaluate(predictions, distances=False).table
+    with_sacrum = reference("liver_83")
+    with_sacrum[:2, :2, :2] = 26
+    save(next((tmp_path / "raw").rglob("liver_83_seg.nii.gz")), with_sacrum, affine=AFFINE)
+    with pytest.raises(
+        VoxelValueError, match=r"found 26 among .*\(--other-labels background\) .* both sides"
+    ):
+        spines.evaluate(predictions, distances=False)
+    options = {"other_labels": "background", "distances": False}
+    assert spines.evaluate(predictions, **options).table == wanted
+    array = np.transpose(np.roll(with_sacrum, 2, axis=1), (2, 0, 1))
+    assert spines.evaluate([("liver_83", array)], **options).table == wanted
+    total = [("liver_83", ctspine1k.vertebrae.to_totalsegmentator(array, others="background"))]
+    assert spines.evaluate(total, numbering="totalsegmentator", **options).table == wanted
+
+
 def test_a_reference_that_cannot_be_used_stops(raw, tmp_path, predictions):
     shutil.copytree(raw, tmp_path / "raw")
     spines = ctspine1k.open_collection(data_dir=tmp_path / "raw").select(IDS)
