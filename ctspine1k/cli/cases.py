@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ctspine1k._messages import shortened
 from ctspine1k.catalog.registry import data_set, load_catalog
 from ctspine1k.catalog.vocabulary import Vertebra
 from ctspine1k.cli.options import CASE_ID, CASES, COLLECTION, JSON, PLACE, SPLIT_FILE, VERTEBRA, chosen
@@ -34,7 +35,8 @@ def list_cases(
     On a terminal, columns are aligned; in a file or a pipe, they are separated by tabs.
 
     Cases are those of the catalogue (or of --split-file), listed offline, whether or not their files are in
-    --data-dir. --files lists the files that are there, and --has-vertebrae reads the table of a scan.
+    --data-dir. --files lists the files that are there. --has-vertebrae reads the table of a scan, and keeps
+    cases of which it knows nothing, with a warning.
     """
     collection = chosen(scan=None if has_vertebrae else scan, **options)
     if has_vertebrae:
@@ -52,13 +54,17 @@ def list_cases(
 
 
 def _containing(collection: Collection, vertebrae: Sequence[str], scan: Path | None) -> Collection:
-    """Return only the cases that are known to contain vertebrae; warn about cases not in the scan."""
+    """Return the cases that `Collection.where` keeps; warn about those of which no scan knows anything."""
     from ctspine1k.scans.containing import cases_containing
 
-    containing, lacking = cases_containing(collection.selection(), vertebrae, scan)
-    if unknown := len(collection) - len(containing) - len(lacking):
-        say(f"warning: cases not in the scan: {unknown:,}, which have no files, or unusable ones")
-    return replace(collection, cases=containing)
+    kept, unknown = cases_containing(collection.selection(), vertebrae, scan)
+    if unknown:
+        say(
+            f"warning: cases listed of which no scan knows what they contain: {len(unknown):,}, which have "
+            f"no files, or unusable ones: {shortened((case.case_id for case in unknown), limit=3)}. Get "
+            "these files, and run `ctspine1k scan`, which says why it cannot use one."
+        )
+    return replace(collection, cases=kept)
 
 
 def _say_what_is_listed(collection: Collection) -> None:

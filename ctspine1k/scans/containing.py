@@ -30,9 +30,9 @@ def scan_path(place: Place, scan: str | os.PathLike[str] | None = None) -> Path:
 def cases_containing(
     selection: Selection, vertebrae: str | Iterable[str], scan: str | os.PathLike[str] | None = None
 ) -> tuple[Catalog, Catalog]:
-    """Return the cases that contain all these vertebrae, and those that do not.
+    """Return the cases that contain all these vertebrae or of which nothing is known, and the latter alone.
 
-    Cases without files, or with unusable ones, are in neither: nothing is known about them.
+    Nothing is known of cases without files, or with unusable ones: reading them raises the error.
 
     Args:
         selection: the cases, and where their files are.
@@ -59,9 +59,10 @@ def cases_containing(
     if unseen:
         found = f"no row, or a row of other files, for {shortened(unseen)}"
         raise ScanTableError(str(table), "a row for each case's files as they are now", found)
-    known = [one.case for one in complete if rows[one.case.case_id]["problem"] is None]
-    containing = {case.case_id for case in known if names <= set(rows[case.case_id]["vertebrae"])}
+    known = [row for one in complete if (row := rows[one.case.case_id])["problem"] is None]
+    lacking = {row["case_id"] for row in known if not names <= set(row["vertebrae"])}
+    unknown = {case.case_id for case in selection.cases} - {row["case_id"] for row in known}
     return (
-        selection.cases.keep(case for case in known if case.case_id in containing),
-        selection.cases.keep(case for case in known if case.case_id not in containing),
+        selection.cases.keep(case for case in selection.cases if case.case_id not in lacking),
+        selection.cases.keep(case for case in selection.cases if case.case_id in unknown),
     )

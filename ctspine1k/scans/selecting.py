@@ -47,8 +47,8 @@ def select(
         return chosen
     from ctspine1k.scans.containing import cases_containing  # imports pyarrow, which few selections need
 
-    lacking = {case.case_id for case in cases_containing(chosen, has_vertebrae, scan)[1]}
-    return chosen.keep(chosen.cases.keep(case for case in chosen.cases if case.case_id not in lacking))
+    kept, _ = cases_containing(chosen, has_vertebrae, scan)
+    return chosen.keep(kept)
 
 
 def select_splits(selection: Selection, splits: str | Sequence[str] | None) -> Selection:

@@ -697,8 +697,9 @@ def test_has_vertebrae(spines, tmp_path):
     # All that it has.
     assert names(spines, tmp_path, has_vertebrae=["t12", "L1", "T11", "L2"]) == {"liver_106"}
     assert names(spines, tmp_path, has_vertebrae=["C1"], streaming=True) == {"HN_P023"}
-    both = cases_containing(ctspine1k.open_collection(data_dir=spines).selection(), "L6")
-    assert [{case.case_id for case in cases} for cases in both] == [{"liver_83"}, {"liver_106", "HN_P023"}]
+    collection = ctspine1k.open_collection(data_dir=spines).select([*IDS, "HN_P001"])  # which has no files
+    both = cases_containing(collection.selection(), "L6")
+    assert [{case.case_id for case in cases} for cases in both] == [{"liver_83", "HN_P001"}, {"HN_P001"}]
     elsewhere = scan(spines, out=tmp_path / "elsewhere.parquet").cases
     (spines / "cases.parquet").unlink()
     assert names(spines, tmp_path, has_vertebrae=["C1"], scan=elsewhere) == {"HN_P023"}
