@@ -46,7 +46,11 @@ def case_table(selection: Selection, files: Sequence[CaseFiles], scan: Path | No
             row[MISPLACED] = found and found["geometry_problem"] is not None
         fields += [*_MEASURED, pa.field(MISPLACED, pa.bool_())]
         if unseen := [one.case.case_id for one in files if one.case.case_id not in scanned]:
-            text = f"not in the scan, or not with their current files: {shortened(unseen)}"
+            text = (
+                f"not in the scan, or not with their current files: {shortened(unseen)}. Their columns are "
+                "empty. Run `ctspine1k scan` (or Collection.scan) on all cases and export again: what is "
+                "measured already is kept."
+            )
             warn(text, CTSpine1KWarning)
     return pa.Table.from_pylist(rows, schema=pa.schema(fields))
 
