@@ -5,13 +5,24 @@ from __future__ import annotations
 import html
 import itertools
 import operator
+import re
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import TypeVar
 
-__all__ = ["check_choice", "check_count", "count_text", "html_table", "shortened", "size_text", "warn"]
+__all__ = [
+    "check_choice",
+    "check_count",
+    "count_text",
+    "difference_text",
+    "html_table",
+    "shortened",
+    "size_text",
+    "warn",
+    "without_stop",
+]
 
 Choice = TypeVar("Choice", bound="str | None")
 
@@ -31,6 +42,19 @@ def shortened(names: Iterable[object], limit: int = 10) -> str:
     names = list(names)
     more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
     return ", ".join(map(str, names[:limit])) + more
+
+
+def without_stop(text: str) -> str:
+    """Return a text without the full stop at its end, for a sentence that goes on after it.
+
+    Messages of other packages often have one. That of an ellipsis, or of a path such as "..", stays.
+    """
+    return re.sub(r"(?<=[^./\\\s])\.\s*\Z", "", text)
+
+
+def difference_text(where: str, expected: str, found: str, hint: str) -> str:
+    """Return the message that something else was found than was expected, and what to do."""
+    return f"{where}: expected {expected}, found {without_stop(found)}. {hint}"
 
 
 def html_table(

@@ -38,7 +38,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ctspine1k._messages import count_text, shortened, size_text
+from ctspine1k._messages import count_text, difference_text, shortened, size_text
 
 __all__ = [
     "AmbiguousFilesError",
@@ -240,7 +240,7 @@ class StoredArrayError(CTSpine1KError, ValueError):
         )
 
     def __str__(self) -> str:
-        return f"{self.name}: expected {self.expected}, found {self.found}. {self.hint}"
+        return difference_text(self.name, self.expected, self.found, self.hint)
 
 
 class ScanTableError(CTSpine1KError, ValueError):
@@ -255,7 +255,7 @@ class ScanTableError(CTSpine1KError, ValueError):
         )
 
     def __str__(self) -> str:
-        return f"{self.path}: expected {self.expected}, found {self.found}. {self.hint}"
+        return difference_text(self.path, self.expected, self.found, self.hint)
 
 
 class OutputError(CTSpine1KError, ValueError):
@@ -282,7 +282,7 @@ class OutputError(CTSpine1KError, ValueError):
         return cls(path, expected, found, f"{', '.join(steps)}, or move what is there away.")
 
     def __str__(self) -> str:
-        return f"{self.path}: expected {self.expected}, found {self.found}. {self.hint}"
+        return difference_text(self.path, self.expected, self.found, self.hint)
 
 
 class BusyError(CTSpine1KError, RuntimeError):
@@ -322,7 +322,7 @@ class CaseError(CTSpine1KError, ValueError):
         self.file, self.expected, self.found, self.hint = file, expected, found, hint
 
     def __str__(self) -> str:
-        return f"{self.file}: expected {self.expected}, found {self.found}. {self.hint}"
+        return difference_text(self.file, self.expected, self.found, self.hint)
 
 
 class FileFormatError(CaseError):

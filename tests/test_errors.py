@@ -64,6 +64,14 @@ def test_a_message_says_what_expected_found_and_next_step():
     assert str(EXAMPLES[-1]) == "/a.nii.gz: expected this, found that. Do so."
 
 
+def test_the_end_of_a_sentence_is_there_once():
+    for found in ("not a Parquet file", "not a Parquet file.", "not a Parquet file.\n"):
+        error = errors.ScanTableError("cases.parquet", "a table", found, "Scan again.")
+        assert str(error) == "cases.parquet: expected a table, found not a Parquet file. Scan again."
+    for found in (".", "../..", "an ellipsis..."):
+        assert f"found {found}. Do so." in str(errors.CaseError("/a", "this", found, "Do so."))
+
+
 def test_the_reason_of_the_system_is_told_also_where_it_has_no_number():
     for error, reason in (
         (OSError(errno.EIO, "Input/output error"), "Input/output error"),

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ctspine1k._messages import html_table, shortened
+from ctspine1k._messages import difference_text, html_table, shortened
 from ctspine1k.catalog.cases import Case
 from ctspine1k.catalog.dataset import KINDS, DataSet, Kind
 from ctspine1k.checks.catalogue import CHECKS, Check, Level
@@ -79,7 +79,7 @@ class Finding:
     def __str__(self) -> str:
         known = f" This may be the known issue {' or '.join(self.known)}." if self.known else ""
         where = self.file or self.case_id
-        return f"{where}: expected {self.expected}, found {self.found}. {self.hint}{known}"
+        return difference_text(str(where), self.expected, self.found, f"{self.hint}{known}")
 
 
 #: Findings of a check that a summary shows.

@@ -21,6 +21,7 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.tqdm import tqdm
 
 from ctspine1k import __version__
+from ctspine1k._messages import without_stop
 from ctspine1k.catalog.companions import is_metaimage
 from ctspine1k.errors import ChecksumError, CTSpine1KError, HubError, NoSpaceError
 from ctspine1k.files.folder import walk
@@ -302,9 +303,9 @@ class HubPlace:
             ):
                 raise
             raise HubError(
-                f"{self.describe()}: {type(error).__name__}: {error}. Check repo_id, the revision, your "
-                "token (for a private repo) and the network. Downloaded files are kept: run again to "
-                "resume. With HF_HUB_OFFLINE=1, files from the local cache are used."
+                f"{self.describe()}: {type(error).__name__}: {without_stop(str(error))}. Check repo_id, the "
+                "revision, your token (for a private repo) and the network. Downloaded files are kept: run "
+                "again to resume. With HF_HUB_OFFLINE=1, files from the local cache are used."
             ) from error
 
 

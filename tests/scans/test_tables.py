@@ -165,7 +165,7 @@ def test_bytes_damaged_inside_are_told(tmp_path):
     data = bytearray(path.read_bytes())
     data[len(data) // 3 : len(data) - 8] = bytes(len(data) - 8 - len(data) // 3)
     path.write_bytes(data)
-    with pytest.raises(ScanTableError, match=r"x\.parquet: expected an intact Parquet file, found "):
+    with pytest.raises(ScanTableError, match=r"intact Parquet file, found .*[^.]\. Run `"):
         read_tables(path)
 
 
