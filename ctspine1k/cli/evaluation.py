@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,7 @@ def compare(
 
     FIRST and SECOND are the folders that `ctspine1k evaluate --out` wrote, or their cases.csv.
     """
-    from ctspine1k.evaluation.comparing import check_alike
+    from ctspine1k.evaluation.comparing import check_alike, differing_options
     from ctspine1k.evaluation.comparing import compare as compared
     from ctspine1k.evaluation.journal import read_options
     from ctspine1k.evaluation.means import counted
@@ -154,11 +155,13 @@ def compare(
     is_of_masks = all("dice" in table.measures for table in tables)
     protocol = preset_of(preset or default_preset(is_of_masks=is_of_masks))
     vocabulary = data_set(collection).vocabulary
-    check_alike(read_options(first), read_options(second), vocabulary.schemes[0])
+    made_with = read_options(first), read_options(second)
+    check_alike(*made_with, vocabulary.schemes[0])
     patients = {case.case_id: case.patient or case.case_id for case in load_catalog(collection)}
     before, after = (counted(table, protocol, vocabulary, sacrum=sacrum) for table in tables)
     about = {"vocabulary": vocabulary, "patients": patients, "seed": options["seed"]}
     comparison = compared(before, after, protocol, options["measure"], **about)
+    comparison = replace(comparison, options=differing_options(*made_with))
     if options["as_json"]:
         print_json(comparison.document())
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,10 @@ from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.errors import MissingPackageError
 from ctspine1k.evaluation.means import LEVEL, RESAMPLES, cells_of, main_measure, resampled, weighted_means
 from ctspine1k.evaluation.presets import Preset
+from ctspine1k.evaluation.scoring import ScoringOptions
 from ctspine1k.evaluation.table import MEASURES, Row, ScoreTable
 
-__all__ = ["Comparison", "Difference", "check_alike", "compare"]
+__all__ = ["Comparison", "Difference", "check_alike", "compare", "differing_options"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Comparison:
     differences: tuple[Difference, ...]  #: of all vertebrae, then of each
     only_first: tuple[str, ...]  #: cases that only the first evaluation has: they are left out
     only_second: tuple[str, ...]
+    options: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)  #: those that differ
 
     def __repr__(self) -> str:
         return f"Comparison({self.summary().splitlines()[0]})"
@@ -56,7 +58,7 @@ class Comparison:
         return {**asdict(self), "differences": rows}
 
     def summary(self) -> str:
-        """Return it as text: a line for all vertebrae, one for each, and which cases were left out."""
+        """Return it as text: all vertebrae, each of them, what was left out, and options that differ."""
         lines = [f"{self.measure} by preset {self.preset}: second minus first, with {LEVEL:.0%} interval"]
         for row in self.differences:
             lines.append(
@@ -67,6 +69,11 @@ class Comparison:
             if only:
                 count = count_text(len(only), "case")
                 lines.append(f"left out, only in the {which}: {count}: {shortened(only)}")
+        for name, (first, second) in self.options.items():
+            lines.append(
+                f"not made alike: {name} is {first!r} in the first, {second!r} in the second. Evaluate one "
+                "of them again to compare like with like."
+            )
         return "\n".join(lines)
 
 
@@ -91,6 +98,26 @@ def check_alike(first: Mapping[str, Any], second: Mapping[str, Any], own_scheme:
                 f"{name}: expected the same in both evaluations, found {values[0]!r} and {values[1]!r}. "
                 f"{hint}. Evaluate one of them again."
             )
+
+
+def differing_options(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the options of scores that two evaluations do not have alike, and the value of each.
+
+    Only those that change what is measured, and that `check_alike` allows: ``numbering`` and ``reading`` say
+    how predictions are written, and ``distances`` adds columns.
+
+    Args:
+        first: options of one; without any, nothing is known of it.
+        second: those of the other.
+    """
+    if not first or not second:
+        return {}
+    defaults = asdict(ScoringOptions())
+    pairs = {
+        name: (first.get(name, defaults[name]), second.get(name, defaults[name]))
+        for name in ("truncated", "other_labels", "resample")
+    }
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def compare(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.scores import random_table, row
 
-from ctspine1k.evaluation.comparing import check_alike, compare
+from ctspine1k.evaluation.comparing import check_alike, compare, differing_options
 from ctspine1k.evaluation.presets import preset_of
 from ctspine1k.evaluation.table import ScoreTable
 
@@ -89,3 +89,11 @@ def test_what_was_not_measured_alike_is_not_compared():
     check_alike({"points": None, "truncated": "keep"}, {"points": "mask", "truncated": "drop"}, "ctspine1k")
     check_alike({"points": "body"}, {}, "ctspine1k")  # of which nothing is known
     check_alike({"label_scheme": None}, {"label_scheme": "ctspine1k"}, "ctspine1k")
+
+
+def test_options_that_differ():
+    dropped = {"truncated": "drop", "distances": False, "numbering": "totalsegmentator"}
+    assert differing_options(dropped, {}) == {}  # of which nothing is known
+    assert differing_options(dropped, {"resample": None, "numbering": "own"}) == {
+        "truncated": ("drop", "keep")
+    }

@@ -450,6 +450,8 @@ def test_the_command_line(raw, predictions, tmp_path, capsys):
     )
     out = capsys.readouterr().out
     assert out.startswith("dice by preset nnunet: second minus first, with 95% interval\nall   n      8 ")
+    assert "not made alike: truncated is 'keep' in the first, 'drop' in the second. Evaluate one" in out
+    assert out.count("not made alike") == 1
     assert main(["evaluate", str(tmp_path / "none"), *there]) == 2
     assert main(["evaluate", str(predictions)]) == 2
     assert "Say where" in capsys.readouterr().err
