@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -28,6 +28,9 @@ from ctspine1k.cli.options import (
 )
 from ctspine1k.cli.output import print_json, say, write_csv
 from ctspine1k.cli.verbs import verb
+
+if TYPE_CHECKING:
+    from ctspine1k.collection import Collection
 
 __all__ = ["scan", "verify"]
 
@@ -120,6 +123,7 @@ def verify(
     require_somewhere(options)
     collection = chosen(uses_scan=True, **options)
     if out is not None:
+        _check_out(out, collection)
         make_parent(out)
     report = collection.verify(
         options["scan"],
@@ -136,3 +140,24 @@ def verify(
         rows = [{**asdict(finding), "known": " ".join(finding.known)} for finding in report.findings]
         write_csv(out, rows, Finding.__dataclass_fields__)
     return 0 if report.ok else 1
+
+
+def _check_out(out: Path, collection: Collection) -> None:
+    """Check that findings at a path replace no other file, and are not taken for one of the data set.
+
+    Raises:
+        OutputError: there is another file.
+        ValueError: the name is that of an image, a mask or the split file.
+    """
+    from ctspine1k.checks.verify import Finding
+    from ctspine1k.running.disk import require_replaceable
+
+    header = ",".join(Finding.__dataclass_fields__).encode()
+    require_replaceable(
+        out, "findings of `ctspine1k verify`", lambda head: head.splitlines()[0] == header, "--out"
+    )
+    data_set, folder = collection.data_set, collection.place.folder
+    is_split_file = folder is not None and out.resolve() == (folder / data_set.split_file).resolve()
+    is_raw = out.name.lower().endswith(data_set.suffixes) or data_set.parse_name(out.name)
+    if is_split_file or is_raw:
+        raise ValueError(f"{out}: expected the name of a CSV file, found one of a file of {data_set.title}")

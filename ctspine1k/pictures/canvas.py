@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from ctspine1k.errors import MissingPackageError
-from ctspine1k.running.disk import atomic_write
+from ctspine1k.running.disk import atomic_write, require_replaceable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,6 +28,7 @@ __all__ = [
     "check_picture_name",
     "new_figure",
     "require_matplotlib",
+    "require_replaceable_picture",
     "save_picture",
 ]
 
@@ -38,6 +39,10 @@ _METADATA: dict[str, dict[str, None] | None] = {
     ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     ".svg": {"Date": None, "Creator": None},
 }
+
+#: How files of pictures begin; that of an SVG has its mark in its first lines.
+_BEGINNINGS = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"%PDF-")
+_SVG = b"<svg"
 
 #: Colours of the figure, and of text on it.
 _DARK, BRIGHT, DIM, AMBER = "#101014", "#f2f2f2", "#b4b4bc", "#f0b860"
@@ -97,6 +102,17 @@ def check_picture_name(path: Path) -> Path:
             f"{path}: expected a name that ends in {', '.join(_METADATA)}, found {path.suffix!r}"
         )
     return path
+
+
+def require_replaceable_picture(path: Path) -> None:
+    """Check that nothing is at a path but a picture.
+
+    Raises:
+        OutputError: something else is there.
+    """
+    require_replaceable(
+        path, "a picture", lambda head: head.startswith(_BEGINNINGS) or _SVG in head, another="path"
+    )
 
 
 @functools.cache

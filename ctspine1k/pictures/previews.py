@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from ctspine1k.errors import (
 from ctspine1k.files.raw import CaseFiles
 from ctspine1k.files.selection import Selection, all_files, require_cases
 from ctspine1k.files.transfer import fetch_case, progress_on_terminal, reading_case
-from ctspine1k.pictures.canvas import check_picture_name, save_picture
+from ctspine1k.pictures.canvas import check_picture_name, require_replaceable_picture, save_picture
 from ctspine1k.pictures.figures import preview
 from ctspine1k.pictures.sheet import contact_sheet
 from ctspine1k.running.disk import make_parent
@@ -60,30 +60,40 @@ def draw_cases(
         CaseError, ChecksumError: the only case cannot be used.
         HubError: the Hub cannot be reached.
         NoSpaceError: a disk is full.
-        OutputError: a folder is in the place of a picture, or a file in that of their folder.
+        OutputError: something that is not a picture is where one would be written, or a file is in the place
+            of their folder.
         MissingPackageError: pictures need ``ctspine1k[preview]``.
     """
     check_reading(reading, selection.data_set)
     check_others(other_labels, selection.data_set)
     cases = list(require_cases(selection).cases)
     samples, vocabulary = _read_all(selection, reading, other_labels), selection.data_set.vocabulary
+    targets = _targets([case.case_id for case in cases], out, sheet=sheet)
+    for path in targets.values():
+        require_replaceable_picture(path)
     if sheet:
-        path = check_picture_name(out or Path("sheet.png"))
+        (path,) = targets.values()
         make_parent(path)
         save_picture(contact_sheet(samples, vocabulary=vocabulary), path)
         yield path
         return
-    if len(cases) == 1:
-        path = check_picture_name(out or Path(f"{cases[0].case_id}.png"))
-    elif out is not None and out.suffix:
-        hint = "For one picture of all cases, pass sheet=True (--sheet)."
-        raise ValueError(f"{out}: expected a folder, as there are several pictures. {hint}")
     for case, sample in samples:
-        if len(cases) > 1:
-            path = (out or Path("previews")) / f"{case.case_id}.png"
+        path = targets[case.case_id]
         make_parent(path)  # with the first picture
         save_picture(preview(sample, case=case, vocabulary=vocabulary), path)
         yield path
+
+
+def _targets(case_ids: Sequence[str], out: Path | None, *, sheet: bool) -> dict[str, Path]:
+    """Return the path of each case's picture, by its id; that of a sheet is the only one."""
+    if sheet:
+        return {"": check_picture_name(out or Path("sheet.png"))}
+    if len(case_ids) == 1:
+        return {case_ids[0]: check_picture_name(out or Path(f"{case_ids[0]}.png"))}
+    if out is not None and out.suffix:
+        hint = "For one picture of all cases, pass sheet=True (--sheet)."
+        raise ValueError(f"{out}: expected a folder, as there are several pictures. {hint}")
+    return {case_id: (out or Path("previews")) / f"{case_id}.png" for case_id in case_ids}
 
 
 def _read_all(

@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -29,6 +29,7 @@ __all__ = [
     "make_parent",
     "require_folder",
     "require_plain_path",
+    "require_replaceable",
     "sha256_of",
 ]
 
@@ -107,6 +108,35 @@ def make_parent(path: Path) -> None:
     make_folder(folder)
     with tempfile.TemporaryFile(dir=folder):
         pass
+
+
+#: So many of its first bytes show what a file is.
+_HEAD_BYTES = 1024
+
+
+def require_replaceable(path: Path, what: str, is_ours: Callable[[bytes], bool], another: str) -> None:
+    """Check that nothing is at a path but what may be replaced there: a file of ours, or an empty one.
+
+    Args:
+        path: where a file is to be written.
+        what: what may be replaced, for the message.
+        is_ours: whether the first bytes of a file show that it is one of these.
+        another: what to choose instead, such as "path", or an option.
+
+    Raises:
+        OutputError: something else is there.
+    """
+    if not path.exists():
+        return
+    found = "another file"
+    if path.is_dir():
+        found = "a folder"
+    elif path.is_file():
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+        if not head or is_ours(head):
+            return
+    raise OutputError.occupied(str(path), f"no file, or {what}", found, another=another)
 
 
 @contextlib.contextmanager

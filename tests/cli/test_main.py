@@ -391,6 +391,32 @@ def test_verify(run, root):
     assert sorted(os.listdir()) == ["new", "report.csv"]  # noqa: PTH208
 
 
+def test_verify_replaces_only_its_own_findings(run, root):
+    mask = next(root.rglob("liver_106_seg.nii.gz"))
+    foreign = root / "mine.csv"
+    foreign.write_text("level,mine\n")
+    picture = root / "mine.png"
+    picture.write_text("not a picture")
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    for path in (mask, foreign):
+        status, out, err = run("verify", root, "--out", path)
+        assert (status, out) == (2, "")
+        assert err.startswith(
+            f"error: {path}: expected no file, or findings of `ctspine1k verify`, found ano"
+        )
+    for name in ("metadata/data_split.txt", "raw_data/labels/MSD-T10/liver_0_seg.nii.gz"):
+        status, _, err = run("verify", root, "--out", root / name)
+        assert status == 2
+        assert "expected the name of a CSV file, found one of a file of CTSpine1K" in err
+    for sheet in ([], ["--sheet"]):
+        status, _, err = run("preview", "HN_P023", "--data-dir", root, "--out", picture, *sheet)
+        assert status == 2
+        assert "mine.png: expected no file, or a picture, found another file. Choose another path" in err
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    one = ["--case", "HN_P023", "--num-proc", "1", "--out", "report.csv"]
+    assert [run("verify", root, *one)[0] for _ in range(2)] == [0, 0]
+
+
 def test_verify_of_a_clean_tree_is_0_and_of_none_is_2(run, root):
     status, out, err = run("verify", root, "--case", "liver_106", "--case", "HN_P023", "--num-proc", 1)
     assert (status, err) == (0, "")

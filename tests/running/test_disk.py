@@ -16,6 +16,7 @@ from ctspine1k.running.disk import (
     is_full_disk,
     make_parent,
     require_folder,
+    require_replaceable,
     sha256_of,
 )
 
@@ -103,6 +104,31 @@ def test_the_sha256_is_of_what_is_left_to_read(tmp_path):
 def test_a_folder_is_made_and_written_to_before_there_is_work_to_lose(tmp_path):
     make_parent(tmp_path / "a/b/c.txt")
     assert list((tmp_path / "a/b").iterdir()) == []
+
+
+def test_only_files_of_ours_are_replaced(tmp_path):
+    path = tmp_path / "a.csv"
+
+    def check():
+        require_replaceable(path, "scores", lambda head: head.startswith(b"case_id,"), "--out")
+
+    check()
+    for text in ("", "case_id,dice\n" * 1000):
+        path.write_text(text)
+        check()
+    path.write_text("mine, case_id,")
+    with pytest.raises(
+        OutputError, match=r"a\.csv: expected no file, or scores, found another file\. Choose another --out"
+    ):
+        check()
+    path.unlink()
+    os.mkfifo(path)  # reading it would wait for ever
+    with pytest.raises(OutputError, match="found another file"):
+        check()
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(OutputError, match="found a folder"):
+        check()
 
 
 def test_a_folder_that_is_not_there_yet_has_the_disk_of_the_one_above(tmp_path):
