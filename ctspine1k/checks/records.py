@@ -107,10 +107,10 @@ class Records:
 
     @contextlib.contextmanager
     def _kept_if_possible(self) -> Iterator[None]:
-        """Stop storing after an OSError, such as a full disk, with a warning, if storing is optional."""
+        """Stop storing after an error, such as a full disk, with a warning, if storing is optional."""
         try:
             yield
-        except OSError as error:
+        except (OSError, OutputError) as error:
             if not self._is_optional:
                 raise
             self._is_kept = False

@@ -49,7 +49,7 @@ def cache(
     for one in list(chosen) if clear else ():
         try:
             delete(one)
-        except (BusyError, OSError) as error:
+        except (BusyError, OSError, OutputError) as error:
             say(f"{one.id} is not deleted: {error}")
             kept.append(one.id)
             chosen.remove(one)

@@ -22,7 +22,7 @@ from ctspine1k.catalog.registry import DEFAULT, data_set, load_catalog
 from ctspine1k.demo.small import PHANTOMS, write_scan
 from ctspine1k.demo.spines import SLICES_PER_VERTEBRA, vertebra
 from ctspine1k.errors import OutputError
-from ctspine1k.running.disk import require_folder
+from ctspine1k.running.disk import explain_unwritable, make_folder, require_folder
 
 __all__ = ["PHANTOM_CASES", "make_phantom", "phantom_cases", "phantoms"]
 
@@ -60,15 +60,23 @@ def make_phantom(root: Path, collection: str = DEFAULT) -> Path:
 
     Raises:
         ValueError: the data set has no phantom.
-        OutputError: there are files at ``root``: a phantom never replaces any.
+        OutputError: there are files at ``root``: a phantom never replaces any; or none can be written there.
     """
     case_ids = phantom_cases(collection)
-    require_folder(root)
-    if root.exists() and (names := sorted(path.name for path in root.iterdir())):
-        raise OutputError.occupied(str(root), "a new or an empty folder", shortened(names))
-    catalog = load_catalog(collection).select(case_ids)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as scratch:
+    with explain_unwritable(root):
+        require_folder(root)
+        is_there = root.exists()
+        if is_there and (names := sorted(path.name for path in root.iterdir())):
+            raise OutputError.occupied(str(root), "a new or an empty folder", shortened(names))
+        make_folder(root.parent)
+        _fill(root, collection, load_catalog(collection).select(case_ids), is_there=is_there)
+    return root
+
+
+def _fill(root: Path, collection: str, catalog: Catalog, *, is_there: bool) -> None:
+    """Make the files in a temporary folder; then move them to ``root``, or rename it if there is none."""
+    place = root if is_there else root.parent
+    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=place) as scratch:
         made = Path(scratch) / "phantom"
         if collection == DEFAULT:
             for case_id, slices, lowest in zip(PHANTOM_CASES, _SLICES, _LOWEST, strict=True):
@@ -77,10 +85,11 @@ def make_phantom(root: Path, collection: str = DEFAULT) -> Path:
             for seed, scan in enumerate(PHANTOMS[collection]):
                 write_scan(made, collection, scan, seed)
         _write_split_file(made, data_set(collection), catalog)
-        if root.exists():
-            root.rmdir()
-        made.rename(root)
-    return root
+        if is_there:  # as its owner made it: another folder could have other permissions
+            for path in made.iterdir():
+                path.rename(root / path.name)
+        else:
+            made.rename(root)
 
 
 def _write_split_file(root: Path, data_set: DataSet, catalog: Catalog) -> None:

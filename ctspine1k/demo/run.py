@@ -13,8 +13,10 @@ from ctspine1k._messages import count_text
 from ctspine1k.catalog.registry import DEFAULT, data_set
 from ctspine1k.collection import Collection, open_collection
 from ctspine1k.demo.phantom import make_phantom, phantom_cases
+from ctspine1k.demo.small import PHANTOMS
 from ctspine1k.running.progress import is_terminal
 from ctspine1k.storage.codec import require_blosc2
+from ctspine1k.volumes.metaimage import require_simpleitk
 
 __all__ = ["draw_phantom", "load_phantom"]
 
@@ -31,6 +33,8 @@ def load_phantom(root: Path, cache_dir: Path, collection: str = DEFAULT) -> Iter
     if data_set(collection).image_size is None:  # slices differ in size
         require_blosc2()  # before there are files that would be in the way of the next run
         options["storage"] = "compact"
+    if any(scan.image.endswith(".mhd") for scan in PHANTOMS.get(collection, ())):
+        require_simpleitk()
     make_phantom(root, collection)
     if not is_terminal():
         datasets.disable_progress_bars()

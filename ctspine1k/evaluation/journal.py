@@ -11,7 +11,7 @@ from ctspine1k._messages import shortened
 from ctspine1k.errors import OutputError
 from ctspine1k.evaluation.scoring import Scored
 from ctspine1k.evaluation.table import ScoreTable, read_scores
-from ctspine1k.running.disk import require_folder
+from ctspine1k.running.disk import explain_unwritable, require_folder
 from ctspine1k.running.notes import append_notes, read_notes
 
 __all__ = ["SUMMARY", "TABLE", "Journal", "check_folder", "read_options"]
@@ -31,7 +31,8 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self._path = folder / _JOURNAL
         self._known = {**_finished(folder), **_noted(self._path)}
-        self._path.touch()  # shows whose folder it is until the results are whole
+        with explain_unwritable(folder):
+            self._path.touch()  # shows whose folder it is until the results are whole
 
     def get(self, key: str) -> Scored | None:
         """Return the scores of an earlier run; None if the case has to be scored."""

@@ -35,7 +35,13 @@ from ctspine1k.files.predictions import find_predictions
 from ctspine1k.files.raw import RawFile
 from ctspine1k.files.selection import OnMissing, Selection, require_cases
 from ctspine1k.files.transfer import worker_start
-from ctspine1k.running.disk import atomic_write, delete_abandoned, exclusive_lock, explain_full_disk
+from ctspine1k.running.disk import (
+    atomic_write,
+    delete_abandoned,
+    exclusive_lock,
+    explain_full_disk,
+    make_folder,
+)
 from ctspine1k.running.executors import Executor, executor
 from ctspine1k.running.stops import deferred_interrupts, explain_stop
 
@@ -119,7 +125,7 @@ def _journal(selection: Selection, predictions: Path | None, out: Path | None) -
         return
     check_folder(out)
     _check_apart(out, {"predictions": predictions, "raw files": selection.place.folder})
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     needed = _BYTES_OF_CASE * len(selection.cases)
     with explain_full_disk(out, "an evaluation", needed), exclusive_lock(out / TABLE):
         delete_abandoned(out)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ctspine1k.errors import OutputError
 from ctspine1k.exports.targets import LOCK, SCRATCH, WORKING, Entry
-from ctspine1k.running.disk import atomic_write, exclusive_lock, free_bytes, sha256_of
+from ctspine1k.running.disk import atomic_write, exclusive_lock, explain_unwritable, free_bytes, sha256_of
 
 __all__ = ["FolderTarget"]
 
@@ -68,18 +68,18 @@ class FolderTarget:
         """Yield a path below `SCRATCH`, then flush the file and rename it."""
         path = self.root / name
         with contextlib.ExitStack() as writing:
-            with self._explained():
+            with explain_unwritable(path):
                 self.scratch().mkdir(parents=True, exist_ok=True)
                 written = writing.enter_context(atomic_write(path, self.scratch()))
             yield written
-            with self._explained():
+            with explain_unwritable(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 writing.close()
 
     def remove(self, names: Iterable[str]) -> None:
         """Delete files."""
         for name in names:
-            with self._explained():
+            with explain_unwritable(self.root / name):
                 (self.root / name).unlink(missing_ok=True)
 
     def clear(self) -> None:
@@ -94,24 +94,12 @@ class FolderTarget:
     def exclusive_lock(self) -> Iterator[None]:
         """Hold a lock that the kernel releases when this process ends, even by SIGKILL."""
         with contextlib.ExitStack() as writing:
-            with self._explained():
+            with explain_unwritable(self.root):
                 self.root.mkdir(parents=True, exist_ok=True)
                 self._check_within()
                 writing.enter_context(exclusive_lock(self.root, self.root / LOCK))
             shutil.rmtree(self.scratch(), ignore_errors=True)
             yield
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Raise an `OutputError` instead of an `OSError`, except for a full disk, which callers explain."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            where = str(error.filename2 or error.filename or self.root)
-            hint = "Check its permissions, and that nothing else has its name."
-            raise OutputError(where, "a place to write to", error.strerror or str(error), hint) from error
 
     def _check_within(self) -> None:
         """Raise an `OutputError` if a folder of the export is a link or a mount.

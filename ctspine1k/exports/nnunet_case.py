@@ -235,10 +235,8 @@ def _put(task: CaseTask, source: Path, path: Path) -> Deed:
     except OSError as error:
         if is_full_disk(error) or error.filename == str(source):
             raise
-        expected, hint = "a place to write to", "Check its permissions."
-        if task.link:
-            expected, hint = "a place for a symbolic link", "Copy the files instead (--copy, copy=True)."
-        raise OutputError(str(path), expected, error.strerror or str(error), hint) from error
+        found, hint = error.strerror or str(error), "Check its permissions."
+        raise OutputError(str(path), "a place to write to", found, hint) from error
     return ("linked" if task.link else "copied") if is_new else "kept"
 
 

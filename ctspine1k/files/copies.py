@@ -19,6 +19,7 @@ from ctspine1k.running.disk import (
     delete_abandoned,
     device_of,
     explain_full_disk,
+    explain_unwritable,
     free_bytes,
 )
 from ctspine1k.running.progress import progress_bar
@@ -27,6 +28,11 @@ __all__ = ["download_to", "is_copy", "other_file", "put_file", "require_outside"
 
 _HINT_TO_LINK = (
     "Use links (--link, link=True), which take no room, a folder on a larger disk, or fewer cases."
+)
+
+_HINT_TO_COPY = (
+    "Check its permissions. Where there can be no links, copy the files: `download` without --link "
+    "(link=False), `export nnunet` with --copy (copy=True)."
 )
 
 
@@ -140,7 +146,7 @@ def put_file(source: Path, target: Path, *, link: bool, scratch: Path | None = N
         scratch: a folder on the same disk for half-written copies; None for the folder of ``target``.
 
     Raises:
-        OutputError: another file is there.
+        OutputError: another file is there, or none can be written.
     """
     source = source.resolve()  # it may be the link that a copy replaces
     if target.exists():
@@ -151,11 +157,13 @@ def put_file(source: Path, target: Path, *, link: bool, scratch: Path | None = N
     if target.is_symlink():
         target.unlink()  # it leads nowhere, or a copy is wanted
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        with explain_unwritable(target, passing=(FileExistsError, NotADirectoryError)):
+            target.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise other_file(target, "folders down to it, or none") from error
     if link:
-        target.symlink_to(source)
+        with explain_unwritable(target, "a place for a symbolic link", _HINT_TO_COPY):
+            target.symlink_to(source)
         return True
     with atomic_write(target, scratch) as written:
         shutil.copyfile(source, written)

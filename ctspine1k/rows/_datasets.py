@@ -205,13 +205,14 @@ class TableBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
             make_parent(lock)
             if lock.exists():
                 os.close(os.open(lock, os.O_RDWR))
-        except OSError as error:
-            if error.errno not in _FORBIDDEN:
+        except (OSError, OutputError) as error:
+            cause = error.__cause__ if isinstance(error, OutputError) else error
+            if not isinstance(cause, OSError) or cause.errno not in _FORBIDDEN:
                 raise
             raise OutputError(
                 self._cache_dir_root,
                 "a cache that can be written to, as these rows are not converted yet",
-                f"{error.strerror} ({error.filename or lock})",
+                f"{cause.strerror} ({cause.filename or lock})",
                 "Pass cache_dir=... (or set HF_DATASETS_CACHE) to a folder of your own, or have the owner of "
                 "this one convert them: with the same options, versions and files, it is then read as it is.",
             ) from error

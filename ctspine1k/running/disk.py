@@ -23,6 +23,7 @@ __all__ = [
     "device_of",
     "exclusive_lock",
     "explain_full_disk",
+    "explain_unwritable",
     "free_bytes",
     "is_full_disk",
     "make_folder",
@@ -88,25 +89,25 @@ def make_folder(folder: Path) -> None:
     """Make a folder and those above it, where they are not there.
 
     Raises:
-        OutputError: a file is in the place of one.
-        OSError: it cannot be made.
+        OutputError: a file is in the place of one, or it cannot be made.
     """
-    require_folder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    with explain_unwritable(folder):
+        require_folder(folder)
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def make_parent(path: Path) -> None:
     """Make the folder of a file, and check that the file can be written, before any work is done.
 
     Raises:
-        OutputError: a file is in the place of the folder, or a folder in that of the file.
-        OSError: the folder cannot be made, or is not writable.
+        OutputError: a file is in the place of the folder, or a folder in that of the file, or the folder
+            cannot be made, or written to.
     """
     if path.is_dir():
         raise OutputError.occupied(str(path), "a file, or none", "a folder", another="path")
     folder = path.absolute().parent
     make_folder(folder)
-    with tempfile.TemporaryFile(dir=folder):
+    with explain_unwritable(path), tempfile.TemporaryFile(dir=folder):
         pass
 
 
@@ -126,16 +127,15 @@ def require_replaceable(path: Path, what: str, is_ours: Callable[[bytes], bool],
     Raises:
         OutputError: something else is there.
     """
-    if not path.exists():
-        return
-    found = "another file"
-    if path.is_dir():
-        found = "a folder"
-    elif path.is_file():
-        with path.open("rb") as file:
-            head = file.read(_HEAD_BYTES)
-        if not head or is_ours(head):
+    with explain_unwritable(path):
+        if not path.exists():
             return
+        found = "a folder" if path.is_dir() else "another file"
+        if path.is_file():
+            with path.open("rb") as file:
+                head = file.read(_HEAD_BYTES)
+            if not head or is_ours(head):
+                return
     raise OutputError.occupied(str(path), f"no file, or {what}", found, another=another)
 
 
@@ -152,15 +152,21 @@ def atomic_write(path: Path, scratch: Path | None = None) -> Iterator[Path]:
 
     Raises:
         FileNotFoundError: the folder does not exist.
+        OutputError: the file cannot be written there.
     """
     folder = path.absolute().parent
-    with _locked_folder(folder) if scratch is None else _temporary_folder(scratch) as place:
+    with contextlib.ExitStack() as writing:
+        with explain_unwritable(path, passing=FileNotFoundError):
+            place = writing.enter_context(
+                _locked_folder(folder) if scratch is None else _temporary_folder(scratch)
+            )
         written = Path(place) / path.name
         yield written
-        _flush(written, os.O_RDWR)
-        written.replace(path)
-        if os.name != "nt":  # Windows cannot open folders
-            _flush(folder, os.O_RDONLY)
+        with explain_unwritable(path, passing=FileNotFoundError):
+            _flush(written, os.O_RDWR)
+            written.replace(path)
+            if os.name != "nt":  # Windows cannot open folders
+                _flush(folder, os.O_RDONLY)
 
 
 def _temporary_folder(folder: Path) -> tempfile.TemporaryDirectory[str]:
@@ -221,16 +227,19 @@ def exclusive_lock(path: Path, lock: Path | None = None) -> Iterator[None]:
 
     Raises:
         BusyError: another process holds the lock.
+        OutputError: there can be no lock file.
     """
     lock = lock or path.with_name(f".{path.name}.lock")
-    try:
-        with filelock.FileLock(lock, timeout=0):
+    with contextlib.ExitStack() as held:
+        with explain_unwritable(lock if os.path.lexists(lock) else path):  # it may be another user's
             try:
-                yield
-            finally:
-                lock.unlink(missing_ok=True)
-    except filelock.Timeout:
-        raise BusyError(str(path)) from None
+                held.enter_context(filelock.FileLock(lock, timeout=0))
+            except filelock.Timeout:  # which is an OSError
+                raise BusyError(str(path)) from None
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def sha256_of(file: IO[bytes]) -> str:
@@ -239,6 +248,32 @@ def sha256_of(file: IO[bytes]) -> str:
     while chunk := file.read(1 << 20):
         sha256.update(chunk)
     return sha256.hexdigest()
+
+
+@contextlib.contextmanager
+def explain_unwritable(
+    path: Path,
+    expected: str = "a place to write to",
+    hint: str = "Check its permissions, and that nothing else has its name.",
+    passing: type[OSError] | tuple[type[OSError], ...] = (),
+) -> Iterator[None]:
+    """Raise an `OutputError` instead of an `OSError`, except for a full disk, which callers explain.
+
+    Args:
+        path: what is to be written.
+        expected: what it should be, for the message.
+        hint: what to do about it.
+        passing: errors that are raised as they are.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL or isinstance(error, passing):
+            raise
+        raise OutputError(str(path), expected, error.strerror or str(error), hint) from error
 
 
 @contextlib.contextmanager

@@ -10,7 +10,8 @@ from support.verbs import verify_files
 from ctspine1k import list_files, load_catalog, open_collection, read_pair
 from ctspine1k.catalog.ctspine1k import CTSPINE1K, SOURCES
 from ctspine1k.demo.phantom import PHANTOM_CASES, make_phantom
-from ctspine1k.errors import OutputError, SplitFileWarning
+from ctspine1k.demo.run import load_phantom
+from ctspine1k.errors import MissingPackageError, OutputError, SplitFileWarning
 
 
 @pytest.mark.slow
@@ -66,11 +67,26 @@ def test_it_never_replaces_a_file(tmp_path):
 @pytest.mark.slow
 def test_an_empty_folder_is_used_and_nothing_is_left_beside_it(tmp_path, monkeypatch, phantom):
     monkeypatch.setattr("ctspine1k.demo.phantom._SIZE", 16)  # of a slice: what is in it is no matter here
-    (tmp_path / "empty").mkdir()
-    make_phantom(tmp_path / "empty")
-    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+    (tmp_path / "empty").mkdir(mode=0o700)
+    before = (tmp_path / "empty").stat()
+    (tmp_path / "link").symlink_to("empty")
+    make_phantom(tmp_path / "link")
+    after = (tmp_path / "empty").stat()
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)  # the same folder
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "link"]
+    assert sorted(path.name for path in (tmp_path / "empty").iterdir()) == ["metadata", "raw_data"]
     assert len(list((tmp_path / "empty").rglob("*.nii.gz"))) == 2 * len(PHANTOM_CASES)
     assert [path.name for path in phantom.parent.iterdir()] == [phantom.name]
+
+
+def test_what_it_needs_is_asked_for_before_there_are_files(tmp_path, monkeypatch):
+    def refuse():
+        raise MissingPackageError("Reading .mhd and .mha files", "SimpleITK", "msr")
+
+    monkeypatch.setattr("ctspine1k.demo.run.require_simpleitk", refuse)
+    with pytest.raises(MissingPackageError, match=r"ctspine1k\[msr\]"):
+        next(load_phantom(tmp_path / "msr", tmp_path / "cache", "msr"))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")

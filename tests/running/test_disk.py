@@ -12,8 +12,10 @@ from ctspine1k.running.disk import (
     device_of,
     exclusive_lock,
     explain_full_disk,
+    explain_unwritable,
     free_bytes,
     is_full_disk,
+    make_folder,
     make_parent,
     require_folder,
     require_replaceable,
@@ -213,3 +215,36 @@ def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
         OutputError, match=r"expected a file, or none, found a folder\. Choose another path, or"
     ):
         make_parent(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: make_folder(path / "more"),
+        make_parent,
+        lambda path: atomic_write(path).__enter__(),
+        lambda path: exclusive_lock(path).__enter__(),
+    ],
+)
+def test_a_place_that_cannot_be_written_to_is_named_and_no_temporary_file(tmp_path, monkeypatch, write):
+    """Here everyone's rights are those of the tests, which may be root's: the system says no instead."""
+
+    def refuse(path, *_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    for name in ("mkdir", "open"):
+        monkeypatch.setattr(os, name, refuse)
+    with pytest.raises(OutputError) as told:
+        write(tmp_path / "a.png")
+    monkeypatch.undo()
+    assert str(told.value) == (
+        f"{told.value.path}: expected a place to write to, found Permission denied. Check its permissions, and "
+        "that nothing else has its name."
+    )
+    assert Path(told.value.path) in (tmp_path / "a.png", tmp_path / "a.png/more")
+
+
+def test_a_full_disk_stays_one_where_nothing_can_be_written(tmp_path):
+    for number, kind in ((errno.ENOSPC, OSError), (errno.EROFS, OutputError)):
+        with pytest.raises(kind), explain_unwritable(tmp_path):
+            raise OSError(number, os.strerror(number))
