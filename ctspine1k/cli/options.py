@@ -6,6 +6,7 @@ They have the names of the library's arguments. Those that select cases are the 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -140,9 +141,11 @@ class FilePath(click.Path):
         """Return a path, or raise an error if the text is empty, or if something else is at the path."""
         if value == "":
             self.fail(f"expected a {self.name}, found an empty string.", param, ctx)
-        if (path := Path(value)).exists() and not (self.dir_okay if path.is_dir() else self.file_okay):
-            found = f"a {_KINDS[path.is_dir()]} at {path}"
-            self.fail(f"expected a {self.name}, found {found}. Give another path.", param, ctx)
+        path = Path(value)
+        with contextlib.suppress(PermissionError):  # for the folder above it: the verb says what to do
+            if path.exists() and not (self.dir_okay if path.is_dir() else self.file_okay):
+                found = f"a {_KINDS[path.is_dir()]} at {path}"
+                self.fail(f"expected a {self.name}, found {found}. Give another path.", param, ctx)
         return super().convert(value, param, ctx)
 
 

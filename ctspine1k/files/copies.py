@@ -21,6 +21,7 @@ from ctspine1k.running.disk import (
     explain_full_disk,
     explain_unwritable,
     free_bytes,
+    require_folder,
 )
 from ctspine1k.running.progress import progress_bar
 
@@ -73,6 +74,8 @@ def download_to(
 def require_outside(option: str, to: Path, folders: Iterable[Path], root: Path | None) -> None:
     """Check that a folder is not in the one that has the files, and that nothing in it leads to there.
 
+    That there is, or can be, such a folder is checked first.
+
     Args:
         option: name of the option, for the message.
         to: the folder to write to.
@@ -81,7 +84,9 @@ def require_outside(option: str, to: Path, folders: Iterable[Path], root: Path |
 
     Raises:
         ValueError: it is.
+        OutputError: a file is in its place, or nobody may look there.
     """
+    require_folder(to)
     if root is None:
         return
     base = to.resolve()

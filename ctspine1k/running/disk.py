@@ -74,10 +74,12 @@ def require_folder(folder: Path) -> None:
     """Check that no file, nor a link that leads nowhere, is where a folder is, or is to be made.
 
     Raises:
-        OutputError: one is there, or where one of the folders above it should be.
+        OutputError: one is there, or where one of the folders above it should be; or nobody may look there.
     """
     for place in (folder, *folder.absolute().parents):
-        if place.is_dir():
+        with explain_unwritable(folder):
+            is_folder = place.is_dir()
+        if is_folder:
             return
         if os.path.lexists(place):
             expected = "a folder, or a path at which one can be made"
@@ -91,8 +93,8 @@ def make_folder(folder: Path) -> None:
     Raises:
         OutputError: a file is in the place of one, or it cannot be made.
     """
+    require_folder(folder)
     with explain_unwritable(folder):
-        require_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
 
 
@@ -103,7 +105,9 @@ def make_parent(path: Path) -> None:
         OutputError: a file is in the place of the folder, or a folder in that of the file, or the folder
             cannot be made, or written to.
     """
-    if path.is_dir():
+    with explain_unwritable(path):
+        is_folder = path.is_dir()
+    if is_folder:
         raise OutputError.occupied(str(path), "a file, or none", "a folder", another="path")
     folder = path.absolute().parent
     make_folder(folder)
@@ -254,7 +258,7 @@ def sha256_of(file: IO[bytes]) -> str:
 def explain_unwritable(
     path: Path,
     expected: str = "a place to write to",
-    hint: str = "Check its permissions, and that nothing else has its name.",
+    hint: str = "Check its permissions, and that nothing else has its name, or choose another place.",
     passing: type[OSError] | tuple[type[OSError], ...] = (),
 ) -> Iterator[None]:
     """Raise an `OutputError` instead of an `OSError`, except for a full disk, which callers explain.

@@ -232,6 +232,10 @@ def test_a_place_that_cannot_be_written_to_is_named_and_no_temporary_file(tmp_pa
     def refuse(path, *_, **__):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
+    with monkeypatch.context() as looking:
+        looking.setattr(Path, "is_dir", refuse)  # as in a folder that nobody may look into
+        with pytest.raises(OutputError, match="found Permission denied"):
+            require_folder(tmp_path)
     for name in ("mkdir", "open"):
         monkeypatch.setattr(os, name, refuse)
     with pytest.raises(OutputError) as told:
@@ -239,7 +243,7 @@ def test_a_place_that_cannot_be_written_to_is_named_and_no_temporary_file(tmp_pa
     monkeypatch.undo()
     assert str(told.value) == (
         f"{told.value.path}: expected a place to write to, found Permission denied. Check its permissions, and "
-        "that nothing else has its name."
+        "that nothing else has its name, or choose another place."
     )
     assert Path(told.value.path) in (tmp_path / "a.png", tmp_path / "a.png/more")
 
