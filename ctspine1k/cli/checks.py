@@ -147,7 +147,7 @@ def _check_out(out: Path, collection: Collection) -> None:
 
     Raises:
         OutputError: there is another file.
-        ValueError: the name is that of an image, a mask or the split file.
+        ValueError: the name is that of a raw file, the split file or a scan's table.
     """
     from ctspine1k.checks.verify import Finding
     from ctspine1k.running.disk import require_replaceable
@@ -159,5 +159,8 @@ def _check_out(out: Path, collection: Collection) -> None:
     data_set, folder = collection.data_set, collection.place.folder
     is_split_file = folder is not None and out.resolve() == (folder / data_set.split_file).resolve()
     is_raw = out.name.lower().endswith(data_set.suffixes) or data_set.parse_name(out.name)
-    if is_split_file or is_raw:
-        raise ValueError(f"{out}: expected the name of a CSV file, found one of a file of {data_set.title}")
+    if is_split_file or is_raw or out.suffix == ".parquet":
+        raise ValueError(
+            f"{out}: expected the name of a CSV file, such as findings.csv, found one of a file of "
+            f"{data_set.title}, or of a scan's table"
+        )

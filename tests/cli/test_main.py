@@ -404,10 +404,12 @@ def test_verify_replaces_only_its_own_findings(run, root):
         assert err.startswith(
             f"error: {path}: expected no file, or findings of `ctspine1k verify`, found ano"
         )
-    for name in ("metadata/data_split.txt", "raw_data/labels/MSD-T10/liver_0_seg.nii.gz"):
+    for name in ("metadata/data_split.txt", "raw_data/labels/MSD-T10/liver_0_seg.nii.gz", "cases.parquet"):
         status, _, err = run("verify", root, "--out", root / name)
         assert status == 2
-        assert "expected the name of a CSV file, found one of a file of CTSpine1K" in err
+        assert (
+            "expected the name of a CSV file, such as findings.csv, found one of a file of CTSpine1K" in err
+        )
     for sheet in ([], ["--sheet"]):
         status, _, err = run("preview", "HN_P023", "--data-dir", root, "--out", picture, *sheet)
         assert status == 2
