@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ctspine1k import __version__
 from ctspine1k._messages import count_text
 from ctspine1k.evaluation.means import LEVEL, Mean
+from ctspine1k.evaluation.presets import Preset
 from ctspine1k.evaluation.results import Evaluation
 from ctspine1k.evaluation.table import MEASURES
 
@@ -50,34 +51,8 @@ def _lines(evaluation: Evaluation, pictures: Sequence[tuple[str, str]]) -> Itera
         "the number of vertebrae in the mean; *missed* were not predicted, *false* were predicted and are "
         f"not in the reference.{_left_out(evaluation, evaluation.reported)}"
     )
-    if preset.published:
-        yield from (
-            "",
-            "## Published numbers",
-            "",
-            "| measure | value | what | source |",
-            "|---|---|---|---|",
-        )
-        for one in preset.published:
-            yield f"| {one.measure} | {one.value:.3f} | {one.what} | {one.source} |"
-    yield from ("", "## Cases", "")
-    yield f"- Every label right: {len(evaluation.all_right):,} of {len(evaluation.results):,}."
-    shifts = ", ".join(
-        f"{shift:+d}: {number:,}" if shift else f"0: {number:,}"
-        for shift, number in evaluation.shifts.items()
-    )
-    how = "best overlap" if kind is None else "the nearest point"
-    yield f"- Shift of numbers, by {how} (0 is right): {shifts or 'none'}."
-    if "dice" in evaluation.table.measures:
-        yield f"- Worst by the mean Dice over labels: {_worst(evaluation)}."
-    for what, names in (
-        ("Not judged", evaluation.failed.items()),
-        ("Without a label on either side", [(case_id, "") for case_id in evaluation.empty]),
-        ("Of no case", [(name, "") for name in evaluation.unknown]),
-    ):
-        yield f"- {what}: {len(names):,}."
-        for name, reason in names:
-            yield f"    - `{name}`{': ' if reason else ''}{reason}"
+    yield from _published(preset)
+    yield from _cases(evaluation)
     for measure, groups in evaluation.groups.items():
         for by, means in groups.items():
             if means and (measure == main or by == "region"):
@@ -95,6 +70,42 @@ def _lines(evaluation: Evaluation, pictures: Sequence[tuple[str, str]]) -> Itera
     for name, value in evaluation.options.items():
         yield f"- `{name}`: {value}"
     yield f"- ctspine1k {__version__}"
+
+
+def _published(preset: Preset) -> Iterator[str]:
+    if not preset.published:
+        return
+    yield from (
+        "",
+        "## Published numbers",
+        "",
+        "| measure | value | what | source |",
+        "|---|---|---|---|",
+    )
+    for one in preset.published:
+        yield f"| {one.measure} | {one.value:.3f} | {one.what} | {one.source} |"
+
+
+def _cases(evaluation: Evaluation) -> Iterator[str]:
+    """Yield what was right, and wrong, by case, and which cases were not judged."""
+    yield from ("", "## Cases", "")
+    yield f"- Every label right: {len(evaluation.all_right):,} of {len(evaluation.results):,}."
+    shifts = ", ".join(
+        f"{shift:+d}: {number:,}" if shift else f"0: {number:,}"
+        for shift, number in evaluation.shifts.items()
+    )
+    how = "best overlap" if evaluation.options["points"] is None else "the nearest point"
+    yield f"- Shift of numbers, by {how} (0 is right): {shifts or 'none'}."
+    if "dice" in evaluation.table.measures:
+        yield f"- Worst by the mean Dice over labels: {_worst(evaluation)}."
+    for what, names in (
+        ("Not judged", evaluation.failed.items()),
+        ("Without a label on either side", [(case_id, "") for case_id in evaluation.empty]),
+        ("Of no case", [(name, "") for name in evaluation.unknown]),
+    ):
+        yield f"- {what}: {len(names):,}."
+        for name, reason in names:
+            yield f"    - `{name}`{': ' if reason else ''}{reason}"
 
 
 def _left_out(evaluation: Evaluation, measures: Iterable[str]) -> str:
