@@ -122,6 +122,7 @@ class DataSet:
     optional: tuple[Kind, ...] = ()  #: kinds of files that a case may have, or lack
     #: How files with points are written, which chooses their reader; None if there are none.
     points_format: PointsFormat | None = None
+    is_cropped: bool = False  #: whether images are cropped to the spine, and may lack the air around the body
 
     def licence_text(self, cases: Iterable[Case]) -> str:
         """Return the licence and its terms, and those of the cases that have another one, in words."""

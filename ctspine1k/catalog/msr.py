@@ -184,4 +184,5 @@ MSR = DataSet(
     citations=_citations,
     terms=_terms,
     points_format="lml",
+    is_cropped=True,
 )

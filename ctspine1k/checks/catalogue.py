@@ -60,7 +60,10 @@ CHECKS = {
     "units": Check("warning", "a header gives lengths in metres or microns; they are converted to mm"),
     "degenerate": Check("warning", "a header gives voxels no size: no length, or axes in one plane"),
     "unplaced": Check("warning", "a header has neither sform nor qform: which side is left is a guess"),
-    "hu_range": Check("warning", "intensities are not HU: there is no air, or they wrapped around"),
+    "hu_range": Check(
+        "warning",
+        "intensities are not HU: there is no air (in cropped scans, no fat), or they wrapped around",
+    ),
     "label_rounding": Check("warning", "labels are whole numbers only after rounding"),
     "no_labels": Check("warning", "a mask, or a file with points, is empty"),
     "gap": Check("warning", "a vertebra is missing between two labelled ones"),

@@ -21,9 +21,10 @@ from ctspine1k.volumes.orientation import axis_along
 __all__ = ["implausible"]
 
 #: Air, in and around the body, is near -1000 HU: a scan without a voxel below this has other numbers, such as
-#: HU + 1024. CT has numbers of 12 bits, or of 16 with metal: those beyond the greatest of these are negative
-#: ones that were taken for numbers without a sign.
-_AIR_HU = -500.0
+#: HU + 1024. One that is cropped to the spine may have no air, but fat, which is near -100 HU. CT has numbers
+#: of 12 bits, or of 16 with metal: those beyond the greatest of these are negative ones that were taken for
+#: numbers without a sign.
+_AIR_HU, _FAT_HU = -500.0, -50.0
 _GREATEST_HU = 32767.0
 
 #: Whole vertebrae: half the least and 1.4 times the greatest volume (cm3) of each region in the masks of 80
@@ -53,16 +54,20 @@ _BACKWARDS = -0.04
 _IN_MM = ("order", "distance", "upside_down", "front_to_back")
 
 
-def implausible(measures: CaseMeasures, vocabulary: Vocabulary) -> Iterator[tuple[str, str, str]]:
+def implausible(
+    measures: CaseMeasures, vocabulary: Vocabulary, *, is_cropped: bool = False
+) -> Iterator[tuple[str, str, str]]:
     """Yield findings about a case: the check, what it expected, and what it found.
 
     Args:
         measures: of the case; without a mask, only its intensities are judged.
         vocabulary: names and regions of its labels, and their order down the spine.
+        is_cropped: whether the image may show no air, since it is cropped to the spine.
     """
     lowest, highest = measures.hu_min, measures.hu_max
-    if lowest > _AIR_HU or highest > _GREATEST_HU:
-        expected = f"air, below {_AIR_HU:.0f} HU, and nothing beyond {_GREATEST_HU:,.0f} HU"
+    darkest, below = ("fat", _FAT_HU) if is_cropped else ("air", _AIR_HU)
+    if lowest > below or highest > _GREATEST_HU:
+        expected = f"{darkest}, below {below:.0f} HU, and nothing beyond {_GREATEST_HU:,.0f} HU"
         yield "hu_range", expected, f"{lowest:,.0f} to {highest:,.0f} HU"
     if measures.mask_type is None:
         return

@@ -350,7 +350,7 @@ def _implausible(
 ) -> Iterator[tuple[Kind, str, str, str]]:
     """List what is strange about the measures of a case, each with the kind of file that it is about."""
     vocabulary, points = data_set.vocabulary, measures.points
-    for check, *texts in implausible(measures, vocabulary):
+    for check, *texts in implausible(measures, vocabulary, is_cropped=data_set.is_cropped):
         yield "image" if check == "hu_range" else "mask", check, texts[0], texts[1]
     if points is not None:
         boxes = {vertebra.label: (vertebra.start, vertebra.stop) for vertebra in measures.vertebrae}

@@ -104,6 +104,13 @@ def test_numbers_that_may_be_hu(tmp_path, healthy, change):
     assert strange(tmp_path, change(image), mask) == {}
 
 
+@pytest.mark.parametrize(("lowest", "found"), [(-50.0, []), (-49.0, ["hu_range"]), (974.0, ["hu_range"])])
+def test_a_scan_that_is_cropped_to_the_spine_shows_fat_and_perhaps_no_air(measured, lowest, found):
+    told = list(implausible(replace(measured, hu_min=lowest), VOCABULARY, is_cropped=MSR.is_cropped))
+    assert [check for check, *_ in told] == found
+    assert not found or told[0][1] == "fat, below -50 HU, and nothing beyond 32,767 HU"
+
+
 def test_no_labels(tmp_path, healthy):
     image, mask = healthy
     assert strange(tmp_path, image, mask * 0) == {"no_labels": ("labelled vertebrae", "only background")}

@@ -142,6 +142,14 @@ def test_what_was_measured_in_one_reading_is_not_taken_for_another(msr, tmp_path
             verb(other_labels="background")
 
 
+def test_an_image_that_is_cropped_to_the_spine_needs_no_air(msr):
+    collection, files = msr
+    voxels = np.asarray(nib.load(files["image"]).dataobj)
+    for lowest, found in ((-100, []), (-40, ["hu_range"])):
+        save(files["image"], np.maximum(voxels, lowest))
+        assert checks(collection.verify()) == [*found, "unlisted_range"]
+
+
 def moved(label, by):
     return {**CENTRES, label: tuple(np.add(CENTRES[label], by))}
 
