@@ -202,7 +202,7 @@ def _head(data_set: DataSet, options: Sequence[RowOptions], sizes: Sequence[Spli
         pretty_name=data_set.title,
         license="other",  # the Hub's own names of licences include a version, which not every data set states
         license_name=data_set.licence.hub_name,
-        task_categories=["image-segmentation"],
+        task_categories=["image-segmentation" if options[0].masks else "keypoint-detection"],
         size_categories=sorted({_size_of(one.config, sizes) for one in options}),
         tags=["medical", "CT", "spine", "vertebra", "3D"],
         configs=configs,

@@ -5,6 +5,7 @@ from huggingface_hub import DatasetCard
 from support.tiny import TINY
 
 from ctspine1k.catalog.ctspine1k import CTSPINE1K
+from ctspine1k.catalog.msr import MSR
 from ctspine1k.catalog.verse import VERSE
 from ctspine1k.exports.card import SplitSize, make_card, split_sizes
 from ctspine1k.exports.ledger import ShardRecord
@@ -114,6 +115,13 @@ def test_labels_are_told_as_they_are(scheme, told):
     assert f"int32, (slices, 6, 5): 0 background, {'1-7' if scheme == 'verse' else '1'}" in text
     assert told in text
     assert "turned to RAS" in text
+
+
+def test_without_masks_there_is_nothing_to_segment():
+    made = card(
+        [RowOptions("3d", image_size=(6, 5)).of(MSR)], [SplitSize("3d", "train", 1, 2, 3, 4)], data_set=MSR
+    )
+    assert made.data.to_dict()["task_categories"] == ["keypoint-detection"]
 
 
 def test_what_is_particular_to_a_data_set_comes_from_it():
