@@ -150,11 +150,19 @@ def test_t13_becomes_a_label_of_ctspine1k_only_when_told_how(roots):
     verse = opened("verse", roots["verse"])
     t13 = verse.select("verse512")
     options = {"split": "test", "storage": "compact", "label_scheme": "ctspine1k"}
-    with pytest.raises(VoxelValueError, match="expected labels, whole numbers from 0 to 25, found 28"):
+    with pytest.raises(
+        VoxelValueError,
+        match=r"whole numbers from 0 to 25, found 28 .* that label_scheme has no number for, other_labels=",
+    ):
         t13.load("3d", **options)
-    (row,) = rows(t13.load("3d", other_labels="background", **options))
+    (row,) = rows(t13.load("3d", other_labels="background", points=True, **options))
     own = right(t13, "verse512")["segmentation"]
     assert np.array_equal(row["segmentation"], np.where(own == 28, 0, own))
+    assert [(point["label"], point["name"]) for point in row["points"]] == [
+        (19, "T12"),
+        (20, "L1"),
+        (28, "T13"),
+    ]
     (row,) = rows(t13.load("3d", split="test", storage="compact", label_scheme="region"))
     assert set(np.unique(row["segmentation"])) == {0, 2, 3}
     others = verse.select("verse004")

@@ -236,8 +236,9 @@ class VolumeReader:
         hint = "Is this file really a mask of this data set?"
         if 0 < found <= ALL_BYTES.max_label and found == int(found):
             hint += (
-                ' If it also has labels of other structures, other_labels="background" (--other-labels) of '
-                "loading, scan, verify, points, preview and export leaves them out."
+                " If it also has labels of other structures, or some that label_scheme has no number for, "
+                'other_labels="background" (--other-labels) of loading, scan, verify, points, preview and '
+                "export leaves them out."
             )
         lowest, highest = values.min(), values.max()
         if lowest < _LOWEST_OF_MASKS or highest > _HIGHEST_OF_MASKS:
