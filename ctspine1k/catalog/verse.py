@@ -264,7 +264,8 @@ VERSE = DataSet(
     how_to_get=(
         "Get VerSe 2019 and VerSe 2020 from their publishers, https://github.com/anjany/verse, and unpack "
         "the archives side by side into a folder: folders may be any, since only file names count. Use "
-        "one release, subject-based or of MICCAI: a series that is there twice is an error."
+        "the subject-based release, or that of MICCAI: a series that is there twice is an error. At MICCAI, "
+        "105 series are in both 2019 and 2020: keep one copy of each."
     ),
     kinds=("image", "mask"),
     splits=_SPLITS,

@@ -206,6 +206,8 @@ def test_the_catalogue():
     assert in_miccai20.summary == "319 cases: train 113, validation 103, test 103"
     assert len(catalog.where(in_miccai19="yes")) == len(catalog.where(release=2019)) == 160
     assert len(catalog.where(in_miccai20=False)) == 374 - 319
+    in_both = len(catalog.where(in_miccai19=True, in_miccai20=True))
+    assert f"{in_both} series are in both 2019 and 2020" in VERSE.how_to_get
     assert len(catalog.where(patient="verse405")) == 3
     assert len(catalog.where(direction=["ax", "sag"])) == 63 + 17
     assert len(catalog.where(issue="several_series")) == 37
