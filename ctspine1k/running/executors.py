@@ -17,6 +17,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ctspine1k._messages import check_count
-from ctspine1k.errors import WorkerError
+from ctspine1k.errors import CTSpine1KWarning, WorkerError
 from ctspine1k.running.stops import Flag, check_stopped, stop_with
 from ctspine1k.running.work import Executor, Run
 
@@ -144,8 +145,21 @@ def executor(
 def _start_worker(stop: Flag, initializer: Callable[[], None] | None) -> None:
     stop_with(stop)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    warnings.formatwarning = _without_place
     if initializer is not None:
         initializer()
+
+
+_format = warnings.formatwarning
+
+
+def _without_place(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Format a warning of a worker: the line that called this package is one of ``concurrent.futures``."""
+    if issubclass(category, CTSpine1KWarning):
+        return f"warning: {message}\n"
+    return _format(message, category, filename, lineno, line)
 
 
 def _end_with_parent() -> None:

@@ -58,8 +58,10 @@ def test_this_process_is_not_set_up(tmp_path):
 
 
 @pytest.mark.processes
-def test_each_worker_is_set_up_before_it_works(tmp_path):
+def test_each_worker_is_set_up_before_it_works(tmp_path, capfd):
     results = set(done(work.is_set_up, [1, 2, 3], 2, initializer=partial(work.set_up, str(tmp_path))))
+    # A line of code in a worker is not the user's.
+    assert set(capfd.readouterr().err.splitlines()) == {"warning: set up"}
     assert {told for _, told in results} == {"yes"}
     assert {str(worker) for worker, _ in results} <= {path.name for path in tmp_path.iterdir()}
     assert "CTSPINE1K_SET_UP" not in os.environ

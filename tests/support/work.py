@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ctspine1k._messages import warn
+from ctspine1k.errors import CTSpine1KWarning
 from ctspine1k.running.stops import check_stopped
 
 
@@ -54,9 +56,10 @@ def die_while_asking(item: int) -> None:
 
 
 def set_up(folder: str) -> None:
-    """Note in the environment of this process, and in a folder, that it was set up."""
+    """Note in the environment of this process, and in a folder, that it was set up; and warn of it."""
     os.environ["CTSPINE1K_SET_UP"] = "yes"
     Path(folder, str(os.getpid())).touch()
+    warn("set up", CTSpine1KWarning)
 
 
 def is_set_up(_: object) -> tuple[int, str | None]:
