@@ -7,7 +7,7 @@ column                    what
 ========================  ==============================================================================
 case_id, label, vertebra  the case, and the label's number and name
 reference, prediction     whether the label is there
-truncated                 whether it touches the first or last slice: in the reference, else in the prediction
+truncated                 whether it is in the first or last axial slice: of the reference, else predicted
 dice ... recall           overlap
 hd_mm ... assd_two_means_mm  distances of surfaces; empty if the label is on one side only
 nsd_1mm ...               normalized surface Dice, pooled

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import warnings
 
@@ -145,6 +146,50 @@ def test_other_labels_of_a_reference_become_background_as_those_of_a_prediction(
     assert spines.evaluate(total, numbering="totalsegmentator", **options).table == wanted
 
 
+def test_a_label_without_a_number_in_the_scheme_is_left_out_only_if_asked_for(tmp_path):
+    """T13 of VerSe, 28, in the numbers of CTSpine1K: in the reference, in predictions, and in arrays."""
+    mask = spine([19, 28, 20])[1]
+    plain = np.where(mask == 28, 0, mask)
+    reference, prediction = tmp_path / "raw/verse004_seg.nii.gz", tmp_path / "predictions/verse004.nii.gz"
+    save(reference, mask, affine=AFFINE)
+    save(prediction, np.roll(plain, 2, axis=1), affine=AFFINE)
+    verse = ctspine1k.open_collection("verse", data_dir=tmp_path / "raw").select("verse004")
+    options = {"label_scheme": "ctspine1k", "distances": False}
+    asked = {**options, "other_labels": "background"}
+    message = (
+        r"labels that label_scheme='ctspine1k' has, 0 to 25, found 28 among the voxels\. Pass "
+        r'other_labels="background" \(--other-labels background\)'
+    )
+    with pytest.raises(VoxelValueError, match=message):
+        verse.evaluate(tmp_path / "predictions", **options)
+    both = [row["label"] for row in verse.evaluate(tmp_path / "predictions", **asked).table.rows]
+    save(reference, plain, affine=AFFINE)
+    wanted = verse.evaluate(tmp_path / "predictions", **options)
+    assert both == [row["label"] for row in wanted.table.rows] == [19, 20]
+    assert not wanted.failed
+
+    with_t13 = np.roll(mask, 2, axis=1)
+    save(prediction, with_t13, affine=AFFINE)
+    assert re.search(message, verse.evaluate(tmp_path / "predictions", **options).failed["verse004"])
+    assert verse.evaluate(tmp_path / "predictions", **asked).table == wanted.table
+    array = [("verse004", np.transpose(with_t13, (2, 0, 1)))]
+    with pytest.raises(VoxelValueError, match=message):
+        verse.evaluate(array, **options)
+    assert verse.evaluate(array, **asked).table == wanted.table
+
+    for name, label in (("T12", 19), ("T13", 28), ("L1", 20)):
+        save(tmp_path / f"parts/verse004/vertebrae_{name}.nii.gz", (with_t13 == label) * 1, affine=AFFINE)
+    assert re.search(message, verse.evaluate(tmp_path / "parts", **options).failed["verse004"])
+    assert verse.evaluate(tmp_path / "parts", **asked).table == wanted.table
+    save(tmp_path / "parts/verse004/vertebrae_T13.nii.gz", mask * 0, affine=AFFINE)  # written for all classes
+    assert verse.evaluate(tmp_path / "parts", **options).table == wanted.table
+
+
+def test_the_numbers_that_a_prediction_may_have_are_those_of_its_tool(spines, predictions):
+    failed = spines.evaluate(predictions, numbering="totalsegmentator", distances=False).failed["HN_P023"]
+    assert "expected labels, 0, 27 to 50, found 7, 8, 9 among the voxels" in failed
+
+
 def test_a_reference_that_cannot_be_used_stops(raw, tmp_path, predictions):
     shutil.copytree(raw, tmp_path / "raw")
     spines = ctspine1k.open_collection(data_dir=tmp_path / "raw").select(IDS)
@@ -211,6 +256,27 @@ def test_vertebrae_that_the_scan_cuts_can_be_left_out(spines, predictions):
     assert {label: row["truncated"] for label, row in every.items()} == {7: True, 8: False, 9: True}
     dropped = spines.evaluate(predictions, truncated="drop", distances=False)
     assert list(rows_of(dropped, "HN_P023")) == [8]
+
+
+@pytest.mark.parametrize("codes", ["LAS", "PIR", "SLP"])
+def test_cut_vertebrae_are_found_however_the_reference_is_stored(tmp_path, codes):
+    """Of labels in the prediction alone, too: the reference lacks what the scan cuts, as VerSe's does."""
+    mask = spine([19, 20, 21], margin=0)[1]
+    stored = nib.Nifti1Image(np.where(mask == 19, 0, mask), AFFINE)
+    turn = nib.orientations.ornt_transform(
+        nib.io_orientation(stored.affine), nib.orientations.axcodes2ornt(codes)
+    )
+    (tmp_path / "raw").mkdir()
+    nib.save(stored.as_reoriented(turn), tmp_path / "raw/verse004_seg.nii.gz")
+    verse = ctspine1k.open_collection("verse", data_dir=tmp_path / "raw").select("verse004")
+    save(tmp_path / "predictions/verse004.nii.gz", mask, affine=AFFINE)
+    for points in (None, "mask"):
+        options = {"points": points, "distances": False}
+        rows = verse.evaluate(tmp_path / "predictions", **options).table.rows
+        is_cut = {row["label"]: row["truncated"] for row in rows}
+        assert is_cut == {19: True, 20: False, 21: True}
+        dropped = verse.evaluate(tmp_path / "predictions", truncated="drop", **options).table.rows
+        assert [row["label"] for row in dropped] == [20]
 
 
 def test_label_schemes_are_of_both_sides(spines, predictions):
