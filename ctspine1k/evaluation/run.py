@@ -12,7 +12,6 @@ from typing import Any, TypeAlias, cast
 
 from numpy.typing import NDArray
 
-from ctspine1k import __version__
 from ctspine1k._messages import check_count, warn
 from ctspine1k.errors import OutputError, SkippedCasesWarning
 from ctspine1k.evaluation.journal import SUMMARY, TABLE, Journal, check_folder
@@ -254,7 +253,7 @@ def _evaluation(
         ScoreTable(tuple(row for one in scored for row in one.rows)),
         tuple(results),
         unknown,
-        {**asdict(options.scoring), "version": __version__},
+        asdict(options.scoring),
         {case.case_id: case for case in selection.cases},
         options.miss_penalty_mm,
         options.seed,

@@ -315,6 +315,9 @@ def test_results_in_a_folder(spines, predictions, tmp_path):
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary == json.loads(json.dumps(evaluation.document()))
     assert summary["failed"] == {"liver_83": "no prediction"}
+    assert summary["definitions"].keys() == summary["means"].keys() >= {"dice", "nsd_area_2mm"}
+    assert summary["versions"]["ctspine1k"] == ctspine1k.__version__
+    assert summary["versions"]["numpy"] == np.__version__
     both = frame[frame.case_id == "liver_106"]
     metrics = summary["metric_per_case"][0]
     assert metrics["prediction_file"] == str(predictions / "liver_106.nii.gz")
