@@ -301,7 +301,9 @@ def test_arrays_of_other_shapes_types_and_labels(spines):
             spines.evaluate([("liver_83", wrong)])
     with pytest.raises(ValueError, match="liver_83: expected one prediction, found a second"):
         spines.evaluate([("liver_83", right)] * 2)
-    assert spines.evaluate([("nobody", right)]).unknown == ("nobody",)
+    of_others = ("HN_P001", "1_3_6_1_4_1_9328_50_4_0650")  # cases that are not selected
+    given = [(name, right) for name in ("nobody", *of_others)]
+    assert spines.evaluate(given, distances=False).unknown == ("nobody",)
 
 
 @pytest.mark.slow
