@@ -91,6 +91,7 @@ def test_every_preset_from_one_pass(spines, predictions):
     evaluation = spines.evaluate(predictions, preset="nnunet")
     for preset in ("ctspine1k", "verse", "msr", "totalsegmentator"):
         assert evaluation.by(preset).means == spines.evaluate(predictions, preset=preset).means
+    assert evaluation.by("totalsegmentator").reported == ("dice", "nsd_area_3mm")
     with pytest.raises(ValueError, match="preset='dice'"):
         spines.evaluate(predictions, preset="dice")
 

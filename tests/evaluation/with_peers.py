@@ -18,6 +18,7 @@ from support.volumes import save
 
 import ctspine1k
 from ctspine1k.evaluation.areas import corner_areas
+from ctspine1k.evaluation.presets import preset_of
 from ctspine1k.evaluation.scores import score_case
 
 with warnings.catch_warnings():
@@ -120,6 +121,7 @@ def test_surface_distance_of_deepmind(one, ours):
     for tolerance in (1, 2, 3):
         dice = surface_distance.compute_surface_dice_at_tolerance(distances, tolerance)
         assert ours[f"nsd_area_{tolerance}mm"] == close(dice)
+    assert preset_of("totalsegmentator").measures == ("dice", "nsd_area_3mm")  # whose evaluator calls it so
 
 
 def test_areas_of_deepmind():
