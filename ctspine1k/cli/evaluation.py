@@ -59,8 +59,8 @@ SACRUM = click.option("--sacrum", is_flag=True, help="With the preset msr: count
     click.option(
         "--other-labels",
         type=click.Choice(("raise", "background")),
-        help="If masks, on either side, have labels that the data set does not have: an error at a reference "
-        "and a failure of a prediction, or background [raise].",
+        help="If masks, on either side, have labels that the data set, or the label scheme, does not have: "
+        "an error at a reference and a failure of a prediction, or background [raise].",
     ),
     click.option(
         "--resample",
@@ -70,7 +70,7 @@ SACRUM = click.option("--sacrum", is_flag=True, help="With the preset msr: count
     click.option(
         "--truncated",
         type=click.Choice(("keep", "drop")),
-        help="Keep or leave out vertebrae that are in the first or last slice of the reference [keep].",
+        help="Keep or leave out vertebrae that are in the first or last axial slice of the reference [keep].",
     ),
     click.option("--only-overlap", is_flag=True, help="Leave out distances, which take most of the time."),
     click.option(

@@ -44,6 +44,8 @@ class Comparison:
     differences: tuple[Difference, ...]  #: of all vertebrae, then of each
     only_first: tuple[str, ...]  #: cases that only the first evaluation has: they are left out
     only_second: tuple[str, ...]
+    n_only_first: int = 0  #: vertebrae of cases of both with a value in the first alone: they are left out
+    n_only_second: int = 0
     options: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)  #: those that differ
 
     def __repr__(self) -> str:
@@ -65,10 +67,16 @@ class Comparison:
                 f"{row.group:5} n {row.n:6,}  {row.first:9.4f} {row.second:9.4f}  {row.difference:+9.4f} "
                 f"[{row.low:+.4f}, {row.high:+.4f}]  p {row.p_value:.3g}"
             )
-        for which, only in (("first", self.only_first), ("second", self.only_second)):
+        for which, only, count in (
+            ("first", self.only_first, self.n_only_first),
+            ("second", self.only_second, self.n_only_second),
+        ):
             if only:
-                count = count_text(len(only), "case")
-                lines.append(f"left out, only in the {which}: {count}: {shortened(only)}")
+                cases = count_text(len(only), "case")
+                lines.append(f"left out, only in the {which}: {cases}: {shortened(only)}")
+            if count:
+                noun = "vertebra" if count == 1 else "vertebrae"
+                lines.append(f"left out, with a value only in the {which}: {count:,} {noun}")
         for name, (first, second) in self.options.items():
             lines.append(
                 f"not made alike: {name} is {first!r} in the first, {second!r} in the second. Evaluate one "
@@ -156,7 +164,8 @@ def compare(
         raise ValueError("the two evaluations have no case in common: nothing can be compared")
     names = {row["label"]: row["vertebra"] for row in (*first.rows, *second.rows)}
     both = [_matching(table, shared, sorted(names), measure, preset) for table in (first, second)]
-    is_pair = ~np.isnan(both[0]) & ~np.isnan(both[1])
+    has_value = [~np.isnan(cells) for cells in both]
+    is_pair = has_value[0] & has_value[1]
     pairs = [np.where(is_pair, cells, np.nan) for cells in both]
     own = [(patients or {}).get(case_id, case_id) for case_id in shared]
     weights = resampled(own, resamples, seed)
@@ -172,6 +181,8 @@ def compare(
         tuple(differences),
         tuple(case_id for case_id in first.case_ids if case_id not in shared),
         tuple(case_id for case_id in second.case_ids if case_id not in shared),
+        n_only_first=int((has_value[0] & ~is_pair).sum()),
+        n_only_second=int((has_value[1] & ~is_pair).sum()),
     )
 
 

@@ -211,17 +211,20 @@ def score_points_of(
     with quiet_hub():
         reference, cut = _reference(place, vocabulary, options, task)
     predicted: _Places = {}
+    predicted_cut: set[int] = set()
     problem = "" if task.prediction or task.points is not None else NO_PREDICTION
     if not problem:
         try:
-            predicted, points = _predicted(place, vocabulary, options, task)
+            predicted, predicted_cut, points = _predicted(place, vocabulary, options, task)
         except (CaseError, ChecksumError) as error:
             problem = str(error)
         else:
             if points is not None:
                 _check_kind(points, options.points, task.prediction[WHOLE].name)
     score = score_points(reference, predicted)
-    rows = tuple(replace(row, truncated=row.label in cut) for row in score.rows)
+    rows = tuple(
+        replace(row, truncated=row.label in (cut if row.reference else predicted_cut)) for row in score.rows
+    )
     score = CaseScore(rows, score.voxels)
     score = score.without_truncated() if options.truncated == "drop" else score
     found = rows_of(task.case, score, vocabulary, options)
@@ -234,8 +237,7 @@ def _reference(
     """Return the points of the reference, and the labels that the scan cuts: none without a mask."""
     if task.reference.kind == "mask":
         mask = read_reference(place, task, vocabulary, options)
-        cut = first_and_last(mask.box, mask.start, mask.geometry.shape, 0)
-        return _computed(mask, vocabulary, options.points), cut
+        return _computed(mask, vocabulary, options.points), _cut(mask)
     path = fetch_case(place, CaseFiles(task.case, {"points": task.reference}))["points"]
     points = _read(place, vocabulary, task, path, None)
     _check_kind(points, options.points, task.reference.name)
@@ -244,15 +246,21 @@ def _reference(
 
 def _predicted(
     place: Place, vocabulary: Vocabulary, options: ScoringOptions, task: Task
-) -> tuple[_Places, Points | None]:
-    """Return predicted points, and the contents of their file; None if they were not in a points file."""
+) -> tuple[_Places, set[int], Points | None]:
+    """Return predicted points, the labels that the scan cuts, and the contents of the points file, if any."""
     if task.points is not None:
-        return dict(task.points), None
+        return dict(task.points), set(), None
     file = next(iter(task.prediction.values()))
     if file.kind == "mask":
-        return _computed(read_prediction(task, vocabulary, options), vocabulary, options.points), None
+        mask = read_prediction(task, vocabulary, options)
+        return _computed(mask, vocabulary, options.points), _cut(mask), None
     points = _read(place, vocabulary, task, Path(file.name), options.reading)
-    return _places(points), points
+    return _places(points), set(), points
+
+
+def _cut(mask: Mask) -> set[int]:
+    """Return the labels that the scan cuts: those in its first and last axial slice."""
+    return first_and_last(mask.box, mask.start, mask.geometry.shape, mask.scan_axis)
 
 
 def _read(place: Place, vocabulary: Vocabulary, task: Task, path: Path, reading: str | None) -> Points:

@@ -104,9 +104,10 @@ PRESETS = {
             "totalsegmentator",
             "TotalSegmentator.",
             "Mean over labels of the mean over the cases whose reference has the label; a missed label "
-            "counts 0, a label that is only predicted is left out; NSD at 3 mm.",
+            "counts 0, a label that is only predicted is left out; NSD at 3 mm by area. Its own evaluator "
+            "takes voxels to be of 1.5 mm, to which it resamples; here they have the size in the file.",
             "labels",
-            ("dice", "nsd_3mm"),
+            ("dice", "nsd_area_3mm"),
         ),
     )
 }

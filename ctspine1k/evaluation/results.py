@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
+import platform
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib import metadata
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ctspine1k import __version__
 from ctspine1k._messages import count_text, shortened
 from ctspine1k.catalog.cases import Case
 from ctspine1k.catalog.dataset import DataSet
 from ctspine1k.evaluation.means import Mean, cells_of, counted, group_means, main_measure, mean_of
 from ctspine1k.evaluation.presets import Preset, preset_of
 from ctspine1k.evaluation.scoring import Task
-from ctspine1k.evaluation.table import MEASURES, Row, ScoreTable
+from ctspine1k.evaluation.table import DEFINITIONS, MEASURES, Row, ScoreTable
 
 __all__ = ["CaseResult", "Evaluation"]
 
@@ -235,6 +239,8 @@ class Evaluation:
             "preset": preset.name,
             "what": preset.what,
             "definition": preset.definition,
+            "definitions": {measure: DEFINITIONS[measure] for measure in self.means},
+            "versions": _versions(),
             "options": {**self.options, **self._means_options},
             "means": {measure: mean.document() for measure, mean in self.means.items()},
             "groups": {
@@ -253,6 +259,16 @@ class Evaluation:
             "cases": {one.case_id: {"key": one.key, "problem": one.problem or None} for one in self.results},
             "table": self.table.digest(),
         }
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of what makes the numbers; SciPy only if it is installed."""
+    names = [name for name in ("numpy", "scipy", "nibabel") if find_spec(name)]
+    return {
+        "ctspine1k": __version__,
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in names},
+    }
 
 
 def _is_right(row: Row) -> bool:

@@ -12,7 +12,6 @@ from typing import Any, TypeAlias, cast
 
 from numpy.typing import NDArray
 
-from ctspine1k import __version__
 from ctspine1k._messages import check_count, warn
 from ctspine1k.errors import OutputError, SkippedCasesWarning
 from ctspine1k.evaluation.journal import SUMMARY, TABLE, Journal, check_folder
@@ -31,7 +30,7 @@ from ctspine1k.evaluation.scoring import (
 from ctspine1k.evaluation.table import ScoreTable
 from ctspine1k.files.places import find_folder
 from ctspine1k.files.predicted_points import find_points
-from ctspine1k.files.predictions import find_predictions
+from ctspine1k.files.predictions import case_names, find_predictions
 from ctspine1k.files.raw import RawFile
 from ctspine1k.files.selection import OnMissing, Selection, require_cases
 from ctspine1k.files.transfer import worker_start
@@ -215,16 +214,19 @@ def _of_arrays(selection: Selection, arrays: Arrays, options: EvaluationOptions)
     """Score masks in memory, one after the other."""
     references = _references(selection, options.on_missing)
     vocabulary = selection.data_set.vocabulary
+    names = case_names(selection.catalog)
     done: dict[str, Scored] = {}
     unknown = []
-    for case_id, array in arrays:
+    for name, array in arrays:
+        case_id = names.get(name, name)
         if isinstance(array, Mapping):
             raise ValueError(
                 f'{case_id}: expected a mask, found points. Pass points="body" or points="mask": which '
                 "of the two they are."
             )
         if case_id not in references:
-            unknown.append(case_id)
+            if case_id not in selection.catalog:
+                unknown.append(case_id)
             continue
         if case_id in done:
             raise ValueError(f"{case_id}: expected one prediction, found a second one")
@@ -254,7 +256,7 @@ def _evaluation(
         ScoreTable(tuple(row for one in scored for row in one.rows)),
         tuple(results),
         unknown,
-        {**asdict(options.scoring), "version": __version__},
+        asdict(options.scoring),
         {case.case_id: case for case in selection.cases},
         options.miss_penalty_mm,
         options.seed,

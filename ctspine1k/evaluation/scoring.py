@@ -30,7 +30,7 @@ from ctspine1k.running.progress import run_with_bar
 from ctspine1k.running.threads import spread, usable_threads
 from ctspine1k.running.versions import require_version
 from ctspine1k.volumes.masks import Mask, common_window, joined, on_grid, read_mask
-from ctspine1k.volumes.relabel import Others, label_table
+from ctspine1k.volumes.relabel import Others, accepted_labels, label_table
 
 __all__ = [
     "NO_PREDICTION",
@@ -51,7 +51,7 @@ __all__ = [
 NO_PREDICTION = "no prediction"
 
 #: Increase it when the same files and options give other scores: results of earlier runs are then not used.
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,16 @@ class ScoringOptions:
     def reference_table(self, vocabulary: Vocabulary) -> NDArray[np.uint8]:
         """Return what each byte of a reference becomes.
 
-        Labels that the data set lacks become background, or 255 if they are an error.
+        Labels that the data set lacks, or that have no number in the label scheme, become background, or 255
+        if they are an error.
 
         Raises:
             ValueError: there is no such label scheme.
         """
         own = label_table(vocabulary, self.label_scheme)
+        accepted = accepted_labels(vocabulary, self.label_scheme)
         table = self._table_of_others()
-        numbers = [BACKGROUND, *(vertebra.label for vertebra in vocabulary.vertebrae)]
+        numbers = [BACKGROUND, *(vertebra.label for vertebra in accepted.vertebrae)]
         table[numbers] = numbers if own is None else own[numbers]
         return table
 
@@ -110,7 +112,7 @@ class ScoringOptions:
         return table
 
     def _table_of_others(self) -> NDArray[np.uint8]:
-        """Return a table in which each byte but background is a label that the data set lacks."""
+        """Return a table in which each byte but background is a label that a mask may not have."""
         others = BACKGROUND if self.other_labels == "background" else _STRANGE
         table = np.full(256, others, np.uint8)
         table[BACKGROUND] = BACKGROUND
@@ -220,7 +222,7 @@ def read_reference(place: Place, task: Task, vocabulary: Vocabulary, options: Sc
     files = CaseFiles(task.case, {"mask": task.reference})
     path = fetch_case(place, files)["mask"]
     with reading_case(files):
-        return _mapped(read_mask(path), options.reference_table(vocabulary), vocabulary)
+        return _mapped(read_mask(path), options.reference_table(vocabulary), options)
 
 
 def _on_reference(prediction: Mask, reference: Mask, options: ScoringOptions) -> Mask:
@@ -233,14 +235,18 @@ def read_prediction(task: Task, vocabulary: Vocabulary, options: ScoringOptions)
     with reading_case(CaseFiles(task.case, {"mask": next(iter(task.prediction.values()))})):
         if WHOLE in task.prediction:
             mask = read_mask(task.prediction[WHOLE].name)
-            return _mapped(mask, options.prediction_table(vocabulary), vocabulary)
+            return _mapped(mask, options.prediction_table(vocabulary), options)
         table = options.reference_table(vocabulary)
-        files = task.prediction.items()
-        masks = [(int(table[vocabulary.label(name)]), read_mask(file.name)) for name, file in files]
+        masks = []
+        for name, file in task.prediction.items():
+            label, mask = vocabulary.label(name), read_mask(file.name)
+            if table[label] == _STRANGE and mask.box.any():  # else it is not in the case
+                raise _no_label(mask.name, table, [label], options)
+            masks.append((int(table[label]), mask))
         return joined(masks, task.case.case_id)
 
 
-def _mapped(mask: Mask, table: NDArray[np.uint8], vocabulary: Vocabulary) -> Mask:
+def _mapped(mask: Mask, table: NDArray[np.uint8], options: ScoringOptions) -> Mask:
     """Return a mask with labels mapped by a table.
 
     Raises:
@@ -254,16 +260,27 @@ def _mapped(mask: Mask, table: NDArray[np.uint8], vocabulary: Vocabulary) -> Mas
     used = np.flatnonzero(counts)
     strange = used[table[used] == _STRANGE]
     if strange.size:
-        raise VoxelValueError(
-            mask.name,
-            f"labels, {vocabulary.numbers}",
-            f"{', '.join(map(str, strange.tolist()))} among the voxels",
-            'Pass other_labels="background" (--other-labels background) to leave out other labels, on both '
-            "sides: of references and of predictions.",
-        )
+        raise _no_label(mask.name, table, strange.tolist(), options)
     if (table[used] == used).all():
         return mask
     return replace(mask, box=table[mask.box])
+
+
+def _no_label(
+    name: str, table: NDArray[np.uint8], found: Sequence[int], options: ScoringOptions
+) -> VoxelValueError:
+    """Return an error about labels that a mask may not have: a table says which it may."""
+    allowed = np.flatnonzero(table != _STRANGE)
+    runs = np.split(allowed, np.flatnonzero(np.diff(allowed) > 1) + 1)
+    numbers = ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+    of_scheme = f" that label_scheme={options.label_scheme!r} has" if options.label_scheme else ""
+    return VoxelValueError(
+        name,
+        f"labels{of_scheme}, {numbers}",
+        f"{', '.join(map(str, found))} among the voxels",
+        'Pass other_labels="background" (--other-labels background) to leave out other labels, on both '
+        "sides: of references and of predictions.",
+    )
 
 
 def score_masks(
@@ -280,6 +297,7 @@ def score_masks(
         tuple(side.start for side in window),
         reference.geometry.shape,
         reference.geometry.spacing,
+        slice_axis=reference.scan_axis,
         tolerances_mm=TOLERANCES_MM if options.distances else None,
     )
     score = score.without_truncated() if options.truncated == "drop" else score
@@ -310,7 +328,7 @@ def score_arrays(
         found = f"{array.min()} to {array.max()}"
         raise ValueError(f"{task.case.case_id}: expected labels from 0 to 255, found {found}")
     given = Mask.of(array, reference.geometry, f"prediction of {task.case.case_id}")
-    mapped = _mapped(given, options.prediction_table(vocabulary), vocabulary)
+    mapped = _mapped(given, options.prediction_table(vocabulary), options)
     return score_masks(task.case, reference, mapped, vocabulary, options)
 
 

@@ -7,7 +7,7 @@ column                    what
 ========================  ==============================================================================
 case_id, label, vertebra  the case, and the label's number and name
 reference, prediction     whether the label is there
-truncated                 whether it touches the first or last slice: in the reference, else in the prediction
+truncated                 whether it is in the first or last axial slice: of the reference, else predicted
 dice ... recall           overlap
 hd_mm ... assd_two_means_mm  distances of surfaces; empty if the label is on one side only
 nsd_1mm ...               normalized surface Dice, pooled
@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 
 from ctspine1k.errors import OutputError
 
-__all__ = ["COLUMNS", "MEASURES", "SHARES", "Row", "ScoreTable", "read_scores"]
+__all__ = ["COLUMNS", "DEFINITIONS", "MEASURES", "SHARES", "Row", "ScoreTable", "read_scores"]
 
 Row: TypeAlias = "Mapping[str, Any]"
 
@@ -70,6 +70,32 @@ MEASURES: dict[str, float] = {
     "identified": 0.0,
     "identified_msr": 0.0,
     "volume_error": math.nan,
+}
+
+#: What each measure is.
+DEFINITIONS: dict[str, str] = {
+    "dice": "2 TP / (2 TP + FP + FN), of voxels",
+    "iou": "TP / (TP + FP + FN), of voxels",
+    "precision": "TP / (TP + FP), of voxels",
+    "recall": "TP / (TP + FN), of voxels",
+    "hd_mm": "Hausdorff distance: the greater of both directed maxima between the surfaces",
+    "hd95_mm": "the greater of both directed 95th percentiles of the distances of surface voxels (MONAI)",
+    "hd95_pooled_mm": "95th percentile of the distances of both directions together (medpy)",
+    "assd_mm": "mean of the distances of both directions together (medpy, MONAI)",
+    "assd_two_means_mm": "mean of the two directed means of the distances (panoptica)",
+    **{f"nsd_{mm}mm": f"part of all surface voxels within {mm} mm of the other surface" for mm in (1, 2, 3)},
+    **{
+        f"nsd_two_means_{mm}mm": f"mean of the parts of each surface's voxels within {mm} mm (panoptica)"
+        for mm in (1, 2, 3)
+    },
+    **{
+        f"nsd_area_{mm}mm": f"part of both surfaces within {mm} mm, by area (DeepMind's surface-distance)"
+        for mm in (1, 2, 3)
+    },
+    "centroid_mm": "distance of the centres of mass, or of the points that are compared",
+    "identified": "VerSe: of the labels on both sides, the nearest is its own, at most 20 mm away",
+    "identified_msr": "MICCAI 2013: of all in the reference, the nearest is its own, less than 20 mm away",
+    "volume_error": "(prediction - reference) / reference, of voxels",
 }
 
 _NUMBERS = tuple(name for name in MEASURES if name not in _TRUTHS)

@@ -20,7 +20,7 @@ from ctspine1k.volumes.alignment import are_close
 from ctspine1k.volumes.headers import Geometry, array_affine
 from ctspine1k.volumes.nifti import Readable
 from ctspine1k.volumes.opening import open_volume
-from ctspine1k.volumes.orientation import degenerate_axes, turn_to
+from ctspine1k.volumes.orientation import axis_along, degenerate_axes, turn_to
 from ctspine1k.volumes.regions import LabelBox
 from ctspine1k.volumes.relabel import ALL_BYTES
 from ctspine1k.volumes.slices import VolumeReader
@@ -60,6 +60,12 @@ class Mask:
         return tuple(
             slice(first, first + size) for first, size in zip(self.start, self.box.shape, strict=True)
         )
+
+    @property
+    def scan_axis(self) -> int:
+        """The axis along which axial slices follow one another; the first if the header does not tell."""
+        along = axis_along(self.geometry.orientation, "S")
+        return 0 if along is None else along[0]
 
     def part(self, window: tuple[slice, ...]) -> NDArray[np.uint8]:
         """Return the labels in a window of the volume that contains the box: the box, or a new array."""

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ctspine1k.evaluation.centroids import identify, mask_centroids
 
@@ -29,6 +31,25 @@ def test_rivals_are_the_labels_on_both_sides_or_all_of_the_reference():
     assert hits(reference, {9: (0, 0, 0)}) == [[9], []]
     assert hits(reference, {9: (0, 0, -3)}) == [[], []]
     assert hits(reference, {9: (0, 0, 0), 8: (0, 0, 60)}) == [[], []]
+
+
+PLACES = st.dictionaries(st.integers(1, 5), st.tuples(*[st.integers(-3, 3).map(lambda n: 5.0 * n)] * 3))
+
+
+@settings(max_examples=40)
+@given(reference=PLACES, prediction=PLACES)
+def test_hits_are_what_the_texts_say(reference, prediction):
+    """By the matrix of distances from each prediction; places on a grid, so that many are equally far."""
+    both = sorted(reference.keys() & prediction.keys())
+    verse, msr = [], []
+    for label in both:
+        distances = {other: math.dist(prediction[label], reference[other]) for other in reference}
+        among_both = [distances[other] for other in both]
+        if distances[label] == min(among_both) and not distances[label] > 20:
+            verse.append(label)
+        if distances[label] == min(distances.values()) and distances[label] < 20:
+            msr.append(label)
+    assert hits(reference, prediction) == [verse, msr]
 
 
 def test_errors_and_what_is_on_one_side_only():

@@ -38,6 +38,9 @@ def test_differences_are_of_pairs():
         by_case.setdefault(case_id, []).append(values[1][case_id, label] - values[0][case_id, label])
     assert every.p_value == pytest.approx(p_value([np.mean(own) for own in by_case.values()]))
     assert sum(one.n for one in vertebrae) == every.n
+    only = [len(own.keys() - shared) for own in values]
+    assert [comparison.n_only_first, comparison.n_only_second] == only
+    assert f"left out, with a value only in the second: {only[1]} vertebrae" in comparison.summary()
     assert [one.group for one in vertebrae] == ["C5", "C6", "T12", "L1"]
 
 
@@ -48,6 +51,11 @@ def test_missed_in_one_counts_as_0_in_overlap():
     (every, l1) = compare(first, second, preset_of("ctspine1k")).differences
     assert every.difference == pytest.approx(-0.4)
     assert l1.n == 2
+    both = [table.keep({**one, "hd_mm": math.nan if not one["prediction"] else 2.0} for one in table.rows)
+            for table in (first, second)]  # fmt: skip
+    missed = compare(*both, preset_of("ctspine1k"), "hd_mm")
+    assert (missed.differences[0].n, missed.n_only_first, missed.n_only_second) == (1, 1, 0)
+    assert missed.summary().splitlines()[-1] == "left out, with a value only in the first: 1 vertebra"
 
 
 def test_cases_of_one_side_are_left_out_and_named():

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import warnings
 
@@ -90,6 +91,7 @@ def test_every_preset_from_one_pass(spines, predictions):
     evaluation = spines.evaluate(predictions, preset="nnunet")
     for preset in ("ctspine1k", "verse", "msr", "totalsegmentator"):
         assert evaluation.by(preset).means == spines.evaluate(predictions, preset=preset).means
+    assert evaluation.by("totalsegmentator").reported == ("dice", "nsd_area_3mm")
     with pytest.raises(ValueError, match="preset='dice'"):
         spines.evaluate(predictions, preset="dice")
 
@@ -143,6 +145,50 @@ def test_other_labels_of_a_reference_become_background_as_those_of_a_prediction(
     assert spines.evaluate([("liver_83", array)], **options).table == wanted
     total = [("liver_83", ctspine1k.vertebrae.to_totalsegmentator(array, others="background"))]
     assert spines.evaluate(total, numbering="totalsegmentator", **options).table == wanted
+
+
+def test_a_label_without_a_number_in_the_scheme_is_left_out_only_if_asked_for(tmp_path):
+    """T13 of VerSe, 28, in the numbers of CTSpine1K: in the reference, in predictions, and in arrays."""
+    mask = spine([19, 28, 20])[1]
+    plain = np.where(mask == 28, 0, mask)
+    reference, prediction = tmp_path / "raw/verse004_seg.nii.gz", tmp_path / "predictions/verse004.nii.gz"
+    save(reference, mask, affine=AFFINE)
+    save(prediction, np.roll(plain, 2, axis=1), affine=AFFINE)
+    verse = ctspine1k.open_collection("verse", data_dir=tmp_path / "raw").select("verse004")
+    options = {"label_scheme": "ctspine1k", "distances": False}
+    asked = {**options, "other_labels": "background"}
+    message = (
+        r"labels that label_scheme='ctspine1k' has, 0 to 25, found 28 among the voxels\. Pass "
+        r'other_labels="background" \(--other-labels background\)'
+    )
+    with pytest.raises(VoxelValueError, match=message):
+        verse.evaluate(tmp_path / "predictions", **options)
+    both = [row["label"] for row in verse.evaluate(tmp_path / "predictions", **asked).table.rows]
+    save(reference, plain, affine=AFFINE)
+    wanted = verse.evaluate(tmp_path / "predictions", **options)
+    assert both == [row["label"] for row in wanted.table.rows] == [19, 20]
+    assert not wanted.failed
+
+    with_t13 = np.roll(mask, 2, axis=1)
+    save(prediction, with_t13, affine=AFFINE)
+    assert re.search(message, verse.evaluate(tmp_path / "predictions", **options).failed["verse004"])
+    assert verse.evaluate(tmp_path / "predictions", **asked).table == wanted.table
+    array = [("verse004", np.transpose(with_t13, (2, 0, 1)))]
+    with pytest.raises(VoxelValueError, match=message):
+        verse.evaluate(array, **options)
+    assert verse.evaluate(array, **asked).table == wanted.table
+
+    for name, label in (("T12", 19), ("T13", 28), ("L1", 20)):
+        save(tmp_path / f"parts/verse004/vertebrae_{name}.nii.gz", (with_t13 == label) * 1, affine=AFFINE)
+    assert re.search(message, verse.evaluate(tmp_path / "parts", **options).failed["verse004"])
+    assert verse.evaluate(tmp_path / "parts", **asked).table == wanted.table
+    save(tmp_path / "parts/verse004/vertebrae_T13.nii.gz", mask * 0, affine=AFFINE)  # written for all classes
+    assert verse.evaluate(tmp_path / "parts", **options).table == wanted.table
+
+
+def test_the_numbers_that_a_prediction_may_have_are_those_of_its_tool(spines, predictions):
+    failed = spines.evaluate(predictions, numbering="totalsegmentator", distances=False).failed["HN_P023"]
+    assert "expected labels, 0, 27 to 50, found 7, 8, 9 among the voxels" in failed
 
 
 def test_a_reference_that_cannot_be_used_stops(raw, tmp_path, predictions):
@@ -213,6 +259,27 @@ def test_vertebrae_that_the_scan_cuts_can_be_left_out(spines, predictions):
     assert list(rows_of(dropped, "HN_P023")) == [8]
 
 
+@pytest.mark.parametrize("codes", ["LAS", "PIR", "SLP"])
+def test_cut_vertebrae_are_found_however_the_reference_is_stored(tmp_path, codes):
+    """Of labels in the prediction alone, too: the reference lacks what the scan cuts, as VerSe's does."""
+    mask = spine([19, 20, 21], margin=0)[1]
+    stored = nib.Nifti1Image(np.where(mask == 19, 0, mask), AFFINE)
+    turn = nib.orientations.ornt_transform(
+        nib.io_orientation(stored.affine), nib.orientations.axcodes2ornt(codes)
+    )
+    (tmp_path / "raw").mkdir()
+    nib.save(stored.as_reoriented(turn), tmp_path / "raw/verse004_seg.nii.gz")
+    verse = ctspine1k.open_collection("verse", data_dir=tmp_path / "raw").select("verse004")
+    save(tmp_path / "predictions/verse004.nii.gz", mask, affine=AFFINE)
+    for points in (None, "mask"):
+        options = {"points": points, "distances": False}
+        rows = verse.evaluate(tmp_path / "predictions", **options).table.rows
+        is_cut = {row["label"]: row["truncated"] for row in rows}
+        assert is_cut == {19: True, 20: False, 21: True}
+        dropped = verse.evaluate(tmp_path / "predictions", truncated="drop", **options).table.rows
+        assert [row["label"] for row in dropped] == [20]
+
+
 def test_label_schemes_are_of_both_sides(spines, predictions):
     evaluation = spines.evaluate(predictions, label_scheme="region")
     assert [row["vertebra"] for row in evaluation.table.by_case["liver_106"]] == ["thoracic", "lumbar"]
@@ -235,7 +302,9 @@ def test_arrays_of_other_shapes_types_and_labels(spines):
             spines.evaluate([("liver_83", wrong)])
     with pytest.raises(ValueError, match="liver_83: expected one prediction, found a second"):
         spines.evaluate([("liver_83", right)] * 2)
-    assert spines.evaluate([("nobody", right)]).unknown == ("nobody",)
+    of_others = ("HN_P001", "1_3_6_1_4_1_9328_50_4_0650")  # cases that are not selected
+    given = [(name, right) for name in ("nobody", *of_others)]
+    assert spines.evaluate(given, distances=False).unknown == ("nobody",)
 
 
 @pytest.mark.slow
@@ -249,6 +318,9 @@ def test_results_in_a_folder(spines, predictions, tmp_path):
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary == json.loads(json.dumps(evaluation.document()))
     assert summary["failed"] == {"liver_83": "no prediction"}
+    assert summary["definitions"].keys() == summary["means"].keys() >= {"dice", "nsd_area_2mm"}
+    assert summary["versions"]["ctspine1k"] == ctspine1k.__version__
+    assert summary["versions"]["numpy"] == np.__version__
     both = frame[frame.case_id == "liver_106"]
     metrics = summary["metric_per_case"][0]
     assert metrics["prediction_file"] == str(predictions / "liver_106.nii.gz")

@@ -7,7 +7,7 @@ import pytest
 from support.scores import random_table
 
 from ctspine1k.errors import OutputError
-from ctspine1k.evaluation.table import COLUMNS, read_scores
+from ctspine1k.evaluation.table import COLUMNS, DEFINITIONS, MEASURES, read_scores
 
 
 def saved(path, table):
@@ -71,6 +71,10 @@ def test_other_files_are_refused(tmp_path, change, found):
     path.write_text(change(random_table().csv()), encoding="utf-8")
     with pytest.raises(OutputError, match=f"expected the table of an evaluation, found {found}"):
         read_scores(path)
+
+
+def test_every_measure_has_a_definition():
+    assert DEFINITIONS.keys() == MEASURES.keys()
 
 
 def test_no_file(tmp_path):

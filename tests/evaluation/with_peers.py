@@ -18,6 +18,7 @@ from support.volumes import save
 
 import ctspine1k
 from ctspine1k.evaluation.areas import corner_areas
+from ctspine1k.evaluation.presets import preset_of
 from ctspine1k.evaluation.scores import score_case
 
 with warnings.catch_warnings():
@@ -120,6 +121,7 @@ def test_surface_distance_of_deepmind(one, ours):
     for tolerance in (1, 2, 3):
         dice = surface_distance.compute_surface_dice_at_tolerance(distances, tolerance)
         assert ours[f"nsd_area_{tolerance}mm"] == close(dice)
+    assert preset_of("totalsegmentator").measures == ("dice", "nsd_area_3mm")  # whose evaluator calls it so
 
 
 def test_areas_of_deepmind():
@@ -191,7 +193,7 @@ def test_the_summary_of_nnunet(tmp_path, monkeypatch):
 
 
 def test_a_vertebra_on_one_side_only():
-    """Where a distance does not exist, ours is NaN. Others raise, give NaN, inf, or a distance of 0."""
+    """Where a distance does not exist, ours is NaN. What others do is in docs/evaluating.md."""
     one, none = volume(A) > 0, volume() > 0
     for reference, prediction in ((one, none), (none, one)):
         row = score_case(reference.astype(np.uint8), prediction.astype(np.uint8), (1, 1, 1)).row(1).columns()
@@ -204,8 +206,33 @@ def test_a_vertebra_on_one_side_only():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # MONAI says that it will be NaN or inf
             options = {"include_background": True}
-            assert not math.isfinite(monai.metrics.compute_hausdorff_distance(*tensors, **options))
+            hausdorff = monai.metrics.compute_hausdorff_distance
+            assert math.isinf(hausdorff(*tensors, **options))
+            assert math.isnan(hausdorff(*tensors, percentile=95, **options))
             assert monai.metrics.compute_surface_dice(*tensors, [1.0], **options) == 0
+            left_out = monai.metrics.HausdorffDistanceMetric(include_background=True, percentile=95)
+            for pair in (tensors, tensors[:1] * 2 if prediction.any() else tensors[1:] * 2):
+                left_out(*pair)
+            assert left_out.aggregate() == 0  # of a perfect one and one that was missed
+            assert math.isnan(panoptica.Metric.NSD(reference, prediction, threshold=1))
+            assert math.isnan(panoptica.Metric.ASSD(reference, prediction))
+            with pytest.raises(ValueError, match="zero-size array"):
+                panoptica.Metric.HD(reference, prediction)
+            assert panoptica.Metric.HD95(reference, prediction) > 0
+        assert panoptica.Metric.DSC(reference, prediction) == 0
+        assert surface_distance.compute_dice_coefficient(reference, prediction) == 0
+        with pytest.raises(AttributeError, match="removed in the NumPy 2"):
+            surface_distance.compute_surface_distances(reference, prediction, (1, 1, 1))
+    assert (medpy.dc(none, none), panoptica.Metric.DSC(none, none)) == (1, 0)
+    both = [torch.from_numpy(none)[None, None]] * 2
+    there = [torch.from_numpy(mask)[None, None] for mask in (one, none)]
+    for tensors, ignoring, counting in (
+        ([there[1], there[0]], 0, 0),
+        (there, math.nan, 0),
+        (both, math.nan, 1),
+    ):
+        dice = [float(monai.metrics.compute_dice(*tensors, ignore_empty=choice)) for choice in (True, False)]
+        assert dice == pytest.approx([ignoring, counting], nan_ok=True)
 
 
 def test_the_published_vectors_by_peers():
