@@ -592,7 +592,11 @@ def test_an_interrupt_while_workers_start_is_no_noise(many, tmp_path, monkeypatc
         ("checks/measure.py", "measure", "return"),
     ],
 )
-def test_wherever_a_stop_falls_what_is_done_is_kept(spines, tmp_path, verb, file, function, event):
+def test_wherever_a_stop_falls_what_is_done_is_kept(
+    spines, tmp_path, monkeypatch, verb, file, function, event
+):
+    # On one core, no thread would be waited for.
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     journal = spines / ".cases.parquet.partial"
     with interrupt_at(file, function, event, journal.exists), pytest.raises(KeyboardInterrupt):
         verb(spines)
