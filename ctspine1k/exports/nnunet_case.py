@@ -24,13 +24,12 @@ from numpy.typing import NDArray
 
 from ctspine1k.catalog.dataset import Kind
 from ctspine1k.catalog.vocabulary import Vocabulary
-from ctspine1k.errors import CaseError, FileFormatError, GeometryError, OutputError, UnreadableFileError
+from ctspine1k.errors import CaseError, FileFormatError, GeometryError, UnreadableFileError
 from ctspine1k.exports.folder_target import FolderTarget
 from ctspine1k.exports.nnunet_layout import DATASET, Member
 from ctspine1k.files.copies import is_copy, other_file, put_file
 from ctspine1k.files.raw import CaseFiles
 from ctspine1k.files.transfer import reading_case
-from ctspine1k.running.disk import is_full_disk
 from ctspine1k.running.stops import check_stopped
 from ctspine1k.volumes.alignment import Alignment
 from ctspine1k.volumes.growing import GrowingArray
@@ -230,13 +229,7 @@ def _put(task: CaseTask, source: Path, path: Path) -> Deed:
     """
     if not path.exists() or (path.is_symlink() and not task.link):
         _before_change(task)
-    try:
-        is_new = put_file(source, path, link=task.link, scratch=task.target.scratch())
-    except OSError as error:
-        if is_full_disk(error) or error.filename == str(source):
-            raise
-        found, hint = error.strerror or str(error), "Check its permissions."
-        raise OutputError(str(path), "a place to write to", found, hint) from error
+    is_new = put_file(source, path, link=task.link, scratch=task.target.scratch())
     return ("linked" if task.link else "copied") if is_new else "kept"
 
 

@@ -152,28 +152,29 @@ def put_file(source: Path, target: Path, *, link: bool, scratch: Path | None = N
 
     Raises:
         OutputError: another file is there, or none can be written.
+        OSError: the source cannot be read, or the disk is full.
     """
     source = source.resolve()  # it may be the link that a copy replaces
-    if target.exists():
-        if not (target.is_file() and is_copy(source, target)):
-            raise other_file(target, f"no file, or a copy of {source}")
-        if link or not target.is_symlink():
-            return False
-    if target.is_symlink():
-        target.unlink()  # it leads nowhere, or a copy is wanted
-    try:
-        with explain_unwritable(target, passing=(FileExistsError, NotADirectoryError)):
+    with explain_unwritable(target, source=source):
+        if target.exists():
+            if not (target.is_file() and is_copy(source, target)):
+                raise other_file(target, f"no file, or a copy of {source}")
+            if link or not target.is_symlink():
+                return False
+        if target.is_symlink():
+            target.unlink()  # it leads nowhere, or a copy is wanted
+        try:
             target.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise other_file(target, "folders down to it, or none") from error
-    if link:
-        with explain_unwritable(target, "a place for a symbolic link", _HINT_TO_COPY):
-            target.symlink_to(source)
-        return True
-    with atomic_write(target, scratch) as written:
-        shutil.copyfile(source, written)
-        status = source.stat()
-        os.utime(written, ns=(status.st_atime_ns, status.st_mtime_ns))
+        except (FileExistsError, NotADirectoryError) as error:
+            raise other_file(target, "folders down to it, or none") from error
+        if link:
+            with explain_unwritable(target, "a place for a symbolic link", _HINT_TO_COPY):
+                target.symlink_to(source)
+            return True
+        with atomic_write(target, scratch) as written:
+            shutil.copyfile(source, written)
+            status = source.stat()
+            os.utime(written, ns=(status.st_atime_ns, status.st_mtime_ns))
     return True
 
 

@@ -260,6 +260,7 @@ def explain_unwritable(
     expected: str = "a place to write to",
     hint: str = "Check its permissions, and that nothing else has its name, or choose another place.",
     passing: type[OSError] | tuple[type[OSError], ...] = (),
+    source: Path | None = None,
 ) -> Iterator[None]:
     """Raise an `OutputError` instead of an `OSError`, except for a full disk, which callers explain.
 
@@ -268,6 +269,7 @@ def explain_unwritable(
         expected: what it should be, for the message.
         hint: what to do about it.
         passing: errors that are raised as they are.
+        source: a file that is read within the block, whose errors are raised as they are.
 
     Raises:
         OutputError: it cannot be written.
@@ -276,6 +278,8 @@ def explain_unwritable(
         yield
     except OSError as error:
         if error.errno in _FULL or isinstance(error, passing):
+            raise
+        if source is not None and error.filename == str(source):
             raise
         raise OutputError(str(path), expected, error.strerror or str(error), hint) from error
 

@@ -85,6 +85,27 @@ def test_whether_a_file_was_there_is_told(tmp_path):
         assert (tmp_path / "to.nii").read_bytes() == source.read_bytes()
 
 
+def test_a_target_that_cannot_be_written_is_named_and_an_unreadable_source_is_the_callers(
+    tmp_path, monkeypatch
+):
+    source, target = save(tmp_path / "from.nii", intensities()), tmp_path / "to.nii"
+
+    def fail(named):
+        def copy(*_):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), named)
+
+        return copy
+
+    monkeypatch.setattr("shutil.copyfile", fail(str(tmp_path / "half" / "to.nii")))
+    with pytest.raises(OutputError, match=r"to\.nii: expected a place to write to, found Input/output error"):
+        put_file(source, target, link=False)
+    monkeypatch.setattr("shutil.copyfile", fail(str(source)))
+    (tmp_path / "link.nii").symlink_to(source)
+    with pytest.raises(OSError, match=r"from\.nii"):
+        put_file(tmp_path / "link.nii", target, link=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["from.nii", "link.nii"]
+
+
 def test_another_file_is_not_replaced(spine, tmp_path):
     paths = spine.download("mask", to=tmp_path / "to")
     paths[1].write_bytes(b"corrected by hand")
