@@ -68,7 +68,7 @@ def _containing(collection: Collection, vertebrae: Sequence[str], scan: Path | N
 
 
 def _say_what_is_listed(collection: Collection) -> None:
-    """Say that cases are those of the catalogue, and how many of them have files in the folder."""
+    """Print that cases are those of the catalogue, and how many of them have files in the folder."""
     there = {file.case.case_id for file in collection.selection().files(every=True)}
     say(
         f"cases of the catalogue: {len(collection):,}; of these with files in "

@@ -94,7 +94,7 @@ if _missing := missing_api():
 
 
 def _extend_others(builder: Any) -> None:
-    """Have `datasets` leave the modules of a `TableBuilder` as they are.
+    """Keep `datasets` from replacing names in the modules of a `TableBuilder`.
 
     It would replace ``open``, ``os.path`` and more in them, which they do not need, and on 3.x lock a file
     beside the package meanwhile, where users may not write.
@@ -372,7 +372,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextlib.contextmanager
 def _oldest_names(features: datasets.Features) -> Iterator[None]:
-    """Have features written as `datasets` 3 names them, and all read: "Sequence" instead of "List"."""
+    """Write the names of features that `datasets` 3 has, which all releases read: "Sequence", not "List"."""
     lists = list(lists_in(features))
     for one in lists:
         one._type = "Sequence"

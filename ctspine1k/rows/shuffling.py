@@ -62,7 +62,7 @@ def of_volumes(stream: Any) -> Any:
 
 
 def _keep(owner: Any, name: str) -> None:
-    """Have a method of a class of streams, if there is one, return one of volumes, too."""
+    """Wrap a method of a class of streams, if it has it, so that streams of volumes stay such."""
     method = getattr(owner, name, None)
     if method is None:
         return
