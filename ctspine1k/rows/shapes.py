@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,9 +23,7 @@ def local_shape(image: RawFile, place: Place, options: RowOptions) -> tuple[int,
     if path is None or not Path(path).is_file():  # a named pipe could not be read once more
         return None
     try:
-        # The conversion itself warns about the header, and raises the error of a file that cannot be used.
-        with warnings.catch_warnings(), open_volume(path) as file:
-            warnings.simplefilter("ignore")
+        with open_volume(path) as file:
             header = file.header
         affine, shape = header.affine, header.shape
         if (target := options.turned_to) is not None:
@@ -35,7 +32,7 @@ def local_shape(image: RawFile, place: Place, options: RowOptions) -> tuple[int,
         geometry = Geometry.of(affine, shape)
         if options.spacing is not None:
             geometry = resampled_geometry(geometry, options.spacing, header.name)
-    except (CaseError, OSError, ValueError):
+    except (CaseError, OSError, ValueError):  # the conversion itself says what is wrong with the file
         return None
     return geometry.shape
 
