@@ -81,14 +81,17 @@ def _list_files(collection: Collection, as_json: bool) -> None:
     if as_json:
         names = ("kind", "size", "path", "local", "url", "sha256")
         print_json(
-            [{"case": file.case.case_id, **{name: getattr(file, name) for name in names}} for file in files]
+            [
+                {"case_id": file.case.case_id, **{name: getattr(file, name) for name in names}}
+                for file in files
+            ]
         )
     else:
         rows = [
-            {"case": file.case.case_id, "kind": file.kind, "size": file.size, "path": file.name}
+            {"case_id": file.case.case_id, "kind": file.kind, "size": file.size, "path": file.name}
             for file in files
         ]
-        print_table(rows, ("case", "kind", "size", "path"))
+        print_table(rows, ("case_id", "kind", "size", "path"))
 
 
 @verb("info", click.argument("case_id", metavar="CASE", type=CASE_ID), COLLECTION, SPLIT_FILE, JSON)

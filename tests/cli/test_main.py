@@ -237,10 +237,10 @@ def test_list_of_files(run, root):
     status, out, _ = run("list", "--files", "--data-dir", root, "--split", "validation")
     assert status == 0
     rows = table(out)
-    assert [(row["case"], row["kind"]) for row in rows] == [("HN_P023", "image"), ("HN_P023", "mask")]
+    assert [(row["case_id"], row["kind"]) for row in rows] == [("HN_P023", "image"), ("HN_P023", "mask")]
     assert all(os.path.getsize(row["path"]) == int(row["size"]) for row in rows)  # noqa: PTH202
     out = json.loads(run("list", "--files", "--data-dir", root, "--json")[1])
-    assert {"case", "kind", "size", "path", "local", "url", "sha256"} == set(out[0])
+    assert {"case_id", "kind", "size", "path", "local", "url", "sha256"} == set(out[0])
     assert all(row["local"] == str(root / row["path"]) for row in out)
     assert len(out) == 6
 
