@@ -187,7 +187,7 @@ class Collection(RowVerbs, PointVerbs, EvaluationVerbs, ExportVerbs):
 
         Raises:
             MissingFilesError: a file is not there, and ``on_missing`` is "raise".
-            OutputError: another file is where a copy should be.
+            OutputError: other files are where copies should be. Then nothing is downloaded or copied.
             NoSpaceError: they do not fit on the disk.
             ChecksumError: a file differs from the Hub's record.
             HubError: the Hub cannot be reached, or has no such repo or revision.

@@ -347,6 +347,27 @@ def test_dry_run_tells_files_bytes_and_free_disk_and_downloads_nothing(run, root
     assert not [request for request in hub.requests if "/resolve/" in request.path]
 
 
+def test_dry_run_from_a_folder_looks_at_the_folder_of_copies_and_not_at_the_hubs_cache(run, root, tmp_path):
+    options = ["--data-dir", root, "--case", "HN_P023", "--dry-run"]
+    size = sum(path.stat().st_size for path in root.rglob("HN_P023*"))
+    status, out, err = run("download", *options)
+    assert (status, len(table(out))) == (0, 2)
+    assert err == "0 of 2 files to download, 0 bytes (0.00 GB)\n"
+    plan = json.loads(run("download", *options, "--json")[1])
+    assert (plan["bytes"], plan["bytes_free"], plan["cache"]) == (size, None, None)
+    other = tmp_path / "to/raw_data/labels/HNSCC-3DCT-RT/HN_P023_seg.nii.gz"
+    other.parent.mkdir(parents=True)
+    other.touch()
+    status, _, err = run("download", *options, "--to", tmp_path / "to")
+    assert status == 2
+    _, copies, error = err.splitlines()
+    assert copies.startswith(f"copies take up to {size:,} bytes (0.00 GB); ")
+    assert error.startswith(
+        f"error: {tmp_path / 'to'}: expected nothing, or the same file, wherever a file is"
+    )
+    assert run("download", *options, "--to", tmp_path / "to", "--link")[2].splitlines()[1] == error
+
+
 @pytest.mark.slow
 def test_scan(run, root):
     where = ("scan", root, "--source", "MSD-T10", "--num-proc", "1")
