@@ -154,7 +154,10 @@ def _check_out(out: Path, collection: Collection) -> None:
 
     header = ",".join(Finding.__dataclass_fields__).encode()
     require_replaceable(
-        out, "findings of `ctspine1k verify`", lambda head: head.splitlines()[0] == header, "--out"
+        out,
+        "findings of `ctspine1k verify`",
+        lambda file: file.readline(2 * len(header)).strip() == header,
+        "--out",
     )
     data_set, folder = collection.data_set, collection.place.folder
     is_split_file = folder is not None and out.resolve() == (folder / data_set.split_file).resolve()

@@ -434,7 +434,10 @@ def test_verify_replaces_only_its_own_findings(run, root):
     for sheet in ([], ["--sheet"]):
         status, _, err = run("preview", "HN_P023", "--data-dir", root, "--out", picture, *sheet)
         assert status == 2
-        assert "mine.png: expected no file, or a picture, found another file. Choose another path" in err
+        assert (
+            "mine.png: expected no file, or a picture of `ctspine1k`, found another file. Choose another path"
+            in err
+        )
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
     one = ["--case", "HN_P023", "--num-proc", "1", "--out", "report.csv"]
     assert [run("verify", root, *one)[0] for _ in range(2)] == [0, 0]
