@@ -67,7 +67,8 @@ def scan(
     """Measure every case: shape, spacing, HU, and each vertebra. Writes two Parquet tables.
 
     NAME.parquet has one row per case, NAME.vertebrae.parquet one row per vertebra. A stopped scan resumes
-    where it was. A second scan reads only files that have changed.
+    where it was. A second scan reads only files that have changed. Cases that cannot be used are named, and
+    their rows say why: the exit status is 0 then, too.
     """
     require_somewhere(options)
     report = chosen(**options).scan(
