@@ -57,14 +57,14 @@ def _containing(collection: Collection, vertebrae: Sequence[str], scan: Path | N
     """Return the cases that `Collection.where` keeps; warn about those of which no scan knows anything."""
     from ctspine1k.scans.containing import cases_containing
 
-    kept, unknown = cases_containing(collection.selection(), vertebrae, scan)
-    if unknown:
+    found = cases_containing(collection.selection(), vertebrae, scan)
+    if unknown := [*found.unusable, *found.without_files]:
         say(
             f"warning: cases listed of which no scan knows what they contain: {len(unknown):,}, which have "
             f"no files, or unusable ones: {shortened((case.case_id for case in unknown), limit=3)}. Get "
             "these files, and run `ctspine1k scan`, which says why it cannot use one."
         )
-    return replace(collection, cases=kept)
+    return replace(collection, cases=found.kept)
 
 
 def _say_what_is_listed(collection: Collection) -> None:
