@@ -97,7 +97,8 @@ class Collection(RowVerbs, PointVerbs, EvaluationVerbs, ExportVerbs):
 
         Args:
             has_vertebrae: names of vertebrae that a case must contain, all of them, as a scan has found.
-                Cases without files, or with unusable ones, are kept: reading them raises the error.
+                Cases without files are kept: reading them raises the error. So are those that the scan could
+                not use, with a warning.
             scan: the scan's table of cases; None for ``cases.parquet`` in the folder, or, for the Hub, in the
                 working directory.
             criteria: facets of the data set, such as ``split="train"``, with values as for `Catalog.where`.
@@ -187,7 +188,7 @@ class Collection(RowVerbs, PointVerbs, EvaluationVerbs, ExportVerbs):
 
         Raises:
             MissingFilesError: a file is not there, and ``on_missing`` is "raise".
-            OutputError: another file is where a copy should be.
+            OutputError: other files are where copies should be. Then nothing is downloaded or copied.
             NoSpaceError: they do not fit on the disk.
             ChecksumError: a file differs from the Hub's record.
             HubError: the Hub cannot be reached, or has no such repo or revision.

@@ -191,14 +191,20 @@ class ChecksumError(CTSpine1KError, ValueError):
 
 
 class NothingLeftError(CTSpine1KError, ValueError):
-    """Every case of a split was skipped; ``reasons`` says why, by case id."""
+    """Every case of a split was skipped; ``reasons`` says why, by case id.
 
-    def __init__(self, split: str, reasons: Mapping[str, str]) -> None:
-        super().__init__(split, reasons)
-        self.split, self.reasons = split, reasons
+    The message has the reasons, unless they ``were_warned`` of: then it has the names alone.
+    """
+
+    def __init__(self, split: str, reasons: Mapping[str, str], were_warned: bool = False) -> None:
+        super().__init__(split, reasons, were_warned)
+        self.split, self.reasons, self.were_warned = split, reasons, were_warned
 
     def __str__(self) -> str:
-        listed = shortened(f"{case_id} ({reason})" for case_id, reason in self.reasons.items())
+        if self.were_warned:
+            listed = f"{shortened(self.reasons)}. The warnings say why"
+        else:
+            listed = shortened(f"{case_id} ({reason})" for case_id, reason in self.reasons.items())
         return (
             f"{self.split}: expected at least one case, found every one of them skipped: {listed}. "
             "Repair the files or select other cases."

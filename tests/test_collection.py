@@ -223,6 +223,7 @@ def test_a_plan_says_what_a_download_would_do(hub, repo_id, split_file, tree):
     assert plan.missing is None
     assert plan.cache in there.parents
     assert plan.bytes_free > 0
+    assert repr(plan).endswith(f" GB are free in {plan.cache})")
     assert [file.kind for file in two.plan_download("mask").files] == ["mask", "mask"]
     assert hub.downloads() == downloads
     two.download()
@@ -235,6 +236,7 @@ def test_a_plan_names_what_is_missing_and_a_folder_needs_nothing(split_file, tre
     plan = spine.plan_download()
     assert plan.missing.missing == {"HN_P023": "mask"}
     assert (len(plan.files), plan.needed, plan.bytes_needed) == (7, (), 0)
+    assert (plan.cache, plan.bytes_free) == (None, None)  # nothing goes to the Hub's cache
     with pytest.raises(ctspine1k.errors.MissingFilesError) as caught:
         spine.download()
     assert str(caught.value) == str(plan.missing)

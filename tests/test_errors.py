@@ -13,6 +13,7 @@ EXAMPLES = [
     errors.AmbiguousFilesError("liver_106", "image", ["/a", "/b"]),
     errors.ChecksumError("/a", "sha256", "00", "11", "Get it again."),
     errors.NothingLeftError("train", {"liver_106": "no mask file"}),
+    errors.NothingLeftError("train", {"liver_106": "no mask file"}, were_warned=True),
     errors.HubError("the Hub is away"),
     errors.NoSpaceError("/cache", "a download", 150_000_000_000, 20_000_000_000, "Select fewer."),
     errors.StoredArrayError("liver_106 image", "this", "that"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
@@ -35,6 +34,7 @@ from ctspine1k.volumes.points import (
     check_reading,
     read_case_points,
     write_points,
+    written_kind,
 )
 from ctspine1k.volumes.regions import LabelBox, require_scipy
 from ctspine1k.volumes.relabel import Others, check_others
@@ -173,21 +173,13 @@ def write_points_of_cases(
     check_choice("kind", kind, POINTS_KINDS)
     require_outside("out", out, [], selection.place.folder)
     for path in sorted(out.glob(f"*{_ENDING}")):
-        found = _noted_kind(path)
-        if found != kind or kind == "file":
+        with path.open("rb") as file:
+            found = written_kind(file)
+        if found != kind:
             what = f"points of kind {found!r}" if found else "another file"
-            expected = "no points" if kind == "file" else f"only points that were computed, of kind {kind!r}"
+            expected = f"no points but those that were written before, of kind {kind!r}"
             raise OutputError.occupied(str(path), expected, what)
     for case, points in points_of_cases(selection, kind, **options):
         path = out / f"{case.case_id}{_ENDING}"
         write_points(points, path)
         yield path
-
-
-def _noted_kind(path: Path) -> str | None:
-    """Return the kind of the points in a file that was written here: "file" if none is noted."""
-    try:
-        head = json.loads(path.read_bytes())[0]
-        return str(head.get("kind", "file"))
-    except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
-        return None

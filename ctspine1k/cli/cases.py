@@ -57,14 +57,14 @@ def _containing(collection: Collection, vertebrae: Sequence[str], scan: Path | N
     """Return the cases that `Collection.where` keeps; warn about those of which no scan knows anything."""
     from ctspine1k.scans.containing import cases_containing
 
-    kept, unknown = cases_containing(collection.selection(), vertebrae, scan)
-    if unknown:
+    found = cases_containing(collection.selection(), vertebrae, scan)
+    if unknown := [*found.unusable, *found.without_files]:
         say(
             f"warning: cases listed of which no scan knows what they contain: {len(unknown):,}, which have "
             f"no files, or unusable ones: {shortened((case.case_id for case in unknown), limit=3)}. Get "
             "these files, and run `ctspine1k scan`, which says why it cannot use one."
         )
-    return replace(collection, cases=kept)
+    return replace(collection, cases=found.kept)
 
 
 def _say_what_is_listed(collection: Collection) -> None:
@@ -81,14 +81,17 @@ def _list_files(collection: Collection, as_json: bool) -> None:
     if as_json:
         names = ("kind", "size", "path", "local", "url", "sha256")
         print_json(
-            [{"case": file.case.case_id, **{name: getattr(file, name) for name in names}} for file in files]
+            [
+                {"case_id": file.case.case_id, **{name: getattr(file, name) for name in names}}
+                for file in files
+            ]
         )
     else:
         rows = [
-            {"case": file.case.case_id, "kind": file.kind, "size": file.size, "path": file.name}
+            {"case_id": file.case.case_id, "kind": file.kind, "size": file.size, "path": file.name}
             for file in files
         ]
-        print_table(rows, ("case", "kind", "size", "path"))
+        print_table(rows, ("case_id", "kind", "size", "path"))
 
 
 @verb("info", click.argument("case_id", metavar="CASE", type=CASE_ID), COLLECTION, SPLIT_FILE, JSON)

@@ -67,7 +67,8 @@ def scan(
     """Measure every case: shape, spacing, HU, and each vertebra. Writes two Parquet tables.
 
     NAME.parquet has one row per case, NAME.vertebrae.parquet one row per vertebra. A stopped scan resumes
-    where it was. A second scan reads only files that have changed.
+    where it was. A second scan reads only files that have changed. Cases that cannot be used are named, and
+    their rows say why: the exit status is 0 then, too.
     """
     require_somewhere(options)
     report = chosen(**options).scan(
@@ -154,7 +155,10 @@ def _check_out(out: Path, collection: Collection) -> None:
 
     header = ",".join(Finding.__dataclass_fields__).encode()
     require_replaceable(
-        out, "findings of `ctspine1k verify`", lambda head: head.splitlines()[0] == header, "--out"
+        out,
+        "findings of `ctspine1k verify`",
+        lambda file: file.readline(2 * len(header)).strip() == header,
+        "--out",
     )
     data_set, folder = collection.data_set, collection.place.folder
     is_split_file = folder is not None and out.resolve() == (folder / data_set.split_file).resolve()

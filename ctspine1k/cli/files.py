@@ -47,7 +47,7 @@ def download(
         raise click.UsageError("--link needs --to: a folder for the links.")
     collection = chosen(**options)
     if dry_run:
-        _plan(collection, kind, on_missing or "raise", None if link else to, as_json)
+        _plan(collection, kind, on_missing or "raise", to, link=link, as_json=as_json)
         return
     with progress_on_terminal():
         paths = collection.download(kind, on_missing=on_missing or "raise", to=to, link=link)
@@ -57,11 +57,16 @@ def download(
         click.echo("".join(f"{path}\n" for path in paths), nl=False)
 
 
-def _plan(collection: Collection, kind: Any, on_missing: str, to: Path | None, as_json: bool) -> None:
+def _plan(
+    collection: Collection, kind: Any, on_missing: str, to: Path | None, *, link: bool, as_json: bool
+) -> None:
     """Print what a download, and copies to a folder, would do, and raise the error that it would raise."""
+    from ctspine1k.files.copies import find_targets
+    from ctspine1k.files.transfer import plan_download
     from ctspine1k.running.disk import free_bytes
 
-    plan = collection.plan_download(kind)
+    selection = collection.selection()
+    plan = plan_download(selection, kind)
     rows = [{"size": file.size, "here": file not in plan.needed, "path": file.name} for file in plan.files]
     if as_json:
         totals = {"bytes": plan.bytes, "bytes_to_download": plan.bytes_needed, "bytes_free": plan.bytes_free}
@@ -72,9 +77,9 @@ def _plan(collection: Collection, kind: Any, on_missing: str, to: Path | None, a
         )
     say(
         f"{len(plan.needed):,} of {len(plan.files):,} files to download, {plan.bytes_needed:,} bytes "
-        f"({plan.bytes_needed / 1e9:,.2f} GB); {plan.bytes_free / 1e9:,.2f} GB are free in {plan.cache}"
+        f"({plan.bytes_needed / 1e9:,.2f} GB){plan.free_text}"
     )
-    if to is not None:
+    if to is not None and not link:
         say(
             f"copies take up to {plan.bytes:,} bytes ({plan.bytes / 1e9:,.2f} GB); "
             f"{free_bytes(to) / 1e9:,.2f} GB are free in {to}"
@@ -83,3 +88,5 @@ def _plan(collection: Collection, kind: Any, on_missing: str, to: Path | None, a
         raise plan.missing
     if plan.missing:
         say(f"warning: {plan.missing.summary}")
+    if to is not None:
+        find_targets(selection, plan.files, to.expanduser())

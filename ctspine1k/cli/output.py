@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -36,13 +37,21 @@ def print_table(rows: Sequence[Mapping[str, object]], columns: Iterable[str]) ->
 
 
 def _aligned(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
-    """Return rows with a header as text whose columns are two spaces apart."""
+    """Return rows with a header as text, in columns two spaces apart; those of numbers end at the right."""
     lines = [columns, *(["" if row[name] is None else str(row[name]) for name in columns] for row in rows)]
-    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(map(str.ljust, line, widths)).rstrip()  # the last column may be empty
-        for line in lines
-    )
+    padded = map(_padded, zip(*lines, strict=True))
+    return "\n".join("  ".join(line).rstrip() for line in zip(*padded, strict=True))
+
+
+#: A number as a cell shows it. Facts of cases, such as an age, are texts.
+_NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
+
+
+def _padded(column: Sequence[str]) -> list[str]:
+    """Return the cells of a column, of which the first is its name, in equal widths."""
+    width, filled = max(map(len, column)), [cell for cell in column[1:] if cell]
+    is_of_numbers = bool(filled) and all(map(_NUMBER.fullmatch, filled))
+    return [cell.rjust(width) if is_of_numbers else cell.ljust(width) for cell in column]
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Iterable[str]) -> None:

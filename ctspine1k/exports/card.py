@@ -164,7 +164,7 @@ def make_card(
         columns="\n\n".join(_columns(data_set, one) for one in options),
         orientation="as stored" if (axes := options[0].orientation) is None else f"turned to {axes}",
         any_size=_NESTED if options[0].image_size is None else "",
-        left_out=_table(["case", "why"], [[f"`{case}`", why] for case, why in skipped.items()])
+        left_out=_table(["case_id", "why"], [[f"`{case}`", why] for case, why in skipped.items()])
         if skipped
         else "Nothing.",
         licence=data_set.licence_text(cases),

@@ -47,9 +47,9 @@ def case_table(selection: Selection, files: Sequence[CaseFiles], scan: Path | No
         fields += [*_MEASURED, pa.field(MISPLACED, pa.bool_())]
         if unseen := [one.case.case_id for one in files if one.case.case_id not in scanned]:
             text = (
-                f"not in the scan, or not with their current files: {shortened(unseen)}. Their columns are "
-                "empty. Run `ctspine1k scan` (or Collection.scan) on all cases and export again: what is "
-                "measured already is kept."
+                f"not measured by the scan, or not with their current files: {shortened(unseen)}. Their "
+                "columns are empty. Run `ctspine1k scan` (or Collection.scan) on all cases, with the "
+                "other_labels of the export, and export again: what is measured already is kept."
             )
             warn(text, CTSpine1KWarning)
     return pa.Table.from_pylist(rows, schema=pa.schema(fields))
@@ -58,7 +58,7 @@ def case_table(selection: Selection, files: Sequence[CaseFiles], scan: Path | No
 def _scanned(
     selection: Selection, files: Sequence[CaseFiles], scan: Path | None
 ) -> dict[str, Mapping[str, Any]]:
-    """Return the scan's rows of these files in their current state, by case id."""
+    """Return the scan's rows of these files in their current state, by case id; those that have measures."""
     path = scan_path(selection.place, scan)
     if scan is None and not path.exists():
         return {}
@@ -72,5 +72,7 @@ def _scanned(
     return {
         one.case.case_id: row
         for one in files
-        if (row := rows.get(one.case.case_id)) is not None and is_current(row, one.states)
+        if (row := rows.get(one.case.case_id)) is not None
+        and row["problem"] is None
+        and is_current(row, one.states)
     }

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import filecmp
+import itertools
 import os
 import posixpath
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from ctspine1k._messages import count_text, shortened
 from ctspine1k.catalog.dataset import DataSet, Kind
 from ctspine1k.errors import NoSpaceError, OutputError
+from ctspine1k.files.places import Place
 from ctspine1k.files.raw import RawFile
 from ctspine1k.files.selection import OnMissing, Selection
 from ctspine1k.files.transfer import download, download_selected, files_to_download
@@ -22,10 +25,19 @@ from ctspine1k.running.disk import (
     explain_unwritable,
     free_bytes,
     require_folder,
+    sha256_of,
 )
 from ctspine1k.running.progress import progress_bar
 
-__all__ = ["download_to", "is_copy", "other_file", "put_file", "require_outside", "require_room"]
+__all__ = [
+    "download_to",
+    "find_targets",
+    "is_copy",
+    "other_file",
+    "put_file",
+    "require_outside",
+    "require_room",
+]
 
 _HINT_TO_LINK = (
     "Use links (--link, link=True), which take no room, a folder on a larger disk, or fewer cases."
@@ -44,7 +56,7 @@ def download_to(
 
     Raises:
         ValueError: ``link`` without ``to``, or ``to``, or a link in it, leads into the folder with the files.
-        OutputError: another file is where one belongs.
+        OutputError: other files are where copies belong. Then nothing is downloaded or copied.
         NoSpaceError: the disk has no room for copies.
     """
     if to is None:
@@ -54,8 +66,7 @@ def download_to(
     to = to.expanduser()
     require_outside("to", to, [], selection.place.folder)
     files = files_to_download(selection, kind, on_missing)
-    targets = [to / _published_name(selection.data_set, file) for file in files]
-    require_outside("to", to, {target.parent for target in targets}, selection.place.folder)
+    targets, there = find_targets(selection, files, to)
     needed = 0 if link else require_room(selection, files, targets, to, _HINT_TO_LINK)
     for folder in {target.parent for target in targets}:
         delete_abandoned(folder)  # also where all files are there already
@@ -63,12 +74,83 @@ def download_to(
         progress_bar("Linking" if link else "Copying", len(files), "file") as bar,
         explain_full_disk(to, "links" if link else "copies", needed),
     ):
-        for file, source, target in zip(files, download(selection.look, files), targets, strict=True):
-            for name in [posixpath.basename(one.path) for one in file.beside]:  # first: a header needs them
-                put_file(source.with_name(name), target.with_name(name), link=link)
-            put_file(source, target, link=link)
+        sources = download(selection.look, files)
+        find_targets(selection, [file for file in files if _is_unknown(file)], to)
+        for file, source, target in zip(files, sources, targets, strict=True):
+            for one, path in _each(file, target):
+                if path not in there:
+                    put_file(source.with_name(posixpath.basename(one.path)), path, link=link)
             bar.update()
     return targets
+
+
+def find_targets(
+    selection: Selection, files: Sequence[RawFile], to: Path
+) -> tuple[list[Path], frozenset[Path]]:
+    """Return where copies of files go, below ``to``, and at which paths there is one already.
+
+    All paths are looked at before anything is copied. Of a file on the Hub that is not in its cache, size and
+    sha256 are compared, or the size alone if the Hub has no sha256.
+
+    Raises:
+        ValueError: ``to``, or a link in it, leads into the folder with the files.
+        OutputError: something else is at one of the paths, or a file is where a folder above it belongs.
+    """
+    targets = [to / _published_name(selection.data_set, file) for file in files]
+    require_outside("to", to, {target.parent for target in targets}, selection.place.folder)
+    others: dict[Path, None] = {}
+    there = set()
+    for one, path in itertools.chain.from_iterable(map(_each, files, targets)):
+        if not path.exists():
+            others |= dict.fromkeys(_files_above(path, to))
+        elif not _may_be_copy(selection.place, one, path):
+            others[path] = None
+        elif not path.is_symlink():
+            there.add(path)
+    if others:
+        names = shortened((path.relative_to(to).as_posix() for path in others), limit=_SHOWN)
+        found = f"something else at {count_text(len(others), 'path')}: {names}"
+        raise OutputError.occupied(str(to), "nothing, or the same file, wherever a file is copied to", found)
+    return targets, frozenset(there)
+
+
+#: Paths that an error names.
+_SHOWN = 5
+
+
+def _each(file: RawFile, target: Path) -> Iterator[tuple[RawFile, Path]]:
+    """Yield the path of the copy of each file beside one, which needs them to be there, and then its own."""
+    for one in file.beside:
+        yield one, target.with_name(posixpath.basename(one.path))
+    yield file, target
+
+
+def _files_above(target: Path, to: Path) -> Iterator[Path]:
+    """Yield what is where a folder between ``to`` and a path should be, and is none."""
+    for folder in target.relative_to(to).parents:
+        if os.path.lexists(to / folder):
+            if not (to / folder).is_dir():
+                yield to / folder
+            return
+
+
+def _is_unknown(file: RawFile) -> bool:
+    """Return whether a file has to be fetched before it can be compared with another one."""
+    return file.local is None and file.sha256 is None
+
+
+def _may_be_copy(place: Place, file: RawFile, target: Path) -> bool:
+    """Return whether what is at a path is a copy of a file, as far as can be known before it is fetched."""
+    if not target.is_file():
+        return False
+    if (local := place.local_path(file)) is not None and is_copy(Path(local), target):
+        return True
+    if file.local is not None or target.stat().st_size != file.size:
+        return False
+    if file.sha256 is None:
+        return local is None  # else they were compared
+    with target.open("rb") as stream:
+        return sha256_of(stream) == file.sha256
 
 
 def require_outside(option: str, to: Path, folders: Iterable[Path], root: Path | None) -> None:

@@ -47,15 +47,20 @@ class DownloadPlan:
     files: tuple[RawFile, ...]  #: the files selected that exist
     needed: tuple[RawFile, ...]  #: those of them that are not on this machine yet
     missing: MissingFilesError | None  #: the files selected that do not exist
-    bytes_free: int  #: on the disk of the cache
-    cache: Path  #: where downloads are kept
+    bytes_free: int | None  #: on the disk of the cache; None for a folder
+    cache: Path | None  #: where downloads are kept; None for the files of a folder, which are not downloaded
 
     def __repr__(self) -> str:
         lacking = f"; {self.missing.args[0]}" if self.missing else ""
         return (
             f"DownloadPlan({len(self.needed):,} of {len(self.files):,} files to download, "
-            f"{size_text(self.bytes_needed)}; {size_text(self.bytes_free)} are free in {self.cache}{lacking})"
+            f"{size_text(self.bytes_needed)}{self.free_text}{lacking})"
         )
+
+    @property
+    def free_text(self) -> str:
+        """How much is free where downloads are kept, for a message; an empty text for a folder."""
+        return "" if self.bytes_free is None else f"; {size_text(self.bytes_free)} are free in {self.cache}"
 
     @property
     def bytes(self) -> int:
@@ -70,10 +75,12 @@ class DownloadPlan:
 
 def plan_download(selection: Selection, kind: Kind | None = None) -> DownloadPlan:
     """Return what a download of the files of cases would do; errors as for `selected_files`."""
-    from ctspine1k.files.hub import hub_space
-
     files, missing = selected_files(selection, kind)
-    free, cache = hub_space()
+    free, cache = None, None
+    if selection.place.folder is None:
+        from ctspine1k.files.hub import hub_space
+
+        free, cache = hub_space()
     return DownloadPlan(tuple(files), tuple(selection.place.not_cached(files)), missing, free, cache)
 
 

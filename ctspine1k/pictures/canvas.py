@@ -32,17 +32,28 @@ __all__ = [
     "save_picture",
 ]
 
-#: Suffixes of pictures, and the metadata that keeps time and matplotlib's version out of each.
-_METADATA: dict[str, dict[str, None] | None] = {
-    ".png": {"Software": None},
-    ".jpg": None,
-    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-    ".svg": {"Date": None, "Creator": None},
+#: What each picture says of its origin. It keeps time and matplotlib's version out of the file.
+_NAME = "ctspine1k"
+
+#: Options of `savefig` that write it, by the suffixes of pictures.
+_OPTIONS: dict[str, dict[str, Any]] = {
+    ".png": {"metadata": {"Software": _NAME}},
+    ".jpg": {"pil_kwargs": {"comment": _NAME.encode()}},
+    ".pdf": {"metadata": {"CreationDate": None, "Creator": _NAME, "Producer": None}},
+    ".svg": {"metadata": {"Date": None, "Creator": _NAME}},
 }
 
-#: How files of pictures begin; that of an SVG has its mark in its first lines.
-_BEGINNINGS = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"%PDF-")
-_SVG = b"<svg"
+#: How it is written in each of them.
+_MARKS = (
+    b"tEXtSoftware\x00ctspine1k",
+    b"\xff\xfe\x00\x0bctspine1k",
+    b"/Creator (ctspine1k)",
+    b"<dc:title>ctspine1k</dc:title>",
+)
+
+#: How a PDF begins, which has it near the end, and the bytes at the beginning of the others that have it.
+_PDF = b"%PDF-"
+_HEAD_BYTES = 1024
 
 #: Colours of the figure, and of text on it.
 _DARK, BRIGHT, DIM, AMBER = "#101014", "#f2f2f2", "#b4b4bc", "#f0b860"
@@ -79,13 +90,16 @@ def new_figure(width: float, height: float) -> Any:
 def save_picture(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write a figure as PNG, JPEG, PDF or SVG, by the suffix of its name, completely or not at all.
 
-    An existing file is replaced. The same figure gives the same bytes with the same matplotlib.
+    A picture that was written here before is replaced. The same figure gives the same bytes with the same
+    matplotlib.
 
     Raises:
         ValueError: the suffix is another one.
+        OutputError: something else is there.
         FileNotFoundError: there is no such folder.
     """
     target = check_picture_name(Path(path))
+    require_replaceable_picture(target)
     suffix = target.suffix.lower()
     with atomic_write(target) as written, written.open("wb") as file:
         _write(figure, file, suffix)
@@ -97,22 +111,25 @@ def check_picture_name(path: Path) -> Path:
     Raises:
         ValueError: it is another one.
     """
-    if path.suffix.lower() not in _METADATA:
-        raise ValueError(
-            f"{path}: expected a name that ends in {', '.join(_METADATA)}, found {path.suffix!r}"
-        )
+    if path.suffix.lower() not in _OPTIONS:
+        raise ValueError(f"{path}: expected a name that ends in {', '.join(_OPTIONS)}, found {path.suffix!r}")
     return path
 
 
 def require_replaceable_picture(path: Path) -> None:
-    """Check that nothing is at a path but a picture.
+    """Check that nothing is at a path but a picture that `save_picture` wrote.
 
     Raises:
-        OutputError: something else is there.
+        OutputError: something else is there, such as a picture of one's own.
     """
-    require_replaceable(
-        path, "a picture", lambda head: head.startswith(_BEGINNINGS) or _SVG in head, another="path"
-    )
+    require_replaceable(path, "a picture of `ctspine1k`", _is_ours, another="path")
+
+
+def _is_ours(file: IO[bytes]) -> bool:
+    head = file.read(_HEAD_BYTES)
+    if head.startswith(_PDF):
+        head += file.read()
+    return any(mark in head for mark in _MARKS)
 
 
 @functools.cache
@@ -132,4 +149,4 @@ def _write(figure: Any, file: IO[bytes], suffix: str) -> None:
     # The default style, since the user's own could crop, recolour or typeset the figure differently.
     with matplotlib.style.context("default"), matplotlib.rc_context({"svg.hashsalt": "ctspine1k"}):
         colour = figure.get_facecolor()
-        figure.savefig(file, format=suffix[1:], dpi=figure.dpi, facecolor=colour, metadata=_METADATA[suffix])
+        figure.savefig(file, format=suffix[1:], dpi=figure.dpi, facecolor=colour, **_OPTIONS[suffix])

@@ -120,7 +120,7 @@ def _read_all(
             if bar is not None:
                 bar.update()
     if len(skipped) == len(selection.cases):
-        raise NothingLeftError("the pictures", skipped)
+        raise NothingLeftError("the pictures", skipped, were_warned=True)
 
 
 def _complete(selection: Selection) -> tuple[list[CaseFiles], MissingFilesError | None]:

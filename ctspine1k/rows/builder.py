@@ -279,7 +279,7 @@ class CTSpine1K(RoomBuilder):
             warn_skipped(reasons, self.output_dir)
         for split in self.info.splits.values():
             if not split.num_examples:
-                raise NothingLeftError(split.name, reasons)
+                raise NothingLeftError(split.name, reasons, were_warned=True)
 
     def names_of(self, job: _Job) -> tuple[str, str]:
         """Return the case id of a job, and a name made from all that its row depends on."""

@@ -115,17 +115,13 @@ def make_parent(path: Path) -> None:
         pass
 
 
-#: So many of its first bytes show what a file is.
-_HEAD_BYTES = 1024
-
-
-def require_replaceable(path: Path, what: str, is_ours: Callable[[bytes], bool], another: str) -> None:
+def require_replaceable(path: Path, what: str, is_ours: Callable[[IO[bytes]], bool], another: str) -> None:
     """Check that nothing is at a path but what may be replaced there: a file of ours, or an empty one.
 
     Args:
         path: where a file is to be written.
         what: what may be replaced, for the message.
-        is_ours: whether the first bytes of a file show that it is one of these.
+        is_ours: whether an open file is one of these.
         another: what to choose instead, such as "path", or an option.
 
     Raises:
@@ -137,9 +133,8 @@ def require_replaceable(path: Path, what: str, is_ours: Callable[[bytes], bool],
         found = "a folder" if path.is_dir() else "another file"
         if path.is_file():
             with path.open("rb") as file:
-                head = file.read(_HEAD_BYTES)
-            if not head or is_ours(head):
-                return
+                if not path.stat().st_size or is_ours(file):
+                    return
     raise OutputError.occupied(str(path), f"no file, or {what}", found, another=another)
 
 

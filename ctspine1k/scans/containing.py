@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from ctspine1k._messages import shortened
@@ -15,7 +16,7 @@ from ctspine1k.files.raw import group_files
 from ctspine1k.files.selection import Selection
 from ctspine1k.scans.tables import is_current, read_tables
 
-__all__ = ["cases_containing", "scan_path"]
+__all__ = ["Containing", "cases_containing", "scan_path"]
 
 
 def scan_path(place: Place, scan: str | os.PathLike[str] | None = None) -> Path:
@@ -27,12 +28,19 @@ def scan_path(place: Place, scan: str | os.PathLike[str] | None = None) -> Path:
     return place.tables / "cases.parquet" if scan is None else Path(scan).expanduser()
 
 
+@dataclass(frozen=True)
+class Containing:
+    """Cases that contain some vertebrae, as far as a scan knows."""
+
+    kept: Catalog  #: those that contain them, or of which nothing is known
+    without_files: Catalog  #: of these, those without files
+    unusable: Catalog  #: and those that the scan could not use, as it was asked to read them
+
+
 def cases_containing(
     selection: Selection, vertebrae: str | Iterable[str], scan: str | os.PathLike[str] | None = None
-) -> tuple[Catalog, Catalog]:
-    """Return the cases that contain all these vertebrae or of which nothing is known, and the latter alone.
-
-    Nothing is known of cases without files, or with unusable ones: reading them raises the error.
+) -> Containing:
+    """Return the cases that contain all these vertebrae, or of which nothing is known.
 
     Args:
         selection: the cases, and where their files are.
@@ -59,10 +67,16 @@ def cases_containing(
     if unseen:
         found = f"no row, or a row of other files, for {shortened(unseen)}"
         raise ScanTableError(str(table), "a row for each case's files as they are now", found)
-    known = [row for one in complete if (row := rows[one.case.case_id])["problem"] is None]
-    lacking = {row["case_id"] for row in known if not names <= set(row["vertebrae"])}
-    unknown = {case.case_id for case in selection.cases} - {row["case_id"] for row in known}
-    return (
-        selection.cases.keep(case for case in selection.cases if case.case_id not in lacking),
-        selection.cases.keep(case for case in selection.cases if case.case_id in unknown),
+    there = {one.case.case_id: rows[one.case.case_id] for one in complete}
+    unusable = {case_id for case_id, row in there.items() if row["problem"] is not None}
+    lacking = {
+        case_id
+        for case_id, row in there.items()
+        if case_id not in unusable and not names <= set(row["vertebrae"])
+    }
+    cases = selection.cases
+    return Containing(
+        cases.keep(case for case in cases if case.case_id not in lacking),
+        cases.keep(case for case in cases if case.case_id not in there),
+        cases.keep(case for case in cases if case.case_id in unusable),
     )

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
+from ctspine1k._messages import shortened, warn
 from ctspine1k.catalog.cases import Case, Criterion
+from ctspine1k.errors import CTSpine1KWarning
 from ctspine1k.files.selection import Selection
 
 __all__ = ["select", "select_splits"]
@@ -24,7 +26,8 @@ def select(
 ) -> Selection:
     """Return a selection with only the cases that meet all criteria.
 
-    With ``has_vertebrae``, cases whose files are missing or unusable are kept: reading them raises the error.
+    With ``has_vertebrae``, cases whose files are missing are kept: reading them raises the error. So are
+    those that the scan could not use, with a warning: other options, such as ``other_labels``, may read them.
 
     Args:
         selection: where to select from.
@@ -47,8 +50,15 @@ def select(
         return chosen
     from ctspine1k.scans.containing import cases_containing  # imports pyarrow, which few selections need
 
-    kept, _ = cases_containing(chosen, has_vertebrae, scan)
-    return chosen.keep(kept)
+    found = cases_containing(chosen, has_vertebrae, scan)
+    if found.unusable:
+        listed = shortened(case.case_id for case in found.unusable)
+        text = (
+            f"kept without knowing what they contain, as the scan could not use them: {listed}. Repair them, "
+            "or scan them with the options with which they are read, such as other_labels."
+        )
+        warn(text, CTSpine1KWarning)
+    return chosen.keep(found.kept)
 
 
 def select_splits(selection: Selection, splits: str | Sequence[str] | None) -> Selection:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import IO, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from ctspine1k._messages import check_choice
 from ctspine1k.catalog.dataset import DataSet, Kind, PointsFormat
 from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.errors import FileFormatError, PointsError
-from ctspine1k.running.disk import atomic_write, make_parent
+from ctspine1k.running.disk import atomic_write, make_parent, require_replaceable
 from ctspine1k.volumes.headers import Geometry
 from ctspine1k.volumes.nifti import Readable
 from ctspine1k.volumes.opening import world_of
@@ -36,6 +36,7 @@ __all__ = [
     "read_case_points",
     "read_points",
     "write_points",
+    "written_kind",
 ]
 
 #: Where points come from: a file of the data set, or computed from masks, as the centre of all voxels of a
@@ -192,10 +193,10 @@ def read_case_points(
 
 
 def write_points(points: Points, path: str | os.PathLike[str]) -> None:
-    """Write points as JSON of VerSe's first form: the file appears whole, and replaces what is there.
+    """Write points as JSON of VerSe's first form: the file appears whole, and replaces one written before.
 
-    Coordinates are those of `Point.voxel`. Points that were computed are marked with their kind, which
-    `read_points` reads again, beside the direction.
+    Coordinates are those of `Point.voxel`. Their kind, which `read_points` reads again, is noted beside the
+    direction.
 
     Args:
         points: of one case, on the grid of its image as stored or of another array.
@@ -203,19 +204,36 @@ def write_points(points: Points, path: str | os.PathLike[str]) -> None:
 
     Raises:
         ValueError: an axis of the array has no direction.
+        OutputError: another file is there, such as one of a data set, or it cannot be written.
     """
     k, i, j = tuple(points.orientation)
     if i + j + k not in ORIENTATIONS:
         raise ValueError(f"orientation {points.orientation!r}: expected a direction for each axis")
-    head = {"direction": [i, j, k]} | ({} if points.kind == "file" else {"kind": points.kind})
+    head = {"direction": [i, j, k], "kind": points.kind}
     entries = [
         {"label": point.label, "X": point.voxel[1], "Y": point.voxel[2], "Z": point.voxel[0]}
         for point in points
     ]
     text = json.dumps([head, *entries], allow_nan=False)
     make_parent(Path(path))
+    require_replaceable(
+        Path(path), "points that were written before", lambda file: written_kind(file) is not None, "path"
+    )
     with atomic_write(Path(path)) as written:
         written.write_text(text, encoding="utf-8")
+
+
+def written_kind(file: IO[bytes]) -> PointsKind | None:
+    """Return the kind of the points in a file that `write_points` wrote; None for any other file."""
+    try:
+        kind: object = json.loads(file.read(_MOST_BYTES))[0]["kind"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return next((one for one in POINTS_KINDS if one == kind), None)
+
+
+#: No file of points is as large.
+_MOST_BYTES = 1 << 20
 
 
 def _triple(values: Iterable[Any]) -> _Triple:

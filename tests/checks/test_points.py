@@ -277,7 +277,8 @@ def test_kinds_are_not_mixed(verse, tmp_path):
     written = path.read_bytes()
     assert collection.write_points(tmp_path / "out", "body") == [path]
     assert path.read_bytes() == written
-    for kind, expected in (("mask", "only points that were computed, of kind 'mask'"), ("file", "no points")):
+    for kind in ("mask", "file"):
+        expected = f"no points but those that were written before, of kind {kind!r}"
         with pytest.raises(OutputError, match=rf"{expected}, found points of kind 'body'\. Choose"):
             collection.write_points(tmp_path / "out", kind)
     with pytest.raises(ValueError, match=r"^out='.*/out': expected a folder outside of .*verse, which has"):
@@ -288,10 +289,13 @@ def test_kinds_are_not_mixed(verse, tmp_path):
     assert checks(collection.verify()) == ["points"]
     with pytest.warns(SkippedCasesWarning, match="verse004 is left out"):
         assert list(collection.points("file", on_error="skip")) == []
-    write_json(tmp_path / "own" / "a_ctd.json")  # notes no kind
-    message = r"expected only points that were computed, of kind 'mask', found points of kind 'file'\."
-    with pytest.raises(OutputError, match=message):
-        collection.write_points(tmp_path / "own", "mask")
+    own = tmp_path / "own" / "a_ctd.json"
+    write_json(own)  # notes no kind: a data set's own
+    before = own.read_bytes()
+    for kind in ("mask", "file"):
+        with pytest.raises(OutputError, match=rf"of kind {kind!r}, found another file\."):
+            collection.write_points(tmp_path / "own", kind)
+    assert own.read_bytes() == before
     with pytest.raises(ValueError, match="kind='all': expected one of 'file', 'mask', 'body'"):
         collection.write_points(tmp_path / "own", "all")
 

@@ -196,6 +196,9 @@ def test_labels_that_the_data_set_lacks_are_measured_as_background_if_told_so(sp
     assert "liver_106" not in {f.case_id for f in found.findings}
     report = scan(spines)
     assert (report.measured, report.kept, list(report.problems)) == (1, 2, ["liver_106"])
+    # With other options it can be read, and it does not contain what was asked for.
+    with pytest.warns(CTSpine1KWarning, match="kept without knowing what they contain, .*: liver_106\\."):
+        assert len(chosen.where(has_vertebrae="L6")) == 2
     assert verify_files(data_dir=spines, cases=IDS, other_labels="background").kept == 2
     assert scan(spines, other_labels="background").kept == 3  # what verify has measured
 
@@ -702,8 +705,13 @@ def test_has_vertebrae(spines, tmp_path):
     assert names(spines, tmp_path, has_vertebrae=["t12", "L1", "T11", "L2"]) == {"liver_106"}
     assert names(spines, tmp_path, has_vertebrae=["C1"], streaming=True) == {"HN_P023"}
     collection = ctspine1k.open_collection(data_dir=spines).select([*IDS, "HN_P001"])  # which has no files
-    both = cases_containing(collection.selection(), "L6")
-    assert [{case.case_id for case in cases} for cases in both] == [{"liver_83", "HN_P001"}, {"HN_P001"}]
+    found = cases_containing(collection.selection(), "L6")
+    groups = (found.kept, found.without_files, found.unusable)
+    assert [[case.case_id for case in cases] for cases in groups] == [
+        ["HN_P001", "liver_83"],
+        ["HN_P001"],
+        [],
+    ]
     elsewhere = scan(spines, out=tmp_path / "elsewhere.parquet").cases
     (spines / "cases.parquet").unlink()
     assert names(spines, tmp_path, has_vertebrae=["C1"], scan=elsewhere) == {"HN_P023"}
@@ -730,9 +738,10 @@ def test_has_vertebrae_believes_no_old_scan(spines, tmp_path):
 def test_has_vertebrae_passes_over_no_broken_case_in_silence(spines, tmp_path):
     break_case(spines)
     scan(spines)
-    with pytest.raises(ctspine1k.errors.TruncatedFileError):
+    told = {"expected_warning": CTSpine1KWarning, "match": "could not use them: liver_106"}
+    with pytest.warns(**told), pytest.raises(ctspine1k.errors.TruncatedFileError):
         names(spines, tmp_path, has_vertebrae=["C1"])
-    with pytest.warns(SkippedCasesWarning, match="liver_106"):
+    with pytest.warns(**told), pytest.warns(SkippedCasesWarning, match="is left out .*liver_106"):
         assert names(spines, tmp_path, has_vertebrae=["C1"], on_error="skip") == {"HN_P023"}
 
 

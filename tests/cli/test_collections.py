@@ -72,7 +72,7 @@ def test_files_that_are_there_are_listed_and_missing_ones_explained(capsys, tmp_
         capsys, "list", "--files", "--collection", "verse", "--data-dir", str(tmp_path), "--json"
     )
     assert status == 0
-    assert [(file["case"], file["kind"], file["path"]) for file in json.loads(out)] == [
+    assert [(file["case_id"], file["kind"], file["path"]) for file in json.loads(out)] == [
         ("verse223", "image", name)
     ]
     words = ["download", "--case", "verse223", "--collection", "verse", "--data-dir", str(tmp_path)]

@@ -237,10 +237,10 @@ def test_list_of_files(run, root):
     status, out, _ = run("list", "--files", "--data-dir", root, "--split", "validation")
     assert status == 0
     rows = table(out)
-    assert [(row["case"], row["kind"]) for row in rows] == [("HN_P023", "image"), ("HN_P023", "mask")]
+    assert [(row["case_id"], row["kind"]) for row in rows] == [("HN_P023", "image"), ("HN_P023", "mask")]
     assert all(os.path.getsize(row["path"]) == int(row["size"]) for row in rows)  # noqa: PTH202
     out = json.loads(run("list", "--files", "--data-dir", root, "--json")[1])
-    assert {"case", "kind", "size", "path", "local", "url", "sha256"} == set(out[0])
+    assert {"case_id", "kind", "size", "path", "local", "url", "sha256"} == set(out[0])
     assert all(row["local"] == str(root / row["path"]) for row in out)
     assert len(out) == 6
 
@@ -260,7 +260,8 @@ def test_which_cases_have_l6(run, root):
     break_case(root)
     run("scan", root, *three, "--num-proc", 1)
     status, out, err = run("list", "--data-dir", root, "--has-vertebrae", "C1", *three)
-    where = ctspine1k.open_collection(data_dir=root).select(three[1::2]).where(has_vertebrae="C1")
+    with pytest.warns(ctspine1k.errors.CTSpine1KWarning, match="could not use them: liver_106"):
+        where = ctspine1k.open_collection(data_dir=root).select(three[1::2]).where(has_vertebrae="C1")
     assert [row["case_id"] for row in table(out)] == [case.case_id for case in where]
     assert "contain: 1, which have no files, or unusable ones: liver_106. Get these" in err
     assert "run `ctspine1k scan`" in err
@@ -347,6 +348,27 @@ def test_dry_run_tells_files_bytes_and_free_disk_and_downloads_nothing(run, root
     assert not [request for request in hub.requests if "/resolve/" in request.path]
 
 
+def test_dry_run_from_a_folder_looks_at_the_folder_of_copies_and_not_at_the_hubs_cache(run, root, tmp_path):
+    options = ["--data-dir", root, "--case", "HN_P023", "--dry-run"]
+    size = sum(path.stat().st_size for path in root.rglob("HN_P023*"))
+    status, out, err = run("download", *options)
+    assert (status, len(table(out))) == (0, 2)
+    assert err == "0 of 2 files to download, 0 bytes (0.00 GB)\n"
+    plan = json.loads(run("download", *options, "--json")[1])
+    assert (plan["bytes"], plan["bytes_free"], plan["cache"]) == (size, None, None)
+    other = tmp_path / "to/raw_data/labels/HNSCC-3DCT-RT/HN_P023_seg.nii.gz"
+    other.parent.mkdir(parents=True)
+    other.touch()
+    status, _, err = run("download", *options, "--to", tmp_path / "to")
+    assert status == 2
+    _, copies, error = err.splitlines()
+    assert copies.startswith(f"copies take up to {size:,} bytes (0.00 GB); ")
+    assert error.startswith(
+        f"error: {tmp_path / 'to'}: expected nothing, or the same file, wherever a file is"
+    )
+    assert run("download", *options, "--to", tmp_path / "to", "--link")[2].splitlines()[1] == error
+
+
 @pytest.mark.slow
 def test_scan(run, root):
     where = ("scan", root, "--source", "MSD-T10", "--num-proc", "1")
@@ -413,7 +435,10 @@ def test_verify_replaces_only_its_own_findings(run, root):
     for sheet in ([], ["--sheet"]):
         status, _, err = run("preview", "HN_P023", "--data-dir", root, "--out", picture, *sheet)
         assert status == 2
-        assert "mine.png: expected no file, or a picture, found another file. Choose another path" in err
+        assert (
+            "mine.png: expected no file, or a picture of `ctspine1k`, found another file. Choose another path"
+            in err
+        )
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
     one = ["--case", "HN_P023", "--num-proc", "1", "--out", "report.csv"]
     assert [run("verify", root, *one)[0] for _ in range(2)] == [0, 0]

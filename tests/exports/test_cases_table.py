@@ -39,7 +39,10 @@ def test_the_case_table_has_the_facts_and_what_a_scan_has_measured(tmp_path):
         export_parquet(tmp_path / "none", **options, scan=tmp_path / "none.parquet")
     break_case(root, "liver_83")
     scan_files(data_dir=root, cases=ids)
-    export_parquet(tmp_path / "broken", **options, on_error="skip")
+    with pytest.warns(CTSpine1KWarning, match=r"not measured by the scan, .*current files: liver_83\."):
+        export_parquet(tmp_path / "broken", **options, on_error="skip")
+    broken = pq.read_table(tmp_path / "broken/cases.parquet").to_pylist()
+    assert [row["mask_misplaced"] for row in broken] == [False, None]  # nobody knows
     assert str(root).encode() not in b"".join(files_of(tmp_path / "broken").values())
     assert str(root) not in str(pq.read_table(tmp_path / "broken/cases.parquet").to_pylist())
     export_parquet(

@@ -10,7 +10,7 @@ from support.bare import BARE, image_of, save_bare
 import ctspine1k
 from ctspine1k.catalog import registry
 from ctspine1k.catalog.companions import companions, is_metaimage
-from ctspine1k.errors import ChecksumError
+from ctspine1k.errors import ChecksumError, OutputError
 
 
 @pytest.fixture(autouse=True)
@@ -96,4 +96,10 @@ def test_copies_keep_both_files_together_under_the_headers_name(root, tmp_path):
     bare = ctspine1k.open_collection("bare", data_dir=root)
     paths = bare.select("b_2").download("image", to=tmp_path / "to")
     assert paths == [tmp_path / "to/b/b_2.mhd"]
-    assert paths[0].with_name("b_2.raw").read_bytes() == (root / "b/b_2.raw").read_bytes()
+    copied = paths[0].with_name("b_2.raw")
+    assert copied.read_bytes() == (root / "b/b_2.raw").read_bytes()
+    copied.write_bytes(b"another")
+    paths[0].unlink()
+    with pytest.raises(OutputError, match=r"something else at 1 path: b/b_2\.raw"):
+        bare.download("image", to=tmp_path / "to")
+    assert [path.name for path in (tmp_path / "to").rglob("*.*")] == ["b_2.raw"]

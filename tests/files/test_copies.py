@@ -109,15 +109,55 @@ def test_a_target_that_cannot_be_written_is_named_and_an_unreadable_source_is_th
 def test_another_file_is_not_replaced(spine, tmp_path):
     paths = spine.download("mask", to=tmp_path / "to")
     paths[1].write_bytes(b"corrected by hand")
-    with pytest.raises(
-        OutputError, match=r"liver_106_seg.nii.gz: expected no file, or a copy of .*, found another"
-    ):
+    with pytest.raises(OutputError) as told:
         spine.download(to=tmp_path / "to")
+    assert told.value.path == str(tmp_path / "to")
+    assert told.value.found == "something else at 1 path: raw_data/labels/MSD-T10/liver_106_seg.nii.gz"
     assert paths[1].read_bytes() == b"corrected by hand"
     paths[1].unlink()
     paths[1].mkdir()
     with pytest.raises(OutputError):
         spine.download("mask", to=tmp_path / "to")
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_all_other_files_are_found_before_anything_is_copied(spine, hub, tmp_path, link):
+    files = spine.files()
+    names = [path.relative_to(tmp_path / "a") for path in spine.download(to=tmp_path / "a")]
+    last = tmp_path / "to" / names[-1]
+    last.parent.mkdir(parents=True)
+    last.write_bytes(bytes(files[-1].size))  # of the same size
+    with hub.watched() as requests, pytest.raises(OutputError, match="something else at 1 path: "):
+        spine.download(to=tmp_path / "to", link=link)
+    assert not [request for request in requests if "/resolve/" in request.path]
+    assert [path for path in (tmp_path / "to").rglob("*") if path.is_file()] == [last]
+
+
+def test_another_file_that_is_as_large_where_the_hub_has_no_sha256(tmp_path, publish):
+    (tmp_path / "raw").mkdir()
+    for name in ("verse004.nii.gz", "verse004_seg.nii.gz", "verse004_ctd.json"):
+        (tmp_path / "raw" / name).write_text(name)
+    verse = ctspine1k.open_collection("verse", repo_id=publish(tmp_path / "raw")).select("verse004")
+    assert [file.sha256 is None for file in verse.files()] == [False, False, True]
+    points = tmp_path / "to" / verse.data_set.file_name(verse["verse004"], "points")
+    points.parent.mkdir(parents=True)
+    points.write_text("x" * len("verse004_ctd.json"))
+    for _ in range(2):  # with the cache empty, and full
+        with pytest.raises(OutputError, match=r"something else at 1 path: .*\.json"):
+            verse.download(to=tmp_path / "to")
+        assert [path for path in (tmp_path / "to").rglob("*") if path.is_file()] == [points]
+
+
+def test_five_of_many_other_files_are_named(tree, split_file, tmp_path):
+    spine = ctspine1k.open_collection(data_dir=tree, split_file=split_file)
+    paths = spine.download(to=tmp_path / "to")
+    for path in paths[1:]:
+        path.write_text("other")
+    with pytest.raises(OutputError) as told:
+        spine.download(to=tmp_path / "to")
+    names = ", ".join(path.relative_to(tmp_path / "to").as_posix() for path in paths[1:6])
+    assert told.value.found == f"something else at 7 paths: {names} and 2 more"
+    assert paths[0].read_bytes() == next(tree.rglob(paths[0].name)).read_bytes()
 
 
 def test_a_link_to_another_file_is_not_replaced(spine, tmp_path):
@@ -129,7 +169,7 @@ def test_a_link_to_another_file_is_not_replaced(spine, tmp_path):
     corrected.write_bytes(b"corrected by hand")
     paths[1].unlink()
     paths[1].symlink_to(corrected)
-    with pytest.raises(OutputError, match=r"liver_106_seg.nii.gz: expected no file, or a copy of"):
+    with pytest.raises(OutputError, match=r"something else at 1 path: .*/liver_106_seg.nii.gz"):
         spine.download("mask", to=tmp_path / "to")
     assert paths[1].is_symlink()
 
@@ -155,7 +195,8 @@ def test_a_file_where_a_folder_belongs(spine, tmp_path, is_file):
         exist_ok=True
     )
     in_the_way.write_text("")
-    with pytest.raises(OutputError, match="expected folders down to it, or none, found another file"):
+    name = in_the_way.relative_to(tmp_path / "to").as_posix()
+    with pytest.raises(OutputError, match=rf"found something else at 1 path: {name}\. Choose another folder"):
         spine.download("mask", to=tmp_path / "to")
 
 

@@ -1,5 +1,4 @@
 import pickle
-import re
 import shutil
 
 import pytest
@@ -103,11 +102,10 @@ def test_download_fetches_the_selection_and_nothing_else(hub, repo_id, tree):
 def test_a_plan_says_what_would_be_downloaded_and_what_is_missing(tree):
     spine = open_collection(data_dir=tree).select(ALL_IDS)
     plan = spine.plan_download()
-    told = rf"DownloadPlan\({{}} files to download, 0\.00 MB; [\d,.]+ GB are free in {re.escape(str(plan.cache))}{{}}\)"
-    assert re.fullmatch(told.format("0 of 8", ""), repr(plan))
+    assert repr(plan) == "DownloadPlan(0 of 8 files to download, 0.00 MB)"
     next(tree.rglob("HN_P023.nii.gz")).unlink()
-    lacking = f"; 1 of 4 cases lacks raw files in {re.escape(str(tree))}"
-    assert re.fullmatch(told.format("0 of 7", lacking), repr(spine.plan_download()))
+    lacking = f"; 1 of 4 cases lacks raw files in {tree}"
+    assert repr(spine.plan_download()) == f"DownloadPlan(0 of 7 files to download, 0.00 MB{lacking})"
 
 
 def test_a_fingerprint_is_that_of_the_commit_or_of_the_files(hub, repo_id, tree, split_file):

@@ -50,9 +50,15 @@ def test_of_several_those_that_cannot_be_drawn_are_passed_over(draw, tree):
     break_case(tree, "liver_106")
     with pytest.warns(SkippedCasesWarning, match="liver_106 is left out"):
         assert draw("liver_106", "HN_P023") == ["previews/HN_P023.png"]
-    with pytest.warns(SkippedCasesWarning), pytest.raises(NothingLeftError) as told:
+    with pytest.warns(SkippedCasesWarning) as warned, pytest.raises(NothingLeftError) as told:
         draw("liver_106", "liver_0")
     assert list(told.value.reasons) == ["liver_0", "liver_106"]
+    assert "skipped: liver_0, liver_106. The warnings say why. Repair" in str(told.value)
+    whole = "\n".join([*(str(one.message) for one in warned), str(told.value)])
+    assert [whole.count(reason) for reason in told.value.reasons.values()] == [
+        0,
+        1,
+    ]  # "no image and mask file"
     with pytest.raises(CaseError):
         draw("liver_106")
     with pytest.raises(

@@ -337,7 +337,7 @@ def test_a_split_of_which_nothing_is_left(load, tree, name):
     for _ in range(2):
         with (
             pytest.warns(SkippedCasesWarning),
-            pytest.raises(NothingLeftError, match=r"validation: .*HN_P023"),
+            pytest.raises(NothingLeftError, match=r"validation: .*: HN_P023\. The warnings"),
         ):
             load(name, split="validation", on_error="skip")
         with pytest.warns(SkippedCasesWarning, match="HN_P023"):

@@ -112,7 +112,7 @@ def test_only_files_of_ours_are_replaced(tmp_path):
     path = tmp_path / "a.csv"
 
     def check():
-        require_replaceable(path, "scores", lambda head: head.startswith(b"case_id,"), "--out")
+        require_replaceable(path, "scores", lambda file: file.readline().startswith(b"case_id,"), "--out")
 
     check()
     for text in ("", "case_id,dice\n" * 1000):

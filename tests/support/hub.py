@@ -347,13 +347,10 @@ def _entries(files: dict[str, bytes]) -> list[dict[str, Any]]:
 
 
 def _entry(name: str, data: bytes) -> dict[str, Any]:
-    return {
-        "type": "file",
-        "path": name,
-        "oid": _git_sha1(data),
-        "size": len(data),
-        "lfs": {"oid": _sha256(data), "size": len(data), "pointerSize": 130},
-    }
+    entry = {"type": "file", "path": name, "oid": _git_sha1(data), "size": len(data)}
+    if name.endswith(".json"):  # text is not in LFS: the Hub has no sha256 of it
+        return entry
+    return {**entry, "lfs": {"oid": _sha256(data), "size": len(data), "pointerSize": 130}}
 
 
 @functools.lru_cache(maxsize=256)

@@ -11,7 +11,7 @@ from nibabel.affines import voxel_sizes
 from support.tiny import TINY
 
 from ctspine1k.catalog.registry import data_set
-from ctspine1k.errors import CTSpine1KWarning, FileFormatError, PointsError
+from ctspine1k.errors import CTSpine1KWarning, FileFormatError, OutputError, PointsError
 from ctspine1k.volumes.headers import Geometry
 from ctspine1k.volumes.orientation import turn_to
 from ctspine1k.volumes.point_formats import format_of, read_bytes, verse_indices
@@ -159,7 +159,7 @@ def test_what_is_written_is_read_again(tmp_path, kind):
     write_points(points, path)
     assert read_points(path, GEOMETRY, VOCABULARY, format="verse") == points
     head, *listed = json.loads(path.read_text())
-    assert head["direction"] == ["P", "I", "R"]
+    assert head == {"direction": ["P", "I", "R"], "kind": kind}
     assert list(listed[0]) == ["label", "X", "Y", "Z"]
     turn = turn_to("LSA", AFFINE, SHAPE)
     write_points(points.on(Geometry.of(turn.affine, turn.shape(SHAPE))), path)
@@ -169,6 +169,26 @@ def test_what_is_written_is_read_again(tmp_path, kind):
         write_points(Points((), "file", "S?A"), path)
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_points(Points.of({18: np.array([1, np.inf, 1])}, GEOMETRY, VOCABULARY, kind), path)
+    assert [one.name for one in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    "text", ['[{"direction": ["L", "P", "S"]}]', '[{"kind": "mine"}]', "[]", "{}", "7", "[" * 9999, "mine"]
+)
+def test_no_file_but_one_that_was_written_is_replaced_by_points(tmp_path, text):
+    path = tmp_path / "verse004_ctd.json"
+    path.write_text(text)
+    points = Points.of(PLACES, GEOMETRY, VOCABULARY, "file")
+    with pytest.raises(
+        OutputError, match="expected no file, or points that were written before, found another"
+    ):
+        write_points(points, path)
+    assert path.read_text() == text
+    with pytest.raises(OutputError, match="expected a file, or none, found a folder"):
+        write_points(points, tmp_path)
+    path.write_text("")
+    write_points(points, path)
+    assert len(read_points(path, GEOMETRY, VOCABULARY, format="verse")) == len(PLACES)
 
 
 POINT = {"label": 18, "X": 1, "Y": 2, "Z": 3}
