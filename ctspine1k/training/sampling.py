@@ -21,6 +21,9 @@ __all__ = ["Epoch", "PatchPlan", "check_size", "generator", "shuffled"]
 #: What is drawn for, so that no two things are drawn alike.
 _PATCH, _ORDER, _BUFFER = range(3)
 
+#: In place of the number of an epoch that nobody has set.
+_UNSET = -1
+
 
 class Epoch:
     """The number of the epoch, in memory that the processes share which are started with it.
@@ -28,23 +31,28 @@ class Epoch:
     So workers that stay (``persistent_workers=True``) see a new one.
     """
 
-    def __init__(self, number: int = 0) -> None:
+    def __init__(self, number: int = _UNSET) -> None:
         self._shared = RawValue("q", number)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if get_spawning_popen() is None:  # a copy, or a file: `RawValue` goes only to a process that starts
-            return Epoch, (self.number,)
+            return Epoch, (self._shared.value,)
         return _attached, (self._shared,)
 
     @property
     def number(self) -> int:
-        """The number, as set last."""
-        return int(self._shared.value)
+        """The number, as set last; 0 before."""
+        return max(0, int(self._shared.value))
 
     @number.setter
     def number(self, number: int) -> None:
         check_count("epoch", number, 0)
         self._shared.value = number
+
+    @property
+    def is_set(self) -> bool:
+        """Whether the number was set, in any of the processes."""
+        return bool(self._shared.value != _UNSET)
 
 
 def _attached(shared: Any) -> Epoch:

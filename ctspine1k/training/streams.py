@@ -64,18 +64,24 @@ class Stream:
             ValueError: no whole number, or a negative one.
         """
         if epoch != self._epoch.number:  # else a position that was loaded stays
-            self._epoch.number = epoch
             self._at = self._start = _START
+        self._epoch.number = epoch
 
     def state_dict(self) -> dict[str, Any]:
         """Return epoch and position of this process, for `load_state_dict`."""
         return {"epoch": self._epoch.number, "position": list(self._at)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue, at the next iteration, where another process was when it returned this state."""
-        self.set_epoch(state["epoch"])
+        """Continue, at the next iteration, where another process was when it returned this state.
+
+        The state of an epoch that has ended, or has not begun, changes no epoch that was set:
+        ``StatefulDataLoader`` loads it after the `set_epoch` of the next one.
+        """
         first, second = state["position"]
-        self._at = self._start = (int(first), int(second))
+        position = int(first), int(second)
+        if position != _START or not self._epoch.is_set:
+            self.set_epoch(state["epoch"])
+        self._at = self._start = position
 
     def __iter__(self) -> Iterator[Any]:
         """Yield what is this node's and this worker's."""

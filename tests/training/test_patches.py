@@ -289,6 +289,15 @@ def test_a_stream_resumes_where_it_stopped(volumes, batch_size):
     resumed.load_state_dict(state)
     resumed.set_epoch(4)
     assert len(corners(resumed)) == len(whole)
+    list(stream)
+    ended = stream.state_dict()
+    assert ended == {"epoch": 3, "position": [0, 0]}
+    next_epoch = make()
+    next_epoch.load_state_dict(ended)
+    assert next_epoch.state_dict() == ended
+    next_epoch.set_epoch(4)
+    next_epoch.load_state_dict(ended)  # as StatefulDataLoader does, when the loop has set the epoch
+    assert next_epoch.state_dict() == {"epoch": 4, "position": [0, 0]}
 
 
 @pytest.mark.parametrize(

@@ -238,6 +238,22 @@ def test_stop_and_resume(patches, volumes, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
+def test_resumed_between_two_epochs(volumes, workers):
+    """The loader gives its workers the state after the loop has set the next epoch."""
+    stateful = pytest.importorskip("torchdata.stateful_dataloader").StatefulDataLoader
+
+    def loader(epoch):
+        stream = training.PatchStream(training.PatchDataset(volumes, SIZE, patches_per_case=2), batch_size=2)
+        stream.set_epoch(epoch)
+        return stateful(stream, batch_size=None, num_workers=workers)
+
+    first, resumed = loader(0), loader(1)
+    assert len(list(first)) == 3
+    resumed.load_state_dict(first.state_dict())
+    assert same(resumed, loader(1))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
 def test_each_slice_once(volumes, workers):
     slices = training.SliceDataset(volumes, "coronal", size=(40, 70))
     found = []
