@@ -14,7 +14,7 @@ from ctspine1k.storage.collate import batch_of, empty_batch, register_collate
 from ctspine1k.training.cutting import affine_of_patch, read_patch
 from ctspine1k.training.intensities import Intensities
 from ctspine1k.training.sampling import Epoch, PatchPlan, check_size, shuffled
-from ctspine1k.training.streams import Position, Share, Stream
+from ctspine1k.training.streams import END, Position, Share, Stream
 from ctspine1k.training.volumes import Around, Volume, Volumes
 from ctspine1k.volumes.windows import Window
 
@@ -254,12 +254,12 @@ class PatchStream(Stream):
         order = shuffled(self._patches.seed, len(self._patches), epoch)[share.rank :: share.world_size]
         numbers = range(share.worker, self._count(share), share.workers)
         for at in range(start[0], len(numbers)):
-            number = numbers[at]
+            number, after = numbers[at], (at + 1, 0) if at + 1 < len(numbers) else END
             if self._batch_size is None:
-                yield (at + 1, 0), self._patches[int(order[number])]
+                yield after, self._patches[int(order[number])]
             else:
                 chosen = order[number * self._batch_size :][: self._batch_size]
-                yield (at + 1, 0), self._batch(self._patches.__getitems__(chosen.tolist()))
+                yield after, self._batch(self._patches.__getitems__(chosen.tolist()))
 
     def _batch(self, patches: Patches) -> dict[str, Any]:
         """Return a batch as a DataLoader would: without PyTorch, of NumPy's arrays."""

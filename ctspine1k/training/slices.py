@@ -13,7 +13,7 @@ from ctspine1k.running.threads import usable_threads
 from ctspine1k.storage.collate import batch_of, register_collate
 from ctspine1k.training.intensities import Intensities
 from ctspine1k.training.sampling import Epoch, check_size, shuffled
-from ctspine1k.training.streams import Position, Share, Stream
+from ctspine1k.training.streams import END, Position, Share, Stream
 from ctspine1k.training.volumes import Volume, Volumes
 from ctspine1k.volumes.orientation import PLANES, Plane, axis_along
 from ctspine1k.volumes.windows import Window
@@ -126,18 +126,19 @@ class SliceDataset(Stream):
         number, done = start
         for first in range(number * self._buffer, len(order), self._buffer):
             buffered = self._buffered(epoch, order[first : first + self._buffer].tolist(), done)
-            for done, item in buffered:
-                yield (first // self._buffer, done), item
+            is_last = first + self._buffer >= len(order)
+            for done, left, item in buffered:
+                yield END if is_last and not left else (first // self._buffer, done), item
             done = 0
 
-    def _buffered(self, epoch: int, numbers: list[int], done: int) -> Iterator[tuple[int, Slice]]:
-        """Yield the slices of some slabs after the first ``done``, each with the number of those yielded."""
+    def _buffered(self, epoch: int, numbers: list[int], done: int) -> Iterator[tuple[int, int, Slice]]:
+        """Yield the slices of some slabs after the first ``done``; with each, how many are done and left."""
         slabs = [_Opened(self, self._slabs[number]) for number in numbers]
         slices = [(slab, index) for slab in slabs for index in slab.chosen]
         mixed = shuffled(self._seed, len(slices), epoch, *numbers, of_buffer=True)
         for at in range(done, len(mixed)):
             slab, index = slices[mixed[at]]
-            yield at + 1, slab.item(index)
+            yield at + 1, len(mixed) - at - 1, slab.item(index)
 
 
 class Slice(dict[str, Any]):

@@ -11,12 +11,15 @@ from typing import Any, NamedTuple, TypeAlias
 from ctspine1k._messages import check_count
 from ctspine1k.training.sampling import Epoch
 
-__all__ = ["Position", "Share", "Stream"]
+__all__ = ["END", "Position", "Share", "Stream"]
 
 #: Where a worker is: the number of its batch, patch or buffer, and how much of a buffer has been yielded.
 Position: TypeAlias = "tuple[int, int]"
 
 _START: Position = (0, 0)
+
+#: Where a worker is that has yielded all. If it resumes an epoch, it yields nothing more of it.
+END: Position = (-1, 0)
 
 
 class Share(NamedTuple):
@@ -74,26 +77,29 @@ class Stream:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue, at the next iteration, where another process was when it returned this state.
 
-        The state of an epoch that has ended, or has not begun, changes no epoch that was set:
+        That of an epoch that has ended, or has not begun, changes no epoch that was set:
         ``StatefulDataLoader`` loads it after the `set_epoch` of the next one.
         """
         first, second = state["position"]
         position = int(first), int(second)
-        if position != _START or not self._epoch.is_set:
+        if position not in (_START, END) or not self._epoch.is_set:
             self.set_epoch(state["epoch"])
         self._at = self._start = position
 
     def __iter__(self) -> Iterator[Any]:
         """Yield what is this node's and this worker's."""
-        start, self._start = self._start, _START
-        self._at = start
-        for position, item in self._items(self._epoch.number, start, self._share()):
-            self._at = position
-            yield item
-        self._at = _START
+        self._at, self._start = self._start, _START
+        return self._rest(self._at)
+
+    def _rest(self, start: Position) -> Iterator[Any]:
+        if start != END:
+            for position, item in self._items(self._epoch.number, start, self._share()):
+                self._at = position
+                yield item
+        self._at = END
 
     def _items(self, epoch: int, start: Position, share: Share) -> Iterator[tuple[Position, Any]]:
-        """Yield what follows a position, each with the position after it."""
+        """Yield what follows a position, each with the position after it: after the last `END`."""
         raise NotImplementedError
 
     def _share(self) -> Share:

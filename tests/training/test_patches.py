@@ -291,13 +291,15 @@ def test_a_stream_resumes_where_it_stopped(volumes, batch_size):
     assert len(corners(resumed)) == len(whole)
     list(stream)
     ended = stream.state_dict()
-    assert ended == {"epoch": 3, "position": [0, 0]}
-    next_epoch = make()
-    next_epoch.load_state_dict(ended)
-    assert next_epoch.state_dict() == ended
-    next_epoch.set_epoch(4)
-    next_epoch.load_state_dict(ended)  # as StatefulDataLoader does, when the loop has set the epoch
-    assert next_epoch.state_dict() == {"epoch": 4, "position": [0, 0]}
+    assert corners(stream) == whole
+    after = make()
+    after.load_state_dict(ended)
+    assert after.state_dict() == ended
+    assert corners(after) == []  # nothing is left of epoch 3
+    after.set_epoch(4)
+    after.load_state_dict(ended)  # as StatefulDataLoader does, when the loop has set the epoch
+    assert (after.state_dict()["epoch"], corners(after)) == (4, [])
+    assert corners(after) == corners(resumed)
 
 
 @pytest.mark.parametrize(
