@@ -217,9 +217,9 @@ class PatchStream(Stream):
         patches: what to yield.
         batch_size: yield batches, which are then the same for any number of workers; pass
             ``batch_size=None`` to the DataLoader. None to yield single patches.
-        drop_last: leave out a last batch that is smaller.
-        rank: number of this node; None for that of ``torch.distributed``, if it is in use, else 0. Nodes may
-            differ by one in the number of their patches.
+        drop_last: leave out a last batch that is smaller, and patches that not all nodes would have: else
+            nodes may differ by one in the number of their patches, and of their batches.
+        rank: number of this node; None for that of ``torch.distributed``, if it is in use, else 0.
         world_size: number of nodes; None likewise.
 
     Raises:
@@ -246,6 +246,8 @@ class PatchStream(Stream):
     def _count(self, share: Share) -> int:
         """Return the number of batches, or of patches, of all workers of a node."""
         count = len(range(share.rank, len(self._patches), share.world_size))
+        if self._drop_last:
+            count = len(self._patches) // share.world_size
         if self._batch_size is None:
             return count
         return count // self._batch_size if self._drop_last else -(-count // self._batch_size)

@@ -264,6 +264,15 @@ def test_a_stream_of_batches(volumes, drop_last):
     assert found == [name for name, *_ in names(training.PatchStream(patches))][: len(found)]
 
 
+@pytest.mark.parametrize(("batch_size", "count"), [(None, 7), (4, 1)])
+def test_nodes_have_as_many_batches_if_the_last_is_dropped(volumes, batch_size, count):
+    """A node with more would wait for the others for ever. Of 15 patches, one node would have 8."""
+    patches = training.PatchDataset(volumes, (3, 3, 3), patches_per_case=5)
+    options = {"batch_size": batch_size, "drop_last": True, "world_size": 2}
+    nodes = [training.PatchStream(patches, rank=rank, **options) for rank in range(2)]
+    assert [len(node) for node in nodes] == [len(list(node)) for node in nodes] == [count, count]
+
+
 @pytest.mark.parametrize("batch_size", [None, 2])
 def test_a_stream_resumes_where_it_stopped(volumes, batch_size):
     def make():
