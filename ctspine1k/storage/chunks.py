@@ -70,7 +70,8 @@ class ArrayWriter:
         most = math.prod(shape) * self._header.dtype.itemsize + codec.OVERHEAD * self._count
         self._data = GrowingArray((most,), np.uint8)
         self._last_voxels, self._last_chunk, self._zeros = b"", b"", b""
-        self._compress = codec.compressor(self._header.dtype.itemsize, compression)
+        is_volume = len(self._header.shape) > 2
+        self._compress = codec.compressor(self._header.dtype.itemsize, compression, is_volume=is_volume)
 
     @property
     def depth(self) -> int:
@@ -257,8 +258,7 @@ class StoredArray:
         for steps, count in zip(axes, header.grid, strict=True):
             numbers = [number * count + step.position for number in numbers for step in steps]
             sizes = [size * step.size for size in sizes for step in steps]
-        data = memoryview(self.data)
-        chunks = [self._chunk(data, number) for number in numbers]
+        chunks = self._stored(numbers)
         shapes = itertools.product(*[[step.size for step in steps] for steps in axes])
         # With an ellipsis, an array without axes stays one.
         inside = itertools.product(*[[step.inside for step in steps] for steps in axes], [...])
@@ -287,15 +287,22 @@ class StoredArray:
         Raises:
             StoredArrayError: bytes are damaged.
         """
-        data = memoryview(self.data)
-        for number in range(len(self.ends)):
-            self._compare(number, self._chunk(data, number))
+        for number, chunk in enumerate(self._stored(range(len(self.ends)))):
+            self._compare(number, chunk)
 
-    def _chunk(self, data: memoryview, number: int) -> memoryview:
-        start, end = int(self.ends[number - 1]) if number else 0, int(self.ends[number])
-        if not 0 <= start <= end - codec.OVERHEAD <= len(data) - codec.OVERHEAD:
-            raise self._damaged(number, f"bytes within {len(data)}", f"bytes {start} to {end}")
-        return data[start:end]
+    def _stored(self, numbers: Sequence[int]) -> list[memoryview]:
+        """Return the bytes of these chunks, at least a header each."""
+        data = memoryview(self.data)
+        wanted = np.asarray(numbers, np.int64)
+        ends = self.ends[wanted]
+        starts = np.where(wanted > 0, self.ends[wanted - 1], 0)
+        is_inside = (ends >= codec.OVERHEAD) & (ends <= len(data))
+        is_inside &= (starts >= 0) & (starts <= ends - codec.OVERHEAD)
+        if not is_inside.all():
+            first = int(is_inside.argmin())
+            found = f"bytes {starts[first]} to {ends[first]}"
+            raise self._damaged(numbers[first], f"bytes within {len(data)}", found)
+        return [data[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
     def _compare(self, number: int, chunk: memoryview) -> None:
         if checksum(chunk, self.seed, number) != self.checksums[number]:
@@ -304,33 +311,35 @@ class StoredArray:
     def _check(self, part: ChunkPart) -> None:
         """Raise an error if a chunk is damaged, or cannot be decoded to its place."""
         self._compare(part.number, part.chunk)
-        decoded, stored = codec.sizes(part.chunk)
+        decoded, stored, has_voxels = codec.read_header(part.chunk)
         # Blosc2 would write as many bytes as the chunk says, even past the array, and none for some chunks.
         if decoded != part.nbytes or stored != len(part.chunk):
             raise self._damaged(part.number, f"{part.nbytes} bytes of voxels", "another length in it")
-        if codec.holds_no_voxels(part.chunk):
+        if not has_voxels:
             raise self._damaged(part.number, "voxels", "a chunk that says it has none")
 
     def _decode(self, parts: Sequence[ChunkPart], out: NDArray[Any], scaling: Scaling | None) -> None:
         """Check and decode chunks, and write the requested part of each to its place in ``out``."""
         dtype = self.header.dtype
-        may_lose = scaling is not None and out.dtype.kind in "iu" and not self._fits(out.dtype)
+        write = None if scaling is None or scaling.is_cast(dtype, out.dtype) else scaling.write
+        lossy = scaling if out.dtype.kind in "iu" and not self._fits(out.dtype) else None
         # One buffer for all chunks: it stays in the CPU's cache.
         buffer = np.empty(max((part.nbytes for part in parts), default=0) // dtype.itemsize, dtype)
+        voxels = buffer[:0]
         with np.errstate(invalid="ignore"):
             for part in parts:
                 self._check(part)  # here, so that its bytes are in the CPU's cache when they are decoded
-                voxels = buffer[: part.nbytes // dtype.itemsize].reshape(part.shape)
+                if voxels.shape != part.shape:
+                    voxels = buffer[: part.nbytes // dtype.itemsize].reshape(part.shape)
                 try:
                     codec.decompress(part.chunk, voxels)
                 except (RuntimeError, ValueError) as error:
                     raise self._damaged(part.number, "a Blosc2 chunk", str(error)) from error
-                found, target = voxels[part.inside], out[part.outside]
-                if scaling is None:
-                    target[...] = found
-                    continue
-                scaling.write(found, target)
-                if may_lose and not np.array_equal(target, scaling.values(found)):
+                if write is None:  # one call of NumPy less, of which a small part has few
+                    out[part.outside] = voxels[part.inside]
+                else:
+                    write(voxels[part.inside], out[part.outside])
+                if lossy and not np.array_equal(out[part.outside], lossy.values(voxels[part.inside])):
                     wanted = f"numbers that {out.dtype} holds"
                     hint = 'Cast the column to CompactArray("float32"), say.'
                     raise StoredArrayError(self.header.name, wanted, "others", hint)

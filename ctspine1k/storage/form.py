@@ -48,7 +48,7 @@ CODEC = "blosc2"
 MAX_CHUNK_BYTES = 1 << 26
 
 #: As small as good compression allows, and small enough for the CPU's cache: many per volume, two per slice.
-_CHUNK_SHAPES = {1: (1 << 18,), 2: (256, 512), 3: (32, 64, 64)}
+_CHUNK_SHAPES = {1: (1 << 18,), 2: (256, 512), 3: (32, 48, 48)}
 
 
 @dataclass(frozen=True)

@@ -36,15 +36,18 @@ class Scaling:
             scaled += self.intercept
         return scaled
 
+    def is_cast(self, stored: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
+        """Return whether `write` from and to these types casts the stored numbers, and does no more."""
+        is_exact = stored.kind in "iu" and np.can_cast(stored, wanted)
+        return self.is_identity and (is_exact or wanted.kind != "f")
+
     def write(self, stored: NDArray[Any], out: NDArray[Any]) -> None:
         """Write the values into ``out``, of the same shape, cast to its type."""
         if stored.ndim > 2 and not self.is_identity:
             for one, target in zip(stored, out, strict=True):  # one slice in float64 at a time
                 self.write(one, target)
             return
-        # Entering `errstate` below takes as long as a small part of a chunk.
-        is_exact = stored.dtype.kind in "iu" and np.can_cast(stored.dtype, out.dtype)
-        if self.is_identity and (is_exact or out.dtype.kind != "f"):
+        if self.is_cast(stored.dtype, out.dtype):
             np.copyto(out, stored, casting="unsafe")
             return
         # NumPy's warnings are off: the caller reports infinite results, with file and value.

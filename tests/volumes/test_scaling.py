@@ -31,6 +31,16 @@ def test_unscaled_wide_integers_are_exact_among_integers(dtype):
     assert np.array_equal(out, stored)
 
 
+@pytest.mark.parametrize("dtype", ["i8", "u8"])
+def test_unscaled_wide_integers_are_rounded_by_way_of_float64(dtype):
+    """As nibabel does: this one to float64 first, of which float32 then has two as near, and takes the even."""
+    stored = np.array([2**60 + 2**36 + 1], dtype)
+    out = np.empty(1, "f4")
+    Scaling().write(stored, out)
+    assert out == stored.astype("f8").astype("f4") == 2**60
+    assert stored.astype("f4") == 2**60 + 2**37
+
+
 @pytest.mark.parametrize("dtype", ["i1", "u2", "<i4", "f4", "f8"])
 def test_numbers_that_float64_holds_are_their_own_values(dtype):
     """Without a copy. Others are rounded once, as by nibabel."""
