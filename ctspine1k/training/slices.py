@@ -1,4 +1,4 @@
-"""Slices of volumes along any direction, read in slabs: one sagittal slice touches as many chunks as 64."""
+"""Slices of volumes along any direction, read in slabs: one sagittal slice touches as many chunks as 48."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SliceDataset(Stream):
             for batch in DataLoader(slices, batch_size=8, num_workers=2):
                 batch["image"], batch["segmentation"]  # (8, 384, 512), float32 and uint8
 
-    Volumes are read in slabs, as deep as a chunk is (32 or 64 slices), in random order. A worker holds
+    Volumes are read in slabs, as deep as a chunk is (32 or 48 slices), in random order. A worker holds
     ``buffer`` slabs, in the types of the files, and yields their slices in random order; all slices of an
     epoch are on one node and in one worker only.
 
