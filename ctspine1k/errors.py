@@ -121,14 +121,16 @@ class SplitFileError(CTSpine1KError, ValueError):
 class UnknownCaseError(CTSpine1KError, KeyError):
     """A case id that is not in the catalog."""
 
-    def __init__(self, case_id: str, similar: Sequence[str]) -> None:
-        super().__init__(case_id, similar)
-        self.case_id, self.similar = case_id, similar
+    def __init__(self, case_id: str, similar: Sequence[str], total: int) -> None:
+        super().__init__(case_id, similar, total)
+        self.case_id, self.similar, self.total = case_id, similar, total
 
     def __str__(self) -> str:
         hint = f" Did you mean {' or '.join(self.similar)}?" if self.similar else ""
-        rule = "`ctspine1k list` (load_catalog) lists the ids."
-        return f"no case {self.case_id!r} in the catalog.{hint} {rule}"
+        where = f"in this catalog of {count_text(self.total, 'case')}"
+        return (
+            f"no case {self.case_id!r} {where}.{hint} `ctspine1k list`, with the same options, lists the ids."
+        )
 
 
 class MissingFilesError(CTSpine1KError, FileNotFoundError):

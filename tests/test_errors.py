@@ -8,7 +8,7 @@ from ctspine1k import errors
 
 EXAMPLES = [
     errors.SplitFileError("split.txt", 3, "a b", "two names on one line", ("trainset", "test_public")),
-    errors.UnknownCaseError("liver_1066", ["liver_106"]),
+    errors.UnknownCaseError("liver_1066", ["liver_106"], 1005),
     errors.MissingFilesError({"liver_106": "mask"}, 3, "/data", "Get it."),
     errors.AmbiguousFilesError("liver_106", "image", ["/a", "/b"]),
     errors.ChecksumError("/a", "sha256", "00", "11", "Get it again."),

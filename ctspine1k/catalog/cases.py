@@ -225,7 +225,7 @@ class Catalog:
             return self._by_id[case_id]
         except KeyError:
             similar = difflib.get_close_matches(str(case_id), self._by_id)
-            raise UnknownCaseError(str(case_id), similar) from None
+            raise UnknownCaseError(str(case_id), similar, len(self)) from None
 
     def where(self, **criteria: Criterion) -> Catalog:
         """Keep the cases that meet all criteria, in the same order.

@@ -28,9 +28,10 @@ __all__ = ["cache"]
 def cache(
     ids: tuple[str, ...], cache_dir: Path | None, clear: bool, every: bool, unfinished: bool, as_json: bool
 ) -> None:
-    """List converted rows, or only those with an ID, and what they were made from; or delete them.
+    """List converted rows, or delete them.
 
-    What is left of a stopped conversion of volumes is used when that is run again.
+    All of them, or only those with an ID, and what they were made from. What is left of a stopped conversion
+    of volumes is used when that is run again.
     """
     from ctspine1k.rows.conversions import clear as delete
     from ctspine1k.rows.conversions import list_conversions
@@ -43,7 +44,9 @@ def cache(
         cache_dir = Path(datasets.config.HF_DATASETS_CACHE)
     found = list_conversions(cache_dir)
     if unknown := set(ids) - {one.id for one in found}:
-        raise click.UsageError(f"no conversion {', '.join(sorted(unknown))} in {cache_dir}.")
+        raise click.UsageError(
+            f"no conversion {', '.join(sorted(unknown))} in {cache_dir}. `ctspine1k cache` lists their ids."
+        )
     chosen = [one for one in found if (not ids or one.id in ids) and not (unfinished and one.is_finished)]
     kept = []
     for one in list(chosen) if clear else ():

@@ -118,9 +118,9 @@ def info(case_id: str, collection: str, split_file: Path | None, as_json: bool) 
     JSON,
 )
 def vertebrae(which: tuple[str, ...], collection: str, as_json: bool) -> None:
-    """Print labels and names, numbers in other data sets, and how many volumes contain each.
+    """Print labels, names, and numbers in other data sets.
 
-    totalsegmentator means its task "total" in version 2.
+    volumes is the number of volumes that contain each; totalsegmentator means its task "total" in version 2.
     """
     vocabulary = data_set(collection).vocabulary
     labels = [vocabulary.label(one) for one in which]
@@ -139,7 +139,7 @@ def vertebrae(which: tuple[str, ...], collection: str, as_json: bool) -> None:
 
 @verb("cite", COLLECTION, JSON)
 def cite(collection: str, as_json: bool) -> None:
-    """Print the licence, and the BibTeX of the data set and of its sources."""
+    """Print the licence, and the BibTeX of the data set and sources."""
     chosen_set = data_set(collection)
     licence, entries = chosen_set.licence, chosen_set.citations()
     if as_json:

@@ -113,7 +113,7 @@ def verify(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Check that raw files are all there, complete, consistent and plausible.
+    """Check that files are there, complete, consistent and plausible.
 
     Files that a scan has read, and that have not changed since, are not read again. The exit status is 0 if
     nothing was found, 1 if something was, 2 if it could not be done.

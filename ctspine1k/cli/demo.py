@@ -21,11 +21,11 @@ __all__ = ["demo"]
     click.option(
         "--out",
         type=FOLDER,
-        help="Keep the phantom, and a picture, in this new folder [nothing is kept].",
+        help="Keep the phantom, and a picture, in this new or empty folder [nothing is kept].",
     ),
 )
 def demo(collection: str, out: Path | None) -> None:
-    """Make a small phantom of a data set and load it as 3d and as 2d; needs no network."""
+    """Make a small phantom of a data set and load it, offline."""
     from ctspine1k.demo.run import draw_phantom, load_phantom
 
     with tempfile.TemporaryDirectory(prefix="ctspine1k-") as scratch:

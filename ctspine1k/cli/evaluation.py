@@ -96,7 +96,7 @@ def evaluate(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Judge predicted masks or points against the reference by a published protocol.
+    """Judge predicted masks or points by a published protocol.
 
     PREDICTIONS is a folder of masks named by cases, as nnU-Net, TotalSegmentator and others write them; with
     --points it may be a folder of points files, or a CSV file, too. Cases that were not predicted count as
@@ -141,7 +141,7 @@ def evaluate(
 def compare(
     first: Path, second: Path, collection: str, preset: str | None, sacrum: bool, **options: Any
 ) -> None:
-    """Compare two evaluations: paired differences over the cases that both have.
+    """Compare two evaluations: paired differences over shared cases.
 
     FIRST and SECOND are the folders that `ctspine1k evaluate --out` wrote, or their cases.csv.
     """

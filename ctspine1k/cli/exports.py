@@ -100,10 +100,10 @@ def export(ctx: click.Context) -> int | None:
     JSON,
 )
 def parquet(out: str, geometry: bool, verify: bool, as_json: bool, **options: Any) -> int:
-    """Write Parquet files, a table of cases, a card and a manifest to OUT, a folder or an fsspec URL.
+    """Write Parquet files, a table of cases, a card and a manifest.
 
-    A stopped export resumes where it was. The exit status is 0, or 1 if some shards failed; the others are
-    made.
+    OUT is a folder or an fsspec URL. A stopped export resumes where it was. The exit status is 0, or 1 if
+    some shards failed; the others are made.
     """
     from ctspine1k.files.transfer import progress_on_terminal
 
@@ -146,10 +146,10 @@ _OWN = (
     JSON,
 )
 def nnunet(out: str, copy: bool, plain_ids: bool, as_json: bool, **options: Any) -> int:
-    """Write nnU-Net's raw format, with links to the raw files, to a folder in OUT, such as $nnUNet_raw.
+    """Write nnU-Net's raw format, with links to the raw files.
 
-    A stopped export resumes where it was. The exit status is 0, or 1 if some cases failed; the others are
-    exported.
+    It is a folder in OUT, such as $nnUNet_raw. A stopped export resumes where it was. The exit status is 0,
+    or 1 if some cases failed; the others are exported.
     """
     from ctspine1k.files.transfer import progress_on_terminal
 

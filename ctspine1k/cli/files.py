@@ -36,10 +36,10 @@ def download(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Download raw files to the Hub's local cache, check them, and print their paths.
+    """Download raw files to the Hub's local cache, and check them.
 
-    Files in the cache are not fetched again, and an interrupted transfer resumes where it stopped. With --to,
-    the paths printed are those of the copies; copies that are there are kept.
+    Prints their paths. Files in the cache are not fetched again, and an interrupted transfer resumes where it
+    stopped. With --to, the paths printed are those of the copies; copies that are there are kept.
     """
     from ctspine1k.files.transfer import progress_on_terminal
 

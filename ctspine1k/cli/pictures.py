@@ -24,6 +24,7 @@ from ctspine1k.cli.options import (
 )
 from ctspine1k.cli.output import print_json
 from ctspine1k.cli.verbs import verb
+from ctspine1k.errors import UnknownCaseError
 
 __all__ = ["preview"]
 
@@ -58,7 +59,7 @@ def preview(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Draw cases with their labels: axial, coronal and sagittal slices through the spine.
+    """Draw cases with their labels: axial, coronal, sagittal slices.
 
     CASE is an id. DIR is a folder, the same as --data-dir DIR. Prints the path of each picture.
     """
@@ -68,6 +69,11 @@ def preview(
         catalog = load_catalog(options["collection"], split_file=options["split_file"])
         if target not in catalog and Path(target).is_dir():
             options["directory"] = Path(target)
+        elif target not in catalog and options["data_dir"] is None:  # nor in a split file that is in a folder
+            try:
+                catalog[target]
+            except UnknownCaseError as error:
+                raise click.UsageError(f"CASE or DIR: no folder {target!r}, and {error}") from None
         else:
             options["cases"] = (target, *options["cases"])
     require_somewhere(options)

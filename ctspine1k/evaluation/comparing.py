@@ -63,9 +63,10 @@ class Comparison:
         """Return it as text: all vertebrae, each of them, what was left out, and options that differ."""
         lines = [f"{self.measure} by preset {self.preset}: second minus first, with {LEVEL:.0%} interval"]
         for row in self.differences:
+            interval = "" if math.isnan(row.low) else f" [{row.low:+.4f}, {row.high:+.4f}]"
             lines.append(
-                f"{row.group:5} n {row.n:6,}  {row.first:9.4f} {row.second:9.4f}  {row.difference:+9.4f} "
-                f"[{row.low:+.4f}, {row.high:+.4f}]  p {row.p_value:.3g}"
+                f"{row.group:5} n {row.n:6,}  {row.first:9.4f} {row.second:9.4f}  {row.difference:+9.4f}"
+                f"{interval}  p {row.p_value:.3g}"
             )
         for which, only, count in (
             ("first", self.only_first, self.n_only_first),

@@ -155,6 +155,11 @@ def _mask_tasks(
             f'{predictions}: expected masks, found files of points. Pass points="body" or points="mask" '
             "(--points): which of the two they are."
         )
+    if not any(path.lower().endswith(selection.data_set.suffixes) for path in folder.listing()):
+        names = " or ".join(f"*{suffix}" for suffix in selection.data_set.suffixes)
+        raise ValueError(
+            f"{predictions}: expected masks ({names}), found none. Pass the folder that has them."
+        )
     tasks = [Task(file.case, file, found.files.get(case_id, {})) for case_id, file in references.items()]
     return tasks, found.unknown
 

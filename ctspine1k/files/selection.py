@@ -130,11 +130,12 @@ class Selection:
 
     def _advice(self, on_missing: OnMissing) -> str:
         """Return what to do about cases without files: options that were not passed yet."""
-        choices = [] if on_missing == "skip" else ['pass on_missing="skip" to continue without these cases']
-        choices.append("select others with cases=[...]")
+        skip = 'pass on_missing="skip" (--on-missing skip) to continue without these cases'
+        choices = [] if on_missing == "skip" else [skip]
+        choices.append("select others with cases=[...] (--case)")
         if self.catalog.cases == self.data_set.read_cases(None).cases:
             path = self._found_split_file() or "PATH"
-            choices.append(f"list your own in a split file and pass split_file={path!r}")
+            choices.append(f"list your own in a split file and pass split_file={path!r} (--split-file)")
         *others, last = choices
         text = f"{', '.join(others)} or {last}" if others else last
         return f"{text[0].upper()}{text[1:]}."

@@ -68,10 +68,11 @@ def test_look_up():
         },
     )
     assert "liver_106" in catalog
-    with pytest.raises(
-        UnknownCaseError, match=r"no case 'liver_1066' in the catalog. Did you mean liver_106"
-    ):
+    unknown = r"^no case 'liver_1066' in this catalog of 1,005 cases. Did you mean liver_106"
+    with pytest.raises(UnknownCaseError, match=unknown):
         catalog["liver_1066"]
+    with pytest.raises(UnknownCaseError, match=r"^no case 'liver_0' in this catalog of 1 case. Did you mean"):
+        catalog.select("liver_106").select("liver_0")  # which the data set has
     with pytest.raises(KeyError):
         catalog["x"]
 

@@ -57,6 +57,7 @@ def test_without_a_verb_it_tells_the_verbs_in_the_order_of_use(run):
     ]
     exports = run("export")[2].partition("Commands:")[2]
     assert re.findall(r"^  (\w+)  ", exports, re.MULTILINE) == ["parquet", "nnunet"]
+    assert "..." not in err.partition("Commands:")[2] + exports  # no line is cut off
     assert run("--version") == (0, f"{__version__}\n", "")
     assert run("-h")[0] == 0
 
@@ -68,7 +69,10 @@ def test_without_a_verb_it_tells_the_verbs_in_the_order_of_use(run):
         (["list", "--split", "dev"], "error: Invalid value for '--split': 'dev' is not one of 'train', 'val"),
         (["list", "--bogus"], "error: No such option"),
         (["info"], "error: Missing argument 'CASE'"),
-        (["info", "liver_1066"], "error: no case 'liver_1066' in the catalog. Did you mean liver_106"),
+        (
+            ["info", "liver_1066"],
+            "error: no case 'liver_1066' in this catalog of 1,005 cases. Did you mean liver_106",
+        ),
         (["vertebrae", "S1"], "error: no vertebra 'S1': expected C1 to C7"),
         (["scan", "nowhere"], "error: data_dir='nowhere': expected a folder with raw files, found none at"),
         (
@@ -85,7 +89,10 @@ def test_without_a_verb_it_tells_the_verbs_in_the_order_of_use(run):
         ),
         (["verify", "x", "--data-dir", "y"], "error: DIR and --data-dir are the same: give one."),
         (["scan", "--num-proc", "0"], "error: Invalid value for '--num-proc'"),
-        (["preview", "liver_1066"], "error: no case 'liver_1066'"),
+        (
+            ["preview", "liver_1066"],
+            "error: CASE or DIR: no folder 'liver_1066', and no case 'liver_1066' in",
+        ),
         (
             ["list", "--data-dir", ".", "--revision", "main", "--files"],
             "error: data_dir='.' has no revisions",

@@ -66,6 +66,7 @@ def test_cases_of_one_side_are_left_out_and_named():
     assert comparison.differences[0].n == 1
     assert comparison.differences[0].p_value == 1.0
     text = comparison.summary()
+    assert "nan" not in text  # no interval of one patient
     assert "left out, only in the first: 1 case: a" in text
     assert "left out, only in the second: 1 case: c" in text
     document = json.loads(json.dumps(comparison.document(), allow_nan=False))

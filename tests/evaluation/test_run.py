@@ -525,6 +525,8 @@ def test_the_command_line(raw, predictions, tmp_path, capsys):
     assert "not made alike: truncated is 'keep' in the first, 'drop' in the second. Evaluate one" in out
     assert out.count("not made alike") == 1
     assert main(["evaluate", str(tmp_path / "none"), *there]) == 2
+    assert main(["evaluate", str(tmp_path / "a"), *there]) == 2  # has results, and no mask
+    assert f"{tmp_path / 'a'}: expected masks (*.nii.gz or *.nii), found none." in capsys.readouterr().err
     assert main(["evaluate", str(predictions)]) == 2
     assert "Say where" in capsys.readouterr().err
 

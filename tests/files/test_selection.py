@@ -243,16 +243,20 @@ def test_where_nothing_fits_the_error_ends_with_the_option_to_pass(tree, split_f
     with pytest.warns(SplitFileWarning, match="is not used, which lists 1 case"):
         spine = open_collection(data_dir=tree)
     with pytest.raises(
-        MissingFilesError, match=r"or list your own in a split file and pass split_file='PATH'\.$"
+        MissingFilesError,
+        match=r"or list your own in a split file and pass split_file='PATH' \(--split-file\)\.$",
     ):
         spine.download()
     (tree / "lists").mkdir()
     path = (tree / "lists/data_split.txt").resolve()
     path.touch()
-    with pytest.raises(MissingFilesError, match=rf"and pass split_file='{path}'\.$"):
+    with pytest.raises(MissingFilesError, match=rf"and pass split_file='{path}' \(--split-file\)\.$"):
         spine.download()
     gone = open_collection(data_dir=tree / "lists", split_file=split_file)
-    with pytest.raises(MissingFilesError, match=r"these cases or select others with cases=\[\.\.\.\]\.$"):
+    with pytest.raises(
+        MissingFilesError,
+        match=r"\(--on-missing skip\) .* or select others with cases=\[\.\.\.\] \(--case\)\.$",
+    ):
         gone.scan()
     with pytest.raises(MissingFilesError) as caught:
         open_collection(data_dir=tree / "lists").scan(on_missing="skip")
