@@ -21,6 +21,9 @@ SUMMARY, TABLE = "summary.json", "cases.csv"
 
 _JOURNAL = ".scores.partial"
 
+#: What a summary raises that is damaged, or is another's.
+_UNUSABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+
 
 class Journal:
     """Scores of cases by a key that changes when their files or the options do.
@@ -34,9 +37,11 @@ class Journal:
         with explain_unwritable(folder):
             self._path.touch()  # shows whose folder it is until the results are whole
 
-    def get(self, key: str) -> Scored | None:
+    def get(self, key: str, case_id: str) -> Scored | None:
         """Return the scores of an earlier run; None if the case has to be scored."""
-        return self._known.get(key)
+        known = self._known.get(key)
+        # The id stands beside the key in a summary that may be damaged: of another id, there may be no rows.
+        return known if known is not None and known.case_id == case_id else None
 
     def note(self, key: str, scored: Scored) -> None:
         """Keep the scores of a case."""
@@ -73,7 +78,7 @@ def read_options(path: Path) -> Mapping[str, Any]:
     try:
         summary = json.loads(((path if path.is_dir() else path.parent) / SUMMARY).read_text(encoding="utf-8"))
         return dict(summary["options"])
-    except (OSError, ValueError, LookupError, TypeError):
+    except _UNUSABLE:
         return {}
 
 
@@ -99,7 +104,7 @@ def _finished(folder: Path) -> dict[str, Scored]:
             for case_id, one in keys.items()
             if one["key"]
         }
-    except (OSError, OutputError, ValueError, LookupError, TypeError):
+    except (OutputError, *_UNUSABLE):
         return {}
 
 

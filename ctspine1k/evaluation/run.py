@@ -199,7 +199,7 @@ def _scored(
     keys = {task.case.case_id: task.key(options.scoring) for task in tasks}
     done: dict[str, Scored] = {}
     if journal is not None:
-        done = {case_id: kept for case_id, key in keys.items() if (kept := journal.get(key))}
+        done = {case_id: kept for case_id, key in keys.items() if (kept := journal.get(key, case_id))}
     fresh = [task for task in tasks if task.case.case_id not in done]
     selection.look.prepare([task.reference for task in fresh])
     vocabulary = selection.data_set.vocabulary

@@ -200,6 +200,8 @@ def read_scores(path: Path) -> ScoreTable:
 
 def _parsed(row: Mapping[str, str]) -> Row:
     truths = {"True": True, "False": False}
+    if None in row:  # more cells than columns: those after a comma too many are not what they seem
+        raise ValueError("a row with more cells than there are columns")
     parsed: dict[str, Any] = {name: row[name] for name in _TEXTS}
     parsed |= {name: truths[row[name]] for name in _TRUTHS}
     parsed |= {name: int(row[name]) if row[name] else None for name in _COUNTS}

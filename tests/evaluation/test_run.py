@@ -432,6 +432,26 @@ def test_damaged_notes_are_not_used(spines, predictions, tmp_path):
     assert not (out / ".scores.partial").exists()
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.replace('"liver_106": {"key"', '"liver_107": {"key"'),
+        lambda text: json.dumps({**json.loads(text), "cases": []}),
+        lambda text: '{"cases":' + 100_000 * "[",
+    ],
+)
+def test_a_damaged_summary_is_not_used(spines, predictions, tmp_path, damage):
+    out = tmp_path / "out"
+    spines.evaluate(predictions, out)
+    wanted, summary = (out / "cases.csv").read_bytes(), json.loads((out / "summary.json").read_text())
+    damaged = damage(json.dumps(summary))
+    assert damaged != json.dumps(summary)
+    (out / "summary.json").write_text(damaged)
+    spines.evaluate(predictions, out)
+    assert (out / "cases.csv").read_bytes() == wanted
+    assert json.loads((out / "summary.json").read_text()) == summary
+
+
 def test_other_folders_are_left_alone(spines, raw, predictions, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")

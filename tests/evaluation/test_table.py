@@ -62,6 +62,7 @@ def test_its_first_columns_and_types_for_other_tools(tmp_path):
         (lambda text: text.replace(",dice,", ",dsc,"), "a file without the column dice"),
         (lambda text: text.replace("True", "yes", 1), "a cell that it cannot have"),
         (lambda text: text.replace(",T12,", ",T12,extra,", 1), "a cell that it cannot have"),
+        (lambda text: text.rstrip() + ",0.5\n", "a cell that it cannot have .a row with more cells than"),
         (lambda text: "\x00" + text, "a (file|cell)"),
         (lambda text: "", "a file without the column case_id"),
     ],

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from support.compare import wanted
+from support.loaders import raises_in_loader
 from torch.utils.data import ConcatDataset, DataLoader
 
 import ctspine1k
@@ -94,7 +95,7 @@ def test_loader_of_a_data_set_around_lazy_rows(load, tree, reads):
 def test_loader_of_lazy_volumes(load, tree, workers):
     lazy = ctspine1k.LazyDataset(load("3d", split="train", storage="compact"))
     message = r"one shape in a batch, found \(3, 6, 5\) and \(4, 6, 5\)\. ctspine1k\.training\.PatchDataset"
-    with pytest.raises(ValueError, match=message):
+    with raises_in_loader(ValueError, message):
         next(iter(DataLoader(lazy, batch_size=2, num_workers=workers)))
     right = wanted(tree, "3d", "train")
     assert same(DataLoader(lazy, batch_size=None, num_workers=workers), right)

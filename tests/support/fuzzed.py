@@ -22,6 +22,9 @@ import numpy as np
 from ctspine1k import load_catalog, read_pair, read_points
 from ctspine1k.catalog.ctspine1k import CTSPINE1K
 from ctspine1k.errors import SplitFileError
+from ctspine1k.evaluation.journal import SUMMARY, TABLE, Journal, read_options
+from ctspine1k.evaluation.scoring import Scored
+from ctspine1k.evaluation.table import ScoreTable, read_scores
 from ctspine1k.exports.folder_target import FolderTarget
 from ctspine1k.exports.ledger import MANIFEST, read_records
 from ctspine1k.running.notes import note_line
@@ -31,7 +34,9 @@ from ctspine1k.storage.form import checksum
 from ctspine1k.volumes.cases import open_case
 from ctspine1k.volumes.headers import Geometry
 from ctspine1k.volumes.metaimage import require_simpleitk
+from ctspine1k.volumes.points_table import read_points_table
 from support.metaimage import save_metaimage
+from support.scores import random_table
 from support.verbs import scan_files, verify_files
 from support.volumes import AFFINE, SHAPE, intensities, labels, nifti, save_case
 
@@ -69,6 +74,8 @@ def subjects() -> tuple[Subject, ...]:
         _split_file(),
         *_of_an_export(),
         *_of_a_scan(),
+        _points_table(),
+        *_of_an_evaluation(),
     )
 
 
@@ -204,6 +211,56 @@ def _check_points(name: str, geometry: Geometry, data: bytes, folder: Path) -> N
         assert all(-0.5 <= at <= size - 0.5 for at, size in zip(point.voxel, geometry.shape, strict=True))
         k, i, j = point.voxel
         assert np.allclose((AFFINE @ [i, j, k, 1])[:3], point.mm)
+
+
+def _points_table() -> Subject:
+    whole = b"case_id,label,x_mm,y_mm,z_mm\nliver_0,20,1.0,-2.5,3e1\nliver_1,8,4,5,6\n"
+    return Subject("table of points", whole, _check_points_table)
+
+
+def _check_points_table(data: bytes, folder: Path) -> None:
+    """Each row is read: a place of finite numbers, of a vertebra."""
+    path = folder / "points.csv"
+    path.write_bytes(data)
+    for case_id, points in read_points_table(path, CTSPINE1K.vocabulary).items():
+        assert case_id.strip() == case_id != ""
+        for label, place in points.items():
+            assert CTSPINE1K.vocabulary.name(label)
+            assert all(map(math.isfinite, place))
+
+
+def _of_an_evaluation() -> list[Subject]:
+    """Return the files of one that has finished, and the notes of one that was stopped."""
+    table = random_table()
+    known = {f"key of {case_id}": Scored(case_id, rows) for case_id, rows in table.by_case.items()}
+    cases = {one.case_id: {"key": key, "problem": None} for key, one in known.items()}
+    document = {"options": {"points": None}, "cases": cases, "table": table.digest()}
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal(Path(folder))
+        for key, one in known.items():
+            journal.note(key, one)
+        notes = Path(folder, ".scores.partial").read_bytes()
+    wholes = {SUMMARY: json.dumps(document, indent=1).encode(), TABLE: table.csv().encode()}
+    check = functools.partial(_check_evaluation, wholes=wholes, known=known)
+    found = {**wholes, ".scores.partial": notes}
+    return [Subject(name, whole, functools.partial(check, name=name)) for name, whole in found.items()]
+
+
+def _check_evaluation(
+    data: bytes, folder: Path, name: str, wholes: dict[str, bytes], known: dict[str, Scored]
+) -> None:
+    """Scores that are used again are those of their case. The table alone has nothing that its cells are checked by."""
+    with tempfile.TemporaryDirectory(dir=folder) as out:
+        for other, whole in {} if name.startswith(".") else wholes.items():
+            Path(out, other).write_bytes(whole)
+        Path(out, name).write_bytes(data)
+        journal = Journal(Path(out))
+        for key, right in known.items():
+            found = journal.get(key, right.case_id)
+            assert found is None or ScoreTable(found.rows).csv() == ScoreTable(right.rows).csv()
+        read_options(Path(out))
+        if name == TABLE:
+            assert read_scores(Path(out)).case_ids is not None
 
 
 def _numbers(data: bytes, kind: type[np.integer]) -> np.ndarray:

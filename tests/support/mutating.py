@@ -289,7 +289,6 @@ class Checkout:
         opened = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for descriptor in (1, 2):
             os.dup2(opened, descriptor)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # else tests depend on where this was started
         resource.setrlimit(resource.RLIMIT_DATA, (_BYTES, _BYTES))
         for name in [name for name in sys.modules if name.partition(".")[0] == "support"]:
             del sys.modules[name]

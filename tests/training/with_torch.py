@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from support.loaders import raises_in_loader
 from torch.utils.data import DataLoader, DistributedSampler, default_collate
 
 from ctspine1k import training
@@ -267,6 +268,6 @@ def test_each_slice_once(volumes, workers):
 
 def test_slices_of_different_sizes(volumes):
     slices = training.SliceDataset(volumes, "coronal")
-    with pytest.raises(ValueError, match=r"found \(4, 6\) and .* Pass size= to SliceDataset"):
+    with raises_in_loader(ValueError, r"found \(4, 6\) and .* Pass size= to SliceDataset"):
         list(DataLoader(slices, batch_size=200, num_workers=1))
     assert all(one["image"].ndim == 2 for one in DataLoader(slices, batch_size=None))
