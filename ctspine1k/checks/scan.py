@@ -21,7 +21,7 @@ from ctspine1k.files.selection import OnMissing, Selection, all_files, require_c
 from ctspine1k.files.transfer import worker_start
 from ctspine1k.running.disk import explain_full_disk
 from ctspine1k.running.executors import executor
-from ctspine1k.running.stops import deferred_interrupts
+from ctspine1k.running.stops import deferred_interrupts, explain_stop
 from ctspine1k.scans.containing import scan_path
 from ctspine1k.scans.tables import vertebrae_path
 from ctspine1k.volumes.relabel import Others
@@ -75,9 +75,14 @@ def scan(
         for case_id in missing.missing if missing else ():
             records.drop(case_id)
         fresh = [one for one in files if records.current(one, options) is None]
-        with closing(read_cases(selection, fresh, workers, options)) as scanned:
+        done = len(files) - len(fresh)
+        with (
+            explain_stop(lambda: f"{done:,} of {len(files):,} cases are done"),
+            closing(read_cases(selection, fresh, workers, options)) as scanned,
+        ):
             for one in scanned:
                 records.note(record_of(one, selection.data_set, options))
+                done += 1
         records.write(selection.catalog)
     return ScanReport(
         path,

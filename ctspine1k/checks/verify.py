@@ -41,7 +41,7 @@ from ctspine1k.files.raw import CaseFiles, RawFile, predicted_masks
 from ctspine1k.files.selection import Selection, require_cases
 from ctspine1k.files.transfer import fetch_case, reading_case, worker_start
 from ctspine1k.running.executors import Executor, executor
-from ctspine1k.running.stops import check_stopped, deferred_interrupts
+from ctspine1k.running.stops import check_stopped, deferred_interrupts, explain_stop
 from ctspine1k.scans.containing import scan_path
 from ctspine1k.scans.tables import is_current
 from ctspine1k.volumes.cases import open_case
@@ -226,7 +226,8 @@ def _read(
     count = Counter(one.case.case_id for one in files)
     read = []
     reading = closing(read_cases(selection, files, workers, options))
-    with records_if_possible(path) as records, reading as scanned:
+    stop = explain_stop(lambda: f"{len(read):,} of {len(files):,} cases are done")
+    with stop, records_if_possible(path) as records, reading as scanned:
         for one in scanned:
             read.append(one)
             known = records.current(one.files)

@@ -84,7 +84,7 @@ def cli(ctx: click.Context) -> int | None:
     """Public spine CT from the command line: CTSpine1K, VerSe, Microsoft Research; your own scans.
 
     Raw files are read from --data-dir, or from a Hub repo. Results go to stdout, messages to stderr. The exit
-    status is 0, or 2 after an error.
+    status is 0; 1 if something was found, or failed; 2 after an error; 130 if stopped.
     """
     return help_if_bare(ctx)
 
