@@ -57,7 +57,7 @@ CHECKS = {
         "warning", "image and mask headers disagree on where voxels lie (spacing, origin or direction)"
     ),
     "header": Check("warning", "the sform, qform and pixdim of a header disagree, or are invalid"),
-    "units": Check("warning", "a header gives lengths in metres or microns; they are converted to mm"),
+    "units": Check("warning", "a header gives lengths in another unit than mm; they are converted"),
     "degenerate": Check("warning", "a header gives voxels no size: no length, or axes in one plane"),
     "unplaced": Check("warning", "a header has neither sform nor qform: which side is left is a guess"),
     "hu_range": Check(
