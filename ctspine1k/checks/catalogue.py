@@ -64,6 +64,7 @@ CHECKS = {
         "warning",
         "intensities are not HU: there is no air (in cropped scans, no fat), or they wrapped around",
     ),
+    "padded": Check("warning", "intensities are not finite, and were read as padding, as asked for"),
     "label_rounding": Check("warning", "labels are whole numbers only after rounding"),
     "no_labels": Check("warning", "a mask, or a file with points, is empty"),
     "gap": Check("warning", "a vertebra is missing between two labelled ones"),

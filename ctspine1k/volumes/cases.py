@@ -241,6 +241,11 @@ class CaseReader:
         return 0.0 if self._mask is None else self._mask.label_rounding
 
     @property
+    def replaced_voxels(self) -> int:
+        """How many intensities read so far are not finite, and were replaced."""
+        return self._image.replaced
+
+    @property
     def other_labels(self) -> tuple[int, ...]:
         """Labels read so far that the data set does not have, and that became background."""
         return () if self._relabel is None else tuple(sorted(self._relabel.others))
