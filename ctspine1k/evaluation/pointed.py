@@ -24,10 +24,10 @@ from ctspine1k.errors import CaseError, ChecksumError, FileFormatError, PointsEr
 from ctspine1k.evaluation.arguments import check_points
 from ctspine1k.evaluation.centroids import Point
 from ctspine1k.evaluation.overlap import first_and_last
+from ctspine1k.evaluation.remarks import Remarks
 from ctspine1k.evaluation.scores import CaseScore, score_points
 from ctspine1k.evaluation.scoring import (
     NO_PREDICTION,
-    Remarks,
     Scored,
     ScoringOptions,
     Task,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -15,18 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctspine1k import __version__
-from ctspine1k._messages import check_choice, warn
+from ctspine1k._messages import check_choice
 from ctspine1k.catalog.cases import Case
 from ctspine1k.catalog.vocabulary import BACKGROUND, Vocabulary
-from ctspine1k.errors import (
-    CaseError,
-    ChecksumError,
-    FileFormatError,
-    GeometryWarning,
-    VoxelValueError,
-    VoxelWarning,
-)
+from ctspine1k.errors import CaseError, ChecksumError, FileFormatError, VoxelValueError
 from ctspine1k.evaluation.centroids import Point
+from ctspine1k.evaluation.remarks import Remarks
 from ctspine1k.evaluation.scores import TOLERANCES_MM, CaseScore, score_parts
 from ctspine1k.evaluation.table import COLUMNS, Row
 from ctspine1k.files.places import Place
@@ -39,12 +33,10 @@ from ctspine1k.running.threads import spread, usable_threads
 from ctspine1k.running.versions import require_version
 from ctspine1k.volumes.masks import Mask, common_window, joined, on_grid, read_mask
 from ctspine1k.volumes.orientation import degenerate_axes
-from ctspine1k.volumes.positions import Doubt
 from ctspine1k.volumes.relabel import Others, accepted_labels, label_table
 
 __all__ = [
     "NO_PREDICTION",
-    "Remarks",
     "Score",
     "Scored",
     "ScoringOptions",
@@ -151,30 +143,6 @@ class Task:
         header = None if self.header is None else self.header.state
         text = json.dumps([_VERSION, asdict(options), self.case.case_id, states, header, given])
         return hashlib.sha256(text.encode(errors="replace")).hexdigest()
-
-
-@dataclass
-class Remarks:
-    """What is doubtful about the files of a case that was judged all the same."""
-
-    doubts: list[str] = field(default_factory=list)  #: about the position that a header gives
-    changes: list[str] = field(default_factory=list)  #: what was changed in voxels
-
-    def note(self, doubts: Iterable[Doubt], changes: Iterable[str] = (), *, by_place: bool) -> None:
-        """Note what is doubtful about a file.
-
-        That its place is a guess matters only if the result depends on it (``by_place``).
-        """
-        texts = (str(doubt.error) for doubt in doubts if by_place or doubt.kind != "unplaced")
-        self.doubts += [text for text in texts if text not in self.doubts]  # both sides may have one header
-        self.changes += changes
-
-    def warn(self) -> None:
-        """Issue warnings, if there is anything to say."""
-        if self.doubts:
-            warn("\n".join(self.doubts), GeometryWarning)
-        if self.changes:
-            warn("\n".join(self.changes), VoxelWarning)
 
 
 @dataclass(frozen=True)
