@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from ctspine1k.evaluation.results import Evaluation
     from ctspine1k.files.transfer import DownloadPlan
     from ctspine1k.volumes.relabel import Others
+    from ctspine1k.volumes.slices import OnVoxels
 
 __all__ = ["Collection", "open_collection"]
 
@@ -209,6 +210,7 @@ class Collection(RowVerbs, PointVerbs, EvaluationVerbs, ExportVerbs):
         *,
         reading: str | None = None,
         other_labels: Others = "raise",
+        on_voxels: OnVoxels = "raise",
         num_proc: int = 1,
         scheduler: str | None = None,
         on_missing: OnMissing = "raise",
@@ -225,6 +227,8 @@ class Collection(RowVerbs, PointVerbs, EvaluationVerbs, ExportVerbs):
             reading: how coordinates in files of points are meant, as for `points`.
             other_labels: if a mask has labels that the data set does not have: with "raise" the case cannot
                 be used; "background" measures it without them, and notes them in the table.
+            on_voxels: the same for NaN and infinite voxels of an image: "raise", or "replace" them as
+                `load_dataset` does, and note how many.
             num_proc: processes that measure; each needs up to 0.4 GB. If there are several, each imports the
                 calling script, which therefore needs ``if __name__ == "__main__":``.
             scheduler: the address of a Dask scheduler, such as "tcp://node1:8786", or its scheduler file: its
@@ -245,7 +249,7 @@ class Collection(RowVerbs, PointVerbs, EvaluationVerbs, ExportVerbs):
         from ctspine1k.checks.scan import scan
 
         options: dict[str, Any] = {"num_proc": num_proc, "scheduler": scheduler, "on_missing": on_missing}
-        options |= {"reading": reading, "other_labels": other_labels}
+        options |= {"reading": reading, "other_labels": other_labels, "on_voxels": on_voxels}
         return scan(self.selection(), None if out is None else Path(out), **options)
 
     def verify(
@@ -255,6 +259,7 @@ class Collection(RowVerbs, PointVerbs, EvaluationVerbs, ExportVerbs):
         reread: bool = False,
         reading: str | None = None,
         other_labels: Others = "raise",
+        on_voxels: OnVoxels = "raise",
         num_proc: int = 1,
         scheduler: str | None = None,
     ) -> Report:
@@ -269,6 +274,8 @@ class Collection(RowVerbs, PointVerbs, EvaluationVerbs, ExportVerbs):
             reading: how coordinates in files of points are meant, as for `points`.
             other_labels: labels in masks that the data set does not have: "raise" finds them (``values``),
                 "background" checks masks without them.
+            on_voxels: NaN and infinite voxels of an image: "raise" finds them (``values``), "replace" finds
+                them as a warning (``padded``), and checks the case with -1024 HU in their place.
             num_proc: processes that read, as for `scan`.
             scheduler: a Dask scheduler, whose workers read instead, as for `scan`.
 
@@ -281,7 +288,7 @@ class Collection(RowVerbs, PointVerbs, EvaluationVerbs, ExportVerbs):
         from ctspine1k.checks.verify import verify
 
         options: dict[str, Any] = {"reread": reread, "num_proc": num_proc, "scheduler": scheduler}
-        options |= {"reading": reading, "other_labels": other_labels}
+        options |= {"reading": reading, "other_labels": other_labels, "on_voxels": on_voxels}
         return verify(self.selection(), None if scan is None else Path(scan), **options)
 
     def preview(

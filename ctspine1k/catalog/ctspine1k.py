@@ -7,18 +7,21 @@ wheel; ``facts/ctspine1k/cases.csv`` lists where each scan came from.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ctspine1k.catalog.cases import Case, Catalog, Facet, Issue, fits, has_issue, lacks_issue
 from ctspine1k.catalog.dataset import (
+    KIND_FOLDERS,
     DataSet,
     Kind,
     Licence,
     Misplaced,
+    is_among_masks,
     parse_endings,
     read_citations,
     read_csv,
+    telling_folder,
 )
 from ctspine1k.catalog.split_file import parse_sections, parse_split
 from ctspine1k.catalog.vocabulary import Vocabulary, read_vertebrae
@@ -113,17 +116,12 @@ _ENDINGS: tuple[tuple[str, Kind], ...] = (
     (".nii", "image"),
 )
 
-#: Names of the folders that the layouts in circulation have for each source and kind, in lower case.
+#: Names of the folders that the layouts in circulation have for each source, in lower case.
 _SOURCE_FOLDERS = {
     "colonog": "COLONOG", "colon": "COLONOG", "conlon": "COLONOG",
     "covid-19": "COVID-19",
     "hnscc-3dct-rt": "HNSCC-3DCT-RT", "hnscc-3dct-rt_neck": "HNSCC-3DCT-RT",
     "msd-t10": "MSD-T10", "liver": "MSD-T10",
-}  # fmt: skip
-_KIND_FOLDERS: dict[str, Kind] = {
-    "volumes": "image", "data": "image", "imagestr": "image", "imagests": "image",
-    "labels": "mask", "label": "mask", "label_new": "mask", "labelstr": "mask", "labelsts": "mask",
-    "masks": "mask",
 }  # fmt: skip
 
 _LABEL_ISSUES = ("label_missing", "label_wrong_value", "label_discontinuous", "label_incomplete")
@@ -204,9 +202,8 @@ def _parse_name(path: str) -> list[tuple[str, Kind]]:
 
     In a folder of masks, ``x.nii.gz`` is the mask of x, as in nnU-Net's layout: nothing there is an image.
     """
-    *folders, name = path.split("/")
-    is_of_masks = _KIND_FOLDERS.get((_telling(folders, _KIND_FOLDERS) or "").lower()) == "mask"
-    return parse_endings(name, _ENDINGS_OF_MASKS if is_of_masks else _ENDINGS)
+    name = path.rpartition("/")[2]
+    return parse_endings(name, _ENDINGS_OF_MASKS if is_among_masks(path) else _ENDINGS)
 
 
 def _file_name(case: Case, kind: Kind) -> str:
@@ -220,16 +217,11 @@ def _misplaced(path: str, case: Case, kind: Kind) -> Iterator[Misplaced]:
     for what, names, right in (
         ("source", _SOURCE_FOLDERS, case.source),
         ("split", SECTIONS, case.split),
-        ("kind", _KIND_FOLDERS, kind),
+        ("kind", KIND_FOLDERS, kind),
     ):
-        telling = _telling(folders, names)
+        telling = telling_folder(folders, names)
         if right is not None and telling is not None and names[telling.lower()] != right:
             yield f"a folder of {what} {right}", f"folder {telling}"
-
-
-def _telling(folders: Sequence[str], names: Mapping[str, str]) -> str | None:
-    """Return the innermost folder that says something, in any case of letters; None if none does."""
-    return next((folder for folder in reversed(folders) if folder.lower() in names), None)
 
 
 def _odd_labels(case: Case, labels: Sequence[int]) -> Iterator[tuple[str, str, str]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -19,19 +19,29 @@ from ctspine1k.catalog.vocabulary import Vocabulary
 
 __all__ = [
     "KINDS",
+    "KIND_FOLDERS",
     "DataSet",
     "Kind",
     "Licence",
     "Misplaced",
     "PointsFormat",
+    "is_among_masks",
     "parse_endings",
     "read_citations",
     "read_csv",
+    "telling_folder",
 ]
 
 #: What a file of a case contains: the CT, its label map, or points such as the centres of vertebrae.
 Kind: TypeAlias = Literal["image", "mask", "points"]
 KINDS: tuple[Kind, ...] = ("image", "mask", "points")
+
+#: Names of the folders that the layouts in circulation have for each kind, in lower case.
+KIND_FOLDERS: dict[str, Kind] = {
+    "volumes": "image", "data": "image", "imagestr": "image", "imagests": "image",
+    "labels": "mask", "label": "mask", "label_new": "mask", "labelstr": "mask", "labelsts": "mask",
+    "masks": "mask",
+}  # fmt: skip
 
 #: How points are written: as VerSe's JSON files, or as the Microsoft database's ``.lml`` files.
 PointsFormat: TypeAlias = Literal["verse", "lml"]
@@ -54,6 +64,17 @@ def read_citations(path: Path) -> list[str]:
 def parse_endings(name: str, endings: Iterable[tuple[str, Kind]]) -> list[tuple[str, Kind]]:
     """Return what a file may be by the end of its name, in any case of letters, as case id and kind."""
     return [(name[: -len(end)], kind) for end, kind in endings if name[-len(end) :].lower() == end]
+
+
+def telling_folder(folders: Sequence[str], names: Container[str]) -> str | None:
+    """Return the innermost folder that has one of these names, in any case of letters; None if none has."""
+    return next((folder for folder in reversed(folders) if folder.lower() in names), None)
+
+
+def is_among_masks(path: str) -> bool:
+    """Return whether a file is in a folder of masks, where none is an image, whatever its name says."""
+    folder = telling_folder(path.split("/")[:-1], KIND_FOLDERS)
+    return folder is not None and KIND_FOLDERS[folder.lower()] == "mask"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from ctspine1k.catalog.cases import Case, Catalog, Facet, is_within, lacks_issue
-from ctspine1k.catalog.dataset import DataSet, Kind, Licence, Misplaced, read_citations, read_csv
+from ctspine1k.catalog.dataset import (
+    DataSet,
+    Kind,
+    Licence,
+    Misplaced,
+    is_among_masks,
+    read_citations,
+    read_csv,
+)
 from ctspine1k.catalog.split_file import parse_split
 from ctspine1k.catalog.vocabulary import Vertebra, Vocabulary, read_vertebrae
 
@@ -33,7 +41,7 @@ _FACT_NAMES = ("fold", "top", "bottom", "annotated")
 
 _SUFFIXES = (".nii.gz", ".nii", ".mhd", ".mha")
 
-_NAME = re.compile(r"(?P<scan>\d{7})(?P<end>\.nii(?:\.gz)?|\.mhd|\.mha|\.lml)", re.IGNORECASE)
+_NAME = re.compile(r"(?P<scan>\d{7})(?P<end>(?:_0000)?\.nii(?:\.gz)?|\.mhd|\.mha|\.lml)", re.IGNORECASE)
 _PATIENT_FOLDER = re.compile(r"patient\d{4}")  # in lower case
 _SPLIT_FOLDER = re.compile(r"spine-(?:(?P<train>\d)|test-data)", re.IGNORECASE)
 
@@ -98,11 +106,12 @@ def _scans() -> dict[str, dict[str, str | None]]:
 
 
 def _parse_name(path: str) -> list[tuple[str, Kind]]:
-    """Return the scan and the kind of a file, by its name alone."""
+    """Return the scan and the kind of a file, by its name; what is in a folder of masks is no image."""
     found = _NAME.fullmatch(path.rpartition("/")[2])
     if found is None:
         return []
-    return [(found["scan"], "points" if found["end"].lower() == ".lml" else "image")]
+    kind: Kind = "points" if found["end"].lower() == ".lml" else "image"
+    return [] if kind == "image" and is_among_masks(path) else [(found["scan"], kind)]
 
 
 def _parse_patient(path: str) -> str | None:

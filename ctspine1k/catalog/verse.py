@@ -25,7 +25,15 @@ from ctspine1k.catalog.cases import (
     lacks_issue,
 )
 from ctspine1k.catalog.ctspine1k import SPECIAL_CASES, special_cases
-from ctspine1k.catalog.dataset import DataSet, Kind, Licence, Misplaced, read_citations, read_csv
+from ctspine1k.catalog.dataset import (
+    DataSet,
+    Kind,
+    Licence,
+    Misplaced,
+    is_among_masks,
+    read_citations,
+    read_csv,
+)
 from ctspine1k.catalog.split_file import parse_split
 from ctspine1k.catalog.vocabulary import Vertebra, Vocabulary, read_vertebrae
 
@@ -104,10 +112,11 @@ _SUBJECT_BASED = re.compile(
 )
 
 #: MICCAI 2019: verse005_seg.nii.gz. MICCAI 2020: verse401_verse201_CT-iso.nii.gz, GL124_CT_ax-iso-ctd.json.
-#: What stands between series and ending differs between the files of a series: only the series counts.
+#: What stands between series and ending differs between the files of a series: only the series counts. In
+#: nnU-Net's layout, an image ends in the number of a channel, of which CT has one.
 _MICCAI = re.compile(
     rf"(?:(?P<patient>{_ID})[_-])?(?P<series>{_ID})(?:_CT[_-](?:ax|sag|iso|cor))?"
-    r"(?P<end>\.nii(?:\.gz)?|_seg\.nii(?:\.gz)?|_ctd\.json|[_-]iso-ctd\.json)",
+    r"(?P<end>(?:_0000)?\.nii(?:\.gz)?|_seg\.nii(?:\.gz)?|_ctd\.json|[_-]iso-ctd\.json)",
     re.IGNORECASE,
 )
 
@@ -184,14 +193,19 @@ def _issues() -> dict[str, tuple[Issue, ...]]:
 
 
 def _parse_name(path: str) -> list[tuple[str, Kind]]:
-    """Return the series and the kind of a file, by its name alone: folders may be any."""
+    """Return the series and the kind of a file, by its name: folders may be any.
+
+    Only in one of masks, ``verse004.nii.gz`` is the mask of verse004, as in nnU-Net's layout, and no image.
+    """
     name = path.rpartition("/")[2]
     found = _SUBJECT_BASED.fullmatch(name) or _MICCAI.fullmatch(name)
     if found is None:
         return []
     end = found["end"].lower()
-    is_mask = end.startswith(("_seg", "seg-vert"))
+    is_mask = end.startswith(("_seg", "seg-vert")) or is_among_masks(path)
     kind: Kind = "points" if end.endswith(".json") else "mask" if is_mask else "image"
+    if kind == "mask" and end.startswith("_0000"):
+        return []
     return [((found["series"] or found["patient"]).lower(), kind)]
 
 

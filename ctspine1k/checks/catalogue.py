@@ -57,13 +57,14 @@ CHECKS = {
         "warning", "image and mask headers disagree on where voxels lie (spacing, origin or direction)"
     ),
     "header": Check("warning", "the sform, qform and pixdim of a header disagree, or are invalid"),
-    "units": Check("warning", "a header gives lengths in metres or microns; they are converted to mm"),
+    "units": Check("warning", "a header gives lengths in another unit than mm; they are converted"),
     "degenerate": Check("warning", "a header gives voxels no size: no length, or axes in one plane"),
     "unplaced": Check("warning", "a header has neither sform nor qform: which side is left is a guess"),
     "hu_range": Check(
         "warning",
         "intensities are not HU: there is no air (in cropped scans, no fat), or they wrapped around",
     ),
+    "padded": Check("warning", "intensities are not finite, and were read as padding, as asked for"),
     "label_rounding": Check("warning", "labels are whole numbers only after rounding"),
     "no_labels": Check("warning", "a mask, or a file with points, is empty"),
     "gap": Check("warning", "a vertebra is missing between two labelled ones"),

@@ -60,6 +60,7 @@ class CaseMeasures:
     hu_beside: float | None  #: mean of the voxels without label in the boxes around labels, one per slab
     label_rounding: float | None  #: greatest distance from a whole number of the values in the mask
     other_labels: tuple[int, ...] | None  #: of the mask, that the data set lacks, and that became background
+    replaced_voxels: int  #: NaN and infinite ones of the image, which were read as padding
     image_crc32: int  #: of the stored voxels; equal for files with the same image
     mask_crc32: int | None  #: of the labels and their positions
     vertebrae: tuple[VertebraMeasures, ...]  #: of the mask, in the order of labels
@@ -110,6 +111,7 @@ def measure(case: CaseReader, points: Points | None = None) -> CaseMeasures:
         hu_beside=beside_sum / beside_count if beside_count else None,
         label_rounding=case.label_rounding if case.has_mask else None,
         other_labels=case.other_labels if case.has_mask else None,
+        replaced_voxels=case.replaced_voxels,
         image_crc32=image_crc32,
         mask_crc32=_checksum(start, box) if case.has_mask else None,
         vertebrae=tuple(_vertebra(region, float(hu_sums[region.label]), geometry) for region in regions),

@@ -69,6 +69,8 @@ def implausible(
     if lowest > below or highest > _GREATEST_HU:
         expected = f"{darkest}, below {below:.0f} HU, and nothing beyond {_GREATEST_HU:,.0f} HU"
         yield "hu_range", expected, f"{lowest:,.0f} to {highest:,.0f} HU"
+    if measures.replaced_voxels:
+        yield "padded", "finite intensities", f"{measures.replaced_voxels:,} that are not, read as -1,024 HU"
     if measures.mask_type is None:
         return
     if measures.label_rounding:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, cast
 
 from ctspine1k import __version__
 from ctspine1k._messages import check_choice, warn
@@ -14,7 +15,15 @@ from ctspine1k.catalog.cases import Case
 from ctspine1k.catalog.dataset import DataSet, Kind, PointsFormat
 from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.checks.reading import MeasureOptions
-from ctspine1k.errors import CaseError, ChecksumError, OutputError, PointsError, SkippedCasesWarning
+from ctspine1k.errors import (
+    CaseError,
+    ChecksumError,
+    GeometryWarning,
+    OutputError,
+    PointsError,
+    SkippedCasesWarning,
+    VoxelWarning,
+)
 from ctspine1k.files.copies import require_outside
 from ctspine1k.files.places import Place
 from ctspine1k.files.raw import CaseFiles
@@ -80,8 +89,14 @@ def points_of_cases(
     return _read_all(work, files, workers, on_error)
 
 
-#: The points of a case, or why there are none.
-_Result: TypeAlias = "tuple[Case, Points | CaseError | ChecksumError]"
+@dataclass
+class _Result:
+    """The points of a case, or why there are none, and what is doubtful about its files."""
+
+    case: Case
+    found: Points | CaseError | ChecksumError | None = None
+    doubts: list[str] = field(default_factory=list)  #: about where voxels lie
+    changes: list[str] = field(default_factory=list)  #: what was changed in the mask
 
 
 def _read_all(
@@ -89,13 +104,17 @@ def _read_all(
 ) -> Iterator[tuple[Case, Points]]:
     names = [f"points/{one.case.case_id}" for one in files]
     with closing(run_with_bar(workers, work, files, names, "Reading points")) as results:
-        for case, found in results:
-            if isinstance(found, Points):
-                yield case, found
+        for result in results:
+            if result.doubts:
+                warn("\n".join(result.doubts), GeometryWarning)
+            for change in result.changes:
+                warn(change, VoxelWarning)
+            if isinstance(result.found, Points):
+                yield result.case, result.found
             elif on_error == "raise":
-                raise found
+                raise cast("CaseError", result.found)
             else:
-                warn(f"{case.case_id} is left out: {found}", SkippedCasesWarning)
+                warn(f"{result.case.case_id} is left out: {result.found}", SkippedCasesWarning)
 
 
 def _required(data_set: DataSet, kind: PointsKind) -> Sequence[Kind]:
@@ -124,24 +143,29 @@ def _points_of(
 ) -> _Result:
     """Return the points of one case, or why there are none; runs in any process."""
     require_version(version)
+    result = _Result(files.case)
     try:
         with quiet_hub():
             paths = fetch_case(place, files)
         opened = open_case(
             paths["image"],
             paths.get("mask"),
-            on_geometry="warn",
+            on_geometry=None,  # whose warning advises to use that option
             other_labels=options.other_labels,
             vocabulary=vocabulary,
             threads=usable_threads(),
+            on_change=result.changes.append,
         )
         with reading_case(files), opened as case:
-            if kind != "file":
-                return files.case, _computed(case, kind, vocabulary)
-            read = read_case_points(paths, case.geometry, vocabulary, points_format, options.reading)
-            return files.case, cast("Points", read)  # there is the file, else it would be missing
+            result.doubts += map(str, case.geometry_problems(by_place=True))
+            result.found = (
+                read_case_points(paths, case.geometry, vocabulary, points_format, options.reading)
+                if kind == "file"
+                else _computed(case, kind, vocabulary)
+            )
     except (CaseError, ChecksumError) as error:
-        return files.case, error
+        result.found = error
+    return result
 
 
 def _computed(case: CaseReader, kind: Literal["mask", "body"], vocabulary: Vocabulary) -> Points:

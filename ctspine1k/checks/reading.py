@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ctspine1k import __version__
+from ctspine1k._messages import check_choice
 from ctspine1k.catalog.dataset import DataSet, Kind, PointsFormat
 from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.checks.measure import CaseMeasures, measure
@@ -25,6 +26,7 @@ from ctspine1k.volumes.cases import check_file, open_case
 from ctspine1k.volumes.points import check_reading, read_case_points
 from ctspine1k.volumes.positions import Doubt
 from ctspine1k.volumes.relabel import Others, check_others
+from ctspine1k.volumes.slices import OnVoxels
 
 __all__ = ["MeasureOptions", "ScannedCase", "read_cases"]
 
@@ -35,15 +37,19 @@ class MeasureOptions:
 
     reading: str | None = None  #: how coordinates in files of points are meant; None for the way that fits
     other_labels: Others = "raise"  #: labels in masks that the data set lacks: an error, or "background"
+    on_voxels: OnVoxels = "raise"  #: NaN and infinite intensities: an error, or "replace" them by padding
 
     def check(self, data_set: DataSet) -> None:
         """Raise a `ValueError` if an option is not allowed for a data set."""
         check_reading(self.reading, data_set)
         check_others(self.other_labels, data_set)
+        check_choice("on_voxels", self.on_voxels, ("raise", "replace"))
 
     def would_give(self, row: Mapping[str, Any]) -> bool:
         """Return whether these options would give a row of the table of cases, which has no problem."""
         if row.get("points_file") is not None and row["reading"] != self.reading:
+            return False
+        if row["replaced_voxels"] and self.on_voxels == "raise":
             return False
         return self.other_labels == "background" or not row["other_labels"]
 
@@ -119,6 +125,7 @@ def _scanned(
                 on_geometry=None,
                 vocabulary=vocabulary,
                 other_labels=options.other_labels,
+                on_voxels=options.on_voxels,
                 threads=usable_threads(),
                 on_change=lambda _: None,  # it is among the measures
             ) as case,

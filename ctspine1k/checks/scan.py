@@ -25,6 +25,7 @@ from ctspine1k.running.stops import deferred_interrupts, explain_stop
 from ctspine1k.scans.containing import scan_path
 from ctspine1k.scans.tables import vertebrae_path
 from ctspine1k.volumes.relabel import Others
+from ctspine1k.volumes.slices import OnVoxels
 
 __all__ = ["ScanReport", "scan"]
 
@@ -59,11 +60,12 @@ def scan(
     on_missing: OnMissing,
     reading: str | None = None,
     other_labels: Others = "raise",
+    on_voxels: OnVoxels = "raise",
 ) -> ScanReport:
     """Measure cases, and write two tables (`ctspine1k.scans.tables`); see `Collection.scan`."""
     require_scipy()
     check_choice("on_missing", on_missing, ("raise", "skip"))
-    options = MeasureOptions(reading, other_labels)
+    options = MeasureOptions(reading, other_labels, on_voxels)
     options.check(selection.data_set)
     workers = executor(num_proc, scheduler, initializer=worker_start())
     files, missing = all_files(require_cases(selection), on_missing)

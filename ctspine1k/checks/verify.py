@@ -47,6 +47,7 @@ from ctspine1k.scans.tables import is_current
 from ctspine1k.volumes.cases import open_case
 from ctspine1k.volumes.positions import Doubt
 from ctspine1k.volumes.relabel import Others
+from ctspine1k.volumes.slices import OnVoxels
 
 __all__ = ["CHECKS", "Check", "Finding", "Report", "verify"]
 
@@ -81,6 +82,9 @@ class Finding:
         where = self.file or self.case_id
         return difference_text(str(where), self.expected, self.found, f"{self.hint}{known}")
 
+
+#: Checks of measures that are about the image.
+_OF_IMAGES = ("hu_range", "padded")
 
 #: Findings of a check that a summary shows.
 _SHOWN = 5
@@ -143,11 +147,12 @@ def verify(
     scheduler: str | None,
     reading: str | None = None,
     other_labels: Others = "raise",
+    on_voxels: OnVoxels = "raise",
 ) -> Report:
     """Check the raw files of cases: all `CHECKS`; see `Collection.verify`."""
     require_scipy()
     require_cases(selection)
-    options = MeasureOptions(reading, other_labels)
+    options = MeasureOptions(reading, other_labels, on_voxels)
     options.check(selection.data_set)
     workers = executor(num_proc, scheduler, initializer=worker_start())
     files, findings = _files(selection)
@@ -352,7 +357,7 @@ def _implausible(
     """List what is strange about the measures of a case, each with the kind of file that it is about."""
     vocabulary, points = data_set.vocabulary, measures.points
     for check, *texts in implausible(measures, vocabulary, is_cropped=data_set.is_cropped):
-        yield "image" if check == "hu_range" else "mask", check, texts[0], texts[1]
+        yield "image" if check in _OF_IMAGES else "mask", check, texts[0], texts[1]
     if points is not None:
         boxes = {vertebra.label: (vertebra.start, vertebra.stop) for vertebra in measures.vertebrae}
         for check, *texts in implausible_points(points, boxes, vocabulary):

@@ -17,6 +17,7 @@ from ctspine1k.cli.options import (
     MASKS,
     NUM_PROC,
     ON_MISSING,
+    ON_VOXELS,
     OTHER_LABELS,
     PLACE,
     READING,
@@ -49,6 +50,7 @@ __all__ = ["scan", "verify"]
     ),
     READING,
     OTHER_LABELS,
+    ON_VOXELS,
     ON_MISSING,
     NUM_PROC,
     SCHEDULER,
@@ -58,6 +60,7 @@ def scan(
     out: Path | None,
     reading: str | None,
     other_labels: Any,
+    on_voxels: Any,
     on_missing: Any,
     num_proc: int | None,
     scheduler: str | None,
@@ -75,7 +78,8 @@ def scan(
         out,
         num_proc=default_num_proc(num_proc, scheduler),
         scheduler=scheduler,
-        **is_given({"reading": reading, "other_labels": other_labels, "on_missing": on_missing}),
+        **is_given({"reading": reading, "other_labels": other_labels}),
+        **is_given({"on_voxels": on_voxels, "on_missing": on_missing}),
     )
     if as_json:
         print_json(asdict(report))
@@ -98,6 +102,7 @@ def scan(
     click.option("--reread", is_flag=True, help="Read every file again, even if a scan has read it."),
     READING,
     OTHER_LABELS,
+    ON_VOXELS,
     click.option("--out", type=FILE, help="Also write the findings to this CSV file."),
     NUM_PROC,
     SCHEDULER,
@@ -107,6 +112,7 @@ def verify(
     reread: bool,
     reading: str | None,
     other_labels: Any,
+    on_voxels: Any,
     out: Path | None,
     num_proc: int | None,
     scheduler: str | None,
@@ -131,7 +137,7 @@ def verify(
         reread=reread,
         num_proc=default_num_proc(num_proc, scheduler),
         scheduler=scheduler,
-        **is_given({"reading": reading, "other_labels": other_labels}),
+        **is_given({"reading": reading, "other_labels": other_labels, "on_voxels": on_voxels}),
     )
     if as_json:
         print_json({**asdict(report), "ok": report.ok})

@@ -33,6 +33,7 @@ __all__ = [
     "NUM_PROC",
     "ON_ERROR",
     "ON_MISSING",
+    "ON_VOXELS",
     "OTHER_LABELS",
     "PLACE",
     "READING",
@@ -210,6 +211,11 @@ OTHER_LABELS = click.option(
     "--other-labels",
     type=click.Choice(["raise", "background"]),
     help="If a mask has labels that the data set does not have: an error, or background [raise].",
+)
+ON_VOXELS = click.option(
+    "--on-voxels",
+    type=click.Choice(["raise", "replace"]),
+    help="If voxels of an image are NaN or infinite: an error, or -1024 HU in their place [raise].",
 )
 READING = click.option(
     "--reading",

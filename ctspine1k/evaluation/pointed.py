@@ -24,6 +24,7 @@ from ctspine1k.errors import CaseError, ChecksumError, FileFormatError, PointsEr
 from ctspine1k.evaluation.arguments import check_points
 from ctspine1k.evaluation.centroids import Point
 from ctspine1k.evaluation.overlap import first_and_last
+from ctspine1k.evaluation.remarks import Remarks
 from ctspine1k.evaluation.scores import CaseScore, score_points
 from ctspine1k.evaluation.scoring import (
     NO_PREDICTION,
@@ -208,14 +209,15 @@ def score_points_of(
         PointsError: points of another kind than the one that is compared, on either side.
     """
     require_version(version)
+    remarks = Remarks()
     with quiet_hub():
-        reference, cut = _reference(place, vocabulary, options, task)
+        reference, cut = _reference(place, vocabulary, options, task, remarks)
     predicted: _Places = {}
     predicted_cut: set[int] = set()
     problem = "" if task.prediction or task.points is not None else NO_PREDICTION
     if not problem:
         try:
-            predicted, predicted_cut, points = _predicted(place, vocabulary, options, task)
+            predicted, predicted_cut, points = _predicted(place, vocabulary, options, task, remarks)
         except (CaseError, ChecksumError) as error:
             problem = str(error)
         else:
@@ -228,24 +230,25 @@ def score_points_of(
     score = CaseScore(rows, score.voxels)
     score = score.without_truncated() if options.truncated == "drop" else score
     found = rows_of(task.case, score, vocabulary, options)
-    return Scored(task.case.case_id, tuple({**row, "problem": problem} for row in found), problem)
+    rows_with_problem = tuple({**row, "problem": problem} for row in found)
+    return Scored(task.case.case_id, rows_with_problem, problem, remarks)
 
 
 def _reference(
-    place: Place, vocabulary: Vocabulary, options: ScoringOptions, task: Task
+    place: Place, vocabulary: Vocabulary, options: ScoringOptions, task: Task, remarks: Remarks
 ) -> tuple[_Places, set[int]]:
     """Return the points of the reference, and the labels that the scan cuts: none without a mask."""
     if task.reference.kind == "mask":
         mask = read_reference(place, task, vocabulary, options)
-        return _computed(mask, vocabulary, options.points), _cut(mask)
+        return _computed(mask, vocabulary, options.points, remarks), _cut(mask)
     path = fetch_case(place, CaseFiles(task.case, {"points": task.reference}))["points"]
-    points = _read(place, vocabulary, task, path, None)
+    points = _read(place, vocabulary, task, path, None, remarks)
     _check_kind(points, options.points, task.reference.name)
     return _places(points), set()
 
 
 def _predicted(
-    place: Place, vocabulary: Vocabulary, options: ScoringOptions, task: Task
+    place: Place, vocabulary: Vocabulary, options: ScoringOptions, task: Task, remarks: Remarks
 ) -> tuple[_Places, set[int], Points | None]:
     """Return predicted points, the labels that the scan cuts, and the contents of the points file, if any."""
     if task.points is not None:
@@ -253,8 +256,8 @@ def _predicted(
     file = next(iter(task.prediction.values()))
     if file.kind == "mask":
         mask = read_prediction(task, vocabulary, options)
-        return _computed(mask, vocabulary, options.points), _cut(mask), None
-    points = _read(place, vocabulary, task, Path(file.name), options.reading)
+        return _computed(mask, vocabulary, options.points, remarks), _cut(mask), None
+    points = _read(place, vocabulary, task, Path(file.name), options.reading, remarks)
     return _places(points), set(), points
 
 
@@ -263,7 +266,9 @@ def _cut(mask: Mask) -> set[int]:
     return first_and_last(mask.box, mask.start, mask.geometry.shape, mask.scan_axis)
 
 
-def _read(place: Place, vocabulary: Vocabulary, task: Task, path: Path, reading: str | None) -> Points:
+def _read(
+    place: Place, vocabulary: Vocabulary, task: Task, path: Path, reading: str | None, remarks: Remarks
+) -> Points:
     """Read a points file, whose voxels are those of the task's image or mask."""
     header = task.header or task.reference
     local = place.local_path(header)
@@ -273,6 +278,7 @@ def _read(place: Place, vocabulary: Vocabulary, task: Task, path: Path, reading:
         open_volume(opened) as volume,
     ):
         geometry = Geometry.of(volume.header.affine, volume.header.shape)
+        remarks.note(volume.header.doubts, by_place=True)
     with reading_case(CaseFiles(task.case, {"points": task.reference})):
         return read_points(
             path,
@@ -284,8 +290,9 @@ def _read(place: Place, vocabulary: Vocabulary, task: Task, path: Path, reading:
         )
 
 
-def _computed(mask: Mask, vocabulary: Vocabulary, kind: _Kind | None) -> _Places:
+def _computed(mask: Mask, vocabulary: Vocabulary, kind: _Kind | None, remarks: Remarks) -> _Places:
     """Return the points of a mask."""
+    remarks.note(mask.doubts, mask.changes, by_place=True)
     if what := degenerate_axes(mask.geometry.affine):
         expected = "an affine with a length and a direction for each axis"
         raise FileFormatError(mask.name, expected, what, "Save the mask again with the header of its image.")

@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
@@ -17,8 +18,9 @@ from ctspine1k import __version__
 from ctspine1k._messages import check_choice
 from ctspine1k.catalog.cases import Case
 from ctspine1k.catalog.vocabulary import BACKGROUND, Vocabulary
-from ctspine1k.errors import CaseError, ChecksumError, VoxelValueError
+from ctspine1k.errors import CaseError, ChecksumError, FileFormatError, VoxelValueError
 from ctspine1k.evaluation.centroids import Point
+from ctspine1k.evaluation.remarks import Remarks
 from ctspine1k.evaluation.scores import TOLERANCES_MM, CaseScore, score_parts
 from ctspine1k.evaluation.table import COLUMNS, Row
 from ctspine1k.files.places import Place
@@ -30,6 +32,7 @@ from ctspine1k.running.progress import run_with_bar
 from ctspine1k.running.threads import spread, usable_threads
 from ctspine1k.running.versions import require_version
 from ctspine1k.volumes.masks import Mask, common_window, joined, on_grid, read_mask
+from ctspine1k.volumes.orientation import degenerate_axes
 from ctspine1k.volumes.relabel import Others, accepted_labels, label_table
 
 __all__ = [
@@ -149,6 +152,7 @@ class Scored:
     case_id: str
     rows: tuple[Row, ...]
     problem: str = ""  #: why it could not be judged; its vertebrae then count as missed
+    remarks: Remarks = field(default_factory=Remarks)  #: none if it was judged in an earlier run
 
 
 #: Scores one case, given the version of the package, the place of the reference and what it depends on.
@@ -165,7 +169,8 @@ def score_files(
 ) -> Generator[Scored, None, None]:
     """Score cases and yield each when it is done, with a progress bar where there is a terminal.
 
-    ``score`` scores one case in any process: `score_masks_of`, or that of points.
+    What is doubtful about their files is a warning. ``score`` scores one case in any process:
+    `score_masks_of`, or that of points.
 
     Raises:
         CaseError, ChecksumError: the reference of a case cannot be used.
@@ -176,7 +181,10 @@ def score_files(
         return
     work = partial(score, __version__, place, vocabulary, options)
     names = [f"evaluate/{task.case.case_id}" for task in tasks]
-    yield from run_with_bar(workers, work, tasks, names, "Evaluating")
+    with closing(run_with_bar(workers, work, tasks, names, "Evaluating")) as results:
+        for scored in results:
+            scored.remarks.warn()
+            yield scored
 
 
 def score_masks_of(
@@ -193,18 +201,24 @@ def score_masks_of(
             elif task.prediction:
                 masks[side] = read_prediction(task, vocabulary, options)
 
+    prediction, problem = None, "" if task.prediction else NO_PREDICTION
     try:
         with quiet_hub():
             spread(read, ["reference", "prediction"], min(2, usable_threads()))
-        reference = masks["reference"]
-        if not task.prediction:
-            return _missed(task.case, reference, vocabulary, options, NO_PREDICTION)
-        prediction = _on_reference(masks["prediction"], reference, options)
+        if "prediction" in masks:
+            prediction = _on_reference(masks["prediction"], masks["reference"], options)
     except (CaseError, ChecksumError) as error:
         if "reference" not in masks:
             raise
-        return _missed(task.case, masks["reference"], vocabulary, options, str(error))
-    return score_masks(task.case, reference, prediction, vocabulary, options)
+        problem = str(error)
+    if prediction is None:
+        scored = _missed(task.case, masks["reference"], vocabulary, options, problem)
+    else:
+        scored = score_masks(task.case, masks["reference"], prediction, vocabulary, options)
+    for mask in masks.values():
+        is_turned = prediction is not masks.get("prediction")
+        scored.remarks.note(mask.doubts, mask.changes, by_place=is_turned)
+    return scored
 
 
 def read_task(place: Place, task: Task, vocabulary: Vocabulary, options: ScoringOptions) -> tuple[Mask, Mask]:
@@ -222,7 +236,12 @@ def read_reference(place: Place, task: Task, vocabulary: Vocabulary, options: Sc
     files = CaseFiles(task.case, {"mask": task.reference})
     path = fetch_case(place, files)["mask"]
     with reading_case(files):
-        return _mapped(read_mask(path), options.reference_table(vocabulary), options)
+        mask = read_mask(path)
+    if what := degenerate_axes(mask.geometry.affine):
+        expected = "an affine with a length and a direction for each axis"
+        hint = "Distances are measured by it: correct the header, or leave the case out."
+        raise FileFormatError(mask.name, expected, f"{mask.geometry.affine[:3].tolist()} ({what})", hint)
+    return _mapped(mask, options.reference_table(vocabulary), options)
 
 
 def _on_reference(prediction: Mask, reference: Mask, options: ScoringOptions) -> Mask:
@@ -329,7 +348,10 @@ def score_arrays(
         raise ValueError(f"{task.case.case_id}: expected labels from 0 to 255, found {found}")
     given = Mask.of(array, reference.geometry, f"prediction of {task.case.case_id}")
     mapped = _mapped(given, options.prediction_table(vocabulary), options)
-    return score_masks(task.case, reference, mapped, vocabulary, options)
+    scored = score_masks(task.case, reference, mapped, vocabulary, options)
+    scored.remarks.note(reference.doubts, reference.changes, by_place=False)
+    scored.remarks.warn()
+    return scored
 
 
 def rows_of(

@@ -21,7 +21,10 @@ __all__ = ["MISPLACED", "case_table"]
 MISPLACED = "mask_misplaced"
 
 #: Columns that a scan has measured, except those about its files, which may contain paths, and its options.
-_OF_SCAN = ("image_file", "mask_file", "problem", "geometry_problem", "header_problem", "other_labels")
+_OF_SCAN = (
+    *("image_file", "mask_file", "problem", "geometry_problem", "header_problem"),
+    *("other_labels", "replaced_voxels"),
+)
 _MEASURED = [field for field in list(CASES)[CASES.get_field_index("shape") :] if field.name not in _OF_SCAN]
 
 

@@ -188,9 +188,10 @@ def predicted_masks(
     for case_id in case_ids:
         plain.setdefault(plain_id(case_id), []).append(case_id)
     for path, entry in (listing.predictions or {}).items():
-        name = posixpath.basename(path).lower()
-        named = [case_id for case_id, kind in data_set.parse_name(path) if kind != "points"]
-        named = [case_id for case_id in named if not name.startswith(f"{case_id}{CHANNEL}.".lower())]
+        name = posixpath.basename(path)  # folders say nothing: all are of masks
+        named = [case_id for case_id, kind in data_set.parse_name(name) if kind != "points"]
+        if f"{CHANNEL}." in name:
+            named = [case_id for case_id in named if case_id.endswith(CHANNEL)]
         own = [case_id for case_id in named if case_id in case_ids]
         yield path, entry, list(dict.fromkeys(own or (one for name in named for one in plain.get(name, ()))))
 

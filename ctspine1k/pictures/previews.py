@@ -150,8 +150,8 @@ def _read(
             threads=usable_threads(),
         ) as case,
     ):
-        # Not by ``on_geometry``, whose warning advises to use that option.
-        if problems := case.geometry_problems():
+        # Not by ``on_geometry``, whose warning advises to use that option. Pictures say which side is which.
+        if problems := case.geometry_problems(by_place=True):
             warn("\n".join(map(str, problems)), GeometryWarning)
         geometry = case.geometry
         points = read_case_points(paths, geometry, data_set.vocabulary, data_set.points_format, reading)

@@ -16,6 +16,7 @@ hu_min, hu_max     least and greatest value of the image
 hu_beside          mean of the image's voxels without label, in the boxes around labels
 label_rounding     greatest distance from a whole number of the values in the mask, which are rounded
 other_labels       labels in the mask that the data set lacks: they were read as background, as asked for
+replaced_voxels    NaN and infinite voxels of the image: they were read as -1024 HU, as asked for
 labels, vertebrae  labels that occur, and the vertebrae they stand for
 geometry_problem   how the mask's header places voxels differently from the image's; null if it does not
 header_problem     how the header of one of the files leaves in doubt where voxels lie; null if none does
@@ -72,7 +73,7 @@ __all__ = [
 ]
 
 #: Increase it when the same files give different rows: a scan then measures all of them again.
-SCAN_VERSION = 3
+SCAN_VERSION = 4
 
 _KEY = b"ctspine1k_scan"
 _DIGEST = b"ctspine1k_scan_rows"
@@ -99,6 +100,7 @@ CASES = pa.schema(
         "hu_beside": pa.float64(),
         "label_rounding": pa.float64(),
         "other_labels": pa.list_(pa.int32()),
+        "replaced_voxels": pa.int64(),
         "labels": pa.list_(pa.int32()),
         "vertebrae": pa.list_(pa.string()),
         "geometry_problem": pa.string(),
@@ -202,7 +204,10 @@ def check_target(path: Path, option: str) -> None:
 
 
 #: Columns that say what was measured, and with which options: both tables are of the same.
-_IDENTIFYING = ("case_id", "image_file", "mask_file", "points_file", "reading", "other_labels")
+_IDENTIFYING = (
+    *("case_id", "image_file", "mask_file", "points_file"),
+    *("reading", "other_labels", "replaced_voxels"),
+)
 
 
 def write_tables(path: Path, tables: ScanTables) -> None:

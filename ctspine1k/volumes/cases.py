@@ -241,6 +241,11 @@ class CaseReader:
         return 0.0 if self._mask is None else self._mask.label_rounding
 
     @property
+    def replaced_voxels(self) -> int:
+        """How many intensities read so far are not finite, and were replaced."""
+        return self._image.replaced
+
+    @property
     def other_labels(self) -> tuple[int, ...]:
         """Labels read so far that the data set does not have, and that became background."""
         return () if self._relabel is None else tuple(sorted(self._relabel.others))
@@ -254,13 +259,14 @@ class CaseReader:
         """Why the position that the image's header gives, or the mask's, may be wrong."""
         return self._image.header.doubts + (() if self._mask is None else self._mask.header.doubts)
 
-    def geometry_problems(self) -> list[CaseError]:
+    def geometry_problems(self, *, by_place: bool = False) -> list[CaseError]:
         """List all that ``on_geometry`` is about: `geometry_mismatch`, then `doubts`.
 
-        That an image's place is a guess matters only if the volume is turned by it; a mask never is.
+        That an image's place is a guess matters only if the volume is turned by it, or if what is made of it
+        says where voxels lie (``by_place``); a mask never is turned by a guess.
         """
         mismatch, image = self.geometry_mismatch(), self._image.header
-        by_guess = image.doubts if self._alignment.image is not None else ()
+        by_guess = image.doubts if by_place or self._alignment.image is not None else ()
         doubts = (doubt for doubt in self.doubts if doubt.kind != "unplaced" or doubt in by_guess)
         return [*([] if mismatch is None else [mismatch]), *(doubt.error for doubt in doubts)]
 

@@ -6,7 +6,7 @@ They are brought onto another grid, joined from several files, and put side by s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import nibabel as nib
@@ -21,6 +21,7 @@ from ctspine1k.volumes.headers import Geometry, array_affine
 from ctspine1k.volumes.nifti import Readable
 from ctspine1k.volumes.opening import open_volume
 from ctspine1k.volumes.orientation import axis_along, degenerate_axes, turn_to
+from ctspine1k.volumes.positions import Doubt
 from ctspine1k.volumes.regions import LabelBox
 from ctspine1k.volumes.relabel import ALL_BYTES
 from ctspine1k.volumes.slices import VolumeReader
@@ -39,6 +40,8 @@ class Mask:
     start: tuple[int, int, int]  #: index in the volume of the box's first voxel
     geometry: Geometry
     name: str  #: of the file, for messages
+    doubts: tuple[Doubt, ...] = ()  #: why the position that its header gives may be wrong
+    changes: tuple[str, ...] = ()  #: what was changed in its voxels, such as labels that were rounded
 
     @classmethod
     def of(cls, labels: NDArray[Any], geometry: Geometry, name: str) -> Mask:
@@ -101,7 +104,8 @@ def read_mask(file: Readable, vocabulary: Vocabulary = ALL_BYTES) -> Mask:
             check_stopped()
             spine.append(slab)
         start, box = spine.joined()
-        return Mask(box, start, geometry, reader.header.name)
+        changes = tuple(reader.new_changes())
+        return Mask(box, start, geometry, reader.header.name, reader.header.doubts, changes)
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,10 @@ def joined(masks: Sequence[tuple[int, Mask]], name: str) -> Mask:
             found = f"{np.count_nonzero(taken):,} voxels that another one has, too"
             raise VoxelValueError(mask.name, "voxels of no other vertebra", found, "Predict the case again.")
         place[is_here] = label
-    return Mask.of(labels, first.geometry, name)
+    doubts, changes = (
+        tuple(one for _, mask in masks for one in getattr(mask, field)) for field in ("doubts", "changes")
+    )
+    return replace(Mask.of(labels, first.geometry, name), doubts=doubts, changes=changes)
 
 
 def on_grid(mask: Mask, grid: Mask, *, resample: bool = False) -> Mask:
@@ -190,7 +197,11 @@ def on_grid(mask: Mask, grid: Mask, *, resample: bool = False) -> Mask:
         " and ".join(_text(geometry, name) for name in differing)
         for geometry in (grid.geometry, mask.geometry)
     )
-    hint = 'Pass resample="nearest" (--resample nearest) to bring it onto that grid.'
+    hint = (
+        'Pass resample="nearest" (--resample nearest) to bring it onto that grid.'
+        if are_sound
+        else "One of the headers gives voxels no size: save the mask again with the other's."
+    )
     raise PairMismatchError(mask.name, f"the grid of {grid.name}, {expected}", found, hint)
 
 

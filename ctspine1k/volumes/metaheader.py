@@ -54,6 +54,9 @@ _SAME = (
 
 _SWITCHES = {"true": True, "false": False, "1": True, "0": False, "t": True, "f": False}
 
+#: Units that MetaIO writes as ``DistanceUnits``. SimpleITK passes over them, and others are read as mm.
+_UNITS = {"um": ("microns", 0.001), "cm": ("centimetres", 10.0)}
+
 #: What says that voxels follow the header: in other spellings, MetaIO takes it for a file's name.
 _LOCAL = ("LOCAL", "Local", "local")
 
@@ -74,6 +77,7 @@ class MetaHeader:
         int | None
     )  #: bytes that they take compressed; 0 for all to the end of the file; None if they are not
     has_directions: bool  #: whether it says where its axes lead
+    unit: tuple[str, float]  #: of lengths: its name, and mm
 
     @property
     def bytes(self) -> int:
@@ -127,6 +131,7 @@ def read_meta_header(path: str) -> MetaHeader:
         start,
         _packed(fields, path),
         has_directions=any(name in fields for name in _SAME[1]),
+        unit=_UNITS.get(fields.get("DistanceUnits", "").lower(), ("mm", 1.0)),
     )
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nibabel.affines import voxel_sizes
+from numpy.typing import NDArray
 
 from ctspine1k.errors import (
     CorruptFileError,
@@ -24,11 +26,12 @@ from ctspine1k.errors import (
     MissingPackageError,
     TruncatedFileError,
 )
+from ctspine1k.volumes.alignment import are_close
 from ctspine1k.volumes.headers import GET_AGAIN, WRITE_AGAIN, VolumeHeader
 from ctspine1k.volumes.metaheader import MetaHeader, read_meta_header
 from ctspine1k.volumes.nifti import MAX_PADDING
 from ctspine1k.volumes.orientation import degenerate_axes
-from ctspine1k.volumes.positions import Doubt
+from ctspine1k.volumes.positions import Doubt, DoubtKind, unit_doubt
 from ctspine1k.volumes.scaling import Scaling
 
 __all__ = ["MetaImageFile", "open_metaimage", "require_simpleitk"]
@@ -169,6 +172,7 @@ class MetaImageFile:
         affine[:3, :3] = np.array(reader.GetDirection(), np.float64).reshape(3, 3) * spacing
         affine[:3, 3] = reader.GetOrigin()
         affine = _LPS_TO_RAS @ affine
+        affine[:3] *= meta.unit[1]
         if not np.isfinite(affine).all():
             raise FileFormatError(meta.name, "a finite affine", str(affine[:3].tolist()), WRITE_AGAIN)
         if what := degenerate_axes(affine):  # SimpleITK refuses it when it reads voxels
@@ -179,8 +183,11 @@ class MetaImageFile:
             shape=meta.shape,
             file_type=meta.file_type.newbyteorder("="),  # SimpleITK swaps bytes
             affine=affine,
-            zooms=spacing,
-            doubts=() if meta.has_directions else (_unplaced(meta.name),),
+            zooms=spacing * meta.unit[1],
+            doubts=tuple(
+                Doubt(kind, GeometryError(meta.name, *texts))
+                for kind, *texts in _doubts(meta, affine, spacing)
+            ),
             scaling=Scaling(),
         )
 
@@ -201,6 +208,19 @@ class MetaImageFile:
             ) from error
 
 
-def _unplaced(name: str) -> Doubt:
-    hint = "The directions of the axes are a guess: left, posterior and superior, as in SimpleITK."
-    return Doubt("unplaced", GeometryError(name, "a header with a TransformMatrix", "none", hint))
+def _doubts(
+    meta: MetaHeader, affine: NDArray[np.float64], spacing: NDArray[np.float64]
+) -> Iterator[tuple[DoubtKind, str, str, str]]:
+    """Yield kind, what was expected, what was found, and a hint; ``spacing`` is that of the header."""
+    unit, in_mm = meta.unit
+    sizes = voxel_sizes(affine) / in_mm
+    if not are_close(sizes, spacing):
+        lengths = (sizes / spacing).round(4).tolist()
+        hint = "Affine and spacing come from both, as in SimpleITK: the spacing is {} {}."
+        hint = hint.format(sizes.round(4).tolist(), unit)
+        yield "header", "a TransformMatrix of directions, whose lengths are 1", f"lengths {lengths}", hint
+    if in_mm != 1.0:
+        yield "units", *unit_doubt(unit, affine, "DistanceUnits")
+    if not meta.has_directions:
+        hint = "The directions of the axes are a guess: left, posterior and superior, as in SimpleITK."
+        yield "unplaced", "a header with a TransformMatrix", "none", hint

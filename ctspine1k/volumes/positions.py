@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ctspine1k.errors import CaseError, GeometryError
 from ctspine1k.volumes.orientation import degenerate_axes
 
-__all__ = ["GEOMETRY_TOLERANCE", "Doubt", "DoubtKind", "doubts_about", "unit_of", "with_choice"]
+__all__ = ["GEOMETRY_TOLERANCE", "Doubt", "DoubtKind", "doubts_about", "unit_doubt", "unit_of", "with_choice"]
 
 #: Headers of one scan that two programs wrote differ by rounding, up to this much (affine entries, mm).
 GEOMETRY_TOLERANCE = 1e-3
@@ -86,15 +86,26 @@ def _doubts(
         yield "header", "a header whose sform, qform and pixdim agree", differing, hint
     unit, in_mm = unit_of(header)
     if in_mm != 1.0:
-        sizes = _text(voxel_sizes(affine))
-        hint = f"They are converted: the spacing is {sizes} mm. If that is wrong, correct xyzt_units."
-        yield "units", "lengths in mm", f"lengths in {unit}", hint
+        yield "units", *unit_doubt(unit, affine, "xyzt_units")
     if what := degenerate_axes(affine):
         expected = "an affine with a length and a direction for each axis"
         yield "degenerate", expected, f"{affine[:3].tolist()} ({what})", "Correct the header."
     if _source(header) == "pixdim":
         hint = "The directions of the axes are a guess, about which nibabel and SimpleITK disagree."
         yield "unplaced", "a header with an sform or a qform", "neither: both codes are 0", hint
+
+
+def unit_doubt(unit: str, affine: NDArray[np.float64], field: str) -> tuple[str, str, str]:
+    """Return what to say of a unit other than mm that a field of a header has: expected, found, and a hint.
+
+    Args:
+        unit: its name.
+        affine: (4, 4), converted to mm.
+        field: its name.
+    """
+    sizes = _text(voxel_sizes(affine))
+    hint = f"They are converted: the spacing is {sizes} mm. If that is wrong, correct {field}."
+    return "lengths in mm", f"lengths in {unit}", hint
 
 
 def _source(header: nib.Nifti1Header) -> str:

@@ -55,6 +55,7 @@ class VolumeReader:
         self._file = file
         self._buffer, self._other_buffer = np.empty(0, np.uint8), np.empty(0, np.uint8)
         self.label_rounding = 0.0  #: greatest distance from a whole number of the labels read so far
+        self.replaced = 0  #: intensities read so far that are not finite, and were replaced
         self._changes: deque[str] = deque()
 
     def new_changes(self) -> Iterator[str]:
@@ -166,9 +167,10 @@ class VolumeReader:
                     if not count:
                         j, i = np.argwhere(~is_finite.T)[0]  # the first in the file
                         first = f"{values[i, j]} at (i, j, k) = ({i}, {j}, {done})"
-                    count += np.count_nonzero(~is_finite)
+                    count += int(np.count_nonzero(~is_finite))
                     if padding is not None:
                         one[~is_finite] = padding
+                        self.replaced = count
                 done += 1
             if padding is not None and first:
                 what = f"NaN and infinite voxels are read as {_PADDING_HU:g} HU"
@@ -192,7 +194,8 @@ class VolumeReader:
         hint = (
             f"The scaling ({self._number_type}) leaves no number for padding: convert the file."
             if self._replaces
-            else f'on_voxels="replace" of loading and exporting reads {_PADDING_HU:g} HU in their place.'
+            else 'on_voxels="replace" (--on-voxels replace) of loading, scan, verify and export parquet '
+            f"reads {_PADDING_HU:g} HU in their place."
         )
         found = f"{first}, the first of {count:,} voxels" if count > 1 else f"{first}, and nowhere else"
         return VoxelValueError(self.header.name, "finite intensities", found, hint)

@@ -71,6 +71,27 @@ def test_names_and_cases_go_both_ways(data_set):
     assert not data_set.parse_name("README.md")
 
 
+@pytest.mark.parametrize("data_set", [CTSPINE1K, VERSE, MSR], ids=lambda one: one.name)
+@pytest.mark.parametrize("folder", ["labelsTr", "x/labelsTs", "Labels/train", "masks", "label_new/gt"])
+def test_nothing_in_a_folder_of_masks_is_an_image(data_set, folder):
+    case = next(iter(data_set.read_cases(None)))
+    name = posixpath.basename(data_set.file_name(case, "image"))
+    for found in (name, f"{case.case_id}.nii.gz", f"{case.case_id}.NII", f"{case.case_id}_0000.nii.gz"):
+        kinds = {
+            kind for case_id, kind in data_set.parse_name(f"{folder}/{found}") if case_id == case.case_id
+        }
+        assert kinds == ({"mask"} if "mask" in data_set.kinds and "_0000" not in found else set())
+
+
+@pytest.mark.parametrize("data_set", [CTSPINE1K, VERSE, MSR], ids=lambda one: one.name)
+def test_nnu_nets_layout_is_read_as_what_it_is(data_set):
+    case_id = next(iter(data_set.read_cases(None))).case_id
+    for path in (f"imagesTr/{case_id}_0000.nii.gz", f"any/imagesTs/{case_id}_0000.NII.GZ"):
+        assert data_set.parse_name(path)[0] == (case_id, "image")
+    other_channel = dict(data_set.parse_name(f"imagesTr/{case_id}_0001.nii.gz"))
+    assert case_id not in other_channel
+
+
 def test_names_of_licences_and_files_are_those_that_others_know():
     assert {one.name: one.licence.hub_name for one in DATA_SETS[:3]} == {
         "ctspine1k": "cc-by-nc-sa",

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import zlib
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from support.points import CENTRES, LABELS, save_with_points, world, write_json, write_lml
-from support.spines import SPACING
+from support.spines import AFFINE, SPACING, save_spine, spine
 from support.volumes import intensities, labels, save
 
 import ctspine1k
@@ -20,11 +21,13 @@ from ctspine1k.checks import levels
 from ctspine1k.checks.points import points_of_cases
 from ctspine1k.cli.main import main
 from ctspine1k.errors import (
+    GeometryWarning,
     MissingFilesError,
     OutputError,
     PointsError,
     SkippedCasesWarning,
     VoxelValueError,
+    VoxelWarning,
 )
 from ctspine1k.scans.tables import read_tables
 from ctspine1k.volumes.points import Point
@@ -365,6 +368,24 @@ def test_points_of_a_mask_have_the_names_of_their_data_set(tmp_path):
     collection = ctspine1k.open_collection("verse", data_dir=tmp_path).select(VERSE)
     ((_, points),) = collection.points("mask")
     assert [(point.label, point.name) for point in points] == [(28, "T13")]
+
+
+@pytest.mark.parametrize("kind", ["mask", "body"])
+def test_what_is_doubtful_about_headers_and_masks_is_told_without_options_that_there_are_not(tmp_path, kind):
+    image, mask = spine([18, 19])
+    guessed = {"affine": AFFINE, "sform_code": 0, "qform_code": 0}
+    files = save_spine(tmp_path, "liver_106", image, mask)
+    save(files[0], image, **guessed)
+    save(files[1], (mask / 0.3).astype("f4"), slope=0.3, inter=0, **guessed)
+    with (
+        pytest.warns(VoxelWarning, match="whole numbers but for rounding"),
+        pytest.warns(
+            GeometryWarning, match=rf"^{re.escape(str(files[0]))}: .*both codes are 0[^\n]*$"
+        ) as told,
+    ):
+        ((_, points),) = ctspine1k.open_collection(data_dir=tmp_path).select("liver_106").points(kind)
+    assert [point.name for point in points] == ["T11", "T12"]
+    assert not [one for one in told if "on_geometry" in str(one.message)]
 
 
 def test_no_points_of_a_mask_whose_voxels_have_no_place(tmp_path):

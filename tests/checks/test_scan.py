@@ -203,6 +203,37 @@ def test_labels_that_the_data_set_lacks_are_measured_as_background_if_told_so(sp
     assert scan(spines, other_labels="background").kept == 3  # what verify has measured
 
 
+@pytest.mark.slow
+def test_voxels_that_are_not_finite_are_measured_as_padding_if_told_so(spines):
+    """Else `has_vertebrae` would keep a case of which nothing is known, and which rows can have."""
+    path = next(spines.rglob("liver_106.nii.gz"))
+    voxels = np.asarray(nib.load(path).dataobj).astype("f4")
+    voxels[0, 0, :2] = np.nan, np.inf
+    save(path, voxels, affine=nib.load(path).affine)
+    assert list(scan(spines).problems) == ["liver_106"]
+    report = scan(spines, on_voxels="replace")
+    assert (report.measured, report.kept, report.problems) == (1, 2, {})
+    rows = {row["case_id"]: row for row in read_tables(report.cases).cases}
+    assert {case_id: row["replaced_voxels"] for case_id, row in rows.items()} == dict.fromkeys(IDS, 0) | {
+        "liver_106": 2
+    }
+    assert rows["liver_106"]["hu_min"] == -1024
+    chosen = ctspine1k.open_collection(data_dir=spines).select(IDS)
+    assert "liver_106" not in [case.case_id for case in chosen.where(has_vertebrae="L6")]
+    whole = report.cases.read_bytes()
+    found = verify(spines)  # by default, they are an error, and the scan's table is left as it is
+    assert [f.check for f in found.findings if f.case_id == "liver_106"] == ["values"]
+    assert (found.kept, report.cases.read_bytes()) == (2, whole)
+    found = verify_files(data_dir=spines, cases=IDS, on_voxels="replace")
+    (finding,) = [f for f in found.findings if f.case_id == "liver_106"]
+    assert (finding.check, finding.level, finding.file) == ("padded", "warning", str(path))
+    assert finding.found == "2 that are not, read as -1,024 HU"
+    assert (found.kept, report.cases.read_bytes()) == (3, whole)
+    for verb in (scan_files, verify_files):
+        with pytest.raises(ValueError, match="on_voxels='skip': expected one of 'raise', 'replace'"):
+            verb(data_dir=spines, cases=IDS, on_voxels="skip")
+
+
 def test_rows_tell_of_the_split_file_that_was_given(spines, tmp_path):
     scan(spines)
     mine = tmp_path / "mine.txt"

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from ctspine1k.cli.main import main
 from ctspine1k.errors import (
     AmbiguousFilesError,
     FileFormatError,
+    GeometryWarning,
     MissingFilesError,
     PointsError,
     SkippedCasesWarning,
@@ -403,6 +405,21 @@ def test_other_labels_of_masks_become_background_whatever_predictions_are(masks,
 
 
 @pytest.mark.slow
+def test_what_is_doubtful_about_headers_that_points_depend_on_is_told_once(raw, masks, tmp_path):
+    image = tmp_path / "raw" / f"{FIRST}.nii.gz"
+    save(image, np.zeros(SHAPES[FIRST], "i1"), affine=WHOLE_MM, sform_code=0, qform_code=0)
+    for folder in ("raw", "predictions"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / f"{FIRST}.lml").write_text(lml(FIRST))
+    guessed = ctspine1k.open_collection("msr", data_dir=tmp_path / "raw").select(FIRST)
+    with pytest.warns(GeometryWarning, match=rf"^{re.escape(str(image))}: .* both codes are 0[^\n]*$"):
+        guessed.evaluate(tmp_path / "predictions", points="body")
+    mask = save(tmp_path / "liver_106.nii.gz", VOLUMES["liver_106"], affine=AFFINE, qform_code=77)
+    spines = ctspine1k.open_collection(data_dir=masks).select("liver_106")
+    with pytest.warns(GeometryWarning, match=rf"^{re.escape(str(mask))}: .* 77, which does not exist[^\n]*$"):
+        spines.evaluate(tmp_path, points="mask")
+
+
 def test_points_files_beside_masks_in_a_folder_or_on_the_hub(publish, masks, tmp_path):
     for case_id, mask in VOLUMES.items():
         geometry = Geometry.of(AFFINE, mask.shape)

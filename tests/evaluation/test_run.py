@@ -17,7 +17,16 @@ from support.volumes import files_of, save
 
 import ctspine1k
 from ctspine1k.cli.main import main
-from ctspine1k.errors import AmbiguousFilesError, BusyError, MissingFilesError, OutputError, VoxelValueError
+from ctspine1k.errors import (
+    AmbiguousFilesError,
+    BusyError,
+    FileFormatError,
+    GeometryWarning,
+    MissingFilesError,
+    OutputError,
+    VoxelValueError,
+    VoxelWarning,
+)
 from ctspine1k.evaluation.scores import score_case, score_parts
 from ctspine1k.evaluation.table import read_scores
 from ctspine1k.evaluation.worst import worst_cases
@@ -203,6 +212,58 @@ def test_a_reference_that_cannot_be_used_stops(raw, tmp_path, predictions):
         spines.evaluate(predictions)
     with pytest.warns(ctspine1k.errors.SkippedCasesWarning, match=r"liver_83 \(mask\)"):
         assert len(spines.evaluate(predictions, on_missing="skip", distances=False).results) == 2
+
+
+def test_what_is_doubtful_about_files_that_are_judged_is_told(raw, tmp_path):
+    shutil.copytree(raw, tmp_path / "raw")
+    spines = ctspine1k.open_collection(data_dir=tmp_path / "raw").select("liver_83")
+    path = tmp_path / "predictions" / "liver_83.nii.gz"
+    mask = next((tmp_path / "raw").rglob("liver_83_seg.nii.gz"))
+    save(path, reference("liver_83"), affine=AFFINE)
+    wanted = spines.evaluate(path.parent, distances=False).table
+    in_microns = AFFINE.copy()
+    in_microns[:3] *= 1000
+    save(mask, reference("liver_83"), affine=in_microns, xyzt_units=3)
+    save(path, (reference("liver_83") / 0.3).astype("f4"), affine=AFFINE, slope=0.3, inter=0, qoffset_x=99)
+    found = rf"^{re.escape(str(mask))}: .* lengths in microns.*\n{re.escape(str(path))}: .* \[99\.0, .* by the qform"
+    with (
+        pytest.warns(GeometryWarning, match=found),
+        pytest.warns(VoxelWarning, match=rf"^{re.escape(str(path))}: labels are whole numbers but for"),
+    ):
+        assert spines.evaluate(path.parent, distances=False).table == wanted
+    array = np.transpose(reference("liver_83"), (2, 0, 1))
+    with pytest.warns(GeometryWarning, match="in microns"):
+        assert spines.evaluate([("liver_83", array)], distances=False).table == wanted
+    # A place that is a guess matters only where a mask is turned by it.
+    turned = reference("liver_83")[::-1]
+    guessed = {"sform_code": 0, "qform_code": 0}
+    save(mask, reference("liver_83"), affine=AFFINE, **guessed)
+    save(path, reference("liver_83"), affine=AFFINE, **guessed)
+    assert spines.evaluate(path.parent, distances=False).table == wanted
+    placed = nib.load(mask).affine @ np.diag([-1, 1, 1, 1])
+    placed[:3, 3] += nib.load(mask).affine[:3, 0] * (len(turned) - 1)
+    save(path, turned, affine=placed)
+    with pytest.warns(GeometryWarning, match=r"liver_83_seg.* neither: both codes are 0"):
+        assert spines.evaluate(path.parent, distances=False).table == wanted
+
+
+@pytest.mark.parametrize("distances", [True, False])
+def test_headers_that_give_voxels_no_size_cannot_be_measured_by(raw, tmp_path, distances):
+    shutil.copytree(raw, tmp_path / "raw")
+    spines = ctspine1k.open_collection(data_dir=tmp_path / "raw").select("liver_83")
+    path = tmp_path / "predictions" / "liver_83.nii.gz"
+    flat = {"affine": AFFINE, "srow_z": np.zeros(4)}
+    save(path, reference("liver_83"), **flat)
+    with pytest.warns(GeometryWarning, match=r"predictions.*\(no length along k\)"):
+        failed = spines.evaluate(path.parent, distances=distances, resample="nearest").failed["liver_83"]
+    assert "found affine" in failed
+    assert "--resample" not in failed
+    assert "gives voxels no size: save the mask again" in failed
+    save(next((tmp_path / "raw").rglob("liver_83_seg.nii.gz")), reference("liver_83"), **flat)
+    array = np.transpose(reference("liver_83"), (2, 0, 1))
+    for given in (path.parent, [("liver_83", array)]):
+        with pytest.raises(FileFormatError, match=r"liver_83_seg.*\(no length along k\).*correct the header"):
+            spines.evaluate(given, distances=distances)
 
 
 @pytest.mark.slow

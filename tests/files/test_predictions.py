@@ -10,6 +10,7 @@ from support.volumes import ALL_IDS, expected, labels, place, save
 
 import ctspine1k
 from ctspine1k.catalog.ctspine1k import CTSPINE1K
+from ctspine1k.catalog.msr import MSR
 from ctspine1k.catalog.verse import VERSE
 from ctspine1k.cli.main import main
 from ctspine1k.errors import AmbiguousFilesError, MissingFilesError, NoSpaceError
@@ -205,3 +206,20 @@ def test_a_place_with_predictions_opens_each_file_where_it_is(predicted, predict
     for file, folder in ((image, tree), (mask, predictions)):
         with place.open(file) as path:
             assert path == place.local_path(file) == str(folder / file.path)
+
+
+@pytest.mark.parametrize(
+    ("data_set", "case_id", "image"),
+    [
+        (CTSPINE1K, LIVER, f"{LIVER}_0000.nii.gz"),
+        (VERSE, "verse201", "verse401_verse201_CT-iso_0000.nii.gz"),
+        (MSR, "2804506", "2804506_0000.nii.gz"),
+    ],
+)
+def test_predictions_may_lie_in_a_folder_of_masks_with_what_they_were_made_from(
+    tmp_path, data_set, case_id, image
+):
+    place(tmp_path, f"labelsTs/{case_id}.nii.gz", f"imagesTs/{image}", f"labelsTs/{image}")
+    cases = data_set.read_cases(None)
+    found = find_predictions(FolderPlace(tmp_path), data_set, cases, cases).files
+    assert {one: files[WHOLE].path for one, files in found.items()} == {case_id: f"labelsTs/{case_id}.nii.gz"}

@@ -109,8 +109,18 @@ def test_a_mask_that_is_stored_otherwise_is_told(draw, tree):
 
 
 @pytest.mark.slow
-def test_a_header_in_doubt_is_told(draw, tree):
-    save(next(tree.rglob("liver_106.nii.gz")), intensities(1, (6, 5, 4)), affine=AFFINE, qoffset_x=99.0)
-    with pytest.warns(GeometryWarning, match="come from sform, as in nibabel") as told:
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        ({"qoffset_x": 99.0}, "come from sform, as in nibabel"),
+        (
+            {"sform_code": 0, "qform_code": 0},
+            "directions of the axes are a guess",
+        ),  # left and right are drawn
+    ],
+)
+def test_a_header_in_doubt_is_told(draw, tree, fields, found):
+    save(next(tree.rglob("liver_106.nii.gz")), intensities(1, (6, 5, 4)), affine=AFFINE, **fields)
+    with pytest.warns(GeometryWarning, match=found) as told:
         draw("liver_106")
     assert ["on_geometry" in str(one.message) for one in told] == [False]

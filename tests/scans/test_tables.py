@@ -50,7 +50,7 @@ def test_columns_of_the_tables():
     assert CASES.names == [
         *("case_id", "split", "index", "source", "special_case", "shape", "spacing", "orientation", "affine"),
         *("image_type", "mask_type", "slope", "intercept", "hu_min", "hu_max", "hu_beside", "label_rounding"),
-        *("other_labels", "labels", "vertebrae", "geometry_problem", "header_problem"),
+        *("other_labels", "replaced_voxels", "labels", "vertebrae", "geometry_problem", "header_problem"),
         *("image_crc32", "mask_crc32", "image_file", "mask_file", "problem"),
     ]
     assert VERTEBRAE.names == [
@@ -123,6 +123,7 @@ def test_tables_of_two_scans_do_not_go_together(tmp_path):
         ("x", {"reading": "affine"}),
         ("y", {"reading": None}),
         ("y", {"other_labels": [26]}),
+        ("y", {"replaced_voxels": 2}),
     ):
         write_tables(tmp_path / f"{name}.parquet", ScanTables([case("a", points_file="a 3", **option)], []))
         if name == "y":

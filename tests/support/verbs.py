@@ -23,7 +23,10 @@ def _called(verb, names, arguments, options):
 def scan_files(**options):
     """What `Collection.scan` returns."""
     return _called(
-        "scan", ("out", "reading", "other_labels", "num_proc", "scheduler", "on_missing"), (), options
+        "scan",
+        ("out", "reading", "other_labels", "on_voxels", "num_proc", "scheduler", "on_missing"),
+        (),
+        options,
     )
 
 
@@ -32,5 +35,8 @@ def verify_files(**options):
     if "table" in options:
         options["scan"] = options.pop("table")
     return _called(
-        "verify", ("scan", "reread", "reading", "other_labels", "num_proc", "scheduler"), (), options
+        "verify",
+        ("scan", "reread", "reading", "other_labels", "on_voxels", "num_proc", "scheduler"),
+        (),
+        options,
     )

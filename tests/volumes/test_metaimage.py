@@ -8,13 +8,14 @@ import zlib
 import nibabel as nib
 import numpy as np
 import pytest
-from support.metaimage import AFFINE, DIRECTIONS, SPACING, header, save_metaimage
+from support.metaimage import AFFINE, DIRECTIONS, ORIGIN, SPACING, header, save_metaimage
 from support.volumes import intensities, save
 
 from ctspine1k.errors import (
     CaseError,
     CorruptFileError,
     FileFormatError,
+    GeometryError,
     GeometryWarning,
     MissingPackageError,
     TruncatedFileError,
@@ -402,6 +403,30 @@ def test_a_header_without_directions_is_in_doubt_if_it_is_turned(tmp_path, voxel
         _, geometry = read(path, orientation="RAS")
     assert nib.aff2axcodes(geometry.affine) == ("R", "A", "S")
     assert DIRECTIONS[0, 0] == 0.6
+
+
+@pytest.mark.parametrize(("unit", "name", "in_mm"), [("um", "microns", 0.001), ("cm", "centimetres", 10.0)])
+def test_lengths_in_other_units_are_converted(tmp_path, voxels, unit, name, in_mm):
+    spacing, origin = (" ".join(str(size / in_mm) for size in sizes) for sizes in (SPACING, ORIGIN))
+    fields = {"DistanceUnits": unit, "ElementSpacing": spacing, "Offset": origin}
+    path = save_metaimage(tmp_path / "case.mhd", voxels, **fields)
+    with pytest.warns(GeometryWarning, match=rf"found lengths in {name}\. .* correct DistanceUnits"):
+        _, geometry = read(path)
+    np.testing.assert_allclose(geometry.affine, AFFINE, atol=1e-9)
+    np.testing.assert_allclose(geometry.spacing, (SPACING[2], *SPACING[:2]), atol=1e-9)
+    for sound in ("mm", "?", "MM", "furlongs"):
+        path = save_metaimage(tmp_path / "case.mhd", voxels, DistanceUnits=sound)
+        np.testing.assert_allclose(read(path)[1].affine, AFFINE, atol=1e-9)
+
+
+def test_directions_with_lengths_contradict_the_spacing(tmp_path, voxels):
+    longer = " ".join(map(repr, (DIRECTIONS * (1, 2, 1)).T.ravel().tolist()))
+    path = save_metaimage(tmp_path / "case.mhd", voxels, TransformMatrix=longer)
+    with pytest.warns(GeometryWarning, match=r"lengths \[1\.0, 2\.0, 1\.0\]\. .* \[0\.3125, 1\.0, 2\.5\] mm"):
+        _, geometry = read(path)
+    np.testing.assert_allclose(geometry.spacing, (2.5, 0.3125, 1.0), atol=1e-9)
+    with pytest.raises(GeometryError, match="whose lengths are 1"):
+        read(path, on_geometry="raise")
 
 
 def test_streams_and_a_missing_package(tmp_path, voxels, monkeypatch):
