@@ -229,7 +229,7 @@ def _read(
     if not files:
         return []
     count = Counter(one.case.case_id for one in files)
-    read = []
+    read: list[ScannedCase] = []
     reading = closing(read_cases(selection, files, workers, options))
     stop = explain_stop(lambda: f"{len(read):,} of {len(files):,} cases are done")
     with stop, records_if_possible(path) as records, reading as scanned:
