@@ -193,6 +193,7 @@ def score_masks_of(
     """Score the masks of one case; runs in any process."""
     require_version(version)
     masks: dict[str, Mask] = {}
+    order = ["reference", "prediction"]
 
     def read(sides: list[str]) -> None:
         for side in sides:
@@ -204,7 +205,7 @@ def score_masks_of(
     prediction, problem = None, "" if task.prediction else NO_PREDICTION
     try:
         with quiet_hub():
-            spread(read, ["reference", "prediction"], min(2, usable_threads()))
+            spread(read, order, min(2, usable_threads()))
         if "prediction" in masks:
             prediction = _on_reference(masks["prediction"], masks["reference"], options)
     except (CaseError, ChecksumError) as error:
@@ -215,9 +216,11 @@ def score_masks_of(
         scored = _missed(task.case, masks["reference"], vocabulary, options, problem)
     else:
         scored = score_masks(task.case, masks["reference"], prediction, vocabulary, options)
-    for mask in masks.values():
-        is_turned = prediction is not masks.get("prediction")
-        scored.remarks.note(mask.doubts, mask.changes, by_place=is_turned)
+    is_turned = prediction is not masks.get("prediction")
+    for side in order:  # not that of the threads, which differs from run to run
+        if side in masks:
+            mask = masks[side]
+            scored.remarks.note(mask.doubts, mask.changes, by_place=is_turned)
     return scored
 
 

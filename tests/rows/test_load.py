@@ -436,7 +436,7 @@ def test_missing_cases_are_counted_and_named_before_any_work(load, tree, tmp_pat
         load()
     with pytest.raises(MissingFilesError) as caught:
         load(split="test", on_missing="skip")
-    assert str(caught.value).endswith("<case_id>_seg.nii.gz. Select others with cases=[...].")
+    assert str(caught.value).endswith("<case_id>_seg.nii.gz. Select others with cases=[...] (--case).")
     assert not list((tmp_path / "cache").rglob("*.arrow"))
 
 
