@@ -258,7 +258,8 @@ class StoredArray:
         for steps, count in zip(axes, header.grid, strict=True):
             numbers = [number * count + step.position for number in numbers for step in steps]
             sizes = [size * step.size for size in sizes for step in steps]
-        chunks = self._stored(numbers)
+        data = memoryview(self.data)
+        chunks = [self._chunk(data, number) for number in numbers]
         shapes = itertools.product(*[[step.size for step in steps] for steps in axes])
         # With an ellipsis, an array without axes stays one.
         inside = itertools.product(*[[step.inside for step in steps] for steps in axes], [...])
@@ -287,22 +288,15 @@ class StoredArray:
         Raises:
             StoredArrayError: bytes are damaged.
         """
-        for number, chunk in enumerate(self._stored(range(len(self.ends)))):
-            self._compare(number, chunk)
-
-    def _stored(self, numbers: Sequence[int]) -> list[memoryview]:
-        """Return the bytes of these chunks, at least a header each."""
         data = memoryview(self.data)
-        wanted = np.asarray(numbers, np.int64)
-        ends = self.ends[wanted]
-        starts = np.where(wanted > 0, self.ends[wanted - 1], 0)
-        is_inside = (ends >= codec.OVERHEAD) & (ends <= len(data))
-        is_inside &= (starts >= 0) & (starts <= ends - codec.OVERHEAD)
-        if not is_inside.all():
-            first = int(is_inside.argmin())
-            found = f"bytes {starts[first]} to {ends[first]}"
-            raise self._damaged(numbers[first], f"bytes within {len(data)}", found)
-        return [data[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+        for number in range(len(self.ends)):
+            self._compare(number, self._chunk(data, number))
+
+    def _chunk(self, data: memoryview, number: int) -> memoryview:
+        start, end = int(self.ends[number - 1]) if number else 0, int(self.ends[number])
+        if not 0 <= start <= end - codec.OVERHEAD <= len(data) - codec.OVERHEAD:
+            raise self._damaged(number, f"bytes within {len(data)}", f"bytes {start} to {end}")
+        return data[start:end]
 
     def _compare(self, number: int, chunk: memoryview) -> None:
         if checksum(chunk, self.seed, number) != self.checksums[number]:
