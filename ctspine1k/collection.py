@@ -316,7 +316,7 @@ class Collection(RowVerbs, PointVerbs, EvaluationVerbs, ExportVerbs):
             NothingLeftError: none of several cases can be drawn.
             CaseError, ChecksumError: the only case cannot be used.
             HubError: the Hub cannot be reached.
-            OutputError: something that is not a picture is where one would be written, or it cannot be.
+            OutputError: something else than a picture of ours is where one would be written, or it cannot be.
             NoSpaceError: a disk is full.
             MissingPackageError: pictures need ``ctspine1k[preview]``.
         """

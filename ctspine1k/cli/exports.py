@@ -15,6 +15,7 @@ from ctspine1k.cli.options import (
     JSON,
     ON_ERROR,
     ON_MISSING,
+    ON_VOXELS,
     OTHER_LABELS,
     PLACE,
     SCHEDULER,
@@ -84,11 +85,7 @@ def export(ctx: click.Context) -> int | None:
     ON_MISSING,
     ON_ERROR,
     ON_GEOMETRY,
-    click.option(
-        "--on-voxels",
-        type=click.Choice(["raise", "replace"]),
-        help="If voxels of an image are NaN or infinite: raise an error, or replace them by -1024 [raise].",
-    ),
+    ON_VOXELS,
     click.option("--cases-per-shard", type=click.IntRange(min=1), help="Cases per shard (file) [4]."),
     click.option(
         "--num-proc",

@@ -59,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _one_line(error: Exception) -> str:
     if isinstance(error, click.UsageError):
-        return f"{error.format_message()} (see --help)"
+        text = " ".join(error.format_message().split())  # Click has a line for each choice
+        return f"{text} (see --help)"
     if isinstance(error, click.ClickException):
         return error.format_message()
     text = " ".join(str(error).split())

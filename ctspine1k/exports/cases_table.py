@@ -52,7 +52,7 @@ def case_table(selection: Selection, files: Sequence[CaseFiles], scan: Path | No
             text = (
                 f"not measured by the scan, or not with their current files: {shortened(unseen)}. Their "
                 "columns are empty. Run `ctspine1k scan` (or Collection.scan) on all cases, with the "
-                "other_labels of the export, and export again: what is measured already is kept."
+                "export's other_labels and on_voxels, and export again: what is measured already is kept."
             )
             warn(text, CTSpine1KWarning)
     return pa.Table.from_pylist(rows, schema=pa.schema(fields))

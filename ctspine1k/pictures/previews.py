@@ -60,8 +60,8 @@ def draw_cases(
         CaseError, ChecksumError: the only case cannot be used.
         HubError: the Hub cannot be reached.
         NoSpaceError: a disk is full.
-        OutputError: something that is not a picture is where one would be written, or a file is in the place
-            of their folder.
+        OutputError: something else than a picture of ours is where one would be written, or a file is in the
+            place of their folder.
         MissingPackageError: pictures need ``ctspine1k[preview]``.
     """
     check_reading(reading, selection.data_set)

@@ -27,7 +27,8 @@ def select(
     """Return a selection with only the cases that meet all criteria.
 
     With ``has_vertebrae``, cases whose files are missing are kept: reading them raises the error. So are
-    those that the scan could not use, with a warning: other options, such as ``other_labels``, may read them.
+    those that the scan could not use, with a warning: other options (``other_labels``, ``on_voxels``) may
+    read them.
 
     Args:
         selection: where to select from.
@@ -55,7 +56,7 @@ def select(
         listed = shortened(case.case_id for case in found.unusable)
         text = (
             f"kept without knowing what they contain, as the scan could not use them: {listed}. Repair them, "
-            "or scan them with the options with which they are read, such as other_labels."
+            "or scan them with the options with which they are read: other_labels, on_voxels."
         )
         warn(text, CTSpine1KWarning)
     return chosen.keep(found.kept)

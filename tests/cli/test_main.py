@@ -69,6 +69,7 @@ def test_without_a_verb_it_tells_the_verbs_in_the_order_of_use(run):
         (["list", "--split", "dev"], "error: Invalid value for '--split': 'dev' is not one of 'train', 'val"),
         (["list", "--bogus"], "error: No such option"),
         (["info"], "error: Missing argument 'CASE'"),
+        (["points", "."], "error: Missing option '--kind'. Choose from: file, mask, body (see --help)"),
         (
             ["info", "liver_1066"],
             "error: no case 'liver_1066' in this catalog of 1,005 cases. Did you mean liver_106",

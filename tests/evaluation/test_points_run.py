@@ -404,7 +404,6 @@ def test_other_labels_of_masks_become_background_whatever_predictions_are(masks,
         only.evaluate(given, numbering="totalsegmentator", **options)
 
 
-@pytest.mark.slow
 def test_what_is_doubtful_about_headers_that_points_depend_on_is_told_once(raw, masks, tmp_path):
     image = tmp_path / "raw" / f"{FIRST}.nii.gz"
     save(image, np.zeros(SHAPES[FIRST], "i1"), affine=WHOLE_MM, sform_code=0, qform_code=0)
@@ -420,6 +419,7 @@ def test_what_is_doubtful_about_headers_that_points_depend_on_is_told_once(raw, 
         spines.evaluate(tmp_path, points="mask")
 
 
+@pytest.mark.slow
 def test_points_files_beside_masks_in_a_folder_or_on_the_hub(publish, masks, tmp_path):
     for case_id, mask in VOLUMES.items():
         geometry = Geometry.of(AFFINE, mask.shape)
