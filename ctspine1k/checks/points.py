@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -18,11 +18,9 @@ from ctspine1k.checks.reading import MeasureOptions
 from ctspine1k.errors import (
     CaseError,
     ChecksumError,
-    GeometryWarning,
     OutputError,
     PointsError,
     SkippedCasesWarning,
-    VoxelWarning,
 )
 from ctspine1k.files.copies import require_outside
 from ctspine1k.files.places import Place
@@ -47,6 +45,7 @@ from ctspine1k.volumes.points import (
 )
 from ctspine1k.volumes.regions import LabelBox, require_scipy
 from ctspine1k.volumes.relabel import Others, check_others
+from ctspine1k.volumes.remarks import Remarks
 
 __all__ = ["points_of_cases", "write_points_of_cases"]
 
@@ -89,14 +88,13 @@ def points_of_cases(
     return _read_all(work, files, workers, on_error)
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Result:
-    """The points of a case, or why there are none, and what is doubtful about its files."""
+    """The points of a case, or why there are none."""
 
     case: Case
-    found: Points | CaseError | ChecksumError | None = None
-    doubts: list[str] = field(default_factory=list)  #: about where voxels lie
-    changes: list[str] = field(default_factory=list)  #: what was changed in the mask
+    found: Points | CaseError | ChecksumError
+    remarks: Remarks
 
 
 def _read_all(
@@ -105,14 +103,11 @@ def _read_all(
     names = [f"points/{one.case.case_id}" for one in files]
     with closing(run_with_bar(workers, work, files, names, "Reading points")) as results:
         for result in results:
-            if result.doubts:
-                warn("\n".join(result.doubts), GeometryWarning)
-            for change in result.changes:
-                warn(change, VoxelWarning)
+            result.remarks.warn()
             if isinstance(result.found, Points):
                 yield result.case, result.found
             elif on_error == "raise":
-                raise cast("CaseError", result.found)
+                raise result.found
             else:
                 warn(f"{result.case.case_id} is left out: {result.found}", SkippedCasesWarning)
 
@@ -143,7 +138,8 @@ def _points_of(
 ) -> _Result:
     """Return the points of one case, or why there are none; runs in any process."""
     require_version(version)
-    result = _Result(files.case)
+    remarks = Remarks()
+    found: Points | CaseError | ChecksumError
     try:
         with quiet_hub():
             paths = fetch_case(place, files)
@@ -154,18 +150,18 @@ def _points_of(
             other_labels=options.other_labels,
             vocabulary=vocabulary,
             threads=usable_threads(),
-            on_change=result.changes.append,
+            on_change=remarks.changes.append,
         )
         with reading_case(files), opened as case:
-            result.doubts += map(str, case.geometry_problems(by_place=True))
-            result.found = (
-                read_case_points(paths, case.geometry, vocabulary, points_format, options.reading)
-                if kind == "file"
-                else _computed(case, kind, vocabulary)
-            )
+            remarks.doubts += map(str, case.geometry_problems(by_place=True))
+            if kind == "file":
+                read = read_case_points(paths, case.geometry, vocabulary, points_format, options.reading)
+                found = cast("Points", read)  # there is the file, else it would be missing
+            else:
+                found = _computed(case, kind, vocabulary)
     except (CaseError, ChecksumError) as error:
-        result.found = error
-    return result
+        found = error
+    return _Result(files.case, found, remarks)
 
 
 def _computed(case: CaseReader, kind: Literal["mask", "body"], vocabulary: Vocabulary) -> Points:

@@ -24,7 +24,6 @@ from ctspine1k.errors import CaseError, ChecksumError, FileFormatError, PointsEr
 from ctspine1k.evaluation.arguments import check_points
 from ctspine1k.evaluation.centroids import Point
 from ctspine1k.evaluation.overlap import first_and_last
-from ctspine1k.evaluation.remarks import Remarks
 from ctspine1k.evaluation.scores import CaseScore, score_points
 from ctspine1k.evaluation.scoring import (
     NO_PREDICTION,
@@ -50,6 +49,7 @@ from ctspine1k.volumes.orientation import degenerate_axes
 from ctspine1k.volumes.point_formats import READINGS, format_of
 from ctspine1k.volumes.points import Points, read_points
 from ctspine1k.volumes.points_table import read_points_table
+from ctspine1k.volumes.remarks import Remarks
 
 __all__ = ["GivenPoints", "check_reference", "point_tasks", "score_points_of"]
 

@@ -20,7 +20,6 @@ from ctspine1k.catalog.cases import Case
 from ctspine1k.catalog.vocabulary import BACKGROUND, Vocabulary
 from ctspine1k.errors import CaseError, ChecksumError, FileFormatError, VoxelValueError
 from ctspine1k.evaluation.centroids import Point
-from ctspine1k.evaluation.remarks import Remarks
 from ctspine1k.evaluation.scores import TOLERANCES_MM, CaseScore, score_parts
 from ctspine1k.evaluation.table import COLUMNS, Row
 from ctspine1k.files.places import Place
@@ -34,6 +33,7 @@ from ctspine1k.running.versions import require_version
 from ctspine1k.volumes.masks import Mask, common_window, joined, on_grid, read_mask
 from ctspine1k.volumes.orientation import degenerate_axes
 from ctspine1k.volumes.relabel import Others, accepted_labels, label_table
+from ctspine1k.volumes.remarks import Remarks
 
 __all__ = [
     "NO_PREDICTION",

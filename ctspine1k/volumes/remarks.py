@@ -1,4 +1,4 @@
-"""What is doubtful about the files of a case that is judged all the same: warnings, from any process."""
+"""What is doubtful about the files of a case that is used all the same: warnings, from any process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Remarks"]
 
 @dataclass
 class Remarks:
-    """What is doubtful about the files of a case that was judged all the same."""
+    """What is doubtful about the files of a case that was used all the same."""
 
     doubts: list[str] = field(default_factory=list)  #: about the position that a header gives
     changes: list[str] = field(default_factory=list)  #: what was changed in voxels
