@@ -35,8 +35,8 @@ from ctspine1k.evaluation.scoring import (
     rows_of,
 )
 from ctspine1k.files.places import Place, find_folder
-from ctspine1k.files.predicted_points import find_points
-from ctspine1k.files.predictions import WHOLE, Predictions, case_names
+from ctspine1k.files.predicted_points import POINTS_ENDINGS, find_points
+from ctspine1k.files.predictions import WHOLE, Predictions, case_names, require_predictions
 from ctspine1k.files.raw import CaseFiles, group_files
 from ctspine1k.files.selection import OnMissing, Selection
 from ctspine1k.files.transfer import fetch_case, quiet_hub, reading_case
@@ -92,7 +92,8 @@ def point_tasks(
         on_missing: what to do about cases without a reference.
 
     Raises:
-        ValueError: points that are not allowed, or options that apply to masks only.
+        ValueError: points that are not allowed, options that apply to masks only, or a folder with neither
+            points nor masks.
         CaseError: a table that cannot be used, or points in memory of another kind.
         MissingFilesError: cases without a reference, and ``on_missing`` is "raise", or no case has one.
         AmbiguousFilesError: several predictions for one case.
@@ -102,6 +103,9 @@ def point_tasks(
     if isinstance(predictions, Path) and not predictions.expanduser().is_file():
         folder = find_folder(predictions, "predictions", "points or masks")
         found = find_points(folder, selection.data_set, selection.cases, selection.catalog)
+        if not found.files:
+            endings = (*POINTS_ENDINGS, *selection.data_set.suffixes)
+            require_predictions(folder, predictions, "points or masks", endings)
         kinds = {file.kind for files in found.files.values() for file in files.values()}
         if "points" in kinds:
             _check_no_masks(options, tasks)

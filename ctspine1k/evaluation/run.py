@@ -30,7 +30,7 @@ from ctspine1k.evaluation.scoring import (
 from ctspine1k.evaluation.table import ScoreTable
 from ctspine1k.files.places import find_folder
 from ctspine1k.files.predicted_points import find_points
-from ctspine1k.files.predictions import case_names, find_predictions
+from ctspine1k.files.predictions import case_names, find_predictions, require_predictions
 from ctspine1k.files.raw import RawFile
 from ctspine1k.files.selection import OnMissing, Selection, require_cases
 from ctspine1k.files.transfer import worker_start
@@ -150,16 +150,13 @@ def _mask_tasks(
     references = _references(selection, on_missing)
     folder = find_folder(predictions, "predictions", "masks")
     found = find_predictions(folder, selection.data_set, selection.cases, selection.catalog)
-    if not found.files and find_points(folder, selection.data_set, selection.cases, selection.catalog).files:
-        raise ValueError(
-            f'{predictions}: expected masks, found files of points. Pass points="body" or points="mask" '
-            "(--points): which of the two they are."
-        )
-    if not any(path.lower().endswith(selection.data_set.suffixes) for path in folder.listing()):
-        names = " or ".join(f"*{suffix}" for suffix in selection.data_set.suffixes)
-        raise ValueError(
-            f"{predictions}: expected masks ({names}), found none. Pass the folder that has them."
-        )
+    if not found.files:
+        if find_points(folder, selection.data_set, selection.cases, selection.catalog).files:
+            raise ValueError(
+                f'{predictions}: expected masks, found files of points. Pass points="body" or points="mask" '
+                "(--points): which of the two they are."
+            )
+        require_predictions(folder, predictions, "masks", selection.data_set.suffixes)
     tasks = [Task(file.case, file, found.files.get(case_id, {})) for case_id, file in references.items()]
     return tasks, found.unknown
 

@@ -16,7 +16,10 @@ from ctspine1k.files.folder import FolderPlace
 from ctspine1k.files.predictions import WHOLE, Predictions, case_names, find_predictions
 from ctspine1k.files.raw import RawFile, raw_file
 
-__all__ = ["find_points"]
+__all__ = ["POINTS_ENDINGS", "find_points"]
+
+#: How names of files with points end.
+POINTS_ENDINGS = (".json", ".lml")
 
 _NAME = re.compile(r"(?P<case>.+?)(?:(?:_ctd)?\.json|\.lml)", re.IGNORECASE)
 

@@ -33,7 +33,14 @@ from ctspine1k.files.folder import FolderPlace
 from ctspine1k.files.places import Opened, Place
 from ctspine1k.files.raw import Entry, Listing, RawFile, find_files, plain_id, predicted_masks, raw_file
 
-__all__ = ["WHOLE", "Predictions", "PredictionsPlace", "case_names", "find_predictions"]
+__all__ = [
+    "WHOLE",
+    "Predictions",
+    "PredictionsPlace",
+    "case_names",
+    "find_predictions",
+    "require_predictions",
+]
 
 #: The name of a file that has all vertebrae of a case.
 WHOLE = ""
@@ -176,6 +183,23 @@ def find_predictions(place: FolderPlace, data_set: DataSet, cases: Catalog, know
         if not owners and path not in owned and path.lower().endswith(data_set.suffixes)
     ]
     return Predictions(files, tuple(sorted(unknown)))
+
+
+def require_predictions(place: FolderPlace, given: Path, what: str, endings: Sequence[str]) -> None:
+    """Check that there may be predictions in a folder, of whatever cases.
+
+    Args:
+        place: the folder.
+        given: its path as it was passed, for the message.
+        what: what is expected, such as "masks".
+        endings: of the names of its files, in lower case.
+
+    Raises:
+        ValueError: no file has one of these endings.
+    """
+    if not any(path.lower().endswith(tuple(endings)) for path in place.listing()):
+        names = " or ".join(f"*{ending}" for ending in endings)
+        raise ValueError(f"{given}: expected {what} ({names}), found none. Pass the folder that has them.")
 
 
 def _single_vertebrae(

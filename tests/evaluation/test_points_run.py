@@ -439,6 +439,24 @@ def test_points_files_beside_masks_in_a_folder_or_on_the_hub(publish, masks, tmp
         ctspine1k.open_collection(data_dir=masks).select(IDS).evaluate(tmp_path)
 
 
+def test_a_folder_without_any_predictions_is_a_mistake(masks, tmp_path):
+    """And not one in which every case was missed. Predictions of other cases may be that."""
+    spines = ctspine1k.open_collection(data_dir=masks).select(IDS)
+    (tmp_path / "notes.txt").touch()
+    found = (
+        r"expected points or masks \(\*\.json or \*\.lml or \*\.nii\.gz or \*\.nii\), found none\. Pass the"
+    )
+    for points, expected in (
+        ("body", found),
+        ("mask", found),
+        (None, r"expected masks \(\*\.nii\.gz or \*\.nii\)"),
+    ):
+        with pytest.raises(ValueError, match=expected):
+            spines.evaluate(tmp_path, points=points)
+    (tmp_path / "HN_P001.JSON").touch()  # of a case that is not selected
+    assert [one.problem for one in spines.evaluate(tmp_path, points="body").results] == ["no prediction"] * 2
+
+
 @pytest.mark.slow
 def test_a_second_run_judges_only_what_has_changed(scans, tmp_path, monkeypatch):
     from ctspine1k.evaluation import pointed
