@@ -56,10 +56,15 @@ CHECKS = {
     "geometry": Check(
         "warning", "image and mask headers disagree on where voxels lie (spacing, origin or direction)"
     ),
-    "header": Check("warning", "the sform, qform and pixdim of a header disagree, or are invalid"),
+    "header": Check(
+        "warning", "a header contradicts itself about where voxels lie (sform, qform, pixdim), or is invalid"
+    ),
     "units": Check("warning", "a header gives lengths in another unit than mm; they are converted"),
     "degenerate": Check("warning", "a header gives voxels no size: no length, or axes in one plane"),
-    "unplaced": Check("warning", "a header has neither sform nor qform: which side is left is a guess"),
+    "unplaced": Check(
+        "warning",
+        "a header does not say where axes lead (neither sform nor qform): which side is left is a guess",
+    ),
     "hu_range": Check(
         "warning",
         "intensities are not HU: there is no air (in cropped scans, no fat), or they wrapped around",

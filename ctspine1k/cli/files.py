@@ -65,6 +65,7 @@ def _plan(
     from ctspine1k.files.transfer import plan_download
     from ctspine1k.running.disk import free_bytes
 
+    to = None if to is None else to.expanduser()
     selection = collection.selection()
     plan = plan_download(selection, kind)
     rows = [{"size": file.size, "here": file not in plan.needed, "path": file.name} for file in plan.files]
@@ -89,4 +90,4 @@ def _plan(
     if plan.missing:
         say(f"warning: {plan.missing.summary}")
     if to is not None:
-        find_targets(selection, plan.files, to.expanduser())
+        find_targets(selection, plan.files, to)

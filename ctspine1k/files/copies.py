@@ -119,14 +119,14 @@ _SHOWN = 5
 
 
 def _each(file: RawFile, target: Path) -> Iterator[tuple[RawFile, Path]]:
-    """Yield the path of the copy of each file beside one, which needs them to be there, and then its own."""
+    """Yield the files that one needs beside it, and then that one, each with the path of its copy."""
     for one in file.beside:
         yield one, target.with_name(posixpath.basename(one.path))
     yield file, target
 
 
 def _files_above(target: Path, to: Path) -> Iterator[Path]:
-    """Yield what is where a folder between ``to`` and a path should be, and is none."""
+    """Yield the file that is in the place of a folder between ``to`` and a path, if there is one."""
     for folder in target.relative_to(to).parents:
         if os.path.lexists(to / folder):
             if not (to / folder).is_dir():
