@@ -160,7 +160,9 @@ def verify(
     with deferred_interrupts():
         kept = [] if reread else _kept(selection, files, path, options)
         known = {id(one.files) for one in kept}
-        read = _read(selection, [one for one in files if id(one) not in known], workers, path, options)
+        fresh = [one for one in files if id(one) not in known]
+        again = "run again without reread (--reread)" if reread else "run again"
+        read = _read(selection, fresh, workers, path, options, again)
     for scanned in (*kept, *read):
         findings += _of_case(selection.data_set, scanned)
     findings += _twins(selection.data_set, [*kept, *read])
@@ -219,9 +221,14 @@ def _looked_at(
 
 
 def _read(
-    selection: Selection, files: Sequence[CaseFiles], workers: Executor, path: Path, options: MeasureOptions
+    selection: Selection,
+    files: Sequence[CaseFiles],
+    workers: Executor,
+    path: Path,
+    options: MeasureOptions,
+    again: str,
 ) -> list[ScannedCase]:
-    """Read cases to their ends, and store their measures for other runs.
+    """Read cases to their ends, and store their measures for other runs; ``again`` says how to resume.
 
     Nothing is stored of a case with several files of a kind: it is not known which file is the right one.
     Nor is a record replaced that has other options, such as those of a scan.
@@ -231,7 +238,7 @@ def _read(
     count = Counter(one.case.case_id for one in files)
     read: list[ScannedCase] = []
     reading = closing(read_cases(selection, files, workers, options))
-    stop = explain_stop(lambda: f"{len(read):,} of {len(files):,} cases are done")
+    stop = explain_stop(lambda: f"{len(read):,} of {len(files):,} cases are done", again)
     with stop, records_if_possible(path) as records, reading as scanned:
         for one in scanned:
             read.append(one)

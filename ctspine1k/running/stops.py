@@ -160,12 +160,12 @@ def interruptible() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def explain_stop(progress: Callable[[], str]) -> Iterator[None]:
-    """Raise a `KeyboardInterrupt` that says how much is done, instead of one without a message."""
+def explain_stop(progress: Callable[[], str], how: str = "run again") -> Iterator[None]:
+    """Raise a `KeyboardInterrupt` that says how much is done, and how to resume."""
     try:
         yield
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"{progress()}; run again to resume") from None
+        raise KeyboardInterrupt(f"{progress()}; {how} to resume") from None
 
 
 #: Generators that have begun, and may not have ended.

@@ -645,6 +645,15 @@ def test_wherever_a_stop_falls_what_is_done_is_kept(
     assert not journal.exists()
 
 
+def test_what_was_read_again_before_a_stop_is_kept_for_a_run_that_reads_nothing_again(spines):
+    journal = spines / ".cases.parquet.partial"
+    told = r"1 of 3 cases are done; run again without reread \(--reread\) to resume"
+    stop = interrupt_at("checks/records.py", "note", "return", journal.exists)
+    with stop, pytest.raises(KeyboardInterrupt, match=told):
+        verify_files(data_dir=spines, cases=IDS, reread=True)
+    assert verify_files(data_dir=spines, cases=IDS).kept == 1
+
+
 def test_a_stop_between_the_two_tables_loses_nothing(spines, monkeypatch):
     scan(spines)
     save_spine(spines, "liver_106", *spine([18, 19]))
