@@ -62,9 +62,13 @@ def html_table(
 ) -> str:
     """Return a table for notebooks: the first ``limit`` of ``count`` rows, and the number of the others."""
 
+    def text(cell: object) -> str:
+        if cell is None:
+            return ""
+        return html.escape(f"{cell:.6g}" if isinstance(cell, float) else str(cell))
+
     def line(tag: str, cells: Iterable[object]) -> str:
-        texts = ("" if cell is None else html.escape(str(cell)) for cell in cells)
-        return f"<tr>{''.join(f'<{tag}>{text}</{tag}>' for text in texts)}</tr>"
+        return f"<tr>{''.join(f'<{tag}>{text(cell)}</{tag}>' for cell in cells)}</tr>"
 
     shown = "".join(line("td", row) for row in itertools.islice(rows, limit))
     more = f"<p>and {count - limit:,} more</p>" if count > limit else ""

@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctspine1k._messages import check_choice, warn
+from ctspine1k._messages import check_choice, html_table, warn
 from ctspine1k.checks.measure import require_scipy
 from ctspine1k.checks.reading import MeasureOptions, read_cases
 from ctspine1k.checks.records import own_records, record_of
@@ -45,9 +45,18 @@ class ScanReport:
     missing: dict[str, str]  #: which file a case lacks, by case id; such a case is in no table
 
     def __repr__(self) -> str:
+        return f"ScanReport({self._head})"
+
+    def _repr_html_(self) -> str:
+        lacking = {case_id: f"no {what} file" for case_id, what in self.missing.items()}
+        rows = [*self.problems.items(), *lacking.items()]
+        return html_table(self._head, ["case_id", "problem"], rows, len(rows), limit=50)
+
+    @property
+    def _head(self) -> str:
         return (
-            f"ScanReport({self.cases}: {self.measured:,} measured, {self.kept:,} kept, "
-            f"{len(self.problems):,} unusable, {len(self.missing):,} missing)"
+            f"{self.cases}: {self.measured:,} measured, {self.kept:,} kept, "
+            f"{len(self.problems):,} unusable, {len(self.missing):,} missing"
         )
 
 

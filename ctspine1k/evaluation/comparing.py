@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ctspine1k._messages import check_choice, check_count, count_text, shortened
+from ctspine1k._messages import check_choice, check_count, count_text, html_table, shortened
 from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.errors import MissingPackageError
 from ctspine1k.evaluation.means import LEVEL, RESAMPLES, cells_of, main_measure, resampled, weighted_means
@@ -49,7 +49,18 @@ class Comparison:
     options: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)  #: those that differ
 
     def __repr__(self) -> str:
-        return f"Comparison({self.summary().splitlines()[0]})"
+        return f"Comparison({self._head})"
+
+    def _repr_html_(self) -> str:
+        rows = self.document()["differences"]
+        names = [one.name for one in fields(Difference)]
+        return html_table(
+            self._head, names, ([row[name] for name in names] for row in rows), len(rows), limit=50
+        )
+
+    @property
+    def _head(self) -> str:
+        return f"{self.measure} by preset {self.preset}: second minus first, with {LEVEL:.0%} interval"
 
     def document(self) -> dict[str, Any]:
         """Return it as plain values, with None for NaN, ready for JSON."""
@@ -61,7 +72,7 @@ class Comparison:
 
     def summary(self) -> str:
         """Return it as text: all vertebrae, each of them, what was left out, and options that differ."""
-        lines = [f"{self.measure} by preset {self.preset}: second minus first, with {LEVEL:.0%} interval"]
+        lines = [self._head]
         for row in self.differences:
             interval = "" if math.isnan(row.low) else f" [{row.low:+.4f}, {row.high:+.4f}]"
             lines.append(

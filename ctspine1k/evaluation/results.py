@@ -6,7 +6,7 @@ import math
 import platform
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from importlib import metadata
 from importlib.util import find_spec
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctspine1k import __version__
-from ctspine1k._messages import count_text, shortened
+from ctspine1k._messages import count_text, html_table, shortened
 from ctspine1k.catalog.cases import Case
 from ctspine1k.catalog.dataset import DataSet
 from ctspine1k.evaluation.means import Mean, cells_of, counted, group_means, main_measure, mean_of
@@ -62,7 +62,19 @@ class Evaluation:
     sacrum: bool = False  #: whether vertebrae count that the preset leaves out unless they are asked for
 
     def __repr__(self) -> str:
-        return f"Evaluation({self.summary().splitlines()[0]})"
+        return f"Evaluation({self._head})"
+
+    def _repr_html_(self) -> str:
+        header = ["measure", *(one.name for one in fields(Mean))]
+        rows = ([name, *self.means[name].document().values()] for name in self.reported)
+        return html_table(self._head, header, rows, len(self.reported))
+
+    @property
+    def _head(self) -> str:
+        kind = self.options["points"]
+        of_kind = "" if kind is None else f"points of kind {kind!r}, "
+        cases = count_text(len(self.results), "case")
+        return f"{self.data_set.title}, {cases}, {of_kind}preset {self.preset.name}: {self.preset.what}"
 
     def by(self, preset: str) -> Evaluation:
         """Return the same scores by another preset.
@@ -208,11 +220,7 @@ class Evaluation:
 
     def summary(self) -> str:
         """Return the results as text: a line for each mean, and what was missed."""
-        preset = self.preset
-        kind = self.options["points"]
-        of_kind = "" if kind is None else f"points of kind {kind!r}, "
-        cases = count_text(len(self.results), "case")
-        lines = [f"{self.data_set.title}, {cases}, {of_kind}preset {preset.name}: {preset.what}"]
+        lines = [self._head]
         for measure in self.reported:
             mean = self.means[measure]
             interval = "" if math.isnan(mean.low) else f" [{mean.low:.4f}, {mean.high:.4f}]"
@@ -220,6 +228,7 @@ class Evaluation:
                 f"{measure:14} {mean.value:9.4f}{interval}  n {mean.n:,}, missed {mean.n_missed:,}, "
                 f"false positive {mean.n_false_positive:,}"
             )
+        cases = count_text(len(self.results), "case")
         lines.append(f"every label right: {len(self.all_right):,} of {cases}")
         for what, names in (
             ("not judged", [f"{case_id} ({problem})" for case_id, problem in self.failed.items()]),

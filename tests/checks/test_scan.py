@@ -427,6 +427,9 @@ def test_missing_cases_are_named_and_in_no_table(spines):
     with pytest.warns(SkippedCasesWarning, match=r"1 of 3 cases lacks raw files in .*HN_P023 \(mask\)"):
         report = scan(spines, on_missing="skip")
     assert report.missing == {"HN_P023": "mask"}
+    page = report._repr_html_()
+    assert "0 unusable, 1 missing</p><table>" in page
+    assert page.endswith("<tr><td>HN_P023</td><td>no mask file</td></tr></table>")
     assert len(pd.read_parquet(report.cases)) == 2
     for options in ({}, {"on_missing": "raise"}):
         with pytest.raises(MissingFilesError) as caught:

@@ -96,3 +96,18 @@ def test_reports_say_which_means_leave_missed_vertebrae_out():
     assert "In `hd_mm` a missed one counts 100 mm." in penalised
     assert "no value in `volume_error`" in penalised
     assert math.isclose(evaluation_of(*rows, miss_penalty_mm=100.0).means["hd_mm"].value, 51)
+
+
+def test_a_notebook_shows_means_and_differences():
+    first, second, *_ = CASES
+    rows = [verse_row(case, 20, dice=2 / 3) for case in (first, second)]
+    found = evaluation_of(*rows)
+    page = found._repr_html_()
+    assert page.startswith("<p>VerSe, 2 cases, preset verse: ")
+    assert "<tr><th>measure</th><th>value</th><th>n</th>" in page
+    assert "<tr><td>dice</td><td>0.666667</td><td>2</td><td>0</td><td>0</td>" in page
+    other = ScoreTable(tuple({**one, "dice": 0.5} for one in rows[:1]))
+    page = compare(found.table, other, found.preset, "dice")._repr_html_()
+    assert page.startswith("<p>dice by preset verse: second minus first, with 95% interval</p>")
+    numbers = "<td>1</td><td>0.666667</td><td>0.5</td><td>-0.166667</td><td></td><td></td><td>1</td></tr>"
+    assert page.endswith(f"<tr><td>all</td>{numbers}<tr><td>L1</td>{numbers}</table>")
