@@ -18,13 +18,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
+import nibabel as nib
 import numpy as np
 import pytest
 import trove_classifiers
 import yaml
 from support.hub import Repo
 from support.paths import ROOT
-from support.volumes import nifti
+from support.volumes import AFFINE, intensities, labels, nifti, save
 
 import ctspine1k
 from ctspine1k.catalog.ctspine1k import CTSPINE1K, ISSUE_KINDS
@@ -172,6 +173,38 @@ def test_options_are_the_functions():
     arguments = inspect.signature(ctspine1k.load_dataset).parameters
     listed = re.findall(r"`(\w+)`", " ".join(row[0] for row in rows_of("docs/loading.md", "option")))
     assert sorted(listed) == sorted(arguments)
+
+
+def test_arrays_of_other_libraries_are_made_as_the_table_says(tmp_path):
+    """Where nibabel and SimpleITK place the voxels of the file; MONAI and TorchIO get nibabel's array."""
+    import SimpleITK  # which takes half a second
+
+    oblique = np.array([[0.96, 0.28, 0, 0], [-0.28, 0.96, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]) @ AFFINE
+    path = save(tmp_path / "a.nii.gz", intensities(1, (6, 5, 4)), affine=oblique)
+    pair = ctspine1k.read_pair(path, save(tmp_path / "a_seg.nii.gz", labels(1, (6, 5, 4)), affine=oblique))
+    names = {"nib": nib, "sitk": SimpleITK, "image": pair.image, "affine": pair.affine}
+    made = {row[0]: re.search("`(.*?)`", row[3])[1] for row in rows_of("docs/loading.md", "library")}
+
+    right, image = nib.load(path), eval(made.pop("nibabel"), names)  # noqa: S307 (our own page)
+    assert np.array_equal(image.get_fdata(), right.get_fdata())
+    assert np.array_equal(image.affine, right.affine)
+
+    right, image = SimpleITK.ReadImage(str(path)), eval(made.pop("SimpleITK"), names)  # noqa: S307
+    assert np.array_equal(SimpleITK.GetArrayViewFromImage(image), SimpleITK.GetArrayViewFromImage(right))
+    affine = pair.affine * np.array([[-1], [-1], [1], [1]])
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    assert np.allclose(affine[:3, 3], right.GetOrigin())
+    assert np.allclose(lengths, right.GetSpacing())
+    assert np.allclose((affine[:3, :3] / lengths).ravel(), right.GetDirection())
+
+    assert made.pop("ctspine1k") == "array_affine @ (k, i, j, 1)"
+    k, i, j = 3, 5, 2
+    assert np.allclose(pair.array_affine @ (k, i, j, 1), pair.affine @ (i, j, k, 1))
+    for expression in (made.pop("MONAI"), made.pop("TorchIO")):
+        array = re.search(r"image\.transpose.*?\[None\]", expression)[0]
+        assert np.array_equal(eval(array, names)[0], nib.load(path).get_fdata())  # noqa: S307
+        assert expression.endswith("affine=affine)")
+    assert not made
 
 
 def test_checks_are_the_modules():

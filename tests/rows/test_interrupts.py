@@ -3,13 +3,17 @@
 import json
 import os
 import signal
+import time
 
+import multiprocess
 import pytest
 from support.compare import identical, rows, wanted
 from support.forks import fork
 from support.paths import ROOT
 from support.processes import wait_until
 from support.volumes import SIZE
+
+from ctspine1k.rows._datasets import _workers_ended
 
 pytestmark = [
     pytest.mark.processes,
@@ -98,6 +102,18 @@ def test_a_worker_that_is_killed_is_an_error_that_says_so(converting, tmp_path):
     told = process.printed[1]
     assert "WorkerError: num_proc: expected processes that convert to the end, found that one was" in told
     wait_until(lambda: is_gone(process))
+
+
+def test_workers_that_were_just_started_are_ended():
+    """`datasets` ends those of a pool that is complete, and no others."""
+
+    def interrupted():
+        multiprocess.Process(target=time.sleep, args=(60,)).start()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), _workers_ended():
+        interrupted()
+    assert not multiprocess.active_children()
 
 
 #: Is interrupted when Python first looks for a module after the conversion has begun.
