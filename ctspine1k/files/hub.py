@@ -23,14 +23,15 @@ from huggingface_hub.utils.tqdm import tqdm
 from ctspine1k import __version__
 from ctspine1k._messages import without_stop
 from ctspine1k.catalog.companions import is_metaimage
-from ctspine1k.errors import ChecksumError, CTSpine1KError, HubError, NoSpaceError
+from ctspine1k.errors import CTSpine1KError, HubError, NoSpaceError
+from ctspine1k.files.checksums import check_file_is
 from ctspine1k.files.folder import walk
 from ctspine1k.files.raw import Entry, Listing, RawFile, is_hidden, joined_state
 from ctspine1k.files.tokens import keep_token, known_token
-from ctspine1k.running.disk import free_bytes, sha256_of
+from ctspine1k.running.disk import explain_forbidden, free_bytes
 from ctspine1k.running.stops import interruptible
 
-__all__ = ["HubPlace", "check_file_is", "hub_space"]
+__all__ = ["HubPlace", "hub_space"]
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ class HubPlace:
 
         Raises:
             NoSpaceError: there is not enough.
+            OutputError: the cache is read-only, or another user's.
             HubError: the Hub cannot be reached, or the revision moved in the meantime.
         """
         if _offline() or not files:
@@ -177,6 +179,7 @@ class HubPlace:
 
         Raises:
             ChecksumError: a file differs from the Hub's record.
+            OutputError: the cache is read-only, or another user's.
             HubError: the Hub cannot be reached.
         """
         if not files:
@@ -261,14 +264,15 @@ class HubPlace:
 
     def _record_revision(self, file: RawFile) -> None:
         """Record in the Hub's cache which commit the revision stands for: offline, only the cache knows."""
-        snapshot = huggingface_hub.snapshot_download(
-            self.repo_id,
-            repo_type="dataset",
-            revision=self.revision,
-            token=self._token,
-            allow_patterns=[glob.escape(file.path)],
-            tqdm_class=_NoProgress,
-        )
+        with _explained_cache():
+            snapshot = huggingface_hub.snapshot_download(
+                self.repo_id,
+                repo_type="dataset",
+                revision=self.revision,
+                token=self._token,
+                allow_patterns=[glob.escape(file.path)],
+                tqdm_class=_NoProgress,
+            )
         if Path(snapshot).name != self._commit:
             raise HubError(
                 f"{self.repo_id}: {self.revision} moved meanwhile, from {self._commit} to "
@@ -281,7 +285,7 @@ class HubPlace:
             self._fetch_one(one)
         options: dict[str, Any] = {"repo_type": "dataset", "revision": self._commit, "token": self._token}
         options |= {"library_name": "ctspine1k", "library_version": __version__}
-        with interruptible():
+        with interruptible(), _explained_cache():
             path = Path(huggingface_hub.hf_hub_download(self.repo_id, file.path, **options))
             if path.stat().st_size < file.size:  # an empty file, say, which the client leaves on a full disk
                 options["force_download"] = True
@@ -364,6 +368,16 @@ def hub_space() -> tuple[int, Path]:
     return free_bytes(cache), cache
 
 
+def _explained_cache() -> contextlib.AbstractContextManager[None]:
+    """Return a context that explains a cache of the Hub that is read-only, or another user's."""
+    return explain_forbidden(
+        Path(huggingface_hub.constants.HF_HUB_CACHE),
+        "a cache that can be written to, as files are not downloaded yet",
+        "Set HF_HUB_CACHE to a folder of your own, or have the owner of this one download them: they are "
+        "then read as they are.",
+    )
+
+
 def _offline() -> str:
     """Return the name of the environment variable that forbids the network; an empty text if none does."""
     if huggingface_hub.constants.HF_HUB_OFFLINE:
@@ -376,20 +390,3 @@ def _offline() -> str:
 def _hint_to_delete(path: Path) -> str:
     # Name the blob, not the link to it: as long as the blob exists, the cache returns it again.
     return f"Delete {path.resolve()} and download again."
-
-
-def check_file_is(path: Path, file: RawFile, hint: str) -> None:
-    """Compare a local file with the Hub's record of it.
-
-    Raises:
-        ChecksumError: it differs in size or sha256.
-    """
-    size = path.stat().st_size
-    if size != file.size:
-        raise ChecksumError(file.url, "size", str(file.size), str(size), hint)
-    if file.sha256 is None:  # not in LFS: the Hub records no sha256
-        return
-    with path.open("rb") as stream:
-        found = sha256_of(stream)
-    if found != file.sha256:
-        raise ChecksumError(file.url, "sha256", file.sha256, found, hint)

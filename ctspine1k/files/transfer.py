@@ -17,6 +17,7 @@ from typing import IO, Any, cast
 from ctspine1k._messages import check_choice, size_text, warn
 from ctspine1k.catalog.dataset import Kind
 from ctspine1k.errors import CTSpine1KError, MissingFilesError, SkippedCasesWarning, UnreadableFileError
+from ctspine1k.files.checksums import check_file_is
 from ctspine1k.files.places import Place
 from ctspine1k.files.raw import CaseFiles, RawFile
 from ctspine1k.files.selection import Look, OnMissing, Selection, selected_files
@@ -107,6 +108,7 @@ def download(look: Look, files: Sequence[RawFile]) -> list[Path]:
 
     Raises:
         NoSpaceError: they do not fit on the disk.
+        OutputError: the Hub's cache is read-only, or another user's.
         ChecksumError: a file differs from the Hub's record.
         HubError: the Hub cannot be reached.
     """
@@ -167,8 +169,6 @@ def copied(place: Place, file: RawFile) -> Iterator[str | IO[bytes]]:
         if isinstance(stream, str):
             yield stream
             return
-        from ctspine1k.files.hub import check_file_is
-
         with tempfile.NamedTemporaryFile(prefix="ctspine1k-") as copy:
             shutil.copyfileobj(stream, copy, 1 << 20)
             copy.flush()

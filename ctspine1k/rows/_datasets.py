@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import errno
 import inspect
 import os
 import signal
@@ -29,7 +28,7 @@ from datasets.utils.info_utils import is_small_dataset
 from ctspine1k.errors import CTSpine1KError, OutputError, WorkerError
 from ctspine1k.rows.features import lists_in
 from ctspine1k.rows.kept import prepare_cases
-from ctspine1k.running.disk import is_full_disk, make_parent, require_folder, require_plain_path
+from ctspine1k.running.disk import is_forbidden, is_full_disk, make_parent, require_folder, require_plain_path
 from ctspine1k.running.stops import check_stopped, deferred_interrupts, interruptible
 
 __all__ = [
@@ -70,9 +69,6 @@ _METHODS: dict[Any, dict[str, tuple[str, ...]]] = {
 
 #: What `datasets` replaces by numbers wherever it is in the path of a file that it writes.
 PLACEHOLDERS = ("JJJJJ", "SSSSS", "NNNNN")
-
-#: Errors of a disk that is read-only, and of files that are another user's.
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def missing_api() -> list[str]:
@@ -151,7 +147,7 @@ class TableBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
             super().__init__(cache_dir=cache_dir, **options)
             return
         except OSError as error:
-            if error.errno not in _FORBIDDEN:
+            if not is_forbidden(error):
                 raise
         # `datasets` cannot write its lock, since the cache is read-only or another user's. Neither stream nor
         # converted data need it, and it writes none if it takes the cache to be at a URL.
@@ -207,7 +203,7 @@ class TableBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
                 os.close(os.open(lock, os.O_RDWR))
         except (OSError, OutputError) as error:
             cause = error.__cause__ if isinstance(error, OutputError) else error
-            if not isinstance(cause, OSError) or cause.errno not in _FORBIDDEN:
+            if not isinstance(cause, OSError) or not is_forbidden(cause):
                 raise
             raise OutputError(
                 self._cache_dir_root,

@@ -22,9 +22,11 @@ __all__ = [
     "delete_abandoned",
     "device_of",
     "exclusive_lock",
+    "explain_forbidden",
     "explain_full_disk",
     "explain_unwritable",
     "free_bytes",
+    "is_forbidden",
     "is_full_disk",
     "make_folder",
     "make_parent",
@@ -36,6 +38,9 @@ __all__ = [
 
 #: A full disk, and an exceeded quota.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+#: Errors of a disk that is read-only, and of files that are another user's.
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 #: How names of temporary folders begin, and the name of the lock in them.
 _TEMPORARY = ".ctspine1k-"
@@ -277,6 +282,32 @@ def explain_unwritable(
         if source is not None and error.filename == str(source):
             raise
         raise OutputError(str(path), expected, error.strerror or str(error), hint) from error
+
+
+def is_forbidden(error: BaseException | None) -> bool:
+    """Return whether an error means a disk that is read-only, or files that are another user's."""
+    return isinstance(error, OSError) and error.errno in _FORBIDDEN
+
+
+@contextlib.contextmanager
+def explain_forbidden(path: Path, expected: str, hint: str) -> Iterator[None]:
+    """Raise an `OutputError` for an `OSError` of a disk that is read-only, or of files of another user.
+
+    Args:
+        path: what is to be written.
+        expected: what it should be, for the message.
+        hint: what to do about it.
+
+    Raises:
+        OutputError: it may not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not is_forbidden(error):
+            raise
+        found = f"{error.strerror} ({error.filename or path})"
+        raise OutputError(str(path), expected, found, hint) from error
 
 
 @contextlib.contextmanager

@@ -78,6 +78,24 @@ def test_a_shared_cache_that_has_some_of_it(load, tmp_path, read_only):
         load()
 
 
+def test_raw_files_are_read_from_a_read_only_cache_of_the_hub(
+    load, repo_id, split_file, tree, tmp_path, read_only, monkeypatch
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    spine = ctspine1k.open_collection(repo_id=repo_id, split_file=split_file)
+    spine.where(split="train").download()
+    read_only(tmp_path / "hub")
+    loaded = load("3d", split="train", repo_id=repo_id)
+    assert identical(rows(loaded), wanted(tree, "3d", "train"))
+    message = (
+        r"/hub: expected a cache that can be written to, .*\.lock\)\. Set HF_HUB_CACHE to a folder of your"
+    )
+    with pytest.raises(OutputError, match=message):
+        spine.download()
+    with pytest.raises(OutputError, match=message):  # it is not the fault of a case
+        spine.scan(tmp_path / "cases.parquet")
+
+
 def test_what_is_converted_is_read_without_a_lock(load, tmp_path):
     load(split="train")
     for lock in (tmp_path / "cache").rglob("*_builder.lock"):
