@@ -25,7 +25,7 @@ def open_target(out: str | os.PathLike[str], pauses: tuple[float, ...] = PAUSES)
     Raises:
         ValueError: it is empty, or fsspec does not know the protocol, or the package for it is not installed.
         MissingPackageError: s3:// needs ``ctspine1k[s3]``.
-        OutputError: there is a file at the path.
+        OutputError: there is a file at the path, or it is on the Hub, which may not be reached now.
     """
     place = os.fspath(out)
     if not place:

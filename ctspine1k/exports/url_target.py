@@ -22,6 +22,7 @@ from huggingface_hub.errors import EntryNotFoundError
 
 from ctspine1k.errors import BusyError, MissingPackageError, OutputError
 from ctspine1k.exports.targets import LOCK, SCRATCH, WORKING, Entry
+from ctspine1k.files.hub import offline_variable
 from ctspine1k.running.disk import sha256_of
 from ctspine1k.running.retries import PAUSES, retry
 from ctspine1k.running.stops import interruptible
@@ -49,6 +50,9 @@ class UrlTarget:
         # fsspec reads the first three as patterns, even when it deletes, and cuts a URL at the last one.
         if set(self.url) & set("*?[") or "::" in self.url:
             raise ValueError(f"{self.describe()}: expected a URL without *, ?, [ and ::")
+        if self.url.startswith("hf://") and (variable := offline_variable()):
+            hint = f"Unset {variable}, or export to a folder, and upload that later."
+            raise OutputError(self.describe(), "a Hub that may be reached", f"{variable} set", hint)
         try:
             fsspec.get_filesystem_class(self.url.partition("://")[0])
         except ImportError as error:

@@ -31,7 +31,7 @@ from ctspine1k.files.tokens import keep_token, known_token
 from ctspine1k.running.disk import explain_forbidden, free_bytes
 from ctspine1k.running.stops import interruptible
 
-__all__ = ["HubPlace", "hub_space"]
+__all__ = ["HubPlace", "hub_space", "offline_variable"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class HubPlace:
 
     def describe(self) -> str:
         """Return repo and revision."""
-        cache = "the local cache of " if _offline() else ""
+        cache = "the local cache of " if offline_variable() else ""
         return f"{cache}Hub repo {self.repo_id} at {self.revision}"
 
     def origin(self) -> dict[str, str]:
@@ -81,7 +81,7 @@ class HubPlace:
             return self.commit
         if len(self.revision) == 40 and set(self.revision) <= set("0123456789abcdef"):
             return self.revision
-        if _offline():
+        if offline_variable():
             return self._cached_snapshot().name
         with self._explained():
             return cast("str", self._api().dataset_info(self.repo_id, revision=self.revision).sha)
@@ -103,7 +103,7 @@ class HubPlace:
 
     def _records(self) -> Iterator[tuple[str, int, str | None]]:
         """Yield path, size and sha256 of each file."""
-        if _offline():
+        if offline_variable():
             root = self._cached_snapshot()
             for path in map(Path, walk(root)):
                 if path.is_file():
@@ -146,7 +146,7 @@ class HubPlace:
             OutputError: the cache is read-only, or another user's.
             HubError: the Hub cannot be reached, or the revision moved in the meantime.
         """
-        if _offline() or not files:
+        if offline_variable() or not files:
             return
         needed = sum(file.total for file in self.not_cached(files))
         free, cache = hub_space()
@@ -184,7 +184,7 @@ class HubPlace:
         """
         if not files:
             return []
-        if _offline():
+        if offline_variable():
             root = self._cached_snapshot()
             paths = [root / file.path for file in files]
             for one in itertools.chain.from_iterable(file.every for file in files):
@@ -215,7 +215,7 @@ class HubPlace:
         Raises:
             HubError: the Hub cannot be reached; reading from the stream also raises it.
         """
-        if _offline():
+        if offline_variable():
             yield str(self._cached_snapshot() / file.path)
             return
         if is_metaimage(file.path):  # SimpleITK reads files of a disk only
@@ -232,7 +232,7 @@ class HubPlace:
 
     def hint(self, listing: Listing, suffixes: tuple[str, ...], naming: str) -> str:
         """Return what may explain that files are not there; an empty text if nothing is known."""
-        return f"{_offline()} is set: unset it to download them." if _offline() else ""
+        return f"{offline_variable()} is set: unset it to download them." if offline_variable() else ""
 
     @property
     def _token(self) -> str | bool | None:
@@ -254,9 +254,10 @@ class HubPlace:
                 allow_patterns=[],
             )
         except FileNotFoundError as error:  # huggingface_hub raises subclasses if the cache lacks the repo
+            variable = offline_variable()
             raise HubError(
-                f"{_offline()} is set, and nothing of {self.repo_id} at {self.revision} is in the local "
-                f"cache. Unset {_offline()} and download once, or pass data_dir=... for a folder. Splits "
+                f"{variable} is set, and nothing of {self.repo_id} at {self.revision} is in the local "
+                f"cache. Unset {variable} and download once, or pass data_dir=... for a folder. Splits "
                 "that are converted already still load if you pin the commit they were made from: "
                 "revision=..."
             ) from error
@@ -378,7 +379,7 @@ def _explained_cache() -> contextlib.AbstractContextManager[None]:
     )
 
 
-def _offline() -> str:
+def offline_variable() -> str:
     """Return the name of the environment variable that forbids the network; an empty text if none does."""
     if huggingface_hub.constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE"

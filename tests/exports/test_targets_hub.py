@@ -269,3 +269,16 @@ def test_a_repo_that_is_not_there_is_told_at_once(hub):
         replace(open_target(out), pauses=(60.0,)).exclusive_lock(),
     ):
         pass
+
+
+@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"])
+def test_nothing_is_written_offline(hub, target, monkeypatch, variable):
+    if variable == "HF_HUB_OFFLINE":  # which the client has read
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv(variable, "1")
+    with (
+        hub.watched() as requests,
+        pytest.raises(OutputError, match=rf"found {variable} set\. Unset {variable}"),
+    ):
+        open_target(f"hf://datasets/{target}")
+    assert requests == []
