@@ -35,7 +35,7 @@ _FILE_VOXEL: dict[Kind, int] = {"image": 2, "mask": 1}
 _PER_GZIP = {
     ("3d", "dense"): 7.0,
     ("2d", "dense"): 7.0,
-    ("3d", "small"): 0.75,
+    ("3d", "small"): 0.77,
     ("2d", "small"): 0.8,
     ("3d", "fast"): 1.03,
     ("2d", "fast"): 1.04,

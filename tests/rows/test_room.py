@@ -107,7 +107,7 @@ def test_compact_rows_are_estimated_from_the_files(load, free, tree):
     free(raw // 2)
     with pytest.raises(NoSpaceError, match="expected room for compact 3d rows of validation") as caught:
         load("3d", split="validation", storage="compact")
-    assert caught.value.needed == pytest.approx(0.75 * raw, rel=0.01)
+    assert caught.value.needed == pytest.approx(0.77 * raw, rel=0.01)
     assert "Choose streaming=True, fewer cases, or folders on a larger disk" in str(caught.value)
     free(raw)
     assert len(load("3d", split="validation", storage="compact")) == 1
