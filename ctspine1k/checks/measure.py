@@ -55,7 +55,7 @@ class CaseMeasures:
     mask_type: str | None  #: None for a case without a mask, as other measures of labels
     slope: float  #: HU = slope x stored + intercept
     intercept: float
-    hu_min: float
+    hu_min: float  #: of the voxels that are finite, if any are
     hu_max: float
     hu_beside: float | None  #: mean of the voxels without label in the boxes around labels, one per slab
     label_rounding: float | None  #: greatest distance from a whole number of the values in the mask
@@ -93,6 +93,8 @@ def measure(case: CaseReader, points: Points | None = None) -> CaseMeasures:
             hu_sums += np.bincount(spine.last.ravel()[labelled], in_labels, labels_and_background)
             beside_sum += float(voxels.sum(dtype=np.float64) - in_labels.sum(dtype=np.float64))
             beside_count += voxels.size - labelled.size
+    if case.replaced_voxels and np.isfinite(case.finite_range).all():  # else all is padding
+        lowest, highest = case.finite_range
     extremes = case.scaling.values(np.array([lowest, highest]))
     geometry = case.geometry
     start, box = spine.joined()

@@ -12,7 +12,7 @@ orientation        anatomical direction of each array axis, such as "SLA"
 affine             4 x 4, of the image's file: voxel index (i, j, k) -> RAS+ mm
 image_type, mask_type  types of the voxels in the files
 slope, intercept   HU = slope x stored + intercept
-hu_min, hu_max     least and greatest value of the image
+hu_min, hu_max     least and greatest value of the image that is finite, if any is
 hu_beside          mean of the image's voxels without label, in the boxes around labels
 label_rounding     greatest distance from a whole number of the values in the mask, which are rounded
 other_labels       labels in the mask that the data set lacks: they were read as background, as asked for

@@ -196,11 +196,8 @@ class CaseReader:
         self._on_change, self._are_paths = on_change, are_paths
         self._alignment = Alignment.of(image.header, None if mask is None else mask.header, orientation)
         shape, turn = image.header.shape, self._alignment.image
-        self.geometry = (
-            Geometry.of(image.header.affine, shape)
-            if turn is None
-            else Geometry.of(turn.affine, turn.shape(shape))
-        )
+        turned = None if turn is None else Geometry.of(turn.affine, turn.shape(shape))
+        self.geometry = turned or self.file_geometry
 
     @property
     def name(self) -> str:
@@ -244,6 +241,11 @@ class CaseReader:
     def replaced_voxels(self) -> int:
         """How many intensities read so far are not finite, and were replaced."""
         return self._image.replaced
+
+    @property
+    def finite_range(self) -> tuple[float, float]:
+        """The least and the greatest stored intensity read so far beside `replaced_voxels`, if there are."""
+        return self._image.finite_range
 
     @property
     def other_labels(self) -> tuple[int, ...]:

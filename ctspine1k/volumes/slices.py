@@ -56,6 +56,7 @@ class VolumeReader:
         self._buffer, self._other_buffer = np.empty(0, np.uint8), np.empty(0, np.uint8)
         self.label_rounding = 0.0  #: greatest distance from a whole number of the labels read so far
         self.replaced = 0  #: intensities read so far that are not finite, and were replaced
+        self.finite_range = (np.inf, -np.inf)  #: of the stored others, if any may be replaced
         self._changes: deque[str] = deque()
 
     def new_changes(self) -> Iterator[str]:
@@ -163,7 +164,10 @@ class VolumeReader:
                 values = np.empty(one.shape, np.float32)
                 self.header.scaling.write(one, values)
                 is_finite = np.isfinite(values)
-                if not is_finite.all():
+                are_finite = is_finite.all()
+                if padding is not None:
+                    self._note_range(one if are_finite else one[is_finite])
+                if not are_finite:
                     if not count:
                         j, i = np.argwhere(~is_finite.T)[0]  # the first in the file
                         first = f"{values[i, j]} at (i, j, k) = ({i}, {j}, {done})"
@@ -180,6 +184,11 @@ class VolumeReader:
                 yield slab
         if padding is None and count:
             raise self._not_finite(first, count)
+
+    def _note_range(self, stored: NDArray[Any]) -> None:
+        if stored.size:
+            lowest, highest = self.finite_range
+            self.finite_range = min(lowest, stored.min()), max(highest, stored.max())
 
     def _stored_padding(self) -> NDArray[Any] | None:
         """Return the stored number that means `_PADDING_HU`; None if the file's type has none."""

@@ -11,7 +11,9 @@ from support.spines import AFFINE, SPACING, save_spine, spine
 from support.volumes import AFFINE as SMALL
 from support.volumes import intensities, labels, nifti, save
 
+from ctspine1k.catalog.ctspine1k import CTSPINE1K
 from ctspine1k.checks.measure import measure
+from ctspine1k.checks.plausibility import implausible
 from ctspine1k.errors import MissingPackageError
 from ctspine1k.volumes.cases import open_case
 
@@ -110,6 +112,29 @@ def test_everything_is_what_plain_numpy_says(tmp_path, dtype, scaling, mask_type
         assert one.start == tuple(places.min(axis=0))
         assert one.stop == tuple(places.max(axis=0) + 1)
         assert one.centroid == pytest.approx(tuple(places.mean(axis=0)))
+
+
+@pytest.mark.parametrize("scaling", [{}, {"slope": -0.5, "inter": 100.0}])
+def test_padding_in_place_of_nan_is_no_extreme(tmp_path, scaling):
+    """Else one voxel of it would hide intensities that are not HU."""
+    stored = np.linspace(40, 3000, 7 * 6 * 19, dtype="f4").reshape((7, 6, 19))
+    stored[0, 0, 0], stored[3, 2, 9], stored[-1, -1, -1] = np.nan, np.inf, np.nan  # two of the extremes
+    image = save(tmp_path / "a.nii.gz", stored, **scaling)
+    mask = save(tmp_path / "a_seg.nii.gz", np.zeros((7, 6, 19), np.uint8))
+    replaced = {"on_voxels": "replace", "on_change": lambda _: None}
+    got = measured(image, mask, **replaced)
+    hu = nib.load(image).get_fdata()
+    hu = hu[np.isfinite(hu)]
+    assert (got.hu_min, got.hu_max, got.replaced_voxels) == (hu.min(), hu.max(), 3)
+    if not scaling:
+        assert [check for check, *_ in implausible(got, CTSPINE1K.vocabulary)] == [
+            "hu_range",
+            "padded",
+            "no_labels",
+        ]
+    save(image, np.full_like(stored, np.nan))
+    got = measured(image, mask, **replaced)
+    assert (got.hu_min, got.hu_max, got.replaced_voxels) == (-1024, -1024, stored.size)
 
 
 def test_no_labels(tmp_path):
