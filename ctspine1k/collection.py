@@ -325,6 +325,13 @@ class Collection(RowVerbs, PointVerbs, EvaluationVerbs, ExportVerbs):
         options: dict[str, Any] = {"sheet": sheet, "reading": reading, "other_labels": other_labels}
         return list(draw_cases(self.selection(), None if out is None else Path(out), **options))
 
+    def check_pictures(self, out: Path) -> None:
+        """Check that nothing else is where `draw_scores` would draw."""
+        from ctspine1k.pictures.scores import check_pictures
+
+        if importlib.util.find_spec("matplotlib") is not None:
+            check_pictures(out)
+
     def draw_scores(self, evaluation: Evaluation, out: Path) -> list[tuple[str, str]]:
         """Draw the pictures of an evaluation; without matplotlib, there are none."""
         from ctspine1k.evaluation.table import SHARES

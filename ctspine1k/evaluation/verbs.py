@@ -45,6 +45,10 @@ class EvaluationVerbs(abc.ABC):
         """Return the cases with a new look at the place."""
 
     @abc.abstractmethod
+    def check_pictures(self, out: Path) -> None:
+        """Raise an `OutputError` if something else is where `draw_scores` would draw."""
+
+    @abc.abstractmethod
     def draw_scores(self, evaluation: Evaluation, out: Path) -> list[tuple[str, str]]:
         """Draw the pictures of an evaluation into its folder; return their names, and what they show."""
 
@@ -107,7 +111,7 @@ class EvaluationVerbs(abc.ABC):
             AmbiguousFilesError: several predictions for one case.
             CaseError, ChecksumError: a reference, or a CSV file of points, cannot be used.
             PointsError: points that are known to be of another kind.
-            OutputError: ``out`` has other files than results.
+            OutputError: ``out`` has other files than results, or other pictures under their names.
             BusyError: another process is writing there.
             NoSpaceError: a disk is full; what is done is kept.
             MissingPackageError: SciPy, or for a scheduler Dask, is not installed.
@@ -123,6 +127,8 @@ class EvaluationVerbs(abc.ABC):
         scoring = ScoringOptions(
             points=points, **{name: values.pop(name) for name in list(values) if name in names}
         )
+        if out is not None:
+            self.check_pictures(Path(out))  # before hours of work
         preset = preset or default_preset(is_of_masks=points is None)
         return evaluate(
             self.selection(),

@@ -19,6 +19,7 @@ from ctspine1k.pictures.canvas import (
     FACT_SIZE,
     new_figure,
     require_matplotlib,
+    require_replaceable_picture,
     save_picture,
 )
 from ctspine1k.pictures.figures import draw_panel
@@ -28,7 +29,10 @@ from ctspine1k.volumes.masks import Judged
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["confusion", "draw_scores", "side_by_side", "values_by_vertebra"]
+__all__ = ["check_pictures", "confusion", "draw_scores", "side_by_side", "values_by_vertebra"]
+
+#: The pictures of an evaluation.
+_VERTEBRAE, _CONFUSION, _WORST = "vertebrae.png", "confusion.png", "worst.png"
 
 _LINE = "#6aa9e9"
 
@@ -192,6 +196,16 @@ def _framed(panels: Sequence[Panel]) -> list[Panel]:
     ]
 
 
+def check_pictures(out: Path) -> None:
+    """Check that the pictures of an evaluation may be written into a folder.
+
+    Raises:
+        OutputError: something else than a picture of ours has the name of one.
+    """
+    for name in (_VERTEBRAE, _CONFUSION, _WORST):
+        require_replaceable_picture(out / name)
+
+
 def draw_scores(
     out: Path,
     measure: str,
@@ -217,19 +231,20 @@ def draw_scores(
 
     Raises:
         MissingPackageError: matplotlib is not installed.
-        OSError: a file cannot be written.
+        OutputError: something else than a picture of ours has the name of one, or it cannot be written.
     """
-    for name in ("vertebrae.png", "confusion.png", "worst.png"):
+    check_pictures(out)
+    for name in (_VERTEBRAE, _CONFUSION, _WORST):
         (out / name).unlink(missing_ok=True)  # of an earlier run, which may have had more of them
     drawn = []
     if any(map(len, values.values())):
-        save_picture(values_by_vertebra(values, measure, is_share=is_share), out / "vertebrae.png")
-        drawn.append(("vertebrae.png", f"{measure} by vertebra"))
+        save_picture(values_by_vertebra(values, measure, is_share=is_share), out / _VERTEBRAE)
+        drawn.append((_VERTEBRAE, f"{measure} by vertebra"))
     if confused[0].size:
-        save_picture(confusion(*confused), out / "confusion.png")
-        drawn.append(("confusion.png", "Which label the vertebrae of the reference have in the prediction"))
+        save_picture(confusion(*confused), out / _CONFUSION)
+        drawn.append((_CONFUSION, "Which label the vertebrae of the reference have in the prediction"))
     first = next(cases := iter(worst), None)
     if first is not None:
-        save_picture(side_by_side(itertools.chain([first], cases), names), out / "worst.png")
-        drawn.append(("worst.png", "The worst cases: reference and prediction"))
+        save_picture(side_by_side(itertools.chain([first], cases), names), out / _WORST)
+        drawn.append((_WORST, "The worst cases: reference and prediction"))
     return drawn

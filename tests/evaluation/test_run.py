@@ -405,6 +405,21 @@ def test_results_in_a_folder(spines, predictions, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == times
 
 
+def test_pictures_of_others_in_the_folder_are_not_replaced(spines, predictions, tmp_path):
+    out, own = tmp_path / "out", b"\x89PNG of somebody"
+    out.mkdir()
+    (out / "cases.csv").write_text("case_id,label,vertebra,reference,prediction,\n")
+    for name in ("vertebrae.png", "confusion.png", "worst.png"):
+        (out / name).write_bytes(own)
+        with pytest.raises(
+            OutputError, match=f"{name}: expected no file, or a picture of `ctspine1k`, found"
+        ):
+            spines.evaluate(predictions, out)
+        assert (out / name).read_bytes() == own
+        assert len(list(out.iterdir())) == 2  # nothing has begun
+        (out / name).unlink()
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_a_case_without_labels_on_either_side_is_named(spines, raw, tmp_path):
     shutil.copytree(raw, tmp_path / "raw")
