@@ -33,8 +33,11 @@ class SliceDataset(Stream):
                 batch["image"], batch["segmentation"]  # (8, 384, 512), float32 and uint8
 
     Volumes are read in slabs, as deep as a chunk is (32 or 48 slices), in random order. A worker holds
-    ``buffer`` slabs, in the types of the files, and yields their slices in random order; all slices of an
-    epoch are on one node and in one worker only.
+    ``buffer`` slabs, in the types of the files, and yields their slices in random order; each slice of an
+    epoch is on one node and in one worker only.
+
+    Nodes share whole slabs: one may have many slices more than another. Where nodes wait for each other, as
+    with ``DistributedDataParallel``, use its ``join``, or end each epoch after as many batches on all nodes.
 
     An item is a dict: ``image``; ``segmentation`` (uint8, if the data set has masks); ``case_id``; ``index``,
     that of the slice along its axis of the volume's array; ``spacing``, mm between its rows and between its

@@ -77,8 +77,11 @@ class Stream:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue, at the next iteration, where another process was when it returned this state.
 
-        That of an epoch that has ended, or has not begun, changes no epoch that was set:
-        ``StatefulDataLoader`` loads it after the `set_epoch` of the next one.
+        In a loop of your own, load it before `set_epoch`, which keeps the position in the epoch of the state,
+        and begins another one at its start. Loaded afterwards, the state of an epoch that has ended, or has
+        not begun, changes no epoch that was set, but its position holds: after one that has ended, the next
+        iteration yields nothing. That is for ``StatefulDataLoader``, which loads it after the `set_epoch` of
+        the next epoch, and then iterates once more.
         """
         first, second = state["position"]
         position = int(first), int(second)

@@ -305,7 +305,9 @@ def test_a_stream_resumes_where_it_stopped(volumes, batch_size):
     after.load_state_dict(ended)
     assert after.state_dict() == ended
     assert corners(after) == []  # nothing is left of epoch 3
+    after.load_state_dict(ended)
     after.set_epoch(4)
+    assert len(corners(after)) == len(whole)  # of epoch 4, all
     after.load_state_dict(ended)  # as StatefulDataLoader does, when the loop has set the epoch
     assert (after.state_dict()["epoch"], corners(after)) == (4, [])
     assert corners(after) == corners(resumed)
