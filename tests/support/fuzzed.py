@@ -249,7 +249,7 @@ def _of_an_evaluation() -> list[Subject]:
 def _check_evaluation(
     data: bytes, folder: Path, name: str, wholes: dict[str, bytes], known: dict[str, Scored]
 ) -> None:
-    """Scores that are used again are those of their case. The table alone has nothing that its cells are checked by."""
+    """Scores that are used again are those of their case: none of a table that reads differently, else all."""
     with tempfile.TemporaryDirectory(dir=folder) as out:
         for other, whole in {} if name.startswith(".") else wholes.items():
             Path(out, other).write_bytes(whole)
@@ -260,7 +260,9 @@ def _check_evaluation(
             assert found is None or ScoreTable(found.rows).csv() == ScoreTable(right.rows).csv()
         read_options(Path(out))
         if name == TABLE:
-            assert read_scores(Path(out)).case_ids is not None
+            is_right = read_scores(Path(out)).csv().encode() == wholes[TABLE]
+            used = {journal.get(key, right.case_id) is not None for key, right in known.items()}
+            assert used == {is_right}
 
 
 def _numbers(data: bytes, kind: type[np.integer]) -> np.ndarray:
