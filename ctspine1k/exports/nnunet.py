@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from ctspine1k._messages import check_choice, html_table, shortened, warn
 from ctspine1k.catalog.dataset import DataSet
-from ctspine1k.errors import GeometryWarning, NothingLeftError, OutputError, SkippedCasesWarning, VoxelWarning
+from ctspine1k.errors import NothingLeftError, OutputError, SkippedCasesWarning
 from ctspine1k.exports.folder_target import FolderTarget
 from ctspine1k.exports.nnunet_case import CaseOutcome, CaseTask, export_case
 from ctspine1k.exports.nnunet_layout import (
@@ -317,10 +317,7 @@ class _Export:
         names = [f"export/nnunet/{task.member.name}" for task in tasks]
         with contextlib.closing(run_with_bar(workers, export_case, tasks, names, "Exporting")) as outcomes:
             for outcome in outcomes:
-                if outcome.doubts:
-                    warn("\n".join(outcome.doubts), GeometryWarning)
-                for change in outcome.changes:
-                    warn(change, VoxelWarning)
+                outcome.remarks.warn()
                 yield outcome
 
     def _finish(self, members: Sequence[Member]) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -38,6 +38,7 @@ from ctspine1k.volumes.nifti import open_nifti
 from ctspine1k.volumes.orientation import degenerate_axes
 from ctspine1k.volumes.positions import GEOMETRY_TOLERANCE, with_choice
 from ctspine1k.volumes.relabel import Others, accepted_labels, label_table
+from ctspine1k.volumes.remarks import Remarks
 from ctspine1k.volumes.slices import VolumeReader
 
 __all__ = ["CaseOutcome", "CaseTask", "export_case"]
@@ -81,8 +82,7 @@ class CaseOutcome:
     deeds: tuple[Deed, ...] = ()  #: for mask and image
     problem: str | None = None
     is_skipped: bool = False
-    doubts: tuple[str, ...] = ()  #: warnings about where voxels lie
-    changes: tuple[str, ...] = ()  #: what was changed in voxels
+    remarks: Remarks = field(default_factory=Remarks)
 
 
 def export_case(task: CaseTask) -> CaseOutcome:
@@ -91,17 +91,16 @@ def export_case(task: CaseTask) -> CaseOutcome:
     Raises:
         OutputError: another file is where one belongs, or nothing can be written.
     """
-    doubts: list[str] = []
-    changes: list[str] = []
+    remarks = Remarks()
     try:
         with reading_case(task.files):
             pair = _Pair(task)
             problems = pair.problems()
             if problems and task.on_geometry == "raise":
                 raise problems[0]
-            doubts += map(str, problems)
-            deeds = (_put_mask(task, pair, changes), _put_image(task))
-        return CaseOutcome(task.member, deeds, doubts=tuple(doubts), changes=tuple(changes))
+            remarks.doubts += map(str, problems)
+            deeds = (_put_mask(task, pair, remarks.changes), _put_image(task))
+        return CaseOutcome(task.member, deeds, remarks=remarks)
     except CaseError as error:
         # A file that cannot be read is maybe not the case's fault, so it is never left out.
         is_skipped = task.skip and not isinstance(error, UnreadableFileError)
