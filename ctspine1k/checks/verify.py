@@ -162,7 +162,7 @@ def verify(
         known = {id(one.files) for one in kept}
         fresh = [one for one in files if id(one) not in known]
         again = "run again without reread (--reread)" if reread else "run again"
-        read = _read(selection, fresh, workers, path, options, again)
+        read = _read(selection, fresh, workers, path, options, len(kept), again)
     for scanned in (*kept, *read):
         findings += _of_case(selection.data_set, scanned)
     findings += _twins(selection.data_set, [*kept, *read])
@@ -226,9 +226,12 @@ def _read(
     workers: Executor,
     path: Path,
     options: MeasureOptions,
+    kept: int,
     again: str,
 ) -> list[ScannedCase]:
-    """Read cases to their ends, and store their measures for other runs; ``again`` says how to resume.
+    """Read cases to their ends, and store their measures for other runs.
+
+    Of a stop it is said how many are done, those that are ``kept`` included, and how to resume (``again``).
 
     Nothing is stored of a case with several files of a kind: it is not known which file is the right one.
     Nor is a record replaced that has other options, such as those of a scan.
@@ -238,7 +241,7 @@ def _read(
     count = Counter(one.case.case_id for one in files)
     read: list[ScannedCase] = []
     reading = closing(read_cases(selection, files, workers, options))
-    stop = explain_stop(lambda: f"{len(read):,} of {len(files):,} cases are done", again)
+    stop = explain_stop(lambda: f"{kept + len(read):,} of {kept + len(files):,} cases are done", again)
     with stop, records_if_possible(path) as records, reading as scanned:
         for one in scanned:
             read.append(one)
