@@ -58,11 +58,12 @@ def _containing(collection: Collection, vertebrae: Sequence[str], scan: Path | N
     from ctspine1k.scans.containing import cases_containing
 
     found = cases_containing(collection.selection(), vertebrae, scan)
-    if unknown := [*found.unusable, *found.without_files]:
+    found.warn()
+    if found.without_files:
+        listed = shortened((case.case_id for case in found.without_files), limit=3)
         say(
-            f"warning: cases listed of which no scan knows what they contain: {len(unknown):,}, which have "
-            f"no files, or unusable ones: {shortened((case.case_id for case in unknown), limit=3)}. Get "
-            "these files, and run `ctspine1k scan`, which says why it cannot use one."
+            "warning: cases listed without files, so that no scan knows what they contain: "
+            f"{len(found.without_files):,}: {listed}. Get these files, and run `ctspine1k scan`."
         )
     return replace(collection, cases=found.kept)
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctspine1k._messages import shortened
+from ctspine1k._messages import shortened, warn
 from ctspine1k.catalog.cases import Catalog
 from ctspine1k.catalog.dataset import KINDS
-from ctspine1k.errors import ScanTableError
+from ctspine1k.errors import CTSpine1KWarning, ScanTableError
 from ctspine1k.files.places import Place
 from ctspine1k.files.raw import group_files
 from ctspine1k.files.selection import Selection
@@ -35,6 +35,17 @@ class Containing:
     kept: Catalog  #: those that contain them, or of which nothing is known
     without_files: Catalog  #: of these, those without files
     unusable: Catalog  #: and those that the scan could not use, as it was asked to read them
+
+    def warn(self) -> None:
+        """Issue a warning that names the unusable ones, if there are any."""
+        if self.unusable:
+            listed = shortened(case.case_id for case in self.unusable)
+            text = (
+                f"kept without knowing what they contain, as the scan could not use them: {listed}. "
+                "`ctspine1k scan` says what is wrong. Repair them, or scan them with the options with which "
+                "they are read: other_labels (--other-labels), on_voxels (--on-voxels)."
+            )
+            warn(text, CTSpine1KWarning)
 
 
 def cases_containing(

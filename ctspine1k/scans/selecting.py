@@ -8,9 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
-from ctspine1k._messages import shortened, warn
 from ctspine1k.catalog.cases import Case, Criterion
-from ctspine1k.errors import CTSpine1KWarning
 from ctspine1k.files.selection import Selection
 
 __all__ = ["select", "select_splits"]
@@ -52,13 +50,7 @@ def select(
     from ctspine1k.scans.containing import cases_containing  # imports pyarrow, which few selections need
 
     found = cases_containing(chosen, has_vertebrae, scan)
-    if found.unusable:
-        listed = shortened(case.case_id for case in found.unusable)
-        text = (
-            f"kept without knowing what they contain, as the scan could not use them: {listed}. Repair them, "
-            "or scan them with the options with which they are read: other_labels, on_voxels."
-        )
-        warn(text, CTSpine1KWarning)
+    found.warn()
     return chosen.keep(found.kept)
 
 
