@@ -15,13 +15,7 @@ from ctspine1k.catalog.cases import Case
 from ctspine1k.catalog.dataset import DataSet, Kind, PointsFormat
 from ctspine1k.catalog.vocabulary import Vocabulary
 from ctspine1k.checks.reading import MeasureOptions
-from ctspine1k.errors import (
-    CaseError,
-    ChecksumError,
-    OutputError,
-    PointsError,
-    SkippedCasesWarning,
-)
+from ctspine1k.errors import CaseError, ChecksumError, OutputError, PointsError, SkippedCasesWarning
 from ctspine1k.files.copies import require_outside
 from ctspine1k.files.places import Place
 from ctspine1k.files.raw import CaseFiles

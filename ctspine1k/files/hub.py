@@ -232,7 +232,8 @@ class HubPlace:
 
     def hint(self, listing: Listing, suffixes: tuple[str, ...], naming: str) -> str:
         """Return what may explain that files are not there; an empty text if nothing is known."""
-        return f"{offline_variable()} is set: unset it to download them." if offline_variable() else ""
+        variable = offline_variable()
+        return f"{variable} is set: unset it to download them." if variable else ""
 
     @property
     def _token(self) -> str | bool | None:

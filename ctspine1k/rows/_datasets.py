@@ -25,10 +25,17 @@ from datasets.iterable_dataset import ExamplesIterable
 from datasets.splits import SplitDict, SplitInfo
 from datasets.utils.info_utils import is_small_dataset
 
-from ctspine1k.errors import CTSpine1KError, OutputError, WorkerError
+from ctspine1k.errors import CTSpine1KError, WorkerError
 from ctspine1k.rows.features import lists_in
 from ctspine1k.rows.kept import prepare_cases
-from ctspine1k.running.disk import is_forbidden, is_full_disk, make_parent, require_folder, require_plain_path
+from ctspine1k.running.disk import (
+    explain_forbidden,
+    is_forbidden,
+    is_full_disk,
+    make_parent,
+    require_folder,
+    require_plain_path,
+)
 from ctspine1k.running.stops import check_stopped, deferred_interrupts, interruptible
 
 __all__ = [
@@ -197,21 +204,15 @@ class TableBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]
             OutputError: it cannot.
         """
         lock = Path(f"{self.output_dir}_builder.lock")  # the one that `datasets` holds while it converts
-        try:
+        with explain_forbidden(
+            Path(self._cache_dir_root),
+            "a cache that can be written to, as these rows are not converted yet",
+            "Pass cache_dir=... (or set HF_DATASETS_CACHE) to a folder of your own, or have the owner of "
+            "this one convert them: with the same options, versions and files, it is then read as it is.",
+        ):
             make_parent(lock)
             if lock.exists():
                 os.close(os.open(lock, os.O_RDWR))
-        except (OSError, OutputError) as error:
-            cause = error.__cause__ if isinstance(error, OutputError) else error
-            if not isinstance(cause, OSError) or not is_forbidden(cause):
-                raise
-            raise OutputError(
-                self._cache_dir_root,
-                "a cache that can be written to, as these rows are not converted yet",
-                f"{cause.strerror} ({cause.filename or lock})",
-                "Pass cache_dir=... (or set HF_DATASETS_CACHE) to a folder of your own, or have the owner of "
-                "this one convert them: with the same options, versions and files, it is then read as it is.",
-            ) from error
 
     @property
     def output_dir(self) -> str:

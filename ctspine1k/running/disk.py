@@ -293,6 +293,8 @@ def is_forbidden(error: BaseException | None) -> bool:
 def explain_forbidden(path: Path, expected: str, hint: str) -> Iterator[None]:
     """Raise an `OutputError` for an `OSError` of a disk that is read-only, or of files of another user.
 
+    It replaces one that was raised for such an error within the block, such as that of `make_parent`.
+
     Args:
         path: what is to be written.
         expected: what it should be, for the message.
@@ -303,10 +305,11 @@ def explain_forbidden(path: Path, expected: str, hint: str) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        if not is_forbidden(error):
+    except (OSError, OutputError) as error:
+        cause = error.__cause__ if isinstance(error, OutputError) else error
+        if not isinstance(cause, OSError) or not is_forbidden(cause):
             raise
-        found = f"{error.strerror} ({error.filename or path})"
+        found = f"{cause.strerror} ({cause.filename or path})"
         raise OutputError(str(path), expected, found, hint) from error
 
 

@@ -37,7 +37,16 @@ from ctspine1k.volumes.headers import GET_AGAIN, WRITE_AGAIN, Geometry
 from ctspine1k.volumes.nifti import Readable, stand_in
 from ctspine1k.volumes.orientation import ORIENTATIONS, turn_to
 
-__all__ = ["READINGS", "Indices", "World", "format_of", "lml_indices", "read_bytes", "verse_indices"]
+__all__ = [
+    "MAX_POINTS_BYTES",
+    "READINGS",
+    "Indices",
+    "World",
+    "format_of",
+    "lml_indices",
+    "read_bytes",
+    "verse_indices",
+]
 
 #: Formats of points files, and the ways to read the coordinates in each.
 READINGS: Mapping[str, tuple[str, ...]] = {
@@ -56,7 +65,7 @@ _FORMS = (
 )
 
 #: Files of points have a few kilobytes: of a larger one, no more than this is read.
-_MAX_BYTES = 1 << 20
+MAX_POINTS_BYTES = 1 << 20
 
 #: Numbers in JSON have any size: no label, and no coordinate in mm or voxels, is beyond this.
 _LARGEST = 1e9
@@ -90,12 +99,12 @@ def read_bytes(file: Readable) -> tuple[bytes, str]:
     if isinstance(file, (str, os.PathLike)):
         name = os.fspath(file)
         with Path(file).open("rb") as stream:
-            data = stream.read(_MAX_BYTES + 1)
+            data = stream.read(MAX_POINTS_BYTES + 1)
     else:
         name = str(getattr(file, "name", None) or getattr(file, "path", None) or "<stream>")
-        data = file.read(_MAX_BYTES + 1)
-    if len(data) > _MAX_BYTES:
-        expected = f"points, in a file of at most {_MAX_BYTES >> 20} MB"
+        data = file.read(MAX_POINTS_BYTES + 1)
+    if len(data) > MAX_POINTS_BYTES:
+        expected = f"points, in a file of at most {MAX_POINTS_BYTES >> 20} MB"
         raise FileFormatError(name, expected, "a larger file", WRITE_AGAIN)
     if instead := stand_in(data[:512]):
         raise FileFormatError(name, "a file of points", *instead)

@@ -24,7 +24,14 @@ from ctspine1k.volumes.headers import Geometry
 from ctspine1k.volumes.nifti import Readable
 from ctspine1k.volumes.opening import world_of
 from ctspine1k.volumes.orientation import ORIENTATIONS, degenerate_axes
-from ctspine1k.volumes.point_formats import READINGS, World, lml_indices, read_bytes, verse_indices
+from ctspine1k.volumes.point_formats import (
+    MAX_POINTS_BYTES,
+    READINGS,
+    World,
+    lml_indices,
+    read_bytes,
+    verse_indices,
+)
 
 __all__ = [
     "POINTS_KINDS",
@@ -226,14 +233,10 @@ def write_points(points: Points, path: str | os.PathLike[str]) -> None:
 def written_kind(file: IO[bytes]) -> PointsKind | None:
     """Return the kind of the points in a file that `write_points` wrote; None for any other file."""
     try:
-        kind: object = json.loads(file.read(_MOST_BYTES))[0]["kind"]
+        kind: object = json.loads(file.read(MAX_POINTS_BYTES))[0]["kind"]
     except (ValueError, LookupError, TypeError, RecursionError):
         return None
     return next((one for one in POINTS_KINDS if one == kind), None)
-
-
-#: No file of points is as large.
-_MOST_BYTES = 1 << 20
 
 
 def _triple(values: Iterable[Any]) -> _Triple:

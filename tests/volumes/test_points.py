@@ -385,7 +385,7 @@ def test_the_format_of_points_is_told_by_the_name():
 
 
 def test_a_file_that_is_too_large_for_points_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("ctspine1k.volumes.point_formats._MAX_BYTES", 1 << 20)
+    monkeypatch.setattr("ctspine1k.volumes.point_formats.MAX_POINTS_BYTES", 1 << 20)
     path = tmp_path / "points.json"
     path.write_bytes(bytes(1 << 20))
     assert len(read_bytes(path)[0]) == 1 << 20
