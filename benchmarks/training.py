@@ -114,9 +114,9 @@ def batch_rows(root: Path, count: int, turns: int) -> list[Row]:
             batches["nnU-Net"] = ways.nnunet_loader(root / "nnunet", size)
             work = {name: partial(lambda one, _: next(one), one) for name, one in batches.items()}
             for name, patches in sets.items():
-                work[f"decoding {name}"] = decoding(loaded[name], patches, 8 * turns + 1)
-                work[f"writing {name}"] = decoding(loaded[name], patches, 8 * turns + 1, is_written=True)
-            times = in_turn(8 * turns, **work)
+                work[f"decoding {name}"] = decoding(loaded[name], patches, 30 * turns + 1)
+                work[f"writing {name}"] = decoding(loaded[name], patches, 30 * turns + 1, is_written=True)
+            times = in_turn(30 * turns, **work)
         what = f"two {named(size)} patches, one core"
         for name, bar in (("fast", ">= 2.0"), ("small", ">= 1.2")):
             rows.append(compare(f'{what}, "{name}"', times, name, "nnU-Net", bar))
@@ -215,7 +215,7 @@ def worker_rows(root: Path, count: int, turns: int) -> list[Row]:
     rows = []
     for name, size in itertools.product(COMPRESSIONS, SIZES):
         data = load_patches(root, count, name)
-        options: dict[str, Any] = {"foreground": 0.5, "overhang": 0, "patches_per_case": 60 // len(data)}
+        options: dict[str, Any] = {"foreground": 0.5, "overhang": 0, "patches_per_case": 240 // len(data)}
         stored = training.PatchDataset(data, size, dtype="stored", **options)
         sets = {
             "int16 + uint8": stored,
