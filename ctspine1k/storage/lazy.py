@@ -6,6 +6,7 @@ import itertools
 import operator
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from types import EllipsisType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -140,7 +141,7 @@ class LazyArray:
 
 
 class LazyRow(Mapping[str, Any]):
-    """One row: compact columns as `LazyArray`, the others as plain Python values, each read on access.
+    """One row: compact columns as `LazyArray`, the others as plain Python values, read on access.
 
     ``row.image`` is the same as ``row["image"]``.
     """
@@ -155,7 +156,15 @@ class LazyRow(Mapping[str, Any]):
     def __getitem__(self, column: str) -> Any:
         if column not in self._cells.column_names:
             raise KeyError(f"{column!r}: expected one of {', '.join(self)}")
-        return self._dataset._value(self._cells, self._number, column)
+        if column in self._dataset._compact:
+            return self._dataset._array(self._cells, self._number, column)
+        return self._others[column]
+
+    @cached_property
+    def _others(self) -> dict[str, Any]:
+        """The other columns: `datasets` always reads all of them."""
+        others: dict[str, Any] = self._dataset._others[self._number]
+        return others
 
     def __getattr__(self, column: str) -> Any:
         if column.startswith("_"):
@@ -250,9 +259,7 @@ class LazyDataset(Sequence[LazyRow]):
     def _cells(self, number: int) -> pa.Table:
         return self._dataset[number]
 
-    def _value(self, cells: pa.Table, number: int, column: str) -> Any:
-        if column not in self._compact:
-            return self._others[number][column]
+    def _array(self, cells: pa.Table, number: int, column: str) -> LazyArray | None:
         stored = _opened(cells, number, column)
         if stored is None:
             return None
@@ -300,7 +307,7 @@ def _reopened(dataset: LazyDataset, number: int, column: str) -> Any:
 
 
 def _stacked(batch: Sequence[LazyArray], **_: Any) -> Any:
-    """Return a tensor of all of these arrays, for PyTorch.
+    """Return a tensor of all of these arrays, for PyTorch: of a type that holds the numbers of each.
 
     Raises:
         ValueError: their shapes differ.
@@ -312,7 +319,8 @@ def _stacked(batch: Sequence[LazyArray], **_: Any) -> Any:
             "ctspine1k.training.PatchDataset cuts patches of one size out of volumes, SliceDataset slices; "
             "batch_size=None yields single rows, and collate_fn=list lists of them, for you to index."
         )
-    ((array, tensor),) = empty_batch(((len(batch), *first.shape), first.dtype))
+    dtype = np.result_type(*(one.dtype for one in batch))  # as stored, those of several cases may differ
+    ((array, tensor),) = empty_batch(((len(batch), *first.shape), dtype))
     for one, target in zip(batch, array, strict=True):
         one._stored.read(None, one._dtype, one._threads, out=target)
     return tensor

@@ -227,6 +227,18 @@ def test_rows_of_a_batch_are_lazy(compact):
     assert isinstance(batch[0]["image"], LazyArray)
 
 
+def test_the_other_columns_of_a_row_are_read_once(compact, monkeypatch):
+    """`datasets` reads all of them each time: of a row with geometry, these take longer than its voxels."""
+    lazy, read = ctspine1k.LazyDataset(compact), []
+    original = datasets.Dataset.__getitem__
+    monkeypatch.setattr(
+        datasets.Dataset, "__getitem__", lambda data, key: read.append(data) or original(data, key)
+    )
+    row = dict(lazy[1])
+    assert len([data for data in read if "image" not in data.column_names]) == 1
+    assert row["patient_id"] == compact["patient_id"][1]
+
+
 def test_it_can_be_pickled(compact):
     lazy = pickle.loads(pickle.dumps(ctspine1k.LazyDataset(compact, threads=1)))  # noqa: S301 (our own)
     assert voxels_of(lazy, 0) == voxels_of(ctspine1k.LazyDataset(compact), 0)

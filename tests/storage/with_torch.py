@@ -3,6 +3,7 @@
 PyTorch takes gigabytes where no build for the CPU is to be had, so `make test` does without it.
 """
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,8 @@ from support.loaders import raises_in_loader
 from torch.utils.data import ConcatDataset, DataLoader
 
 import ctspine1k
-from ctspine1k.storage.chunks import StoredArray
+from ctspine1k.storage.chunks import StoredArray, store
+from ctspine1k.storage.feature import CompactArray
 
 pytestmark = pytest.mark.processes
 
@@ -76,6 +78,16 @@ def test_loader_of_stored_values(load, workers):
     for column, dtype in (("image", torch.int16), ("segmentation", torch.uint8)):
         assert batch[column].dtype == dtype
         assert np.array_equal(batch[column].numpy(), np.stack([row[column] for row in lazy]))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_loader_of_stored_values_of_several_types(workers):
+    """None is wrapped or rounded to the type of the first."""
+    arrays = [np.full((2, 3), 1000, "i2"), np.full((2, 3), 40_000, "u2"), np.full((2, 3), -0.75, "f4")]
+    features = datasets.Features({"x": CompactArray("float32")})
+    data = datasets.Dataset.from_list([{"x": store(one)} for one in arrays], features)
+    (batch,) = DataLoader(ctspine1k.LazyDataset(data, dtype="stored"), batch_size=3, num_workers=workers)
+    assert batch["x"][:, 1, 2].tolist() == [1000, 40_000, -0.75]
 
 
 def test_loader_of_a_data_set_around_lazy_rows(load, tree, reads):
