@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Mapping
 from types import MappingProxyType
 
-__all__ = ["all_tokens", "keep_token", "known_token", "learn_tokens"]
+__all__ = ["all_tokens", "clean_token", "keep_token", "known_token", "learn_tokens"]
 
 _tokens: dict[str, str | bool] = {}
 
@@ -22,10 +22,7 @@ def keep_token(token: str | bool | None) -> str | None:
     Raises:
         ValueError: it contains characters that an HTTP header cannot; the client's error would print it.
     """
-    if isinstance(token, str):
-        token = token.strip()  # as read from a file
-        if not token.isascii() or not token.isprintable() or " " in token:
-            raise ValueError("token: expected letters and digits, found other characters among them")
+    token = clean_token(token)
     if token is None:
         return None
     for key, known in _tokens.items():
@@ -34,6 +31,15 @@ def keep_token(token: str | bool | None) -> str | None:
     key = uuid.uuid4().hex
     _tokens[key] = token
     return key
+
+
+def clean_token(token: str | bool | None) -> str | bool | None:
+    """Return a token without the white space around it, as read from a file; errors as for `keep_token`."""
+    if isinstance(token, str):
+        token = token.strip()
+        if not token.isascii() or not token.isprintable() or " " in token:
+            raise ValueError("token: expected letters and digits, found other characters among them")
+    return token
 
 
 def known_token(key: str | None) -> str | bool | None:

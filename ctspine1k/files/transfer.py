@@ -21,7 +21,7 @@ from ctspine1k.files.checksums import check_file_is
 from ctspine1k.files.places import Place
 from ctspine1k.files.raw import CaseFiles, RawFile
 from ctspine1k.files.selection import Look, OnMissing, Selection, selected_files
-from ctspine1k.files.tokens import all_tokens, learn_tokens
+from ctspine1k.files.tokens import all_tokens, clean_token, learn_tokens
 from ctspine1k.running.disk import explain_full_disk
 from ctspine1k.running.progress import is_terminal
 
@@ -180,7 +180,7 @@ def copied(place: Place, file: RawFile) -> Iterator[str | IO[bytes]]:
 
 def know_token(place: Place, token: str | bool | None) -> None:
     """Keep the token of a place in this process, which may have got the place from another one."""
-    if place.login is not None and token is not None:
+    if place.login is not None and (token := clean_token(token)) is not None:
         learn_tokens({place.login: token})
 
 

@@ -44,10 +44,11 @@ from ctspine1k.catalog.cases import Case, Criterion
 from ctspine1k.catalog.dataset import Kind
 from ctspine1k.catalog.registry import DEFAULT
 from ctspine1k.catalog.vocabulary import LabelScheme
-from ctspine1k.errors import CaseError, MissingFilesError, NothingLeftError, VoxelWarning
+from ctspine1k.errors import CaseError, MissingFilesError, NothingLeftError, UnreadableFileError, VoxelWarning
+from ctspine1k.files.predictions import PredictionsPlace
 from ctspine1k.files.raw import CaseFiles
 from ctspine1k.files.selection import OnMissing, Selection, case_files, open_selection
-from ctspine1k.files.transfer import copied, download, know_token
+from ctspine1k.files.transfer import copied, download, know_token, reading_case
 from ctspine1k.rows._datasets import own_errors
 from ctspine1k.rows.batches import Batch, case_batches, joined
 from ctspine1k.rows.conversions import find_conversion, record_conversion, record_of
@@ -127,15 +128,19 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
             what = f"{self.name} rows of {' and '.join(chosen.cases.by_split())}"
             place, collection = chosen.look.place.describe(), chosen.data_set.name
             return find_conversion(str(self.cache_root), collection, self.asked, place, what)
-        state = [*self.asked, chosen.fingerprint(self.row_options.kinds)]
+        options, cases = self.asked
+        options.pop("predictions", None)  # they may be moved: the fingerprint has their states
+        state = [options, cases, chosen.fingerprint(self.row_options.kinds)]
         if self.on_missing == "skip":  # the rows then depend on which files exist
-            state.append([file.name for file in chosen.files()])
+            state.append([file.path for file in chosen.files()])
         return f"{self.name}-{hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]}"
 
     @property
     def asked(self) -> tuple[dict[str, Any], list[Any]]:
-        """The options and the cases."""
+        """The options and the cases; with predicted masks also their folder: no other masks are these."""
         options = {**self.row_options.key(), "on_missing": self.on_missing, "on_error": self.on_error}
+        if isinstance(place := self.selected.look.place, PredictionsPlace):
+            options["predictions"] = place.masks.describe()
         cases = self.selected.cases
         return options, [(case.case_id, case.split, case.index, case.facts.get("source")) for case in cases]
 
@@ -165,15 +170,9 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
             split_file=self.split_file,
             token=self.hub_token,
         )
-        chosen = select(
-            opened,
-            self.cases,
-            has_vertebrae=self.has_vertebrae,
-            scan=self.scan,
-            source=self.source,
-            special_case=self.special_case,
-            exclude_issues=self.exclude_issues,
-        )
+        asked = {name: getattr(self, name) for name in ("source", "special_case", "exclude_issues")}
+        criteria = {name: value for name, value in asked.items() if value is not None}
+        chosen = select(opened, self.cases, has_vertebrae=self.has_vertebrae, scan=self.scan, **criteria)
         return select_splits(chosen, self.splits)
 
     @cached_property
@@ -345,13 +344,14 @@ class CTSpine1K(RoomBuilder):
                     is_given = True
                     yield batch
             except CaseError as error:
-                if is_given or self.config.on_error == "raise":
+                is_unread = isinstance(error, UnreadableFileError)  # maybe not the case's fault
+                if is_given or is_unread or self.config.on_error == "raise":
                     raise
                 self._skip(job.files.case.case_id, str(error), is_streaming)
 
     def _case_batches(self, job: _Job, depth: int) -> Iterator[Batch]:
         config: CTSpine1KConfig = self.config
-        with self._opened(job) as files:
+        with reading_case(job.files), self._opened(job) as files:
             yield from case_batches(
                 config.row_options,
                 config.selected.data_set.vocabulary,

@@ -82,6 +82,9 @@ class NotConvertedError(FileNotFoundError):
         super().__init__(message)
         self.row_counts = row_counts
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (*self.args, self.row_counts)
+
 
 #: Options of rows, and for each case its id, split, index and source.
 Asked: TypeAlias = "tuple[Mapping[str, Any], Sequence[Any]]"

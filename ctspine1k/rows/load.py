@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -18,7 +19,8 @@ from ctspine1k.catalog.cases import Case, Criterion
 from ctspine1k.catalog.registry import DEFAULT
 from ctspine1k.catalog.vocabulary import LabelScheme
 from ctspine1k.errors import MissingFilesError, NothingLeftError, SkippedCasesWarning
-from ctspine1k.files.selection import OnMissing, Selection, open_selection
+from ctspine1k.files.folder import FolderPlace
+from ctspine1k.files.selection import Look, OnMissing, Selection, open_selection
 from ctspine1k.rows._datasets import is_forced, is_small_dataset, joined_stream
 from ctspine1k.rows.builder import CTSpine1K
 from ctspine1k.rows.options import Compression, Plane, PointsChoice, Policy, RowOptions, Spacing, Storage
@@ -188,8 +190,9 @@ def load_dataset(
     """
     if revision is not None and data_revision not in (None, revision):
         raise ValueError(f"revision={revision!r} and data_revision={data_revision!r} mean the same: give one")
+    gone = None
     if not verify_files and data_dir is not None and not Path(data_dir).expanduser().is_dir():
-        data_dir = None
+        gone, data_dir = FolderPlace(Path(data_dir).expanduser().resolve()), None
     opened = open_selection(
         collection,
         data_dir=data_dir,
@@ -198,6 +201,8 @@ def load_dataset(
         split_file=split_file,
         token=token,
     )
+    if gone is not None:  # of several conversions, that of the folder is meant
+        opened = replace(opened, look=Look(gone))
     criteria = {"source": source, "special_case": special_case, "exclude_issues": exclude_issues}
     chosen = select(
         opened,

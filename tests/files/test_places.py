@@ -16,7 +16,7 @@ from support.volumes import ALL_IDS, files_of, place, save_case
 from tqdm import tqdm
 
 import ctspine1k
-from ctspine1k import download_files, list_files
+from ctspine1k import download_files, list_files, load_dataset
 from ctspine1k.errors import ChecksumError, CTSpine1KWarning, HubError, NoSpaceError, UnreadableFileError
 from ctspine1k.files.hub import HubPlace
 from ctspine1k.files.places import find_place
@@ -151,6 +151,8 @@ def test_a_private_repo_needs_its_token(hub, repo_id):
 def test_a_token_as_read_from_a_file(hub, repo_id, token):
     hub.repos[repo_id].token = "hf_secret"
     assert len(list_files(cases="liver_106", repo_id=repo_id, token=token)) == 2
+    options = {"storage": "compact", "cases": "liver_106", "split": "train", "streaming": True}
+    assert len(list(load_dataset("3d", repo_id=repo_id, token=token, **options))) == 1
 
 
 @pytest.mark.parametrize("token", ["hf_se\ncret", "hf_se cret", "hf_sécret"])

@@ -1,6 +1,5 @@
 import itertools
 
-import datasets
 import nibabel as nib
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from ctspine1k.errors import (
     PairMismatchError,
     SkippedCasesWarning,
     TruncatedFileError,
+    UnreadableFileError,
     VoxelValueError,
     VoxelWarning,
 )
@@ -518,8 +518,16 @@ def test_only_broken_cases_are_skipped(load, tree, monkeypatch):
         raise PermissionError("denied")
 
     monkeypatch.setattr("ctspine1k.volumes.cases.open_volume", denied)
-    with pytest.raises(datasets.exceptions.DatasetGenerationError):
-        load(split="train", on_error="skip")
+    for streaming in (False, True):
+        with pytest.raises(UnreadableFileError, match="expected a file that can be read, found denied"):
+            list(load(split="train", on_error="skip", streaming=streaming))
+
+
+@pytest.mark.parametrize("collection", ["verse", "msr"])
+def test_a_script_takes_any_data_set(tmp_path, collection):
+    """Whose cases need not have the facts of CTSpine1K."""
+    options = {"collection": collection, "data_dir": str(tmp_path), "cache_dir": str(tmp_path / "cache")}
+    CTSpine1K(config_name="3d", storage="compact", **options)
 
 
 def test_bytes_after_the_end_are_seen_by_a_2d_pass(load, tree, tmp_path):

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import pickle
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from support.compare import CONFIGS, identical, rows, wanted
 from support.volumes import IDS, SIZE, intensities, nifti, save
 
 import ctspine1k
-from ctspine1k.errors import BusyError, CTSpine1KError, CTSpine1KWarning
+from ctspine1k.errors import BusyError, CTSpine1KError, CTSpine1KWarning, SkippedCasesWarning
 from ctspine1k.rows.conversions import clear, list_conversions
 from ctspine1k.running.disk import exclusive_lock
 
@@ -96,6 +97,41 @@ def test_of_several_the_one_from_the_same_place_or_the_newest(load, tree, tmp_pa
     assert identical(rows(load("3d", data_dir=tmp_path / "other", **options)), second)
     with pytest.warns(CTSpine1KWarning, match="the newest are used, from .*other"):
         assert identical(rows(load("3d", data_dir=None, **options)), second)
+
+
+def test_of_several_the_one_from_the_folder_that_is_gone(load, tree, tmp_path):
+    first = rows(load("3d", split="validation"))
+    shutil.copytree(tree, tmp_path / "other")
+    save(next((tmp_path / "other").rglob("HN_P023.nii.gz")), intensities(9, (6, 5, 5)))
+    load("3d", split="validation", data_dir=tmp_path / "other")
+    shutil.rmtree(tree)
+    assert identical(rows(load("3d", split="validation", verify_files=False)), first)
+
+
+def test_rows_with_other_masks_are_no_substitute(tree, split_file, tmp_path):
+    spine = ctspine1k.open_collection(data_dir=tree, split_file=split_file)
+    predicted, other = tmp_path / "predicted", tmp_path / "other"
+    for folder in (predicted, other):
+        save(folder / "HN_P023.nii.gz", intensities(0, (6, 5, 5), "u1") % 2)
+    options = {"split": "validation", "image_size": SIZE, "cache_dir": tmp_path / "cache"}
+    spine.load("3d", **options)
+    with pytest.raises(FileNotFoundError, match="verify_files=False: expected converted") as caught:
+        spine.with_masks(predicted).load("3d", verify_files=False, **options)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301
+    right = rows(spine.with_masks(predicted).load("3d", **options))
+    assert identical(rows(spine.with_masks(predicted).load("3d", verify_files=False, **options)), right)
+    with pytest.raises(FileNotFoundError, match="verify_files=False: expected converted"):
+        spine.with_masks(other).load("3d", verify_files=False, **options)
+
+
+def test_a_moved_folder_with_missing_files_is_not_converted_again(load, tree, tmp_path):
+    next(tree.rglob("liver_106_seg.nii.gz")).unlink()
+    for folder in (tree, tmp_path / "moved"):
+        if not folder.exists():
+            shutil.move(tree, folder)
+        with pytest.warns(SkippedCasesWarning, match="liver_106"):
+            load("3d", split="train", on_missing="skip", data_dir=folder)
+    assert len(list_conversions(tmp_path / "cache")) == 1
 
 
 def test_a_collection_opens_them_too(load, tree, split_file, tmp_path):
