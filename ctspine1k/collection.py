@@ -323,7 +323,7 @@ class Collection(RowVerbs, PointVerbs, EvaluationVerbs, ExportVerbs):
         from ctspine1k.pictures.previews import draw_cases
 
         options: dict[str, Any] = {"sheet": sheet, "reading": reading, "other_labels": other_labels}
-        return list(draw_cases(self.selection(), None if out is None else Path(out), **options))
+        return list(draw_cases(self.selection(), None if out is None else Path(out).expanduser(), **options))
 
     def check_pictures(self, out: Path) -> None:
         """Check that nothing else is where `draw_scores` would draw."""

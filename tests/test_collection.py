@@ -8,6 +8,7 @@ from support.volumes import ALL_IDS, IDS, SIZE, save_case
 import ctspine1k
 from ctspine1k.catalog import ctspine1k as facts
 from ctspine1k.catalog import split_file as parser
+from ctspine1k.demo.phantom import make_phantom
 from ctspine1k.errors import MissingFilesError, UnknownCaseError
 from ctspine1k.files.folder import FolderPlace
 from ctspine1k.files.hub import HubPlace
@@ -357,3 +358,24 @@ def test_reports_are_tables_in_a_notebook(spine, tmp_path):
     rows = spine.load("3d", split="test", storage="compact", image_size=None, cache_dir=tmp_path / "cache")
     page = ctspine1k.LazyDataset(rows)[0]._repr_html_()
     assert "<tr><td>patient_id</td><td>1.3.6.1.4.1.9328.50.4.0650</td></tr>" in page
+
+
+@pytest.mark.parametrize("verb", ["preview", "write_points", "evaluate", "scan"])
+def test_a_path_may_begin_with_the_home_folder(tmp_path, monkeypatch, verb):
+    home, here = tmp_path / "home", tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(home))
+    root = make_phantom(tmp_path / "verse", "verse")
+    verse = ctspine1k.open_collection("verse", data_dir=root, split_file=root / "split.txt").select(
+        "verse223"
+    )
+    given = {
+        "write_points": ["~/out", "mask"],
+        "evaluate": [root / "01_training/derivatives", "~/out"],
+        "preview": ["~/out/a.png"],
+    }
+    getattr(verse, verb)(*given.get(verb, ["~/out/a.parquet"]))
+    assert list((home / "out").iterdir())
+    assert not list(here.iterdir())

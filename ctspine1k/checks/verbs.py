@@ -103,4 +103,4 @@ class PointVerbs(abc.ABC):
         """
         from ctspine1k.checks.points import write_points_of_cases
 
-        return list(write_points_of_cases(self.selection(), Path(out), kind, **options))
+        return list(write_points_of_cases(self.selection(), Path(out).expanduser(), kind, **options))

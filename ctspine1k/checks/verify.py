@@ -159,10 +159,8 @@ def verify(
     path = scan_path(selection.place, table).absolute()
     with deferred_interrupts():
         kept = [] if reread else _kept(selection, files, path, options)
-        known = {id(one.files) for one in kept}
-        fresh = [one for one in files if id(one) not in known]
         again = "run again without reread (--reread)" if reread else "run again"
-        read = _read(selection, fresh, workers, path, options, len(kept), again)
+        read = _read(selection, files, kept, workers, path, options, again)
     for scanned in (*kept, *read):
         findings += _of_case(selection.data_set, scanned)
     findings += _twins(selection.data_set, [*kept, *read])
@@ -223,30 +221,32 @@ def _looked_at(
 def _read(
     selection: Selection,
     files: Sequence[CaseFiles],
+    kept: Sequence[ScannedCase],
     workers: Executor,
     path: Path,
     options: MeasureOptions,
-    kept: int,
     again: str,
 ) -> list[ScannedCase]:
-    """Read cases to their ends, and store their measures for other runs.
+    """Read the cases that are not ``kept`` to their ends, and store their measures for other runs.
 
-    Of a stop it is said how many are done, those that are ``kept`` included, and how to resume (``again``).
+    Of a stop it is said how many are done, those that are kept included, and how to resume (``again``).
 
     Nothing is stored of a case with several files of a kind: it is not known which file is the right one.
     Nor is a record replaced that has other options, such as those of a scan.
     """
-    if not files:
+    known = {id(one.files) for one in kept}
+    fresh = [one for one in files if id(one) not in known]
+    if not fresh:
         return []
     count = Counter(one.case.case_id for one in files)
     read: list[ScannedCase] = []
-    reading = closing(read_cases(selection, files, workers, options))
-    stop = explain_stop(lambda: f"{kept + len(read):,} of {kept + len(files):,} cases are done", again)
+    reading = closing(read_cases(selection, fresh, workers, options))
+    stop = explain_stop(lambda: f"{len(kept) + len(read):,} of {len(files):,} cases are done", again)
     with stop, records_if_possible(path) as records, reading as scanned:
         for one in scanned:
             read.append(one)
-            known = records.current(one.files)
-            is_free = known is None or options.would_give(known["case"])
+            record = records.current(one.files)
+            is_free = record is None or options.would_give(record["case"])
             if is_free and count[one.files.case.case_id] == 1:
                 records.note(record_of(one, selection.data_set, options))
         records.write(selection.catalog)

@@ -128,12 +128,12 @@ class EvaluationVerbs(abc.ABC):
             points=points, **{name: values.pop(name) for name in list(values) if name in names}
         )
         if out is not None:
-            self.check_pictures(Path(out))  # before hours of work
+            self.check_pictures(Path(out).expanduser())  # before hours of work
         preset = preset or default_preset(is_of_masks=points is None)
         return evaluate(
             self.selection(),
             Path(predictions) if isinstance(predictions, (str, os.PathLike)) else predictions,
-            None if out is None else Path(out),
+            None if out is None else Path(out).expanduser(),
             EvaluationOptions(
                 preset=preset, num_proc=num_proc, scheduler=scheduler, scoring=scoring, **values
             ),

@@ -154,6 +154,7 @@ def export_nnunet(selection: Selection, out: str | os.PathLike[str], options: Nn
         warn(missing.summary, SkippedCasesWarning)
     members = members_of([one.case for one in files], data_set.splits, plain_ids=options.plain_ids)
     require_outside("out", target.root, [target.root / name for name in FOLDERS], selection.look.place.folder)
+    _check_apart(target.root, members, files)
     _check_folders(target.root, members)
     preprocessed = _Preprocessed(
         folder,
@@ -163,6 +164,16 @@ def export_nnunet(selection: Selection, out: str | os.PathLike[str], options: Nn
     export = _Export(selection, target, options, scheme, members, preprocessed)
     with deferred_interrupts(), target.exclusive_lock():
         return export.run(files, {} if missing is None else missing.reasons)
+
+
+def _check_apart(root: Path, members: Sequence[Member], files: Sequence[CaseFiles]) -> None:
+    """Raise a `ValueError` if a file to export is where it would be exported to, such as a predicted mask."""
+    planned = {str(root.resolve() / name) for member in members for name in (member.image, member.mask)}
+    if there := [file.local for file in _raw(files) if file.local in planned]:
+        raise ValueError(
+            f"out={str(root.parent)!r}: expected another folder, name or id than that of these files, found "
+            f"{shortened(there)}"
+        )
 
 
 def _check_folders(root: Path, members: Sequence[Member]) -> None:

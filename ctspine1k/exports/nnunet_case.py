@@ -54,6 +54,9 @@ _SPACING_TOLERANCE = 5e-6
 
 _GZIP_MAGIC = b"\x1f\x8b"
 
+#: The coarsest times that a file system keeps, FAT; archives have whole seconds.
+_TIME_STEP_NS = 2 * 10**9
+
 #: What was done to get a file.
 Deed: TypeAlias = Literal["linked", "copied", "written", "kept"]
 
@@ -178,13 +181,19 @@ def _check_image(image: VolumeHeader) -> None:
         if doubt.kind == "units":
             hint = "nnU-Net reads all lengths as mm: correct affine, pixdim and xyzt_units."
             raise GeometryError(image.name, doubt.error.expected, doubt.error.found, hint)
+    # It turns other images with nibabel, which then writes the spacing of the affine into their headers.
+    sizes, is_ras = voxel_sizes(image.affine), nib.aff2axcodes(image.affine) == ("R", "A", "S")
+    if is_ras and not np.allclose(sizes, image.zooms, rtol=0, atol=GEOMETRY_TOLERANCE):
+        expected, found = (f"spacing {one.round(4).tolist()} mm" for one in (sizes, image.zooms))
+        hint = "From an image stored in RAS, nnU-Net takes that of pixdim: correct it, or leave the case out."
+        raise GeometryError(image.name, f"{expected} by pixdim, as by the affine", found, hint)
 
 
 def _put_mask(task: CaseTask, pair: _Pair, changes: list[str]) -> Deed:
     """Link, copy or rewrite a mask, unless that was done before."""
     path, source = task.target.root / task.member.mask, task.paths["mask"]
     if pair.mask_fits:
-        if _mark_of(path) is not None:
+        if _mark_of(path) not in (None, _mark_of(source)):  # the source may be one that was written elsewhere
             _before_change(task)
             path.unlink()
         return _put(task, source, path)
@@ -207,7 +216,7 @@ def _put_image(task: CaseTask) -> Deed:
         return _put(task, source, path)
     status = source.stat()
     if _is_there(path):
-        if path.is_symlink() or not path.is_file() or path.stat().st_mtime_ns != status.st_mtime_ns:
+        if path.is_symlink() or not path.is_file() or not _have_one_time(path, source):
             raise other_file(path, f"no file, or {source}, compressed")
         return "kept"
     _before_change(task)
@@ -258,8 +267,13 @@ def _is_own(path: Path, source: Path) -> bool:
         return True
     if not path.is_file():
         return False
-    is_compressed = not _is_gzip(source) and path.stat().st_mtime_ns == source.stat().st_mtime_ns
+    is_compressed = not _is_gzip(source) and _have_one_time(path, source)
     return is_compressed or _mark_of(path) is not None or is_copy(source.resolve(), path)
+
+
+def _have_one_time(path: Path, source: Path) -> bool:
+    """Return whether an image that was compressed has the time of its source, as far as disks keep it."""
+    return abs(path.stat().st_mtime_ns - source.stat().st_mtime_ns) <= _TIME_STEP_NS
 
 
 def _mark_of(path: Path) -> str | None:

@@ -227,5 +227,6 @@ def _published(error: CaseError, files: CaseFiles, paths: Mapping[Kind, Path]) -
         error = ImageSizeError(error.file, error.expected, error.found, _HINT_ON_SIZE)
     text = str(error)
     for kind, path in paths.items():
-        text = text.replace(str(path), files[kind].path)
+        for one in files[kind].every:
+            text = text.replace(str(path.with_name(Path(one.path).name)), one.path)
     return text

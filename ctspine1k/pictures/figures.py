@@ -228,18 +228,19 @@ def draw_panel(axes: Any, panel: Panel, scale: float, names: Mapping[int, str]) 
 
 
 def _draw_points(axes: Any, panel: Panel, names: Mapping[int, str], outline: Any) -> None:
-    """Draw points as dots; those whose label is not in the slice get their name beside them."""
+    """Draw points as dots; those whose vertebra has no name in the slice get their name beside them."""
     if not panel.points:
         return
     axes.autoscale(False)
-    named = set(np.unique(panel.labels).tolist())
-    for label, (x, y) in panel.points:
+    named = {names.get(label) for label in np.unique(panel.labels).tolist()}
+    for label, own_name, (x, y) in panel.points:
+        name = own_name or names.get(label, str(label))
         colour = tuple(part / 255 for part in label_colour(label))
         axes.plot([x], [y], "o", markersize=3.2, color=colour, markeredgecolor="white", markeredgewidth=0.7)
-        if label not in named:
+        if name not in named:
             style = {"size": _NAME_SIZE, "color": "white", "va": "center", "weight": "bold"}
             style |= {"textcoords": "offset points", "annotation_clip": True}
-            axes.annotate(names[label], (x, y), (4, 0), path_effects=[outline], **style)
+            axes.annotate(name, (x, y), (4, 0), path_effects=[outline], **style)
 
 
 #: Positions of a panel's letters, as fractions of its size: top, bottom, left, right.

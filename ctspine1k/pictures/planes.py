@@ -173,9 +173,8 @@ class Panel:
     labels: NDArray[Any]  #: (rows, columns)
     spacing: _Pair  #: of rows and columns, in mm
     sides: str | None  #: anatomical directions of top, bottom, left and right, such as "SIRL"
-    points: tuple[
-        tuple[int, _Pair], ...
-    ] = ()  #: labels of points near the slice, and where: (x, y) in pixels
+    #: Labels and names of points near the slice, and where: (x, y) in pixels.
+    points: tuple[tuple[int, str, _Pair], ...] = ()
 
     @property
     def size(self) -> _Pair:
@@ -197,7 +196,8 @@ class Sample:
     case_id: str | None = None
     case: Case | None = None
     has_mask: bool = True
-    points: tuple[tuple[int, tuple[float, ...]], ...] = ()  #: labels, and where: (k, i, j)
+    #: Labels, names (empty if they have none), and where: (k, i, j).
+    points: tuple[tuple[int, str, tuple[float, ...]], ...] = ()
 
     @classmethod
     def of(cls, sample: Mapping[str, Any] | VolumePair, case: str | Case | None) -> Sample:
@@ -252,8 +252,10 @@ class Sample:
         ``counts`` are along the stored axes, the result is along those of the view.
         """
         if self.points and not counts[0].any():
-            counts = [np.zeros_like(along) for along in counts]
-            for label, voxel in self.points:
+            # Their labels are the data set's own, whatever the scheme of the segmentation.
+            end = max(label for label, *_ in self.points) + 1
+            counts = [np.zeros((len(along), end), np.int64) for along in counts]
+            for label, _, voxel in self.points:
                 for along, at in zip(counts, voxel, strict=True):
                     along[min(max(0, math.floor(at + 0.5)), len(along) - 1), label] += 1
         return choose_slices(self.view.counts(counts))
@@ -280,14 +282,14 @@ class Sample:
             tuple(self._near(across, index)),
         )
 
-    def _near(self, across: int, index: int) -> Iterator[tuple[int, _Pair]]:
+    def _near(self, across: int, index: int) -> Iterator[tuple[int, str, _Pair]]:
         """Yield the points near a slice, and where they are in it."""
         axis, at = self.view.stored_index(across, index, self.image.shape)
         rows, columns = _in_plane(across)
-        for label, voxel in self.points:
+        for label, name, voxel in self.points:
             if abs(voxel[axis] - at) * self.pixel_sizes[axis] <= _NEAR_MM:
                 turned = self.view.position(voxel, self.image.shape)
-                yield label, (turned[columns], turned[rows])
+                yield label, name, (turned[columns], turned[rows])
 
     def where(self, across: int, index: int) -> str:
         """Return the position of a slice in the stored array, as text."""
@@ -333,8 +335,10 @@ def _sliceable(array: Any) -> _Volume:
     return array if hasattr(array, "shape") else np.asarray(array)
 
 
-def _points(points: Iterable[Any] | None, first: int | None) -> tuple[tuple[int, tuple[float, ...]], ...]:
-    """Return labels and voxels of a column of points, or of `Points`.
+def _points(
+    points: Iterable[Any] | None, first: int | None
+) -> tuple[tuple[int, str, tuple[float, ...]], ...]:
+    """Return labels, names and voxels of a column of points, or of `Points`.
 
     ``first`` is the index of the sample's first slice in its volume; without it, the points are nowhere.
     """
@@ -342,7 +346,7 @@ def _points(points: Iterable[Any] | None, first: int | None) -> tuple[tuple[int,
     for point in points or () if first is not None else ():
         fields = point if isinstance(point, Mapping) else vars(point)
         k, i, j = map(float, fields["voxel"])
-        found.append((int(fields["label"]), (k - (first or 0), i, j)))
+        found.append((int(fields["label"]), str(fields.get("name") or ""), (k - (first or 0), i, j)))
     return tuple(found)
 
 

@@ -90,7 +90,7 @@ def _targets(case_ids: Sequence[str], out: Path | None, *, sheet: bool) -> dict[
         return {"": check_picture_name(out or Path("sheet.png"))}
     if len(case_ids) == 1:
         return {case_ids[0]: check_picture_name(out or Path(f"{case_ids[0]}.png"))}
-    if out is not None and out.suffix:
+    if out is not None and out.suffix and not out.is_dir():
         hint = "For one picture of all cases, pass sheet=True (--sheet)."
         raise ValueError(f"{out}: expected a folder, as there are several pictures. {hint}")
     return {case_id: (out or Path("previews")) / f"{case_id}.png" for case_id in case_ids}

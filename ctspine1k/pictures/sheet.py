@@ -96,7 +96,7 @@ class _Thumbnail:
         )
         has_issues = scan.case is not None and bool(scan.case.issues)
         pixels = panel.pixels[rows][:, columns]
-        for label, (x, y) in panel.points:
+        for label, _, (x, y) in panel.points:
             down, right = (
                 min(int((at + 0.5) * wanted / size), wanted - 1)
                 for at, wanted, size in zip((y, x), pixels.shape, panel.labels.shape, strict=False)

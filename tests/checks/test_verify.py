@@ -756,6 +756,15 @@ def test_of_duplicates_nothing_is_kept(fresh):
     assert verify(fresh).kept == 3
 
 
+def test_a_duplicate_takes_no_place_in_the_table_of_a_scan(fresh):
+    scan_files(data_dir=fresh, cases=list(CASES))
+    table = (fresh / "cases.parquet").read_bytes()
+    (fresh / "label_new/trainset/gt").mkdir(parents=True)
+    shutil.copy(mask_of(fresh, "liver_106"), fresh / "label_new/trainset/gt")
+    assert verify(fresh).kept == 3
+    assert (fresh / "cases.parquet").read_bytes() == table
+
+
 def test_a_table_of_somebody_else_is_left_alone_and_told(root):
     table = root / "cases.parquet"
     table.write_bytes(b"mine")

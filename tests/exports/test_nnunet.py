@@ -1,5 +1,6 @@
 """Exports for nnU-Net: what the folder holds, what a second run does, and what is refused."""
 
+import contextlib
 import json
 import os
 
@@ -461,3 +462,47 @@ def test_headers_of_nifti_2_are_kept(spine, tree, raw, out):
     written = nib.load(out / f"labelsTr/{LIVER}.nii.gz")
     assert written.header.sizeof_hdr == 540
     assert np.array_equal(np.asarray(written.dataobj), voxels(mask_of(tree, LIVER)) > 0)
+
+
+def test_an_image_in_ras_whose_pixdim_contradicts_its_affine_fails(spine, tree, raw):
+    """nnU-Net takes its spacing from pixdim; that of an image which it turns, from the affine."""
+    image = next(tree.rglob(f"{LIVER}.nii.gz"))
+    ras, wrong = AFFINE @ np.diag([-1, 1, 1, 1]), [1, 0.7, 0.8, 1.0, 1, 1, 1, 1]
+    for affine, fails in ((ras, True), (AFFINE, False)):
+        for path in (image, mask_of(tree, LIVER)):
+            save(path, voxels(path), affine=affine, pixdim=wrong)
+        with pytest.warns(GeometryWarning) if not fails else contextlib.nullcontext():
+            report = spine.export_nnunet(raw / str(fails))
+        assert list(report.failed) == ([LIVER] if fails else [])
+        if fails:
+            expected, found = "spacing [0.7, 0.8, 2.5] mm by pixdim", "found spacing [0.7, 0.8, 1.0] mm"
+            assert f"{expected}, as by the affine, {found}" in report.failed[LIVER]
+
+
+def test_copies_of_masks_that_were_rewritten_elsewhere_are_kept(spine, split_file, raw, out):
+    spine.export_nnunet(raw, label_scheme="region", copy=True)
+    again = ctspine1k.open_collection(data_dir=out, split_file=split_file)
+    assert again.export_nnunet(raw, id=512, copy=True).files["copied"] == 8
+    assert again.export_nnunet(raw, id=512, copy=True).files["kept"] == 8
+
+
+def test_masks_are_never_exported_onto_themselves(spine, tree, raw, out):
+    spine.export_nnunet(raw, label_scheme="region")
+    before = files_of(out)
+    predicted = spine.with_masks(out)
+    for options in ({}, {"label_scheme": "binary"}, {"copy": True}):
+        with pytest.raises(ValueError, match=r"expected another folder, name or id .*labelsTr"):
+            predicted.export_nnunet(raw, **options)
+    assert files_of(out) == before
+
+
+@pytest.mark.parametrize("step", [10**3, 10**9, 2 * 10**9])
+def test_a_disk_or_an_archive_may_round_the_times_of_compressed_images(tmp_path, raw, step):
+    image = save(tmp_path / "own/mine.nii", np.arange(120, dtype="<i2").reshape(6, 5, 4))
+    save(tmp_path / "own/mine_seg.nii", labels())
+    (tmp_path / "mine.txt").write_text("trainset:\nmine\n")
+    own = ctspine1k.open_collection(data_dir=tmp_path / "own", split_file=tmp_path / "mine.txt")
+    own.export_nnunet(raw)
+    rounded = image.stat().st_mtime_ns // step * step
+    os.utime(raw / FOLDER / "imagesTr/mine_0000.nii.gz", ns=(rounded, rounded))
+    assert own.export_nnunet(raw).files["kept"] == 2

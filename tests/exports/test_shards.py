@@ -15,6 +15,7 @@ from support.exports import export_parquet
 from support.volumes import ALL_IDS, IDS, SIZE, break_case, files_of, intensities, save, save_case
 
 import ctspine1k
+from ctspine1k.demo.phantom import make_phantom
 from ctspine1k.errors import HubError, NoSpaceError, WorkerError
 from ctspine1k.exports import shards
 from ctspine1k.exports.encoding import writer_settings
@@ -385,3 +386,13 @@ def test_content_defined_chunking_would_change_nothing(tmp_path, monkeypatch, na
         )
     export_parquet(tmp_path / "chunked", **options)
     assert files_of(tmp_path / "plain") == files_of(tmp_path / "chunked")
+
+
+def test_paths_of_files_beside_others_are_relative_too(tmp_path):
+    pytest.importorskip("SimpleITK")
+    root = make_phantom(tmp_path / "msr", "msr")
+    (raw,) = root.rglob("*.raw")
+    raw.write_bytes(raw.read_bytes()[:-10])
+    msr = ctspine1k.open_collection("msr", data_dir=root, split_file=root / "split.txt")
+    report = msr.export_parquet(tmp_path / "out", config="2d", on_error="skip")
+    assert report.skipped["4553575"].startswith("spine-2/patient0002/4553575/4553575.raw: expected")

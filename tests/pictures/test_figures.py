@@ -463,3 +463,19 @@ def test_points_that_are_far_from_a_slice_are_not_in_it():
     far = stored(image, labels, "RAS", points=[{"label": 18, "voxel": (UP + 6.1, RIGHT, FRONT)}])
     axial, coronal, sagittal = preview(far).axes
     assert [len(dots(axes)) for axes in (axial, coronal, sagittal)] == [0, 1, 1]  # 15.25 mm above it
+
+
+@pytest.mark.parametrize("scheme", ["binary", "region"])
+@pytest.mark.parametrize("has_mask", [True, False])
+def test_points_have_their_own_names_in_any_label_scheme(scheme, has_mask):
+    image, labels = anatomy()
+    table = np.array(CTSPINE1K.vocabulary.table(scheme), "u1")
+    points = [
+        {"label": label, "name": name, "voxel": (UP, RIGHT, FRONT)}
+        for label, name in ((2, "C2"), (18, "T11"), (26, "S1"))  # the last one is no label of CTSpine1K
+    ]
+    row = stored(image, table[labels], "RAS", points=points)
+    figure = preview(
+        row if has_mask else {**row, "segmentation": 0 * row["segmentation"]}, label_scheme=scheme
+    )
+    assert {"C2", "T11", "S1"} <= texts(figure.axes[2])

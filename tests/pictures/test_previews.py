@@ -124,3 +124,9 @@ def test_a_header_in_doubt_is_told(draw, tree, fields, found):
     with pytest.warns(GeometryWarning, match=found) as told:
         draw("liver_106")
     assert ["on_geometry" in str(one.message) for one in told] == [False]
+
+
+def test_a_folder_may_have_a_dot_in_its_name(draw, tmp_path):
+    (tmp_path / "v1.2").mkdir()
+    with pytest.warns(SkippedCasesWarning):
+        assert draw("liver_106", "liver_0", out=tmp_path / "v1.2") == [f"{tmp_path}/v1.2/liver_106.png"]
