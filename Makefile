@@ -10,7 +10,7 @@ TORCH := $(if $(DATASETS),torch-$(DATASETS),bench)
 
 # Tests that need what people train with, and those of packages that the environment of test-torch lacks.
 WITH := $(wildcard tests/*/with_*.py)
-ABSENT := %/with_nnunet.py $(if $(DATASETS),%/with_monai.py %/with_torchio.py)
+ABSENT := %/with_nnunet.py %/with_peers.py $(if $(DATASETS),%/with_monai.py %/with_torchio.py)
 
 .PHONY: demo quick test test-newest test-oldest test-torch test-training check bench chaos fuzz mutants clean
 

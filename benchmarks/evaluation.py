@@ -1,6 +1,6 @@
 """How fast predictions are scored, and with how much memory, beside the evaluators that people use.
 
-    .venv/bench/bin/python benchmarks/evaluation.py [--slices 535] [--repeat 3] [--only "ours;nnunet"]
+    .venv/training/bin/python benchmarks/evaluation.py [--slices 535] [--repeat 3] [--only "ours;nnunet"]
 
 The case has 18 vertebrae in slices of 512 x 512: the masks that CTSPINE1K_SAMPLE names (without it, the
 phantom's), each slice several times, one pair of vertebrae upon the other. The prediction is the same, bent
@@ -27,7 +27,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from measuring import Row, table
+from measuring import Row, peak_mb, table
 
 import ctspine1k
 from ctspine1k.demo.phantom import make_phantom
@@ -230,12 +230,6 @@ def once(way: str, root: Path) -> dict[str, float]:
     seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {"seconds": seconds, "cpu": cpu, "peak_mb": peak_mb()}
-
-
-def peak_mb() -> float:
-    """Return the most memory that this process ever held (VmHWM of Linux; getrusage's is its parent's)."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1e3
 
 
 def in_turn(root: Path, ways: list[str], repeat: int) -> dict[str, dict[str, float]]:

@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass
@@ -58,6 +59,12 @@ def compare(
     scale = {"ms": 1.0, "s": 1e-3}[unit]
     ratio = mine / others if is_time else others / mine
     return Row(what, f"{mine * scale:.3g} {unit}", f"{other}: {others * scale:.3g} {unit}", ratio, bar)
+
+
+def peak_mb() -> float:
+    """Return the most memory that this process ever held (VmHWM of Linux; getrusage's is its parent's)."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1e3
 
 
 def table(rows: list[Row]) -> str:

@@ -32,7 +32,7 @@ import nnunet
 import numpy as np
 import ways
 from cases import CASES, load, make_cases
-from measuring import Row, Timed, compare, in_turn, table
+from measuring import Row, Timed, compare, in_turn, peak_mb, table
 
 import ctspine1k
 from ctspine1k.storage.codec import require_blosc2
@@ -112,12 +112,6 @@ def export(who: str, config: Any, processes: int, cases: ctspine1k.Collection, c
 def user_seconds() -> float:
     """Return the processor's time that all threads of this process have spent outside of the kernel."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_utime
-
-
-def peak_mb() -> float:
-    """Return the most memory that this process ever held (VmHWM of Linux; getrusage's is its parent's)."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1e3
 
 
 def conversions(

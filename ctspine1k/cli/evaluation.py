@@ -147,11 +147,17 @@ def compare(
     """
     from ctspine1k.evaluation.comparing import check_alike, differing_options
     from ctspine1k.evaluation.comparing import compare as compared
-    from ctspine1k.evaluation.journal import read_options
+    from ctspine1k.evaluation.journal import read_data_set, read_options
     from ctspine1k.evaluation.means import counted
     from ctspine1k.evaluation.table import read_scores
 
     tables = [read_scores(path) for path in (first, second)]
+    for path in (first, second):
+        if (name := read_data_set(path)) not in (None, collection):
+            raise ValueError(
+                f"collection={collection!r}: expected {name!r}, of whose cases {path} has the scores. "
+                f"Pass --collection {name}."
+            )
     is_of_masks = all("dice" in table.measures for table in tables)
     protocol = preset_of(preset or default_preset(is_of_masks=is_of_masks))
     vocabulary = data_set(collection).vocabulary

@@ -14,7 +14,7 @@ from ctspine1k.evaluation.table import ScoreTable, read_scores
 from ctspine1k.running.disk import explain_unwritable, require_folder
 from ctspine1k.running.notes import append_notes, read_notes
 
-__all__ = ["SUMMARY", "TABLE", "Journal", "check_folder", "read_options"]
+__all__ = ["SUMMARY", "TABLE", "Journal", "check_folder", "read_data_set", "read_options"]
 
 #: Names of files in the folder of an evaluation. The summary is written last: without it, it is not finished.
 SUMMARY, TABLE = "summary.json", "cases.csv"
@@ -33,7 +33,8 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / _JOURNAL
-        self._known = {**_finished(folder), **_noted(self._path)}
+        self._finished, noted = _finished(folder), _noted(self._path)
+        self._known = {**self._finished, **noted}
         with explain_unwritable(folder):
             self._path.touch()  # shows whose folder it is until the results are whole
 
@@ -45,8 +46,13 @@ class Journal:
 
     def note(self, key: str, scored: Scored) -> None:
         """Keep the scores of a case."""
-        note = [key, scored.case_id, [dict(row) for row in scored.rows], scored.problem]
-        append_notes(self._path, [json.dumps(note)])
+        self._known[key] = scored
+        append_notes(self._path, [_note(key, scored)])
+
+    def keep(self) -> None:
+        """Note the scores of the last finished run, too: its files are about to be replaced."""
+        known = [(key, one) for key, one in self._finished.items() if self._known[key] is one]
+        append_notes(self._path, (_note(key, one) for key, one in known))
 
     def delete(self) -> None:
         """Delete the notes: the run is finished."""
@@ -76,10 +82,26 @@ def read_options(path: Path) -> Mapping[str, Any]:
         path: the folder of an evaluation, or its table.
     """
     try:
-        summary = json.loads(((path if path.is_dir() else path.parent) / SUMMARY).read_text(encoding="utf-8"))
-        return dict(summary["options"])
+        return dict(_summary_beside(path)["options"])
     except _UNUSABLE:
         return {}
+
+
+def read_data_set(path: Path) -> str | None:
+    """Return the name of the data set of a table, as the summary beside it says; None if there is none.
+
+    Args:
+        path: the folder of an evaluation, or its table.
+    """
+    try:
+        return str(_summary_beside(path)["data_set"])
+    except _UNUSABLE:
+        return None
+
+
+def _summary_beside(path: Path) -> Any:
+    folder = path if path.is_dir() else path.parent
+    return json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
 
 
 def _is_table(path: Path) -> bool:
@@ -110,6 +132,10 @@ def _finished(folder: Path) -> dict[str, Scored]:
 
 def _rows_of(table: ScoreTable, case_id: str) -> tuple[Mapping[str, Any], ...]:
     return table.by_case.get(case_id, ())
+
+
+def _note(key: str, scored: Scored) -> str:
+    return json.dumps([key, scored.case_id, [dict(row) for row in scored.rows], scored.problem])
 
 
 def _noted(path: Path) -> dict[str, Scored]:

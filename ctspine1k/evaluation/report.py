@@ -32,7 +32,8 @@ def report(evaluation: Evaluation, pictures: Sequence[tuple[str, str]] = ()) -> 
         evaluation: the results.
         pictures: of each picture, its file name beside the report, and what it shows.
     """
-    return "\n".join(_lines(evaluation, pictures)) + "\n"
+    text = "\n".join(_lines(evaluation, pictures)) + "\n"
+    return text.encode(errors="backslashreplace").decode()  # names of files need not be UTF-8
 
 
 def _lines(evaluation: Evaluation, pictures: Sequence[tuple[str, str]]) -> Iterator[str]:

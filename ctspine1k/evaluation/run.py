@@ -109,7 +109,8 @@ def evaluate(
     with deferred_interrupts(), _journal(selection, folder, out) as journal:
         scored = _scored(selection, tasks, options, workers, journal)
         results = [
-            CaseResult(task, task.key(options.scoring), scored[task.case.case_id].problem) for task in tasks
+            CaseResult(task, task.key(options.scoring, selection.place), scored[task.case.case_id].problem)
+            for task in tasks
         ]
         evaluation = _evaluation(selection, list(scored.values()), results, unknown, options)
         _finish(evaluation, out, journal, draw)
@@ -134,7 +135,7 @@ def _journal(selection: Selection, predictions: Path | None, out: Path | None) -
 def _finish(evaluation: Evaluation, out: Path | None, journal: Journal | None, draw: Draw | None) -> None:
     """Write the results, if there is a folder for them."""
     if out is not None and journal is not None:
-        write_results(evaluation, out, draw)
+        write_results(evaluation, out, journal, draw)
         journal.delete()
 
 
@@ -193,7 +194,7 @@ def _scored(
     journal: Journal | None,
 ) -> dict[str, Scored]:
     """Return the scores of all cases in their order, from earlier runs where nothing has changed."""
-    keys = {task.case.case_id: task.key(options.scoring) for task in tasks}
+    keys = {task.case.case_id: task.key(options.scoring, selection.place) for task in tasks}
     done: dict[str, Scored] = {}
     if journal is not None:
         done = {case_id: kept for case_id, key in keys.items() if (kept := journal.get(key, case_id))}
@@ -266,13 +267,18 @@ def _evaluation(
     )
 
 
-def write_results(evaluation: Evaluation, out: Path, draw: Draw | None = None) -> None:
-    """Write the results into a folder: pictures, table and report, and last the summary."""
+def write_results(evaluation: Evaluation, out: Path, journal: Journal, draw: Draw | None = None) -> None:
+    """Write the results into a folder: pictures, table and report, and last the summary.
+
+    Nothing is written, or drawn, if they are there; a report that is not makes all of them again.
+    """
     document = evaluation.document()
     summary = json.dumps(document, indent=2, allow_nan=False) + "\n"
     table = evaluation.table.csv()
-    if all(_is_same(out / name, text) for name, text in ((SUMMARY, summary), (TABLE, table))):
+    files = ((SUMMARY, summary), (TABLE, table))
+    if (out / REPORT).exists() and all(_is_same(out / name, text) for name, text in files):
         return  # an earlier run has written them, the summary last
+    journal.keep()  # what stops this run now leaves no summary
     (out / SUMMARY).unlink(missing_ok=True)  # until all files are of this run
     pictures = draw(evaluation, out) if draw is not None else ()
     for name, text in (

@@ -136,13 +136,17 @@ class Task:
     header: RawFile | None = None  #: the image or mask whose header says where voxels of points files are
     points: Mapping[int, Point] | None = None  #: predicted ones that are not in a file of their own, RAS+ mm
 
-    def key(self, options: ScoringOptions) -> str:
-        """Return a text that changes when the files of the case, or the options, do."""
-        states = [self.reference.state, *(f"{name} {file.state}" for name, file in self.prediction.items())]
+    def key(self, options: ScoringOptions, place: Place) -> str:
+        """Return a text that changes when the files of the case, or the options, do.
+
+        Files of two folders may have one name, size and time: predictions count with their whole path.
+        """
+        predictions = (f"{name} {file.name} {file.state}" for name, file in self.prediction.items())
+        states = [place.identity(self.reference), *predictions]
         given = None if self.points is None else sorted(self.points.items())
-        header = None if self.header is None else self.header.state
+        header = None if self.header is None else place.identity(self.header)
         text = json.dumps([_VERSION, asdict(options), self.case.case_id, states, header, given])
-        return hashlib.sha256(text.encode(errors="replace")).hexdigest()
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

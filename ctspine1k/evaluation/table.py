@@ -161,11 +161,12 @@ class ScoreTable:
         writer.writeheader()
         for row in self.rows:
             writer.writerow({name: _cell(row[name]) for name in COLUMNS})
-        return text.getvalue()
+        # The name of a file that cannot be used need not be UTF-8.
+        return text.getvalue().encode(errors="backslashreplace").decode()
 
     def digest(self) -> str:
         """Return the sha256 of the table as text."""
-        return hashlib.sha256(self.csv().encode(errors="surrogateescape")).hexdigest()
+        return hashlib.sha256(self.csv().encode()).hexdigest()
 
 
 def _cell(value: Any) -> Any:
@@ -173,7 +174,7 @@ def _cell(value: Any) -> Any:
 
 
 def read_scores(path: Path) -> ScoreTable:
-    """Read a table that `ScoreTable.write` wrote.
+    """Read a table that `evaluate` wrote: the text of `ScoreTable.csv`.
 
     Args:
         path: the file, or the folder of an evaluation with its ``cases.csv``.

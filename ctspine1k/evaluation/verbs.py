@@ -56,6 +56,8 @@ class EvaluationVerbs(abc.ABC):
         self,
         predictions: str
         | os.PathLike[str]
+        | Mapping[str, NDArray[Any]]
+        | Mapping[str, Points | Mapping[int, Point]]
         | Iterable[tuple[str, NDArray[Any]]]
         | Iterable[tuple[str, Points | Mapping[int, Point]]],
         out: str | os.PathLike[str] | None = None,
@@ -76,7 +78,7 @@ class EvaluationVerbs(abc.ABC):
                 id and array, whole numbers of shape (k, i, j) on the grid of the reference. With ``points``,
                 a folder with points files, named as `ctspine1k.files.predicted_points` lists, or if there are
                 none, with masks, whose points are computed; a CSV file (`ctspine1k.volumes.points_table`); or
-                pairs of case id and points, `Points` or RAS+ mm by label.
+                pairs of case id and points, `Points` or RAS+ mm by label. A mapping is its pairs.
             out: a folder for ``cases.csv``, ``report.md``, ``summary.json`` and pictures. A stopped run
                 resumes there, and a second one judges only what has changed. None writes nothing.
             points: None to compare masks, or the kind of points to compare: "body", the centres of vertebral
@@ -127,13 +129,15 @@ class EvaluationVerbs(abc.ABC):
         scoring = ScoringOptions(
             points=points, **{name: values.pop(name) for name in list(values) if name in names}
         )
-        if out is not None:
-            self.check_pictures(Path(out).expanduser())  # before hours of work
+        folder = None if out is None else Path(out).expanduser()
+        if folder is not None:
+            self.check_pictures(folder)  # before hours of work
+        given: Any = predictions.items() if isinstance(predictions, Mapping) else predictions
         preset = preset or default_preset(is_of_masks=points is None)
         return evaluate(
             self.selection(),
-            Path(predictions) if isinstance(predictions, (str, os.PathLike)) else predictions,
-            None if out is None else Path(out).expanduser(),
+            Path(given) if isinstance(given, (str, os.PathLike)) else given,
+            folder,
             EvaluationOptions(
                 preset=preset, num_proc=num_proc, scheduler=scheduler, scoring=scoring, **values
             ),

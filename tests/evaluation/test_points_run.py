@@ -545,6 +545,10 @@ def test_the_command_line(raw, scans, tmp_path, capsys):
     assert "all   n      6 " in capsys.readouterr().out
     assert main(["compare", *both, "--preset", "nnunet", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["measure"] == "centroid_mm"  # it has none of its own
+    (tmp_path / "a" / "summary.json").write_text(json.dumps({"data_set": "msr"}))
+    assert main(["compare", *both]) == 0
+    assert main(["compare", *both[:2], "--preset", "msr"]) == 2  # whose S1 and S2 would count
+    assert "Pass --collection msr" in capsys.readouterr().err
     (tmp_path / "other").mkdir()
     shutil.copy(tmp_path / "a" / "cases.csv", tmp_path / "other")
     for name, kind in (("a", "body"), ("other", "mask")):

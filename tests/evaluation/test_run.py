@@ -2,9 +2,11 @@
 
 import json
 import math
+import os
 import re
 import shutil
 import warnings
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -478,6 +480,78 @@ def test_a_second_run_judges_only_what_has_changed(spines, predictions, tmp_path
     assert changed.table == spines.evaluate(predictions, tmp_path / "new").table
     spines.evaluate(predictions, tmp_path / "out", distances=False)
     assert len(scored) == 1 + 3 + 3
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
+def test_a_run_that_is_stopped_while_it_draws_keeps_the_scores_of_earlier_ones(
+    spines, predictions, tmp_path, monkeypatch
+):
+    """They are in files that it is about to replace."""
+    out, scored = tmp_path / "out", []
+    spines.evaluate(predictions, out, distances=False)
+    monkeypatch.setattr(
+        "ctspine1k.evaluation.scoring.score_parts",
+        lambda *args, **options: scored.append(1) or score_parts(*args, **options),
+    )
+    save(predictions / "liver_83.nii.gz", moved("liver_83", 3), affine=AFFINE)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ctspine1k.Collection, "draw_scores", stop)
+        with pytest.raises(KeyboardInterrupt):
+            spines.evaluate(predictions, out, distances=False)
+    assert len(scored) == 1
+    evaluation = spines.evaluate(predictions, out, distances=False)
+    assert len(scored) == 1
+    wanted = spines.evaluate(predictions, distances=False).table.csv()
+    assert evaluation.table.csv() == read_scores(out).csv() == wanted
+    # It makes all files again, with pictures that were not possible before.
+    (out / "report.md").unlink()
+    spines.evaluate(predictions, out, distances=False)
+    assert (out / "report.md").exists()
+    assert len(scored) == 1 + 3
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_arrays_in_a_mapping_and_results_below_the_home_folder(spines, predictions, tmp_path, monkeypatch):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    arrays = {case_id: np.transpose(moved(case_id), (2, 0, 1)) for case_id in IDS}
+    evaluation = spines.evaluate(arrays, "~/out", distances=False)
+    wanted = spines.evaluate(predictions, distances=False).table
+    assert evaluation.table == wanted == read_scores(tmp_path / "out")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_predictions_of_another_folder_with_the_same_names_sizes_and_times_are_judged(
+    spines, predictions, tmp_path
+):
+    """As those of archives have, of files that are not compressed."""
+    folders = [tmp_path / name for name in ("first", "second")]
+    for by, folder in enumerate(folders, start=2):
+        for case_id in IDS:
+            path = save(folder / f"{case_id}.nii", moved(case_id, by), affine=AFFINE)
+            os.utime(path, (1_700_000_000, 1_700_000_000))
+    for folder in folders:
+        found = spines.evaluate(folder, tmp_path / "out", distances=False).table.csv()
+        assert found == spines.evaluate(folder, distances=False).table.csv()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_names_that_are_not_utf8(spines, predictions, tmp_path):
+    folder, out = Path(os.fsdecode(os.fsencode(tmp_path) + b"/d\xff")), tmp_path / "out"
+    predictions.rename(folder)
+    shutil.copy(folder / "liver_83.nii.gz", Path(os.fsdecode(os.fsencode(folder) + b"/x\xff.nii.gz")))
+    save(folder / "HN_P023.nii.gz", reference("HN_P023") + 40, affine=AFFINE)
+    spines.evaluate(folder, out, distances=False)
+    assert "    - `x\\udcff.nii.gz`\n" in (out / "report.md").read_text(encoding="utf-8")
+    assert "/d\\udcff/HN_P023.nii.gz: expected labels" in (out / "cases.csv").read_text(encoding="utf-8")
+    wanted = files_of(out)
+    spines.evaluate(folder, out, distances=False)
+    assert files_of(out) == wanted
 
 
 @pytest.mark.processes

@@ -24,7 +24,6 @@ import json
 import os
 import random
 import re
-import resource
 import shutil
 import signal
 import sys
@@ -285,6 +284,8 @@ class Checkout:
 
     def _settle(self, scratch: Path, output: Path) -> None:
         """Let this process see the copy and not the checkout, and take no more memory than it may."""
+        import resource  # which Windows lacks: a test imports this module
+
         os.setpgid(0, 0)
         opened = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for descriptor in (1, 2):
