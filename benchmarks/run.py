@@ -1,7 +1,7 @@
 """All benchmarks: `make bench`, or ``python benchmarks/run.py [--slices 300] [--repeat 5] [--out FOLDER]``.
 
 Every figure is a ratio of medians of things measured in turn in one run, since a machine's speed drifts.
-Conversions run in processes of their own; reads take turns within one. See README.md.
+Conversions run in processes of their own; reads take turns within one, that of their section. See README.md.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import platform
 import random
@@ -21,6 +22,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -495,8 +497,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.slices < ways.PATCH[0]:
         parser.error(f"--slices {args.slices}: expected at least {ways.PATCH[0]}, as patches have")
-    warnings.simplefilter("ignore")  # of the others' packages
-    datasets.disable_progress_bars()
+    quiet()
     if args.one:
         print(json.dumps(convert(args.one, args.root, args.cases)))
         return
@@ -505,23 +506,37 @@ def main() -> None:
         scratch, root = Path(temporary), Path(temporary) / "main"
         root.mkdir()
         origin = make_cases(root, args.slices, args.cases)
-        work: dict[str, Callable[[], list[Row]]] = {
-            "conversion": lambda: conversion_rows(root, args.slices, args.cases, args.repeat),
-            "memory": lambda: memory_rows(scratch, (150, 300, 600)),
-            "scans": lambda: scan_rows(scratch, args.slices, args.repeat),
-            "exports": lambda: export_rows(scratch, args.slices, args.repeat),
-            "costs": lambda: cost_rows(scratch, args.slices),
-            "reads": lambda: read_rows(root, args.slices, args.cases, 3 * args.repeat),
-            "epochs": lambda: epoch_rows(root, args.slices, args.cases),
-            "growth": lambda: growth_rows(scratch, args.slices, args.repeat),
-            "training": lambda: training_rows(root, args.cases, args.repeat),
-            "nnunet": lambda: nnunet.nnunet_rows(scratch, args.repeat),
-            "compressions": lambda: compressions.compression_rows(root, args.repeat),
-        }
         for name in args.sections:
             print(f"{name} ...", file=sys.stderr, flush=True)
-            rows += work[name]()
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as own:
+                rows += own.submit(section, name, scratch, args).result()
             keep(args, origin, rows)  # after each, so that a run that is stopped leaves what it has measured
+
+
+def section(name: str, scratch: Path, args: argparse.Namespace) -> list[Row]:
+    """Measure one section, in a process of its own: another's would have got memory that this one can use."""
+    quiet()
+    root = scratch / "main"
+    work: dict[str, Callable[[], list[Row]]] = {
+        "conversion": lambda: conversion_rows(root, args.slices, args.cases, args.repeat),
+        "memory": lambda: memory_rows(scratch, (150, 300, 600)),
+        "scans": lambda: scan_rows(scratch, args.slices, args.repeat),
+        "exports": lambda: export_rows(scratch, args.slices, args.repeat),
+        "costs": lambda: cost_rows(scratch, args.slices),
+        "reads": lambda: read_rows(root, args.slices, args.cases, 3 * args.repeat),
+        "epochs": lambda: epoch_rows(root, args.slices, args.cases),
+        "growth": lambda: growth_rows(scratch, args.slices, args.repeat),
+        "training": lambda: training_rows(root, args.cases, args.repeat),
+        "nnunet": lambda: nnunet.nnunet_rows(scratch, args.repeat),
+        "compressions": lambda: compressions.compression_rows(root, args.repeat),
+    }
+    return work[name]()
+
+
+def quiet() -> None:
+    """Show no progress bars, nor warnings of the others' packages."""
+    warnings.simplefilter("ignore")
+    datasets.disable_progress_bars()
 
 
 def keep(args: argparse.Namespace, origin: str, rows: list[Row]) -> None:
