@@ -514,7 +514,7 @@ def main() -> None:
 
 
 def section(name: str, scratch: Path, args: argparse.Namespace) -> list[Row]:
-    """Measure one section, in a process of its own: another's would have got memory that this one can use."""
+    """Measure one section, in a process of its own: so that it reuses no memory that another has freed."""
     quiet()
     root = scratch / "main"
     work: dict[str, Callable[[], list[Row]]] = {

@@ -168,8 +168,15 @@ def export_nnunet(selection: Selection, out: str | os.PathLike[str], options: Nn
 
 def _check_apart(root: Path, members: Sequence[Member], files: Sequence[CaseFiles]) -> None:
     """Raise a `ValueError` if a file to export is where it would be exported to, such as a predicted mask."""
-    planned = {str(root.resolve() / name) for member in members for name in (member.image, member.mask)}
-    if there := [file.local for file in _raw(files) if file.local in planned]:
+    paths = (root / name for member in members for name in (member.image, member.mask))
+    planned = {path.parent.resolve() / path.name for path in paths}
+    local = [Path(file.local) for file in _raw(files) if file.local is not None]
+    # A folder may be a link, and a file one to the very mask that would be replaced.
+    if there := [
+        str(path)
+        for path in local
+        if not planned.isdisjoint((path.resolve(), path.parent.resolve() / path.name))
+    ]:
         raise ValueError(
             f"out={str(root.parent)!r}: expected another folder, name or id than that of these files, found "
             f"{shortened(there)}"

@@ -54,8 +54,8 @@ _SPACING_TOLERANCE = 5e-6
 
 _GZIP_MAGIC = b"\x1f\x8b"
 
-#: The coarsest times that a file system keeps, FAT; archives have whole seconds.
-_TIME_STEP_NS = 2 * 10**9
+#: Steps of the times that file systems keep, in ns: exFAT's; FAT's, which are whole seconds as those of archives.
+_FINE_STEP_NS, _COARSE_STEP_NS = 10**7, 2 * 10**9
 
 #: What was done to get a file.
 Deed: TypeAlias = Literal["linked", "copied", "written", "kept"]
@@ -273,7 +273,8 @@ def _is_own(path: Path, source: Path) -> bool:
 
 def _have_one_time(path: Path, source: Path) -> bool:
     """Return whether an image that was compressed has the time of its source, as far as disks keep it."""
-    return abs(path.stat().st_mtime_ns - source.stat().st_mtime_ns) <= _TIME_STEP_NS
+    kept, given = path.stat().st_mtime_ns, source.stat().st_mtime_ns
+    return abs(kept - given) <= (_FINE_STEP_NS if kept % 10**9 else _COARSE_STEP_NS)
 
 
 def _mark_of(path: Path) -> str | None:

@@ -45,7 +45,6 @@ from ctspine1k.catalog.dataset import Kind
 from ctspine1k.catalog.registry import DEFAULT
 from ctspine1k.catalog.vocabulary import LabelScheme
 from ctspine1k.errors import CaseError, MissingFilesError, NothingLeftError, UnreadableFileError, VoxelWarning
-from ctspine1k.files.predictions import PredictionsPlace
 from ctspine1k.files.raw import CaseFiles
 from ctspine1k.files.selection import OnMissing, Selection, case_files, open_selection
 from ctspine1k.files.transfer import copied, download, know_token, reading_case
@@ -128,19 +127,15 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
             what = f"{self.name} rows of {' and '.join(chosen.cases.by_split())}"
             place, collection = chosen.look.place.describe(), chosen.data_set.name
             return find_conversion(str(self.cache_root), collection, self.asked, place, what)
-        options, cases = self.asked
-        options.pop("predictions", None)  # they may be moved: the fingerprint has their states
-        state = [options, cases, chosen.fingerprint(self.row_options.kinds)]
+        state = [*self.asked, chosen.fingerprint(self.row_options.kinds)]
         if self.on_missing == "skip":  # the rows then depend on which files exist
             state.append([file.path for file in chosen.files()])
         return f"{self.name}-{hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]}"
 
     @property
     def asked(self) -> tuple[dict[str, Any], list[Any]]:
-        """The options and the cases; with predicted masks also their folder: no other masks are these."""
+        """The options and the cases."""
         options = {**self.row_options.key(), "on_missing": self.on_missing, "on_error": self.on_error}
-        if isinstance(place := self.selected.look.place, PredictionsPlace):
-            options["predictions"] = place.masks.describe()
         cases = self.selected.cases
         return options, [(case.case_id, case.split, case.index, case.facts.get("source")) for case in cases]
 

@@ -234,7 +234,12 @@ def find_conversion(cache_dir: str, collection: str, asked: Asked, place: str, w
     request = _request(asked)
     every = list_conversions(Path(cache_dir).expanduser())
     ours = [one for one in every if (one.collection, one.folder.name) == (collection, ROWS_VERSION)]
-    found = [one for one in ours if one.is_finished and one.request == request]
+    masks = _masks_in(place)  # no other masks are these
+    found = [
+        one
+        for one in ours
+        if one.is_finished and one.request == request and _masks_in(str(one.place)) == masks
+    ]
     if not found:
         options, cases = asked
         splits = {split for _, split, *_ in cases}
@@ -257,6 +262,11 @@ def find_conversion(cache_dir: str, collection: str, asked: Asked, place: str, w
             CTSpine1KWarning,
         )
     return newest.id
+
+
+def _masks_in(place: str) -> str:
+    """Return the folder of predicted masks in the description of a place; an empty text if there is none."""
+    return place.partition(" with masks in ")[2]
 
 
 def _found_instead(others: Sequence[str]) -> str:

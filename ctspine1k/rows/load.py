@@ -201,8 +201,6 @@ def load_dataset(
         split_file=split_file,
         token=token,
     )
-    if gone is not None:  # of several conversions, that of the folder is meant
-        opened = replace(opened, look=Look(gone))
     criteria = {"source": source, "special_case": special_case, "exclude_issues": exclude_issues}
     chosen = select(
         opened,
@@ -211,6 +209,8 @@ def load_dataset(
         scan=scan,
         **{name: value for name, value in criteria.items() if value is not None},
     )
+    if gone is not None:  # of several conversions, that of the folder is meant
+        chosen = replace(chosen, look=Look(gone))
     return load(
         select_splits(chosen, splits),
         name,

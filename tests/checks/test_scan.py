@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from support.paths import ROOT
+from support.paths import ROOT, names_of_bytes
 from support.processes import interrupt_at, is_at_its_end, release, wait_until
 from support.scans import start, wait_for_notes
 from support.spines import save_spine, spine
@@ -719,6 +719,7 @@ def test_a_case_that_vanished_is_in_no_table(spines, tmp_path):
     assert set(pd.read_parquet(report.vertebrae).case_id) == {"liver_83", "HN_P023"}
 
 
+@names_of_bytes
 def test_names_that_are_not_utf8(spines):
     folder = os.fsencode(spines) + b"/d\xff"
     os.mkdir(folder)  # noqa: PTH102

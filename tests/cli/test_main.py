@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from support.forks import fork
+from support.paths import names_of_bytes
 from support.printed import table
 from support.spines import save_spine, spine
 from support.tiny import TINY
@@ -639,6 +640,7 @@ def test_without_stderr(root):
     assert run.stdout.endswith("nothing found\n")
 
 
+@names_of_bytes
 def test_file_names_that_are_not_utf8(run, root):
     os.close(os.open(os.fsencode(root) + b"/x\xff.nii.gz", os.O_CREAT))
     status, out, err = run("verify", root, "--case", "liver_106", "--out", "r.csv", "--json")

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from support.forks import fork
+from support.paths import names_of_bytes
 from support.processes import wait_until
 from support.spines import AFFINE, save_spine, spine
 from support.volumes import files_of, save
@@ -540,6 +541,7 @@ def test_predictions_of_another_folder_with_the_same_names_sizes_and_times_are_j
         assert found == spines.evaluate(folder, distances=False).table.csv()
 
 
+@names_of_bytes
 @pytest.mark.usefixtures("undrawn")
 def test_names_that_are_not_utf8(spines, predictions, tmp_path):
     folder, out = Path(os.fsdecode(os.fsencode(tmp_path) + b"/d\xff")), tmp_path / "out"

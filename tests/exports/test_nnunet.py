@@ -489,10 +489,13 @@ def test_copies_of_masks_that_were_rewritten_elsewhere_are_kept(spine, split_fil
 def test_masks_are_never_exported_onto_themselves(spine, tree, raw, out):
     spine.export_nnunet(raw, label_scheme="region")
     before = files_of(out)
-    predicted = spine.with_masks(out)
-    for options in ({}, {"label_scheme": "binary"}, {"copy": True}):
-        with pytest.raises(ValueError, match=r"expected another folder, name or id .*labelsTr"):
-            predicted.export_nnunet(raw, **options)
+    linked = raw.parent / "predicted"
+    linked.mkdir()
+    (linked / "fold_0").symlink_to(out, target_is_directory=True)
+    for folder in (out, linked):
+        for options in ({}, {"label_scheme": "binary"}, {"copy": True}):
+            with pytest.raises(ValueError, match=r"expected another folder, name or id than"):
+                spine.with_masks(folder).export_nnunet(raw, **options)
     assert files_of(out) == before
 
 
@@ -504,5 +507,10 @@ def test_a_disk_or_an_archive_may_round_the_times_of_compressed_images(tmp_path,
     own = ctspine1k.open_collection(data_dir=tmp_path / "own", split_file=tmp_path / "mine.txt")
     own.export_nnunet(raw)
     rounded = image.stat().st_mtime_ns // step * step
-    os.utime(raw / FOLDER / "imagesTr/mine_0000.nii.gz", ns=(rounded, rounded))
+    exported = raw / FOLDER / "imagesTr/mine_0000.nii.gz"
+    os.utime(exported, ns=(rounded, rounded))
     assert own.export_nnunet(raw).files["kept"] == 2
+    for path, seconds in ((exported, 1_700_000_000.5), (image, 1_700_000_001.5)):
+        os.utime(path, (seconds, seconds))
+    with pytest.raises(OutputError, match="found another file"):  # which was changed, a second later
+        own.export_nnunet(raw)

@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 from support.compare import CONFIGS, identical, large_rows, rows, wanted
 from support.exports import export_parquet, same
+from support.paths import names_of_bytes
 from support.volumes import AFFINE, ALL_IDS, IDS, break_case, files_of, intensities, labels, save, save_case
 
 import ctspine1k
@@ -327,6 +328,7 @@ def test_an_export_has_the_slices_of_the_files(out, tree):
             cases.export_parquet(out, rows=options)
 
 
+@names_of_bytes
 def test_a_folder_whose_name_is_not_utf8(export, tmp_path, out):
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/o\xff"))
     assert export(odd).ok

@@ -129,4 +129,5 @@ def test_a_header_in_doubt_is_told(draw, tree, fields, found):
 def test_a_folder_may_have_a_dot_in_its_name(draw, tmp_path):
     (tmp_path / "v1.2").mkdir()
     with pytest.warns(SkippedCasesWarning):
-        assert draw("liver_106", "liver_0", out=tmp_path / "v1.2") == [f"{tmp_path}/v1.2/liver_106.png"]
+        drawn = draw("liver_106", "liver_0", out=tmp_path / "v1.2")
+    assert drawn == [(tmp_path / "v1.2/liver_106.png").as_posix()]

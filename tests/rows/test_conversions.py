@@ -108,6 +108,15 @@ def test_of_several_the_one_from_the_folder_that_is_gone(load, tree, tmp_path):
     assert identical(rows(load("3d", split="validation", verify_files=False)), first)
 
 
+def test_which_cases_of_a_folder_that_is_gone_have_vertebrae_is_not_guessed(load, tree, split_file, tmp_path):
+    load("3d", split="validation")
+    ctspine1k.open_collection(data_dir=tree, split_file=split_file).scan(tmp_path / "cases.parquet")
+    options = {"split": "validation", "has_vertebrae": ["T13"], "scan": tmp_path / "cases.parquet"}
+    shutil.rmtree(tree)
+    with pytest.raises(CTSpine1KError):
+        load("3d", verify_files=False, **options)
+
+
 def test_rows_with_other_masks_are_no_substitute(tree, split_file, tmp_path):
     spine = ctspine1k.open_collection(data_dir=tree, split_file=split_file)
     predicted, other = tmp_path / "predicted", tmp_path / "other"
@@ -122,6 +131,11 @@ def test_rows_with_other_masks_are_no_substitute(tree, split_file, tmp_path):
     assert identical(rows(spine.with_masks(predicted).load("3d", verify_files=False, **options)), right)
     with pytest.raises(FileNotFoundError, match="verify_files=False: expected converted"):
         spine.with_masks(other).load("3d", verify_files=False, **options)
+    for conversion in list_conversions(tmp_path / "cache"):
+        if "with masks" not in str(conversion.place):
+            clear(conversion)
+    with pytest.raises(FileNotFoundError, match="verify_files=False: expected converted"):
+        spine.load("3d", verify_files=False, **options)
 
 
 def test_a_moved_folder_with_missing_files_is_not_converted_again(load, tree, tmp_path):
