@@ -54,7 +54,7 @@ _SPACING_TOLERANCE = 5e-6
 
 _GZIP_MAGIC = b"\x1f\x8b"
 
-#: Steps of the times that file systems keep, in ns: exFAT's; FAT's, which are whole seconds as those of archives.
+#: Steps of the times that file systems keep, in ns: exFAT's; FAT's. Archives keep whole seconds.
 _FINE_STEP_NS, _COARSE_STEP_NS = 10**7, 2 * 10**9
 
 #: What was done to get a file.
