@@ -69,6 +69,17 @@ def test_what_contradicts_itself_is_refused(arguments, message):
         ctspine1k.open_collection(**arguments)
 
 
+def test_none_is_no_choice_where_there_is_always_one(tree, split_file):
+    spine = ctspine1k.open_collection(data_dir=tree, split_file=split_file)
+    next(tree.rglob("liver_106_seg.nii.gz")).unlink()
+    with pytest.raises(ValueError, match=r"on_missing=None: expected one of 'raise', 'skip'$"):
+        spine.download(on_missing=None)
+    with pytest.raises(ValueError, match=r"storage=None: expected one of 'dense', 'compact'$"):
+        ctspine1k.RowOptions(storage=None)
+    with pytest.raises(ValueError, match="kind='mesh': expected one of 'image', 'mask', or None"):
+        spine.files("mesh")
+
+
 def test_a_file_that_is_added_is_seen_by_the_next_verb(tree, split_file, tmp_path):
     path = next(tree.rglob("liver_106_seg.nii.gz"))
     data = path.read_bytes()

@@ -76,7 +76,7 @@ class RowOptions:
             ValueError: an option that is not allowed.
             MissingPackageError: compact storage needs a package that is not installed.
         """
-        check_choice("on_geometry", self.on_geometry, ("raise", "warn"))
+        check_choice("on_geometry", self.on_geometry, ("raise", "warn"), or_none=True)
         check_choice("on_voxels", self.on_voxels, ("raise", "replace"))
         if not isinstance(self.geometry, bool):
             raise ValueError(f"geometry={self.geometry!r}: expected True or False")
@@ -88,13 +88,13 @@ class RowOptions:
         check_choice("other_labels", self.other_labels, ("raise", "background"))
         check_orientation(self.orientation)
         object.__setattr__(self, "spacing", check_spacing(self.spacing))
-        check_choice("plane", self.plane, tuple(PLANES))
+        check_choice("plane", self.plane, tuple(PLANES), or_none=True)
         if self.plane is not None and self.config != "2d":
             raise ValueError(
                 f'plane={self.plane!r}: expected None for "{self.config}", since volumes have no plane; load '
                 '"2d", or pass orientation for the order of axes'
             )
-        check_choice("compression", self.compression, COMPRESSIONS)
+        check_choice("compression", self.compression, COMPRESSIONS, or_none=True)
         if self.storage == "compact":
             require_blosc2()
         elif self.compression is not None:
@@ -155,7 +155,7 @@ class RowOptions:
         masks, points = "mask" in data_set.kinds, self._points_of(data_set)
         if not masks:
             self._require_no_labels(data_set)
-        check_choice("label_scheme", self.label_scheme, vocabulary.schemes)
+        check_choice("label_scheme", self.label_scheme, vocabulary.schemes, or_none=True)
         image_size = self.image_size
         if self.storage == "dense" and image_size is None:
             image_size, what = data_set.image_size, "slices"
