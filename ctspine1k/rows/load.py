@@ -182,6 +182,8 @@ def load_dataset(
         MissingFilesError: cases have no raw files, and ``on_missing`` is "raise" or none has.
         AmbiguousFilesError: several files for one image or mask.
         CaseError: a case's files cannot be used, and ``on_error`` is "raise".
+        NotConvertedError: ``verify_files`` is False, and no such rows were converted; a `FileNotFoundError`
+            of `ctspine1k.rows.conversions`.
         NothingLeftError: all cases were skipped.
         NoSpaceError: there is not enough room on the disk, or it became full.
         ScanTableError: the scan's table cannot be used, or does not cover all files that are there.
