@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 from ctspine1k._messages import check_choice
 from ctspine1k.catalog.dataset import DataSet, Kind, PointsFormat
+from ctspine1k.catalog.registry import is_built_in
 from ctspine1k.catalog.vocabulary import LabelScheme
 from ctspine1k.storage.codec import COMPRESSIONS, Compression, require_blosc2
 from ctspine1k.volumes.orientation import PLANES, Plane, check_orientation, sliced
@@ -68,6 +69,7 @@ class RowOptions:
     on_voxels: OnVoxels = "raise"  #: "replace": -1024 HU in place of NaN and infinite intensities
     masks: bool = True  #: set by `of`: whether the data set has masks, and rows segmentations
     points_format: PointsFormat | None = None  #: set by `of`: what files of points are, if rows have points
+    vocabulary: str | None = None  #: set by `of`: digest of the labels, which those of your own may change
 
     def __post_init__(self) -> None:
         """Check the options, and normalise them.
@@ -179,6 +181,7 @@ class RowOptions:
             points=points,
             masks=masks,
             points_format=data_set.points_format if points else None,
+            vocabulary=None if is_built_in(data_set.name) else vocabulary.digest(),
         )
 
     def _points_of(self, data_set: DataSet) -> bool | str:
@@ -219,10 +222,11 @@ _EARLIER: dict[str, tuple[Any, ...]] = {
     "points": (None, False),
     "masks": (True,),
     "points_format": (None,),
+    "vocabulary": (None,),
 }
 
 #: Options that depend on the data set alone: users do not pass them.
-_OF_DATA_SET = ("masks", "points_format")
+_OF_DATA_SET = ("masks", "points_format", "vocabulary")
 
 
 def _checked_size(image_size: tuple[int, int]) -> tuple[int, int]:
