@@ -126,7 +126,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
         chosen = self.selected
         if not self.verify_files:
             what = f"{self.name} rows of {' and '.join(chosen.cases.by_split())}"
-            place, collection = chosen.look.place.describe(), chosen.data_set.name
+            place, collection = chosen.look.place.recorded(), chosen.data_set.name
             return find_conversion(str(self.cache_root), collection, self.asked, place, what)
         options, cases = self.asked
         options.pop("predictions", None)  # they may be moved: the fingerprint has their states
@@ -140,7 +140,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
         """The options and the cases; with predicted masks also their folder: no other masks are these."""
         options = {**self.row_options.key(), "on_missing": self.on_missing, "on_error": self.on_error}
         if isinstance(place := self.selected.look.place, PredictionsPlace):
-            options["predictions"] = place.masks.describe()
+            options["predictions"] = place.masks.recorded()
         cases = self.selected.cases
         return options, [(case.case_id, case.split, case.index, case.facts.get("source")) for case in cases]
 
@@ -288,7 +288,7 @@ class CTSpine1K(RoomBuilder):
         config: CTSpine1KConfig = self.config
         if not dl_manager.is_streaming:
             self.clear_leftovers()
-            place = config.selected.look.place.describe()
+            place = config.selected.look.place.recorded()
             record = record_of(config.asked, config.selected.data_set, place, self.whole)
             record_conversion(self.filesystem, self.output_dir, record)
         files, missing = config.files
