@@ -75,14 +75,15 @@ def html_table(
     return f"<p>{html.escape(title)}</p><table>{line('th', header)}{shown}</table>{more}"
 
 
-def check_choice(name: str, value: Choice, allowed: Sequence[str]) -> Choice:
-    """Return ``value`` if it is None or one of the allowed values.
+def check_choice(name: str, value: Choice, allowed: Sequence[str], *, or_none: bool = False) -> Choice:
+    """Return ``value`` if it is one of the allowed values; or None, if it may be.
 
     Raises:
-        ValueError: it is neither; the message lists the allowed values.
+        ValueError: it is not; the message lists the allowed values.
     """
-    if value is not None and value not in allowed:
-        raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, allowed))}")
+    if value not in allowed and not (value is None and or_none):
+        other = ", or None" if or_none else ""
+        raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, allowed))}{other}")
     return value
 
 

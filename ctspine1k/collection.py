@@ -188,6 +188,8 @@ class Collection(RowVerbs, PointVerbs, EvaluationVerbs, ExportVerbs):
             Local paths, in the order of `files`. Write to copies only: other files belong to the cache.
 
         Raises:
+            ValueError: an argument that is not allowed, such as ``to`` with which new copies would be in the
+                folder that has the files.
             MissingFilesError: a file is not there, and ``on_missing`` is "raise".
             OutputError: other files are where copies should be. Then nothing is downloaded or copied.
             NoSpaceError: they do not fit on the disk.

@@ -69,6 +69,17 @@ def test_what_contradicts_itself_is_refused(arguments, message):
         ctspine1k.open_collection(**arguments)
 
 
+def test_none_is_no_choice_where_there_is_always_one(tree, split_file):
+    spine = ctspine1k.open_collection(data_dir=tree, split_file=split_file)
+    next(tree.rglob("liver_106_seg.nii.gz")).unlink()
+    with pytest.raises(ValueError, match=r"on_missing=None: expected one of 'raise', 'skip'$"):
+        spine.download(on_missing=None)
+    with pytest.raises(ValueError, match=r"storage=None: expected one of 'dense', 'compact'$"):
+        ctspine1k.RowOptions(storage=None)
+    with pytest.raises(ValueError, match="kind='mesh': expected one of 'image', 'mask', or None"):
+        spine.files("mesh")
+
+
 def test_a_file_that_is_added_is_seen_by_the_next_verb(tree, split_file, tmp_path):
     path = next(tree.rglob("liver_106_seg.nii.gz"))
     data = path.read_bytes()
@@ -307,11 +318,16 @@ def test_a_preview_from_the_hub_can_be_made_again_offline(hub, repo_id, split_fi
 
 
 def test_options_of_rows_are_a_value(spine, tmp_path):
-    rows = ctspine1k.RowOptions(orientation="RAS", label_scheme="binary", geometry=True, image_size=SIZE)
-    one = spine.load("2d", split="train", rows=rows, cache_dir=tmp_path / "cache")
     by_name = {"orientation": "RAS", "label_scheme": "binary", "geometry": True, "image_size": SIZE}
-    other = spine.load("2d", split="train", cache_dir=tmp_path / "cache", **by_name)
-    assert one.cache_files == other.cache_files
+    rows = ctspine1k.RowOptions("2d", **by_name)
+    options = {"split": "train", "cache_dir": tmp_path / "cache"}
+    right = spine.load("2d", **options, **by_name)
+    assert "slice_index" in right.column_names
+    assert spine.load(rows=rows, **options).cache_files == right.cache_files
+    assert spine.load("2d", rows=rows, **options).cache_files == right.cache_files
+    for name, wrong in (("3d", rows), ("2d", ctspine1k.RowOptions(**by_name))):
+        with pytest.raises(ValueError, match=f"name='{name}': expected '{wrong.config}', the config of rows"):
+            spine.load(name, rows=wrong, **options)
     assert spine.export_parquet(tmp_path / "out", config="2d", rows=rows).made == 3
     assert spine.export_parquet(tmp_path / "out", config="2d", **by_name).kept == 3
     with pytest.raises(ValueError, match="storage='compact': expected one of 'dense'"):

@@ -97,6 +97,33 @@ def test_rows(tiny, root, storage):
         tiny.load("3d", split="train")
 
 
+@pytest.mark.parametrize(
+    ("scheme", "change", "becomes"),
+    [
+        ("region", {"region": "lumbar"}, 3),
+        ("verse", {"verse": 20}, 20),
+        ("tiny", {"name": "L1", "region": "lumbar"}, 19),
+    ],
+)
+def test_labels_that_were_corrected_are_other_rows(tiny, root, tmp_path, scheme, change, becomes):
+    """In the cache, with ``verify_files=False``, and in an export."""
+    options = {"label_scheme": scheme, "points": True}
+    before = rows(tiny.load("3d", split="judge", **options))
+    assert tiny.export_parquet(tmp_path / "out", config="3d", **options).made == 2
+    first, t12, last = TINY.vocabulary.vertebrae
+    vertebrae = (first, dataclasses.replace(t12, **change), last)
+    vocabulary = dataclasses.replace(TINY.vocabulary, vertebrae=vertebrae)
+    registry.register(dataclasses.replace(TINY, vocabulary=vocabulary))
+    corrected = ctspine1k.open_collection("tiny", data_dir=root)
+    with pytest.raises(FileNotFoundError, match="verify_files=False: expected converted"):
+        corrected.load("3d", split="judge", verify_files=False, **options)
+    (row,) = after = rows(corrected.load("3d", split="judge", **options))
+    assert not identical(before, after)
+    assert becomes in np.unique(row["segmentation"])
+    assert corrected.export_parquet(tmp_path / "out", config="3d", **options).made == 2
+    assert rows(tiny.load("3d", split="judge", **options))[0]["points"] == before[0]["points"]
+
+
 def test_a_label_that_it_does_not_have_is_refused(tiny, root):
     path = root / "new/c-3-labels.nii.gz"
     mask = nib.load(path)

@@ -11,7 +11,7 @@ from ctspine1k._messages import check_choice
 from ctspine1k.catalog.cases import Catalog
 from ctspine1k.catalog.dataset import DataSet
 
-__all__ = ["DEFAULT", "data_set", "load_catalog", "names", "register"]
+__all__ = ["DEFAULT", "data_set", "is_built_in", "load_catalog", "names", "register"]
 
 #: The data set that is used if none is named.
 DEFAULT = "ctspine1k"
@@ -29,6 +29,11 @@ _registered: dict[str, DataSet] = {}
 def names() -> tuple[str, ...]:
     """List the names of all data sets."""
     return (*_BUILT_IN, *_registered)
+
+
+def is_built_in(name: str) -> bool:
+    """Return whether a data set is one of this package."""
+    return name in _BUILT_IN
 
 
 def data_set(name: str = DEFAULT) -> DataSet:
@@ -50,7 +55,7 @@ def register(added: DataSet) -> None:
     Raises:
         ValueError: a data set of this package has that name.
     """
-    if added.name in _BUILT_IN:
+    if is_built_in(added.name):
         raise ValueError(f"collection={added.name!r}: expected a name that no data set has yet")
     _registered[added.name] = added
 

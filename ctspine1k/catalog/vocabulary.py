@@ -7,6 +7,8 @@ Each data set has its own `Vocabulary`. It contains no arrays, so that names can
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 import operator
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -73,6 +75,12 @@ class Vocabulary:
         if not self.gaps:
             return f"whole numbers from 0 to {self.max_label}"
         return f"the numbers {', '.join(map(str, (BACKGROUND, *sorted(self._by_label))))}"
+
+    def digest(self) -> str:
+        """Return a text that changes when segmentations or points may be given otherwise."""
+        vertebrae = [(v.label, v.name, v.region, v.verse, v.ctspine1k) for v in self.vertebrae]
+        state = json.dumps([self.schemes[0], vertebrae])  # the other schemes are made of these
+        return hashlib.sha256(state.encode()).hexdigest()[:16]
 
     def name(self, label: int) -> str:
         """Return the name of a label's vertebra, such as "L6" for 25.

@@ -91,7 +91,7 @@ class NnunetOptions:
     def scheme(self, data_set: DataSet) -> str:
         """Return the label scheme; one that the data set does not have raises `ValueError`."""
         schemes = data_set.vocabulary.schemes
-        return check_choice("label_scheme", self.label_scheme, schemes) or schemes[0]
+        return check_choice("label_scheme", self.label_scheme, schemes, or_none=True) or schemes[0]
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def export_nnunet(selection: Selection, out: str | os.PathLike[str], options: Nn
         CTSpine1KError: the errors of `Collection.export_nnunet`.
     """
     data_set = selection.data_set
-    check_choice("only", options.only, data_set.splits)
+    check_choice("only", options.only, data_set.splits, or_none=True)
     folder, scheme = options.folder(data_set), options.scheme(data_set)
     if options.only is not None:
         selection = selection.keep(selection.cases.where(split=options.only))

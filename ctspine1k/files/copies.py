@@ -55,7 +55,7 @@ def download_to(
     """Download files of cases, and copy or link them below ``to``; see `ctspine1k.Collection.download`.
 
     Raises:
-        ValueError: ``link`` without ``to``, or ``to``, or a link in it, leads into the folder with the files.
+        ValueError: ``link`` without ``to``; or as for `find_targets`.
         OutputError: other files are where copies belong. Then nothing is downloaded or copied.
         NoSpaceError: the disk has no room for copies.
     """
@@ -93,14 +93,16 @@ def find_targets(
     sha256 are compared, or the size alone if the Hub has no sha256.
 
     Raises:
-        ValueError: ``to``, or a link in it, leads into the folder with the files.
+        ValueError: ``to`` or a link in it leads to the folder with the files, or new copies would be in that.
         OutputError: something else is at one of the paths, or a file is where a folder above it belongs.
     """
     targets = [to / _published_name(selection.data_set, file) for file in files]
-    require_outside("to", to, {target.parent for target in targets}, selection.place.folder)
+    every = list(itertools.chain.from_iterable(map(_each, files, targets)))
+    folders = dict.fromkeys(target.parent for target in targets)
+    require_outside("to", to, folders, selection.place.folder, [path for _, path in every])
     others: dict[Path, None] = {}
     there = set()
-    for one, path in itertools.chain.from_iterable(map(_each, files, targets)):
+    for one, path in every:
         if not path.exists():
             others |= dict.fromkeys(_files_above(path, to))
         elif not _may_be_copy(selection.place, one, path):
@@ -153,16 +155,20 @@ def _may_be_copy(place: Place, file: RawFile, target: Path) -> bool:
         return sha256_of(stream) == file.sha256
 
 
-def require_outside(option: str, to: Path, folders: Iterable[Path], root: Path | None) -> None:
+def require_outside(
+    option: str, to: Path, folders: Iterable[Path], root: Path | None, paths: Iterable[Path] = ()
+) -> None:
     """Check that a folder is not in the one that has the files, and that nothing in it leads to there.
 
-    That there is, or can be, such a folder is checked first.
+    If the one that has the files is in the folder, it gets no new ones. That there is, or can be, such a
+    folder is checked first.
 
     Args:
         option: name of the option, for the message.
         to: the folder to write to.
         folders: those in it that will be written to.
         root: the folder that has the files; None if they are on the Hub.
+        paths: files in ``folders`` that will be written unless they are there.
 
     Raises:
         ValueError: it is.
@@ -171,12 +177,13 @@ def require_outside(option: str, to: Path, folders: Iterable[Path], root: Path |
     require_folder(to)
     if root is None:
         return
-    base = to.resolve()
+    base, new = to.resolve(), {path.parent for path in paths if not path.exists()}
     for folder in (to, *folders):
         real = folder.resolve()
         is_linked = real != base / folder.relative_to(to)
-        if real.is_relative_to(root) and (is_linked or folder == to):
-            leads = f", found {folder}, which is {real}" if is_linked else ""
+        if real.is_relative_to(root) and (is_linked or folder == to or folder in new):
+            leads = "" if folder == to and not is_linked else f", found {folder}"
+            leads += f", which is {real}" if is_linked else ""
             raise ValueError(
                 f"{option}={str(to)!r}: expected a folder outside of {root}, which has these files{leads}"
             )

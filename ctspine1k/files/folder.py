@@ -35,6 +35,10 @@ class FolderPlace:
         """Return the folder's path."""
         return str(self.folder)
 
+    def recorded(self) -> str:
+        """Return the same."""
+        return self.describe()
+
     def origin(self) -> dict[str, str]:
         """Return the folder's name: its location is private to this machine."""
         return {"folder": self.folder.name}

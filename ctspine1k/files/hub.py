@@ -60,8 +60,11 @@ class HubPlace:
 
     def describe(self) -> str:
         """Return repo and revision."""
-        cache = "the local cache of " if offline_variable() else ""
-        return f"{cache}Hub repo {self.repo_id} at {self.revision}"
+        return f"{'the local cache of ' if offline_variable() else ''}{self.recorded()}"
+
+    def recorded(self) -> str:
+        """Return repo and revision, the same online and offline."""
+        return f"Hub repo {self.repo_id} at {self.revision}"
 
     def origin(self) -> dict[str, str]:
         """Return repo and commit."""

@@ -36,6 +36,9 @@ class Place(Protocol):
     def describe(self) -> str:
         """Return the place's name for messages."""
 
+    def recorded(self) -> str:
+        """Return the place's name for records: always the same for the same place."""
+
     def origin(self) -> dict[str, str]:
         """Return where the files come from, in a form that may be published."""
 

@@ -75,6 +75,10 @@ class PredictionsPlace:
         """Return both places."""
         return f"{self.images.describe()} with masks in {self.masks.describe()}"
 
+    def recorded(self) -> str:
+        """Return both places, for records."""
+        return f"{self.images.recorded()} with masks in {self.masks.recorded()}"
+
     def origin(self) -> dict[str, str]:
         """Return where the images come from, and the name of the folder with the masks."""
         return {**self.images.origin(), "masks": self.masks.folder.name}

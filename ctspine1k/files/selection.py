@@ -293,7 +293,7 @@ def selected_files(
         HubError: the Hub cannot be reached.
     """
     data_set = selection.data_set
-    check_choice("kind", kind, data_set.possible)
+    check_choice("kind", kind, data_set.possible, or_none=True)
     kinds = data_set.possible if kind is None else (kind,)
     files = [file for file in selection.files() if file.kind in kinds]
     return files, selection.missing(files, data_set.kinds if kind is None else kinds)

@@ -125,7 +125,7 @@ class CTSpine1KConfig(datasets.BuilderConfig):  # type: ignore[misc]
         chosen = self.selected
         if not self.verify_files:
             what = f"{self.name} rows of {' and '.join(chosen.cases.by_split())}"
-            place, collection = chosen.look.place.describe(), chosen.data_set.name
+            place, collection = chosen.look.place.recorded(), chosen.data_set.name
             return find_conversion(str(self.cache_root), collection, self.asked, place, what)
         state = [*self.asked, chosen.fingerprint(self.row_options.kinds)]
         if self.on_missing == "skip":  # the rows then depend on which files exist
@@ -283,7 +283,7 @@ class CTSpine1K(RoomBuilder):
         config: CTSpine1KConfig = self.config
         if not dl_manager.is_streaming:
             self.clear_leftovers()
-            place = config.selected.look.place.describe()
+            place = config.selected.look.place.recorded()
             record = record_of(config.asked, config.selected.data_set, place, self.whole)
             record_conversion(self.filesystem, self.output_dir, record)
         files, missing = config.files

@@ -182,6 +182,8 @@ def load_dataset(
         MissingFilesError: cases have no raw files, and ``on_missing`` is "raise" or none has.
         AmbiguousFilesError: several files for one image or mask.
         CaseError: a case's files cannot be used, and ``on_error`` is "raise".
+        NotConvertedError: ``verify_files`` is False, and no such rows were converted; a `FileNotFoundError`
+            of `ctspine1k.rows.conversions`.
         NothingLeftError: all cases were skipped.
         NoSpaceError: there is not enough room on the disk, or it became full.
         ScanTableError: the scan's table cannot be used, or does not cover all files that are there.
@@ -243,7 +245,7 @@ def load_dataset(
 
 def load(
     selection: Selection,
-    name: str = "3d",
+    name: str | None = None,
     *,
     split: Split | Sequence[Split] | None = None,
     streaming: bool = False,
@@ -257,8 +259,9 @@ def load(
 ) -> Any:
     """Load the cases of a selection; arguments, result and errors as for `load_dataset`.
 
-    ``rows`` has the options of rows as one value; single options override it.
+    ``rows`` has the options of rows as one value, and the name; single options override it.
     """
+    name = _checked_name(name, rows)
     check_count("num_proc", num_proc, 1, or_none=True)
     if streaming and num_proc is not None:
         raise ValueError("num_proc is for conversion: with streaming=True use the DataLoader's num_workers")
@@ -292,6 +295,17 @@ def load(
         return loaded if isinstance(split, (list, tuple)) else loaded[0]
     every = {part: _load([part], builders, reads, streaming, keep_in_memory) for part in builders}
     return finish(datasets.IterableDatasetDict(every)) if streaming else datasets.DatasetDict(every)
+
+
+def _checked_name(name: str | None, rows: RowOptions | None) -> str:
+    """Return the name of what to load: if none is given, that of ``rows``.
+
+    Raises:
+        ValueError: ``rows`` has another one.
+    """
+    if rows is not None and name not in (None, rows.config):
+        raise ValueError(f"name={name!r}: expected {rows.config!r}, the config of rows=..., or no name")
+    return (rows or RowOptions()).config if name is None else name
 
 
 def _check_files(builders: dict[str, CTSpine1K], to_read: Container[str], *, may_drop: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 from ctspine1k._messages import check_choice
 from ctspine1k.catalog.dataset import DataSet, Kind, PointsFormat
+from ctspine1k.catalog.registry import is_built_in
 from ctspine1k.catalog.vocabulary import LabelScheme
 from ctspine1k.storage.codec import COMPRESSIONS, Compression, require_blosc2
 from ctspine1k.volumes.orientation import PLANES, Plane, check_orientation, sliced
@@ -68,6 +69,7 @@ class RowOptions:
     on_voxels: OnVoxels = "raise"  #: "replace": -1024 HU in place of NaN and infinite intensities
     masks: bool = True  #: set by `of`: whether the data set has masks, and rows segmentations
     points_format: PointsFormat | None = None  #: set by `of`: what files of points are, if rows have points
+    vocabulary: str | None = None  #: set by `of`: digest of the labels, which those of your own may change
 
     def __post_init__(self) -> None:
         """Check the options, and normalise them.
@@ -76,7 +78,7 @@ class RowOptions:
             ValueError: an option that is not allowed.
             MissingPackageError: compact storage needs a package that is not installed.
         """
-        check_choice("on_geometry", self.on_geometry, ("raise", "warn"))
+        check_choice("on_geometry", self.on_geometry, ("raise", "warn"), or_none=True)
         check_choice("on_voxels", self.on_voxels, ("raise", "replace"))
         if not isinstance(self.geometry, bool):
             raise ValueError(f"geometry={self.geometry!r}: expected True or False")
@@ -88,13 +90,13 @@ class RowOptions:
         check_choice("other_labels", self.other_labels, ("raise", "background"))
         check_orientation(self.orientation)
         object.__setattr__(self, "spacing", check_spacing(self.spacing))
-        check_choice("plane", self.plane, tuple(PLANES))
+        check_choice("plane", self.plane, tuple(PLANES), or_none=True)
         if self.plane is not None and self.config != "2d":
             raise ValueError(
                 f'plane={self.plane!r}: expected None for "{self.config}", since volumes have no plane; load '
                 '"2d", or pass orientation for the order of axes'
             )
-        check_choice("compression", self.compression, COMPRESSIONS)
+        check_choice("compression", self.compression, COMPRESSIONS, or_none=True)
         if self.storage == "compact":
             require_blosc2()
         elif self.compression is not None:
@@ -155,7 +157,7 @@ class RowOptions:
         masks, points = "mask" in data_set.kinds, self._points_of(data_set)
         if not masks:
             self._require_no_labels(data_set)
-        check_choice("label_scheme", self.label_scheme, vocabulary.schemes)
+        check_choice("label_scheme", self.label_scheme, vocabulary.schemes, or_none=True)
         image_size = self.image_size
         if self.storage == "dense" and image_size is None:
             image_size, what = data_set.image_size, "slices"
@@ -179,6 +181,7 @@ class RowOptions:
             points=points,
             masks=masks,
             points_format=data_set.points_format if points else None,
+            vocabulary=None if is_built_in(data_set.name) else vocabulary.digest(),
         )
 
     def _points_of(self, data_set: DataSet) -> bool | str:
@@ -219,10 +222,11 @@ _EARLIER: dict[str, tuple[Any, ...]] = {
     "points": (None, False),
     "masks": (True,),
     "points_format": (None,),
+    "vocabulary": (None,),
 }
 
 #: Options that depend on the data set alone: users do not pass them.
-_OF_DATA_SET = ("masks", "points_format")
+_OF_DATA_SET = ("masks", "points_format", "vocabulary")
 
 
 def _checked_size(image_size: tuple[int, int]) -> tuple[int, int]:

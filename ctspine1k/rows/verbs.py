@@ -26,7 +26,7 @@ class RowVerbs(abc.ABC):
     @overload
     def load(
         self,
-        name: str = ...,
+        name: str | None = ...,
         *,
         split: None = ...,
         streaming: Literal[False] = ...,
@@ -35,7 +35,7 @@ class RowVerbs(abc.ABC):
     @overload
     def load(
         self,
-        name: str = ...,
+        name: str | None = ...,
         *,
         split: Split,
         streaming: Literal[False] = ...,
@@ -44,7 +44,7 @@ class RowVerbs(abc.ABC):
     @overload
     def load(
         self,
-        name: str = ...,
+        name: str | None = ...,
         *,
         split: Sequence[Split],
         streaming: Literal[False] = ...,
@@ -52,16 +52,26 @@ class RowVerbs(abc.ABC):
     ) -> list[datasets.Dataset]: ...
     @overload
     def load(
-        self, name: str = ..., *, split: None = ..., streaming: Literal[True], **options: Unpack[LoadOptions]
+        self,
+        name: str | None = ...,
+        *,
+        split: None = ...,
+        streaming: Literal[True],
+        **options: Unpack[LoadOptions],
     ) -> datasets.IterableDatasetDict: ...
     @overload
     def load(
-        self, name: str = ..., *, split: Split, streaming: Literal[True], **options: Unpack[LoadOptions]
+        self,
+        name: str | None = ...,
+        *,
+        split: Split,
+        streaming: Literal[True],
+        **options: Unpack[LoadOptions],
     ) -> datasets.IterableDataset: ...
     @overload
     def load(
         self,
-        name: str = ...,
+        name: str | None = ...,
         *,
         split: Sequence[Split],
         streaming: Literal[True],
@@ -69,7 +79,7 @@ class RowVerbs(abc.ABC):
     ) -> list[datasets.IterableDataset]: ...
     def load(
         self,
-        name: str = "3d",
+        name: str | None = None,
         *,
         split: Split | Sequence[Split] | None = None,
         streaming: bool = False,
@@ -77,7 +87,7 @@ class RowVerbs(abc.ABC):
     ) -> Any:
         """Load rows; arguments, result and errors as for `load_dataset`.
 
-        ``rows``, a `RowOptions`, gives the options of rows as one value.
+        ``rows``, a `RowOptions`, gives the options of rows as one value; without a name, also its ``config``.
         """
         from ctspine1k.files.tokens import known_token
         from ctspine1k.rows.load import load

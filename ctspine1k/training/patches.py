@@ -84,7 +84,7 @@ class PatchDataset:
         overhang: int | None = None,
         seed: int = 0,
     ) -> None:
-        check_choice("around", around, ("labels", "points"))
+        check_choice("around", around, ("labels", "points"), or_none=True)
         plan = PatchPlan(check_size(size, 3), foreground, balance, overhang, seed)
         self._intensities = Intensities(dtype, window)
         check_count("patches_per_case", patches_per_case, 1)

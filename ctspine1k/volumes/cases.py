@@ -135,7 +135,7 @@ def open_case(
         CaseError: the files cannot be used; its subclasses and its message say why.
         FileNotFoundError: there is no file at a path.
     """
-    check_choice("on_geometry", on_geometry, ("raise", "warn"))
+    check_choice("on_geometry", on_geometry, ("raise", "warn"), or_none=True)
     check_choice("on_voxels", on_voxels, ("raise", "replace"))
     if orientation not in PLANES:
         check_orientation(orientation)

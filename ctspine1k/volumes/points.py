@@ -119,7 +119,7 @@ def check_reading(reading: str | None, data_set: DataSet) -> None:
     if reading is not None and data_set.points_format is None:
         raise ValueError(f"reading={reading!r}: expected None, since {data_set.title} has no files of points")
     if data_set.points_format is not None:
-        check_choice("reading", reading, READINGS[data_set.points_format])
+        check_choice("reading", reading, READINGS[data_set.points_format], or_none=True)
 
 
 def read_points(
@@ -154,7 +154,7 @@ def read_points(
         FileNotFoundError: there is no file at the path.
     """
     check_choice("format", format, tuple(READINGS))
-    check_choice("reading", reading, READINGS[format])
+    check_choice("reading", reading, READINGS[format], or_none=True)
     data, name = read_bytes(file)
     if what := degenerate_axes(geometry.affine):
         expected = "points of an image whose affine has a direction for each axis"

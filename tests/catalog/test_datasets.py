@@ -198,8 +198,9 @@ def test_what_is_frozen_can_be_a_key(data_set):
 
 
 def test_a_name_that_there_is_not_names_those_that_there_are():
-    with pytest.raises(ValueError, match="collection='vers': expected one of 'ctspine1k'"):
-        load_catalog("vers")
+    for name in ("vers", None):
+        with pytest.raises(ValueError, match=f"collection={name!r}: expected one of 'ctspine1k'"):
+            load_catalog(name)
 
 
 def test_a_data_set_of_your_own_replaces_none_of_ours():

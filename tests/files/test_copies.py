@@ -277,6 +277,24 @@ def test_not_into_the_folder_itself(tree, split_file, within):
         spine.download(to=tree / within)
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_no_new_files_in_the_folder_if_it_is_where_copies_go(tree, split_file, tmp_path, link):
+    """With them, each file would be there twice."""
+    (tmp_path / "work/raw_data").mkdir(parents=True)
+    for path in tree.rglob("*.nii.gz"):
+        path.rename(tmp_path / "work/raw_data" / path.name)
+    spine = ctspine1k.open_collection(data_dir=tmp_path / "work/raw_data", split_file=split_file)
+    before, files = files_of(tmp_path), spine.files()
+    message = (
+        r"to='.*/work': expected a folder outside of .*/work/raw_data, .*, found .*/raw_data/volumes/\S+$"
+    )
+    with pytest.raises(ValueError, match=message):
+        spine.download(to=tmp_path / "work", link=link)
+    assert files_of(tmp_path) == before
+    spine.download(to=tmp_path / "other", link=link)
+    assert spine.files() == files
+
+
 def test_not_through_a_link_into_the_folder(tree, split_file, tmp_path):
     spine = ctspine1k.open_collection(data_dir=tree, split_file=split_file)
     before = files_of(tree)

@@ -107,11 +107,12 @@ def test_revision(hub, repo_id, tree, tmp_path, monkeypatch):
 
 def test_what_a_place_is_called(hub, repo_id, monkeypatch):
     place, commit = HubPlace.of(repo_id, "main"), hub.repos[repo_id].refs["main"]
-    assert place.describe() == f"Hub repo {repo_id} at main"
+    assert place.describe() == place.recorded() == f"Hub repo {repo_id} at main"
     assert place.origin() == {"repo_id": repo_id, "commit": commit}
     assert place.version() == f"{repo_id}@{commit}"
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     assert place.describe() == f"the local cache of Hub repo {repo_id} at main"
+    assert place.recorded() == f"Hub repo {repo_id} at main"
 
 
 def test_a_commit_is_not_looked_up():

@@ -7,6 +7,8 @@ from support.compare import CONFIGS, identical, rows, wanted, wanted_by_id
 from support.volumes import AFFINE, ALL_IDS, IDS, break_case, intensities, labels, save, save_case
 
 from ctspine1k import LazyDataset, RowOptions, load_catalog
+from ctspine1k.catalog.ctspine1k import CTSPINE1K
+from ctspine1k.catalog.verse import VERSE
 from ctspine1k.errors import (
     CorruptFileError,
     GeometryError,
@@ -475,7 +477,7 @@ def test_voxels_that_are_not_finite_are_replaced_when_asked(load, tree, name, st
 
 
 def test_ids_from_before_an_option_came_stay_valid():
-    """Those of caches and exports are made of these."""
+    """Those of caches and exports are made of these, and of the data sets of this package of no more."""
     before = {
         "config": "2d",
         "storage": "dense",
@@ -492,6 +494,10 @@ def test_ids_from_before_an_option_came_stay_valid():
     assert RowOptions("2d", "compact", "fast").key() == {**compact, "compression": "fast"}
     assert RowOptions("2d", plane="sagittal").key() == {**before, "plane": "sagittal"}
     assert RowOptions("2d", spacing=[1, 1, 3]).key() == {**before, "spacing": (1.0, 1.0, 3.0)}
+    own = {"image_size": (512, 512), "label_scheme": "ctspine1k"}
+    assert RowOptions("2d").of(CTSPINE1K).key() == {**before, **own}
+    own = {"image_size": (6, 5), "label_scheme": "verse", "points": True, "points_format": "verse"}
+    assert RowOptions("2d", image_size=(6, 5), points=True).of(VERSE).key() == {**before, **own}
 
 
 def test_a_skip_is_logged_when_it_happens_and_told_whatever_the_path(load, tree, tmp_path, caplog):

@@ -117,6 +117,25 @@ def test_which_cases_of_a_folder_that_is_gone_have_vertebrae_is_not_guessed(load
         load("3d", verify_files=False, **options)
 
 
+@pytest.mark.parametrize("is_offline", [False, True])
+def test_of_several_the_one_from_the_same_repo_online_or_not(
+    load, publish, tree, tmp_path, monkeypatch, is_offline
+):
+    first_repo = publish(tree)
+    save(next(tree.rglob("HN_P023.nii.gz")), intensities(9, (6, 5, 5)))
+    second_repo = publish(tree)
+    options = {"split": "validation", "data_dir": None}
+    ctspine1k.open_collection(repo_id=first_repo).select(IDS["validation"]).download()
+    if is_offline:
+        monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    first = rows(load("3d", repo_id=first_repo, **options))
+    monkeypatch.delenv("HF_DATASETS_OFFLINE", raising=False)
+    assert not identical(rows(load("3d", repo_id=second_repo, **options)), first)
+    if not is_offline:
+        monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    assert identical(rows(load("3d", repo_id=first_repo, verify_files=False, **options)), first)
+
+
 def test_rows_with_other_masks_are_no_substitute(tree, split_file, tmp_path):
     spine = ctspine1k.open_collection(data_dir=tree, split_file=split_file)
     predicted, other = tmp_path / "predicted", tmp_path / "other"

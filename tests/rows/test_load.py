@@ -146,6 +146,7 @@ def test_other_kinds_of_split(load):
         ({"num_proc": 0, "streaming": True}, "num_proc=0: expected 1 or more, or None"),
         ({"verify_files": False, "streaming": True}, "verify_files=False opens converted rows"),
         ({"verify_files": False, "download_mode": "force_redownload"}, "verify_files=False opens"),
+        ({"collection": None}, "collection=None: expected one of 'ctspine1k'"),
         ({"on_missing": "ignore"}, "on_missing='ignore': expected one of 'raise', 'skip'"),
         ({"on_geometry": "skip"}, "on_geometry='skip': expected one of 'raise', 'warn'"),
         ({"on_voxels": "skip"}, "on_voxels='skip': expected one of 'raise', 'replace'"),
@@ -159,7 +160,7 @@ def test_other_kinds_of_split(load):
             {"spacing": (1, 1, 1), "image_size": None},
             'image_size=None: resampled slices of CTSpine1K differ in size, .* pass storage="compact"',
         ),
-        ({"plane": "oblique"}, "plane='oblique': expected one of 'axial', 'coronal', 'sagittal'"),
+        ({"plane": "oblique"}, "plane='oblique': expected one of 'axial', 'coronal', 'sagittal', or None"),
         ({"plane": "axial"}, "plane='axial': expected None for \"3d\", since volumes have no plane"),
         (
             {"name": "2d", "plane": "coronal", "image_size": None},
