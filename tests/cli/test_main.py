@@ -111,6 +111,10 @@ def test_without_a_verb_it_tells_the_verbs_in_the_order_of_use(run):
         (["scan"], "error: Say where (DIR, --data-dir or --repo-id), or which cases."),
         (["verify", "--num-proc", "1"], "error: Say where (DIR, --data-dir or --repo-id), or which cases."),
         (["preview"], "error: Say where (DIR, --data-dir or --repo-id), or which cases."),
+        *(
+            ([verb, "--masks", "."], "error: Say where (DIR, --data-dir or --repo-id), or which cases.")
+            for verb in ("scan", "verify", "preview")
+        ),
         (["scan", ".", "--repo-id", "a/b"], "error: A folder and --repo-id are two places: give one."),
         (
             [
