@@ -13,6 +13,7 @@ import click
 from ctspine1k.cli.options import (
     CASES,
     JSON,
+    MASKS,
     ON_ERROR,
     ON_MISSING,
     ON_VOXELS,
@@ -60,6 +61,7 @@ def export(ctx: click.Context) -> int | None:
     click.option("--config", type=click.Choice(["3d", "2d", "all"]), help="Volumes, slices, or both [all]."),
     *PLACE,
     *CASES,
+    MASKS,
     click.option(
         "--image-size",
         type=int,
@@ -132,6 +134,7 @@ _OWN = (
     click.option("--plain-ids", is_flag=True, help="Replace dots in the ids of cases by _."),
     *PLACE,
     *CASES,
+    MASKS,
     LABEL_SCHEME,
     OTHER_LABELS,
     ON_MISSING,
