@@ -570,6 +570,9 @@ def test_nothing_is_infinite_and_no_measure_of_masks_is_there(scans):
         for value in row.values()
         if isinstance(value, float)
     )
+    missed = scans.evaluate([], points="body", miss_penalty_mm=100).means
+    assert set(missed) == {"identified", "identified_msr", "centroid_mm"}
+    assert missed["centroid_mm"].value == 100
     assert evaluation.worst() == []
     nnunet = evaluation.by("nnunet")
     assert nnunet.main in nnunet.summary()
