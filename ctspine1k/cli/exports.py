@@ -13,11 +13,13 @@ import click
 from ctspine1k.cli.options import (
     CASES,
     JSON,
+    MASKS,
     ON_ERROR,
     ON_MISSING,
     ON_VOXELS,
     OTHER_LABELS,
     PLACE,
+    READING,
     SCHEDULER,
     CompletedText,
     chosen,
@@ -60,6 +62,7 @@ def export(ctx: click.Context) -> int | None:
     click.option("--config", type=click.Choice(["3d", "2d", "all"]), help="Volumes, slices, or both [all]."),
     *PLACE,
     *CASES,
+    MASKS,
     click.option(
         "--image-size",
         type=int,
@@ -82,6 +85,7 @@ def export(ctx: click.Context) -> int | None:
         default=None,
         help="Add the column points, or leave it out [add it if each case must have a file of them].",
     ),
+    READING,
     ON_MISSING,
     ON_ERROR,
     ON_GEOMETRY,
@@ -96,7 +100,9 @@ def export(ctx: click.Context) -> int | None:
     click.option("--verify", is_flag=True, help="Read all existing shards, and make damaged ones again."),
     JSON,
 )
-def parquet(out: str, geometry: bool, verify: bool, as_json: bool, **options: Any) -> int:
+def parquet(
+    out: str, reading: str | None, geometry: bool, verify: bool, as_json: bool, **options: Any
+) -> int:
     """Write Parquet files, a table of cases, a card and a manifest.
 
     OUT is a folder or an fsspec URL. A stopped export resumes where it was. The exit status is 0, or 1 if
@@ -105,6 +111,10 @@ def parquet(out: str, geometry: bool, verify: bool, as_json: bool, **options: An
     from ctspine1k.files.transfer import progress_on_terminal
 
     own = is_given({name: options.pop(name) for name in _OWN})
+    if reading is not None:  # which in Python is a value of points=
+        if own.get("points") is False:
+            raise click.UsageError("--no-points leaves out what --reading is for: give one.")
+        own["points"] = reading
     require_somewhere(options)
     if options["scan"] is not None:
         own["scan"] = options["scan"]
@@ -132,6 +142,7 @@ _OWN = (
     click.option("--plain-ids", is_flag=True, help="Replace dots in the ids of cases by _."),
     *PLACE,
     *CASES,
+    MASKS,
     LABEL_SCHEME,
     OTHER_LABELS,
     ON_MISSING,

@@ -242,10 +242,13 @@ def is_given(options: Mapping[str, Any]) -> dict[str, Any]:
 def require_somewhere(options: Mapping[str, Any]) -> None:
     """Check that a place or cases were given, so that a bare verb does not download 150 GB from the Hub.
 
+    A folder of predicted masks is no such place: images come from elsewhere.
+
     Raises:
         UsageError: neither was.
     """
-    if not is_given({name: value for name, value in options.items() if name not in ("collection", "scan")}):
+    elsewhere = ("collection", "scan", "masks")
+    if not is_given({name: value for name, value in options.items() if name not in elsewhere}):
         raise click.UsageError("Say where (DIR, --data-dir or --repo-id), or which cases.")
 
 

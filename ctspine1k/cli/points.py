@@ -12,6 +12,7 @@ from ctspine1k.cli.options import (
     DIRECTORY,
     FOLDER,
     JSON,
+    MASKS,
     NUM_PROC,
     ON_ERROR,
     ON_MISSING,
@@ -36,6 +37,7 @@ _COLUMNS = ("case_id", "kind", "label", "vertebra", "k", "i", "j", "x_mm", "y_mm
     DIRECTORY,
     *PLACE,
     *CASES,
+    MASKS,
     click.option(
         "--kind",
         type=click.Choice(["file", "mask", "body"]),

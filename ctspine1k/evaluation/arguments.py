@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -67,7 +68,8 @@ def check_points(name: str, points: Mapping[int, Point]) -> dict[int, Point]:
     """Return positions by label.
 
     Raises:
-        ValueError: they are not positions by label, or one is not three finite numbers.
+        ValueError: they are not positions by label, a label is not a whole number, or a position is not three
+            finite numbers.
     """
     if not isinstance(points, Mapping):
         raise ValueError(
@@ -76,6 +78,8 @@ def check_points(name: str, points: Mapping[int, Point]) -> dict[int, Point]:
         )
     places: dict[int, Point] = {}
     for label, point in points.items():
+        if not (isinstance(label, Real) and float(label).is_integer()):
+            raise ValueError(f"{name}: expected whole numbers as labels, such as 20 for L1, found {label!r}")
         place = tuple(float(number) for number in point)
         if len(place) != 3 or not all(map(math.isfinite, place)):
             raise ValueError(f"{name}: expected three finite numbers for label {label}, found {point!r}")

@@ -36,8 +36,8 @@ from ctspine1k.evaluation.scoring import (
 )
 from ctspine1k.files.places import Place, find_folder
 from ctspine1k.files.predicted_points import POINTS_ENDINGS, find_points
-from ctspine1k.files.predictions import WHOLE, Predictions, case_names, require_predictions
-from ctspine1k.files.raw import CaseFiles, group_files
+from ctspine1k.files.predictions import WHOLE, case_names, require_predictions
+from ctspine1k.files.raw import CaseFiles, RawFile, group_files
 from ctspine1k.files.selection import OnMissing, Selection
 from ctspine1k.files.transfer import fetch_case, quiet_hub, reading_case
 from ctspine1k.running.versions import require_version
@@ -109,11 +109,11 @@ def point_tasks(
         kinds = {file.kind for files in found.files.values() for file in files.values()}
         if "points" in kinds:
             _check_no_masks(options, tasks)
-        _check_reading(found, options)
+        _check_reading([file for own in found.files.values() for file in own.values()], tasks, options)
         tasks = [replace(one, prediction=found.files.get(one.case.case_id, {})) for one in tasks]
         return tasks, found.unknown
     _check_no_masks(options, tasks)
-    _check_no_reading(options)
+    _check_reading([], tasks, options)
     vocabulary = selection.data_set.vocabulary
     if isinstance(predictions, Path):
         given: Mapping[str, Mapping[int, Point]] = read_points_table(predictions.expanduser(), vocabulary)
@@ -141,20 +141,22 @@ def _check_no_masks(options: ScoringOptions, tasks: Iterable[Task]) -> None:
             raise ValueError(f"{name}={value!r}: expected {default!r} for points that are not of masks")
 
 
-def _check_reading(found: Predictions, options: ScoringOptions) -> None:
-    """Raise a `ValueError` if there are files in which coordinates cannot be meant so."""
-    if options.reading is None:
+def _check_reading(predicted: Iterable[RawFile], tasks: Iterable[Task], options: ScoringOptions) -> None:
+    """Raise a `ValueError` if there are no files, on either side, in which coordinates can be meant so."""
+    if options.reading is None or any(_reading_of_reference(task, options) for task in tasks):
         return
-    files = [file for own in found.files.values() for file in own.values() if file.kind == "points"]
+    files = [file for file in predicted if file.kind == "points"]
     if not files:
-        _check_no_reading(options)
+        expected = "None, or files of points (JSON, .lml) in which coordinates can be meant so"
+        raise ValueError(f"reading={options.reading!r}: expected {expected}")
     for file in files:
         check_choice(f"{file.name}: reading", options.reading, READINGS[format_of(file.path)])
 
 
-def _check_no_reading(options: ScoringOptions) -> None:
-    if options.reading is not None:
-        raise ValueError(f"reading={options.reading!r}: expected None, or predictions in JSON or .lml files")
+def _reading_of_reference(task: Task, options: ScoringOptions) -> str | None:
+    """Return how coordinates of the reference are meant: .lml never says, JSON of a data set does."""
+    is_lml = task.reference.kind == "points" and format_of(task.reference.path) == "lml"
+    return options.reading if is_lml and options.reading in READINGS["lml"] else None
 
 
 def _references(selection: Selection, kind: _Kind | None, on_missing: OnMissing) -> list[Task]:
@@ -246,7 +248,7 @@ def _reference(
         mask = read_reference(place, task, vocabulary, options)
         return _computed(mask, vocabulary, options.points, remarks), _cut(mask)
     path = fetch_case(place, CaseFiles(task.case, {"points": task.reference}))["points"]
-    points = _read(place, vocabulary, task, path, None, remarks)
+    points = _read(place, vocabulary, task, path, _reading_of_reference(task, options), remarks)
     _check_kind(points, options.points, task.reference.name)
     return _places(points), set()
 
@@ -261,7 +263,8 @@ def _predicted(
     if file.kind == "mask":
         mask = read_prediction(task, vocabulary, options)
         return _computed(mask, vocabulary, options.points, remarks), _cut(mask), None
-    points = _read(place, vocabulary, task, Path(file.name), options.reading, remarks)
+    reading = options.reading if options.reading in READINGS[format_of(file.path)] else None
+    points = _read(place, vocabulary, task, Path(file.name), reading, remarks)
     return _places(points), set(), points
 
 

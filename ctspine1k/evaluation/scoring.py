@@ -54,7 +54,7 @@ __all__ = [
 NO_PREDICTION = "no prediction"
 
 #: Increase it when the same files and options give other scores: results of earlier runs are then not used.
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True)

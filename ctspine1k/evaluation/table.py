@@ -72,6 +72,9 @@ MEASURES: dict[str, float] = {
     "volume_error": math.nan,
 }
 
+#: Distances, which a missed vertebra lacks, and what it has, 0, where these are measured.
+_TAKEN_WITH = {**dict.fromkeys(_DISTANCES, "nsd_1mm"), "centroid_mm": "identified"}
+
 #: What each measure is.
 DEFINITIONS: dict[str, str] = {
     "dice": "2 TP / (2 TP + FP + FN), of voxels",
@@ -125,8 +128,9 @@ class ScoreTable:
 
     @cached_property
     def measures(self) -> tuple[str, ...]:
-        """The measures that were taken: those of `MEASURES` that any row has a value of."""
-        return tuple(name for name in MEASURES if any(row[name] == row[name] for row in self.rows))
+        """The measures that were taken: any row has a value of them, or of what is taken with them."""
+        valued = {name for name in MEASURES if any(row[name] == row[name] for row in self.rows)}
+        return tuple(name for name in MEASURES if name in valued or _TAKEN_WITH.get(name) in valued)
 
     def keep(self, rows: Iterable[Row]) -> ScoreTable:
         """Return a table with only these rows."""

@@ -92,17 +92,17 @@ class EvaluationVerbs(abc.ABC):
             scheduler: a Dask scheduler, whose workers judge instead; both as for `scan`.
             options: ``label_scheme``, in which both sides are compared; ``numbering`` of predictions, "own"
                 or "totalsegmentator" for that of its task "total"; ``other_labels``, for labels in masks of
-                the reference or of predictions that the data set does not have, or that have no number in
-                the label scheme, such as T13 in that of CTSpine1K: "raise", which stops at a reference and
-                fails a prediction, or "background" on both sides; ``resample``, "nearest" for
-                predictions on another grid, which is an error else; ``reading``, how coordinates in predicted
-                files of points are meant, as for `ctspine1k.volumes.points.read_points`, None for the way
-                that fits; ``truncated``, "drop" to leave out vertebrae in the first or last axial slice of
-                the reference, however it is stored, and predicted ones there that it does not have;
-                ``distances``, False for overlap alone, which takes a fraction of the time; ``on_missing``
-                reference masks, "raise" or "skip"; ``miss_penalty_mm``, what a missed vertebra counts as in
-                means of distances; ``seed`` of the intervals; ``sacrum``, True for S1 and S2 to count by the
-                preset "msr", too.
+                the reference or of predictions that the data set does not have, or that have no number in the
+                label scheme, such as T13 in that of CTSpine1K: "raise", which stops at a reference and fails
+                a prediction, or "background" on both sides; ``resample``, "nearest" for predictions on
+                another grid, which is an error else; ``reading``, how coordinates in files of points are
+                meant, as for `ctspine1k.volumes.points.read_points`: in ``.lml`` on both sides, in JSON of
+                predictions only; None for the way that fits; ``truncated``, "drop" to leave out vertebrae in
+                the first or last axial slice of the reference, however it is stored, and predicted ones there
+                that it does not have; ``distances``, False for overlap alone, which takes a fraction of the
+                time; ``on_missing`` reference masks, "raise" or "skip"; ``miss_penalty_mm``, what a missed
+                vertebra counts as in means of distances; ``seed`` of the intervals; ``sacrum``, True for S1
+                and S2 to count by the preset "msr", too.
 
         Returns:
             The scores and their means. Cases whose predictions cannot be used are in ``failed``.

@@ -183,6 +183,7 @@ def save_large(path, parts):
 
 
 @pytest.mark.processes
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read in /proc")
 def test_memory_is_for_slices_and_the_spine_not_for_the_volume(tmp_path, python):
     """A volume of 420 MB in the file's type takes some slices' memory, and one byte per voxel of the spine."""
     air, nothing = (np.zeros((512, 512, 100), dtype, order="F") for dtype in (np.int16, np.uint8))

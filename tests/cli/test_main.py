@@ -112,6 +112,16 @@ def test_without_a_verb_it_tells_the_verbs_in_the_order_of_use(run):
         (["scan"], "error: Say where (DIR, --data-dir or --repo-id), or which cases."),
         (["verify", "--num-proc", "1"], "error: Say where (DIR, --data-dir or --repo-id), or which cases."),
         (["preview"], "error: Say where (DIR, --data-dir or --repo-id), or which cases."),
+        *(
+            (
+                [*verb.split(), "--masks", "."],
+                "error: Say where (DIR, --data-dir or --repo-id), or which cases.",
+            )
+            for verb in (
+                *("scan", "verify", "preview", "points --kind mask"),
+                *("export parquet out", "export nnunet out"),
+            )
+        ),
         (["scan", ".", "--repo-id", "a/b"], "error: A folder and --repo-id are two places: give one."),
         (
             [
@@ -214,6 +224,7 @@ def test_options_are_the_same_everywhere_and_named_as_in_the_library():
         "--on-missing",
         "--on-error",
         "--on-geometry",
+        "--masks",
         "--reading",
     ]
     for name in (*PLACE, *CASES, "--json", *shared):

@@ -287,14 +287,57 @@ def test_the_reading_of_files_that_do_not_say(one, tmp_path):
     assert "Pass reading=... (--reading), one of 'voxels', 'miccai2019', 'miccai2020'" in failed
     found = one.evaluate(tmp_path, points="body", reading="miccai2020")
     np.testing.assert_allclose(errors(found), 0, atol=2e-3)
+    with pytest.raises(ValueError, match=rf"{FIRST}\.json: reading='x': expected one of 'voxels', 'miccai"):
+        one.evaluate(tmp_path, points="body", reading="x")
     with pytest.raises(
-        ValueError, match=rf"{FIRST}\.json: reading='affine': expected one of 'voxels', 'miccai"
+        ValueError, match=r"reading='voxels': expected None, or files of points \(JSON, \.lml"
     ):
-        one.evaluate(tmp_path, points="body", reading="affine")
-    with pytest.raises(ValueError, match=r"reading='voxels': expected None, or predictions in JSON or \.lml"):
         one.evaluate([(FIRST, MM[FIRST])], points="body", reading="voxels")
     with pytest.raises(ValueError, match="reading='voxels': expected None without points="):
         one.evaluate(tmp_path, reading="voxels")
+
+
+@pytest.mark.parametrize("predictions", ["lml", "json", "csv", "memory"])
+def test_the_reading_is_that_of_the_reference_too_where_its_files_do_not_say(tmp_path, predictions):
+    """The header's offset is a voxel along each axis: both readings lie in the image."""
+    affine = np.array([[0.5, 0, 0, 0.5], [0, 0.75, 0, 0.75], [0, 0, 2.5, 2.5], [0, 0, 0, 1]])
+    shape, text = (9, 7, 11), "Id Name X Y Z\n1 T1_center 2.0 2.25 5.0\n"
+    save(tmp_path / f"raw/{FIRST}.nii.gz", np.zeros(shape, "i1"), affine=affine)
+    (tmp_path / f"raw/{FIRST}.lml").write_text(text)
+    given, places = tmp_path / "given", {FIRST: {8: (2.0, 2.25, 5.0)}}  # in mm of the header
+    given.mkdir()
+    if predictions == "lml":
+        (given / f"{FIRST}.lml").write_text(text)
+    elif predictions == "json":
+        own, vocabulary = Geometry.of(affine, shape), data_set("msr").vocabulary
+        write_points(
+            Points.of({8: np.array([3.0, 2.0, 1.0])}, own, vocabulary, "body"), given / f"{FIRST}.json"
+        )
+    elif predictions == "csv":
+        given = table(tmp_path / "given.csv", places)
+    else:
+        given = places
+    scan = ctspine1k.open_collection("msr", data_dir=tmp_path / "raw").select([FIRST])
+    found = {
+        reading: float(errors(scan.evaluate(given, points="body", reading=reading))[0])
+        for reading in (None, "spacing", "affine")
+    }
+    step = 0 if predictions == "lml" else math.hypot(0.5, 0.75, 2.5)
+    assert found == pytest.approx({None: step, "spacing": step, "affine": 0}, abs=1e-4)
+
+
+def test_the_reading_of_predicted_json_is_not_that_of_the_reference(tmp_path):
+    """Which says by its name what frame it is in."""
+    save(tmp_path / "raw/verse004.nii.gz", np.zeros(SHAPES[FIRST], "i1"), affine=WHOLE_MM)
+    write_grid(tmp_path / "raw", FIRST, "verse004_ctd.json", "IPL")
+    (tmp_path / "given").mkdir()
+    entries = [
+        {"label": label, **dict(zip("XYZ", index, strict=True))} for label, index in PLACES[FIRST].items()
+    ]
+    (tmp_path / "given/verse004.json").write_text(json.dumps(entries))
+    scan = ctspine1k.open_collection("verse", data_dir=tmp_path / "raw").select(["verse004"])
+    found = scan.evaluate(tmp_path / "given", points="body", reading="voxels")
+    np.testing.assert_allclose(errors(found), 0, atol=2e-3)
 
 
 @pytest.mark.processes
@@ -570,6 +613,9 @@ def test_nothing_is_infinite_and_no_measure_of_masks_is_there(scans):
         for value in row.values()
         if isinstance(value, float)
     )
+    missed = scans.evaluate([], points="body", miss_penalty_mm=100).means
+    assert set(missed) == {"identified", "identified_msr", "centroid_mm"}
+    assert missed["centroid_mm"].value == 100
     assert evaluation.worst() == []
     nnunet = evaluation.by("nnunet")
     assert nnunet.main in nnunet.summary()

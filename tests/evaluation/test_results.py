@@ -84,16 +84,16 @@ def test_perfect_cases_are_not_among_the_worst():
 def test_reports_say_which_means_leave_missed_vertebrae_out():
     case, *_ = CASES
     rows = (
-        verse_row(case, 20, dice=0.5, hd_mm=2.0, volume_error=0.1),
+        verse_row(case, 20, dice=0.5, hd_mm=2.0, centroid_mm=1.0, volume_error=0.1),
         verse_row(case, 21, prediction=False, volume_error=-1.0),
     )
     text = report(evaluation_of(*rows))
-    assert "no value in `hd_mm`: these means leave it out." in text.partition("## Cases")[0]
+    assert "no value in `hd_mm`, `centroid_mm`: these means leave it out." in text.partition("## Cases")[0]
     assert "no value in `volume_error`: these means leave it out." in text.partition("## Other measures")[2]
     (line,) = [line for line in text.splitlines() if line.startswith("| volume_error ")]
     assert line.endswith("| 1 | 1 | 0 |")  # n, missed, false
     penalised = report(evaluation_of(*rows, miss_penalty_mm=100.0))
-    assert "In `hd_mm` a missed one counts 100 mm." in penalised
+    assert "In `hd_mm`, `centroid_mm` a missed one counts 100 mm." in penalised
     assert "no value in `volume_error`" in penalised
     assert math.isclose(evaluation_of(*rows, miss_penalty_mm=100.0).means["hd_mm"].value, 51)
 

@@ -663,6 +663,18 @@ def test_intervals_are_over_patients_and_a_seed_repeats_them(spines, predictions
 
 
 @pytest.mark.slow
+def test_a_penalty_counts_if_nothing_was_predicted_and_only_in_what_was_measured(spines):
+    penalised = spines.evaluate([], miss_penalty_mm=100)
+    (n,) = {penalised.means[name].n_missed for name in ("dice", "hd_mm", "centroid_mm")}
+    assert (penalised.means["hd_mm"].value, penalised.means["hd_mm"].n) == (100, n)
+    assert penalised.reported == ("dice", "hd_mm")
+    assert "hd_mm" not in spines.evaluate([]).means
+    overlap = spines.evaluate([], miss_penalty_mm=100, distances=False).means
+    assert overlap["centroid_mm"].value == 100
+    assert not {"hd_mm", "assd_mm"} & set(overlap)
+
+
+@pytest.mark.slow
 def test_a_penalty(spines, predictions):
     (predictions / "liver_83.nii.gz").unlink()
     without = spines.evaluate(predictions, preset="msr")

@@ -271,6 +271,11 @@ def test_points_have_the_rows_of_masks_without_their_measures():
     assert math.isnan(score.row(9).dice)
     assert score_points(reference, reference).all_right
     assert score_points(reference, {}).missed == (8, 9, 10, 11)
+    counted = {
+        kind(label): place
+        for kind, (label, place) in zip((np.int16, float), [*reference.items()][:2], strict=True)
+    }
+    assert score_points(reference, counted).missed == (10, 11)  # labels of NumPy or of a column with gaps
 
 
 @pytest.mark.parametrize(
@@ -308,6 +313,9 @@ def test_what_cannot_be_compared_is_refused(change, message):
         (np.zeros(SHAPE, np.uint8), "prediction: expected positions by label, found ndarray.* 14 to 23 mm"),
         ({8: (1, 2)}, "prediction: expected three finite numbers for label 8"),
         ({8: (1, 2, math.nan)}, "three finite numbers"),
+        ({"L1": (1, 2, 3)}, "prediction: expected whole numbers as labels, such as 20 for L1, found 'L1'"),
+        ({20.7: (1, 2, 3)}, "as labels, such as 20 for L1, found 20.7"),
+        ({math.nan: (1, 2, 3)}, "found nan"),
     ],
 )
 def test_points_are_held_against_points_only(prediction, message):

@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from support.volumes import ALL_IDS, expected, labels, place, save
 
@@ -130,6 +131,35 @@ def test_the_command_line(tree, predictions, capsys, tmp_path):
     out = str(tmp_path / "a.png")
     assert main(["preview", LIVER, "--data-dir", str(tree), "--masks", str(predictions), "--out", out]) == 0
     assert main(["verify", str(tree), "--masks", str(tmp_path / "none")]) == 2
+
+
+def test_points_on_the_command_line(tree, predictions, predicted, capsys):
+    options = ["--kind", "mask", "--case", LIVER, "--num-proc", "1", "--json"]
+    assert main(["points", str(tree), "--masks", str(predictions), *options]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    ((_, points),) = predicted.select(LIVER).points("mask")
+    assert [(row["vertebra"], row["k"], row["i"], row["j"]) for row in rows] == [
+        (point.name, *point.voxel) for point in points
+    ]
+    assert main(["points", str(tree), *options]) == 0
+    assert json.loads(capsys.readouterr().out) != rows
+
+
+def test_parquet_on_the_command_line(tree, predictions, tmp_path, capsys):
+    options = ["--data-dir", str(tree), "--masks", str(predictions), "--case", LIVER, "--config", "3d"]
+    assert main(["export", "parquet", str(tmp_path / "out"), *options, "--image-size", "6", "5"]) == 0
+    (shard,) = (tmp_path / "out").rglob("*-of-*.parquet")
+    (found,) = pq.read_table(shard)["segmentation"].to_pylist()
+    assert np.array_equal(found, expected(predictions / NAMES[LIVER], "i4"))
+    assert capsys.readouterr().err == ""
+
+
+def test_nnunet_on_the_command_line(tree, predictions, tmp_path, capsys):
+    options = ["--data-dir", str(tree), "--masks", str(predictions), "--case", LIVER]
+    assert main(["export", "nnunet", str(tmp_path / "raw"), *options]) == 0
+    (mask,) = (tmp_path / "raw").rglob(f"labelsTr/{LIVER}.nii.gz")
+    assert np.array_equal(expected(mask, "i4"), expected(predictions / NAMES[LIVER], "i4"))
+    assert capsys.readouterr().err == ""
 
 
 def test_files_of_single_vertebrae_are_found_by_their_folders(tmp_path):

@@ -10,6 +10,7 @@ from support.bare import ALL_IDS, BARE, IDS, POINTS, SHAPE, image_of, save_bare
 from support.compare import identical, rows
 from support.metaimage import AFFINE
 from support.tiny import TINY, save_tiny
+from support.volumes import save
 
 import ctspine1k
 from ctspine1k.catalog import registry
@@ -228,6 +229,28 @@ def test_an_export_from_a_shell(tmp_path, capsys):
         (shard,) = pq.read_table(tmp_path / f"out{len(flags)}{has_points}/3d/judge").to_pylist()
         assert ("points" in shard) is has_points
         assert not has_points or len(shard["points"]) == 1
+
+
+def test_an_export_from_a_shell_reads_coordinates_as_it_is_told(root, tmp_path, capsys):
+    """An offset of a voxel along each axis: both readings lie in the image, and the first would be taken."""
+    affine = np.array([[0.5, 0, 0, 0.5], [0, 0.75, 0, 0.75], [0, 0, 2.5, 2.5], [0, 0, 0, 1]])
+    save(root / "a/a.1.nii.gz", np.zeros(SHAPE, "<i2"), affine=affine)
+    (root / "a/a.1.lml").write_text("id name x y z\n1 T12_center 2.0 2.25 5.0\n")
+    words = ["export", "parquet", "--collection", "bare", "--data-dir", str(root), "--case", "a.1"]
+    voxels = []
+    for flags in ([], ["--reading", "spacing"], ["--reading", "affine"], ["--points", "--reading", "affine"]):
+        out = tmp_path / "-".join(["out", *flags])
+        assert main([*words, str(out), "--config", "3d", *flags]) == 0, capsys.readouterr().err
+        (row,) = pq.read_table(out / "3d/learn").to_pylist()
+        voxels.append(row["points"][0]["voxel"])
+    assert voxels == [[2, 4, 3], [2, 4, 3], [1, 3, 2], [1, 3, 2]]
+    capsys.readouterr()
+    for flags, message in (
+        (["--no-points", "--reading", "affine"], "--no-points leaves out what --reading is for: give one."),
+        (["--reading", "voxels"], "expected one of 'spacing', 'affine'"),
+    ):
+        assert main([*words, str(tmp_path / "none"), *flags]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_copies_and_links_have_the_raw_beside_the_header(bare, root, tmp_path):

@@ -35,5 +35,14 @@ def _is_change(event: str, arguments: tuple, folder: str) -> bool:
         return bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)) and str(path).startswith(folder)
     paths = arguments[: _PATHS[event]]
     if event in ("os.remove", "os.rmdir") and arguments[1] != -1:  # a name in an open folder
-        paths = (Path(f"/proc/self/fd/{arguments[1]}").readlink() / paths[0],)
+        paths = (_path_of(arguments[1]) / paths[0],)
     return any(str(path).startswith(folder) for path in paths)
+
+
+def _path_of(descriptor: int) -> Path:
+    """Return where an open folder is."""
+    if sys.platform == "darwin":  # whose /dev/fd has no links
+        import fcntl  # which Windows lacks
+
+        return Path(os.fsdecode(fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0")))
+    return Path(f"/proc/self/fd/{descriptor}").readlink()

@@ -380,7 +380,7 @@ def wrong_subjects() -> tuple[Subject, ...]:
         "an error of ours": refuse,
         "a crash": end,
         "a hang": lambda data, folder: time.sleep(60),
-        "memory": lambda data, folder: bytearray(3 << 30),
+        "memory": lambda data, folder: np.empty(3 << 30, np.uint8),  # no page is touched
         "a wrong value": lambda data, folder: np.testing.assert_array_equal(len(data), -1),
     }
     return tuple(Subject(name, b"whole", check) for name, check in checks.items())

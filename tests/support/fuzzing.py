@@ -3,7 +3,7 @@
 PYTHONPATH=tests python -m support.fuzzing [INPUTS] [--seed 0] [--only NUMBER]
 
 An input is made from the seed and its number alone, so that one that failed can be read again. Inputs are read
-in a process of its own, with little memory; one that takes too long, or ends the process, has failed, too.
+in a process of its own, on Linux with little memory; one that takes too long, or ends the process, has failed, too.
 """
 
 from __future__ import annotations
@@ -125,8 +125,9 @@ def _readings(campaign: Campaign, inputs: range, folder: Path) -> Iterator[tuple
 
 def _read_all(campaign: Campaign, inputs: range, folder: Path, writer: int) -> None:
     """What the child does: it writes a line for each input."""
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + _BYTES, used + _BYTES))
+    if sys.platform == "linux":  # macOS refuses a limit of memory, or does not keep to it
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + _BYTES, used + _BYTES))
     for number in inputs:
         line = campaign.failure(number, folder) or ""
         os.write(writer, line.strip().replace("\n", " | ").encode() + b"\n")
