@@ -205,11 +205,10 @@ def delete_abandoned(folder: Path) -> None:
 def _delete_if_abandoned(folder: Path) -> None:
     """Delete a temporary folder if no process holds its lock, or if nothing is in it, not even a lock."""
     if (lock := folder / _LOCK).exists():
+        # Under the lock: else a process that has just made the folder could acquire it, and lose its file.
         with filelock.FileLock(lock, timeout=0):
-            pass
-        shutil.rmtree(folder)
-    else:
-        folder.rmdir()
+            shutil.rmtree(folder, ignore_errors=True)  # Windows keeps the lock, an open file
+    folder.rmdir()  # if it is still there: the release has deleted the lock
 
 
 def _flush(path: Path, flags: int) -> None:

@@ -1,6 +1,7 @@
 import errno
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import filelock
@@ -9,6 +10,7 @@ import pytest
 from ctspine1k.errors import BusyError, NoSpaceError, OutputError
 from ctspine1k.running.disk import (
     atomic_write,
+    delete_abandoned,
     device_of,
     exclusive_lock,
     explain_full_disk,
@@ -164,6 +166,25 @@ def test_what_a_process_that_was_killed_has_left_is_deleted(tmp_path):
         other.write_text("2")
     found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
     assert found == {"one", "other", ".ctspine1k-older", ".ctspine1k-older/b.nii.gz"}
+
+
+def test_what_is_abandoned_is_deleted_under_its_lock(tmp_path, monkeypatch):
+    """Else a process that has just made the folder could hold its lock when it goes."""
+    (tmp_path / ".ctspine1k-half").mkdir()
+    for name in (".lock", "a.nii.gz"):
+        (tmp_path / ".ctspine1k-half" / name).touch()
+    rmtree, tried = shutil.rmtree, []
+
+    def watched(folder, **options):
+        with pytest.raises(filelock.Timeout):
+            filelock.FileLock(Path(folder, ".lock"), timeout=0).acquire()
+        tried.append(folder)
+        rmtree(folder, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", watched)
+    delete_abandoned(tmp_path)
+    assert tried == [tmp_path / ".ctspine1k-half"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_temporary_folder_that_was_taken_for_abandoned_is_made_again(tmp_path, monkeypatch):
