@@ -243,14 +243,27 @@ class LazyDataset(Sequence[LazyRow]):
         return len(self._dataset)
 
     def __getitem__(self, index: Any) -> Any:
-        """Return a `LazyRow`, or for a slice a `LazyDataset` of those rows."""
+        """Return a `LazyRow`, or for a slice a `LazyDataset` of those rows.
+
+        Raises:
+            IndexError: there is no such row.
+            TypeError: neither an integer nor a slice.
+        """
         if isinstance(index, slice):
             chosen = self._dataset.select(range(len(self))[index])
             return LazyDataset(chosen, dtype=self._dtype, threads=self._threads)
+        try:
+            number = range(len(self))[index]
+        except TypeError:
+            raise TypeError(
+                f"expected an integer or a slice, found {index!r}. "
+                'For a column of one row, lazy[0]["image"]; '
+                "for several rows, LazyDataset(data.select([0, 1]))."
+            ) from None
         # Here, since data sets around this one, such as PyTorch's ConcatDataset, collate single rows.
         register_collate(LazyArray, _stacked)
         register_collate(LazyRow, _collated)
-        return LazyRow(self, range(len(self))[index])
+        return LazyRow(self, number)
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Return the rows of a batch, for PyTorch's DataLoader, which stacks arrays of the same shape."""

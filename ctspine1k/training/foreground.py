@@ -55,7 +55,9 @@ class Points:
 
 
 class Foreground:
-    """How many labelled voxels each chunk of a mask has. Chunks of zeros are not decoded, others once.
+    """How many labelled voxels each chunk of a mask has.
+
+    Chunks of zeros are not decoded; others are once, to count their voxels, and one of them at each draw.
 
     Raises:
         StoredArrayError: damaged bytes, or labels above 255, at the first call that counts voxels.

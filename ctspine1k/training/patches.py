@@ -236,7 +236,7 @@ class PatchStream(Stream):
         world_size: int | None = None,
     ) -> None:
         check_count("batch_size", batch_size, 1, or_none=True)
-        super().__init__(patches.epoch, rank, world_size)
+        super().__init__(patches.epoch, rank, world_size, batch_size=batch_size)
         self._patches, self._batch_size, self._drop_last = patches, batch_size, drop_last
 
     def __len__(self) -> int:

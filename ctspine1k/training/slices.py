@@ -78,7 +78,7 @@ class SliceDataset(Stream):
         check_choice("axis", str(axis), ("axial", "sagittal", "coronal"))
         check_count("buffer", buffer, 1)
         check_count("seed", seed, 0)
-        super().__init__(Epoch(), rank, world_size)
+        super().__init__(Epoch(), rank, world_size, buffer=buffer)
         self._side, self._only = PLANES[axis], foreground_only
         self._size = None if size is None else check_size(size, 2)
         self._intensities = Intensities("float32", window)

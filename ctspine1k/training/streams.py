@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from multiprocessing.context import get_spawning_popen
 from typing import Any, NamedTuple, TypeAlias
 
-from ctspine1k._messages import check_count
+from ctspine1k._messages import check_count, difference_text
 from ctspine1k.training.sampling import Epoch
 
 __all__ = ["END", "Position", "Share", "Stream"]
@@ -38,12 +38,13 @@ class Stream:
         epoch: its number, shared with the workers.
         rank: number of this node; None for that of ``torch.distributed``, if it is in use, else 0.
         world_size: number of nodes; None likewise.
+        counted: what else positions count in, by the name of its argument.
 
     Raises:
         ValueError: ``rank`` without ``world_size``, or not below it.
     """
 
-    def __init__(self, epoch: Epoch, rank: int | None, world_size: int | None) -> None:
+    def __init__(self, epoch: Epoch, rank: int | None, world_size: int | None, **counted: int | None) -> None:
         if (rank is None) != (world_size is None):
             raise ValueError("expected both rank and world_size, or neither")
         check_count("rank", rank, 0, or_none=True)
@@ -51,8 +52,10 @@ class Stream:
         if rank is not None and world_size is not None and rank >= world_size:
             raise ValueError(f"rank={rank}: expected 0 to {world_size - 1}, as world_size={world_size}")
         self._epoch = epoch
-        self._node = None if rank is None or world_size is None else (rank, world_size)
+        self._node = None if rank is None or world_size is None else (int(rank), int(world_size))
+        self._counted = {name: None if count is None else int(count) for name, count in counted.items()}
         self._at = self._start = _START
+        self._loaded: dict[str, int | None] = {}
         _register(type(self))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -68,11 +71,13 @@ class Stream:
         """
         if epoch != self._epoch.number:  # else a position that was loaded stays
             self._at = self._start = _START
+            self._loaded = {}
         self._epoch.number = epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """Return epoch and position of this process, for `load_state_dict`."""
-        return {"epoch": self._epoch.number, "position": list(self._at)}
+        """Return epoch and position of this process, and what it counts in, for `load_state_dict`."""
+        options = self._loaded or self._options()
+        return {"epoch": self._epoch.number, "position": list(self._at), "options": options}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue, at the next iteration, where another process was when it returned this state.
@@ -82,17 +87,49 @@ class Stream:
         not begun, changes no epoch that was set, but its position holds: after one that has ended, the next
         iteration yields nothing. That is for ``StatefulDataLoader``, which loads it after the `set_epoch` of
         the next epoch, and then iterates once more.
+
+        In the middle of an epoch, a position counts in batches or buffers of one size, shared between as many
+        nodes and workers: under other options, the next iteration raises a ValueError.
         """
         first, second = state["position"]
         position = int(first), int(second)
         if position not in (_START, END) or not self._epoch.is_set:
             self.set_epoch(state["epoch"])
         self._at = self._start = position
+        self._loaded = dict(state["options"])
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield what is this node's and this worker's."""
-        self._at, self._start = self._start, _START
+        """Yield what is this node's and this worker's.
+
+        Raises:
+            ValueError: the state that was loaded is of the middle of an epoch, under other options.
+        """
+        if self._start not in (_START, END):
+            self._check(self._options())  # here, since the number of workers is known only in a worker
+        self._at, self._start, self._loaded = self._start, _START, {}
         return self._rest(self._at)
+
+    def _check(self, options: dict[str, int | None]) -> None:
+        """Raise if the position that was loaded counts in anything else."""
+        expected, found = (
+            ", ".join(sorted(f"{name}={count}" for name, count in one.items() - other.items()))
+            for one, other in ((self._loaded, options), (options, self._loaded))
+        )
+        if expected or found:
+            epoch = self._epoch.number
+            raise ValueError(
+                difference_text(
+                    f"state in the middle of epoch {epoch}",
+                    expected,
+                    found,
+                    f"Resume with the same, or leave the state out and start with set_epoch({epoch + 1}).",
+                )
+            )
+
+    def _options(self) -> dict[str, int | None]:
+        """Return what positions of this process count in."""
+        share = self._share()
+        return {**self._counted, "world_size": share.world_size, "workers": share.workers}
 
     def _rest(self, start: Position) -> Iterator[Any]:
         if start != END:

@@ -1,5 +1,6 @@
 import multiprocessing
 import pickle
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import datasets
@@ -124,8 +125,17 @@ def test_other_columns_and_indices(compact):
         row["mask"]
     assert lazy[-1].patient_id == compact[-1]["patient_id"]
     assert [r.index for r in lazy[1:]] == compact["index"][1:]
+    assert lazy[np.int64(1)].index == compact["index"][1]
     with pytest.raises(IndexError):
         lazy[len(lazy)]
+
+
+@pytest.mark.parametrize("index", ["image", [0, 1], (0, "image"), 1.0, None])
+def test_neither_a_row_nor_a_slice_of_rows(compact, index):
+    hint = 'For a column of one row, lazy[0]["image"]; for several rows, LazyDataset(data.select([0, 1])).'
+    message = re.escape(f"expected an integer or a slice, found {index!r}. {hint}")
+    with pytest.raises(TypeError, match=f"^{message}$"):
+        ctspine1k.LazyDataset(compact)[index]
 
 
 def test_it_follows_the_data_set(compact, right):

@@ -1,4 +1,5 @@
 import copy
+import json
 import pickle
 import sys
 
@@ -288,7 +289,8 @@ def test_a_stream_resumes_where_it_stopped(volumes, batch_size):
     running = iter(stream)
     first = corners(next(running) for _ in range(3))
     state = stream.state_dict()
-    assert state == {"epoch": 3, "position": [3, 0]}
+    options = {"batch_size": batch_size, "world_size": 1, "workers": 1}
+    assert state == {"epoch": 3, "position": [3, 0], "options": options}
     resumed = make()
     resumed.load_state_dict(state)
     assert resumed.state_dict() == state
@@ -311,6 +313,60 @@ def test_a_stream_resumes_where_it_stopped(volumes, batch_size):
     after.load_state_dict(ended)  # as StatefulDataLoader does, when the loop has set the epoch
     assert (after.state_dict()["epoch"], corners(after)) == (4, [])
     assert corners(after) == corners(resumed)
+
+
+def stopped(patches, count, **options):
+    """The state after so many items of epoch 3, as a file has it."""
+    stream = training.PatchStream(patches, **options)
+    stream.set_epoch(3)
+    running = iter(stream)
+    for _ in range(count):
+        next(running)
+    return json.loads(json.dumps(stream.state_dict()))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 4}, "expected batch_size=2, found batch_size=4"),
+        ({}, "expected batch_size=2, found batch_size=None"),
+        (
+            {"batch_size": 4, "rank": 1, "world_size": 3},
+            "expected batch_size=2, world_size=1, found batch_size=4, world_size=3",
+        ),
+    ],
+)
+def test_a_stream_resumes_in_the_middle_of_an_epoch_under_its_own_options_alone(volumes, options, message):
+    """Else patches would be left out, or come twice, for the rest of the epoch."""
+    patches = training.PatchDataset(volumes, (3, 3, 3), patches_per_case=5)
+    state = stopped(patches, 3, batch_size=np.int64(2))
+    stream = training.PatchStream(patches, **options)
+    stream.load_state_dict(state)
+    hint = r"Resume with the same, or leave the state out and start with set_epoch\(4\)\."
+    for _ in range(2):  # the second time, too
+        with pytest.raises(ValueError, match=f"^state in the middle of epoch 3: {message}. {hint}$"):
+            iter(stream)
+    assert stream.state_dict() == state
+    stream.set_epoch(4)
+    assert len(list(stream)) == len(stream)
+
+
+def test_a_stream_resumes_from_the_state_of_another_rank(volumes):
+    """All ranks are equally far, and often only one writes its state."""
+    patches = training.PatchDataset(volumes, (3, 3, 3), patches_per_case=5)
+    stream = training.PatchStream(patches, batch_size=2, rank=1, world_size=2)
+    stream.load_state_dict(stopped(patches, 3, batch_size=2, rank=0, world_size=2))
+    assert len(list(stream)) == 1  # of 4
+
+
+@pytest.mark.parametrize(("count", "left"), [(0, 4), (8, 0)])
+def test_a_stream_begins_or_has_ended_under_any_options(volumes, count, left):
+    patches = training.PatchDataset(volumes, (3, 3, 3), patches_per_case=5)
+    state = stopped(patches, count, batch_size=2)
+    stream = training.PatchStream(patches, batch_size=4)
+    stream.load_state_dict(state)
+    assert len(list(stream)) == left
+    assert stream.state_dict()["options"]["batch_size"] == 4
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,10 @@ def test_they_resume_where_they_stopped(volumes, stop):
     resumed = training.SliceDataset(volumes, "sagittal", **options)
     resumed.load_state_dict(slices.state_dict())
     assert first + order(resumed) == whole
+    other = training.SliceDataset(volumes, "sagittal", foreground_only=True, buffer=2)
+    other.load_state_dict(slices.state_dict())
+    with pytest.raises(ValueError, match=r"middle of epoch 2: expected buffer=1, found buffer=2\. Resume"):
+        iter(other)
 
 
 def test_without_masks(volumes, right):

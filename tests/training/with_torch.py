@@ -239,6 +239,37 @@ def test_stop_and_resume(patches, volumes, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
+def test_resumed_under_other_options(patches, workers):
+    """Else patches would be left out, or come twice, for the rest of the epoch."""
+    stateful = pytest.importorskip("torchdata.stateful_dataloader").StatefulDataLoader
+
+    def loader(size):
+        stream = training.PatchStream(patches, batch_size=size)
+        return stateful(stream, batch_size=None, num_workers=workers)
+
+    stopped, resumed = loader(2), loader(4)
+    running = iter(stopped)
+    for _ in range(4):
+        next(running)
+    resumed.load_state_dict(stopped.state_dict())
+    del running, stopped
+    with raises_in_loader(ValueError, "expected batch_size=2, found batch_size=4. Resume with the same"):
+        list(resumed)
+
+
+def test_resumed_in_another_number_of_workers(patches):
+    """Only the workers know how many there are."""
+    stream = training.PatchStream(patches, batch_size=2)
+    next(iter(stream))
+    state = stream.state_dict()
+    resumed = training.PatchStream(patches, batch_size=2)
+    resumed.load_state_dict(state)
+    with raises_in_loader(ValueError, "expected workers=1, found workers=2. Resume with the same"):
+        list(DataLoader(resumed, batch_size=None, num_workers=2))
+    assert len(list(resumed)) == 7  # of 8
+
+
+@pytest.mark.parametrize("workers", [0, 2])
 def test_resumed_between_two_epochs(volumes, workers):
     """The loader gives its workers the state after the loop has set the next epoch."""
     stateful = pytest.importorskip("torchdata.stateful_dataloader").StatefulDataLoader
