@@ -516,6 +516,8 @@ def main() -> None:
 def section(name: str, scratch: Path, args: argparse.Namespace) -> list[Row]:
     """Measure one section, in a process of its own: so that it reuses no memory that another has freed."""
     quiet()
+    # A spawned process would spawn its own: those of a DataLoader start in the way that is usual here.
+    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     root = scratch / "main"
     work: dict[str, Callable[[], list[Row]]] = {
         "conversion": lambda: conversion_rows(root, args.slices, args.cases, args.repeat),
