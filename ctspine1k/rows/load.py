@@ -130,7 +130,7 @@ def load_dataset(
             compressed to less than the raw files and readable in parts (`LazyDataset`), which needs
             ``ctspine1k[compact]``.
         compression: of compact storage: None or "small", less than the raw files; or "fast", about as many
-            bytes as they, from which patches are read 1.4 to 1.7 times as fast. Both are lossless.
+            bytes as they, from which patches are read 1.4 to 2.3 times as fast. Both are lossless.
         image_size: voxels that each slice must have along its first and second axis: this checks sizes, and
             resizes nothing. None means (512, 512) in dense storage, whose features declare a size, and any
             size in compact storage.
