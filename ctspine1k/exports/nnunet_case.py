@@ -193,7 +193,8 @@ def _put_mask(task: CaseTask, pair: _Pair, changes: list[str]) -> Deed:
     """Link, copy or rewrite a mask, unless that was done before."""
     path, source = task.target.root / task.member.mask, task.paths["mask"]
     if pair.mask_fits:
-        if _mark_of(path) not in (None, _mark_of(source)):  # the source may be one that was written elsewhere
+        # The source may be one that was written elsewhere: it is opened where there is a mark to compare.
+        if (written := _mark_of(path)) is not None and written != _mark_of(source):
             _before_change(task)
             path.unlink()
         return _put(task, source, path)
