@@ -194,7 +194,7 @@ def _put_mask(task: CaseTask, pair: _Pair, changes: list[str]) -> Deed:
     path, source = task.target.root / task.member.mask, task.paths["mask"]
     if pair.mask_fits:
         # The source may be one that was written elsewhere: it is opened where there is a mark to compare.
-        if (written := _mark_of(path)) is not None and written != _mark_of(source):
+        if (found := _mark_of(path)) is not None and found != _mark_of(source):
             _before_change(task)
             path.unlink()
         return _put(task, source, path)
